@@ -1,0 +1,94 @@
+//! Durable events: one per transition, numbered 1..n per execution, written in the transition's own transaction.
+
+use crate::failure::Failure;
+use crate::time::Time;
+use serde::{Deserialize, Serialize};
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum EventType {
+    ExecutionSubmitted,
+    /// Its time came: it stands in the ready queue.
+    ExecutionReady,
+    ExecutionStarted,
+    /// The engine's own run id is known.
+    ExecutionAttached,
+    ExecutionRetrying,
+    ExecutionInterrupted,
+    ExecutionCancelRequested,
+    ExecutionCompleted,
+    ExecutionFailed,
+    ExecutionCancelled,
+    ExecutionRedriven,
+    /// A stale worker's result was refused and is kept as this.
+    LateResult,
+    OperatorAction,
+}
+
+impl EventType {
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            EventType::ExecutionSubmitted => "execution_submitted",
+            EventType::ExecutionReady => "execution_ready",
+            EventType::ExecutionStarted => "execution_started",
+            EventType::ExecutionAttached => "execution_attached",
+            EventType::ExecutionRetrying => "execution_retrying",
+            EventType::ExecutionInterrupted => "execution_interrupted",
+            EventType::ExecutionCancelRequested => "execution_cancel_requested",
+            EventType::ExecutionCompleted => "execution_completed",
+            EventType::ExecutionFailed => "execution_failed",
+            EventType::ExecutionCancelled => "execution_cancelled",
+            EventType::ExecutionRedriven => "execution_redriven",
+            EventType::LateResult => "late_result",
+            EventType::OperatorAction => "operator_action",
+        }
+    }
+
+    /// Ends a generation.
+    #[must_use]
+    pub fn is_terminal(self) -> bool {
+        matches!(self, EventType::ExecutionCompleted | EventType::ExecutionFailed | EventType::ExecutionCancelled)
+    }
+}
+
+/// One numbered event of one execution. It carries no payload: what a workflow got or gave is never in an event.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Event {
+    /// 1..n without gaps per execution.
+    pub seq: u32,
+    #[serde(rename = "type")]
+    pub kind: EventType,
+    pub at: Time,
+    pub attempt: u32,
+    #[serde(flatten)]
+    pub data: EventData,
+}
+
+/// What an event says beside its type; absent fields do not apply.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct EventData {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub worker: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub endpoint: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub fence: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub engine_run: Option<String>,
+    /// The attempt takes up a run the engine already has.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub reattach: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub failure: Option<Failure>,
+    /// When the next attempt may begin.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ready_at: Option<Time>,
+    /// A word or sentence on why, never payload.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+    /// Which API key asked for it, by its id.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub by: Option<String>,
+}

@@ -1,0 +1,17 @@
+//! The pure domain of Enginehouse: every decision, and nothing that waits.
+//!
+//! Nothing here is async, does IO, reads a clock or rolls dice: `now` and random numbers are passed in, so a decision
+//! can be tested as a table, replayed from a seed and run in virtual time.
+
+pub mod event;
+pub mod execution;
+pub mod failure;
+pub mod id;
+pub mod lifecycle;
+pub mod limits;
+pub mod queue;
+pub mod rank;
+pub mod retry;
+pub mod session;
+pub mod time;
+pub mod wait;

@@ -1,0 +1,96 @@
+//! Every bound of the product in one place, related to each other by assertions that hold at compile time.
+
+use crate::time::{DAY, HOUR, MINUTE, Millis, SECOND};
+
+/// A request body over HTTP.
+pub const REQUEST_BODY_BYTES_MAX: usize = 4 << 20;
+/// Nesting of JSON in a request and in an engine's answer.
+pub const JSON_DEPTH_MAX: usize = 64;
+/// The result of one execution.
+pub const RESULT_BYTES_MAX: usize = 64 << 20;
+/// The text of a failure, cut at this size.
+pub const FAILURE_MESSAGE_BYTES_MAX: usize = 8 << 10;
+/// The logs kept of one execution, the newest win.
+pub const LOG_BYTES_MAX: usize = 256 << 10;
+/// Executions in one batch submit.
+pub const BATCH_EXECUTIONS_MAX: usize = 1_000;
+/// Executions one bulk call may match.
+pub const BULK_EXECUTIONS_MAX: usize = 10_000;
+/// Transitions a bulk call sends to the store at a time.
+pub const BULK_SLICE: usize = 1_000;
+/// Rows of one list page.
+pub const LIST_LIMIT_MAX: usize = 1_000;
+pub const LIST_LIMIT_DEFAULT: usize = 50;
+pub const TAGS_MAX: usize = 32;
+pub const TAG_CHARS_MAX: usize = 64;
+/// Names in a request: workflow, user, concurrency key, session, idempotency key.
+pub const NAME_BYTES_MAX: usize = 256;
+/// The engine's own run id.
+pub const ENGINE_RUN_BYTES_MAX: usize = 1_024;
+/// Durable events kept one by one in a row; older ones are folded.
+pub const HISTORY_EVENTS_MAX: usize = 256;
+pub const MAX_RETRIES_MAX: u32 = 1_000;
+
+/// Writes and bytes of one commit.
+pub const COMMIT_WRITES_MAX: usize = 1_024;
+pub const COMMIT_BYTES_MAX: usize = 8 << 20;
+/// Writes that may wait for the committer before callers wait too.
+pub const COMMITTER_QUEUE_MAX: usize = 4_096;
+/// Rows of the ready queue held in memory, and of one lane; the rest stays in the store and is only counted.
+pub const READY_ROWS_MAX: usize = 200_000;
+pub const READY_LANE_WINDOW: usize = 4_096;
+pub const READY_REFILL: usize = 2_048;
+/// Live items (progress, tokens) kept per running attempt.
+pub const LIVE_ITEMS_MAX: usize = 256;
+pub const LIVE_BYTES_MAX: usize = 256 << 10;
+
+pub const LEASE_TTL: Millis = 30 * SECOND;
+pub const LEASE_RENEW_EVERY: Millis = 10 * SECOND;
+pub const REAP_EVERY: Millis = SECOND;
+pub const SCHEDULER_TTL: Millis = 5 * SECOND;
+/// Workers that may die under one execution before it counts as poison.
+pub const LOST_MAX: u32 = 3;
+/// Deaths of its own node before an execution counts as poison, and from which on it waits before the next try.
+pub const NODE_CRASHES_MAX: u32 = 10;
+pub const NODE_CRASHES_BACKOFF_FROM: u32 = 3;
+pub const DEFAULT_TIMEOUT: Millis = HOUR;
+pub const DEFAULT_TOTAL_TIMEOUT: Millis = 7 * DAY;
+/// The longest span a request may name.
+pub const SPAN_MAX: Millis = 366 * DAY;
+pub const RETRY_AFTER_MAX: Millis = HOUR;
+pub const RETRY_CEILING: Millis = MINUTE;
+/// How long an engine may take to stop a cancelled run before the worker abandons the call.
+pub const CANCEL_GRACE: Millis = 10 * SECOND;
+pub const STOP_GRACE: Millis = 30 * SECOND;
+/// The longest `?wait=` of a submit.
+pub const SUBMIT_WAIT_MAX: Millis = 5 * MINUTE;
+
+/// TCP connections open at once; further ones are closed as soon as they are accepted.
+pub const CONNECTIONS_MAX: usize = 4_096;
+/// Streams of one HTTP/2 connection.
+pub const HTTP2_STREAMS_MAX: u32 = 128;
+/// Event streams open at once.
+pub const EVENT_STREAMS_MAX: usize = 1_024;
+/// Path and query of a request.
+pub const REQUEST_TARGET_BYTES_MAX: usize = 8 << 10;
+/// Request line and headers together, and how many headers.
+pub const REQUEST_HEAD_BYTES_MAX: usize = 64 << 10;
+pub const REQUEST_HEADERS_MAX: usize = 64;
+/// What is still read of a body that is too large, so that its sender hears the answer.
+pub const DISCARDED_BODY_BYTES_MAX: usize = 64 << 20;
+/// Characters of an `Idempotency-Key`, a request id given by the client, and an API key's secret.
+pub const IDEMPOTENCY_KEY_CHARS_MAX: usize = 255;
+pub const REQUEST_ID_CHARS_MAX: usize = 128;
+pub const SECRET_CHARS_MAX: usize = 512;
+/// API keys whose caller is remembered, and for how long a deleted one may still be honoured by another node.
+pub const CALLERS_REMEMBERED_MAX: usize = 1_024;
+pub const CALLER_REMEMBERED_FOR: Millis = 2 * SECOND;
+/// Between two comments that keep a silent event stream alive.
+pub const EVENT_BEAT: Millis = 15 * SECOND;
+
+const _: () = assert!(LEASE_RENEW_EVERY * 2 < LEASE_TTL, "a lease survives one lost renewal");
+const _: () = assert!(REQUEST_BODY_BYTES_MAX <= COMMIT_BYTES_MAX, "the largest request fits one commit");
+const _: () = assert!(BATCH_EXECUTIONS_MAX <= COMMIT_WRITES_MAX, "the largest batch fits one commit");
+const _: () = assert!(READY_REFILL < READY_LANE_WINDOW && READY_LANE_WINDOW < READY_ROWS_MAX);
+const _: () = assert!(NODE_CRASHES_BACKOFF_FROM < NODE_CRASHES_MAX);
+const _: () = assert!(REQUEST_TARGET_BYTES_MAX < REQUEST_HEAD_BYTES_MAX, "a target that is too long is answered, not cut");
