@@ -1,0 +1,391 @@
+//! What every driver promises. `tests/conformance` checks each sentence here on each driver.
+
+use async_trait::async_trait;
+use enginehouse_core::event::{Event, EventType};
+use enginehouse_core::execution::{Execution, Lane, Priority, Status};
+use enginehouse_core::id::{ExecutionId, Key, NodeId, SessionId};
+use enginehouse_core::lifecycle::{Part, Transition};
+use enginehouse_core::rank::Rank;
+use enginehouse_core::session::{RoleGrant, Session};
+use enginehouse_core::time::{Millis, Time};
+use serde::{Deserialize, Serialize};
+use std::path::Path;
+use std::sync::Arc;
+use tokio::sync::watch;
+
+/// A payload as it lies at rest: compressed, encrypted, with its header. Opaque to a driver.
+pub type Sealed = Arc<[u8]>;
+
+/// The store's clock. It never steps back and a jump of the wall clock does not move it.
+pub trait Clock: Send + Sync + 'static {
+    fn now(&self) -> Time;
+
+    /// From here on the clock is never below `least` (the greatest time a store already holds).
+    fn raise_to(&self, least: Time);
+}
+
+#[async_trait]
+pub trait Store: Send + Sync + 'static {
+    /// Applies a batch in one transaction, and returns once it is synced to disk.
+    ///
+    /// A refused write leaves the others standing. An **error means "unknown"**: the batch may have been committed as a
+    /// whole or not at all.
+    async fn commit(&self, batch: Batch) -> Result<Committed, StoreError>;
+
+    /// The cursor of the newest commit; a nudge, so losing one costs latency only.
+    fn changed(&self) -> watch::Receiver<Cursor>;
+
+    /// Commits after `after`, oldest first, at most `max` of them. [`StoreError::Gone`] when they were pruned.
+    async fn feed(&self, after: Cursor, max: usize) -> Result<FeedPage, StoreError>;
+
+    /// The store's clock.
+    fn now(&self) -> Time;
+
+    /// Rows with their history, in the order of `refs`; `None` where there is none.
+    async fn find(&self, refs: &[Ref]) -> Result<Vec<Option<Execution>>, StoreError>;
+
+    async fn payload(&self, key: Key, part: Part) -> Result<Option<Sealed>, StoreError>;
+
+    /// Rows without history, newest first, strictly older than `after`.
+    async fn list(&self, query: &ListQuery) -> Result<Vec<Execution>, StoreError>;
+
+    /// Every lane that has due rows, with their number and first row; ordered by lane.
+    async fn lanes(&self) -> Result<Vec<LaneCount>, StoreError>;
+
+    /// Due rows of one lane after `after`, in (rank, key) order.
+    async fn ready(&self, lane: &Lane, after: Option<(Rank, Key)>, max: usize) -> Result<Vec<Ready>, StoreError>;
+
+    /// Pending rows whose `wake_at` is at or before `until`, the earliest first, without history.
+    async fn due(&self, until: Time, max: usize) -> Result<Vec<Execution>, StoreError>;
+
+    /// When the earliest `wake_at` is.
+    async fn next_wake(&self) -> Result<Option<Time>, StoreError>;
+
+    /// Running rows (of one holder, or all) with a greater key than `after`, by key, without history.
+    async fn running(
+        &self,
+        holder: Option<SessionId>,
+        after: Option<Key>,
+        max: usize,
+    ) -> Result<Vec<Execution>, StoreError>;
+
+    /// All sessions that were opened and not closed, by id.
+    async fn sessions(&self) -> Result<Vec<Session>, StoreError>;
+
+    async fn docs(&self, kind: DocKind) -> Result<Vec<Doc>, StoreError>;
+
+    /// Sums over every commit since the store was made.
+    async fn totals(&self) -> Result<Totals, StoreError>;
+
+    /// Looks for damage; [`Depth::Full`] reads everything.
+    async fn check(&self, depth: Depth) -> Result<Report, StoreError>;
+
+    /// Writes a consistent copy to `to`, which must not exist yet, while the store goes on working.
+    async fn backup(&self, to: &Path) -> Result<(), StoreError>;
+
+    /// Finishes what was begun and lets go of files and locks; every later verb answers [`StoreError::Closed`].
+    async fn close(&self) -> Result<(), StoreError>;
+
+    fn features(&self) -> Features;
+}
+
+/// How drivers differ: declared, never guessed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Features {
+    /// Several nodes may use it at once. If not, opening it proves that every earlier process is dead.
+    pub shared: bool,
+    /// What was acknowledged survives the end of the process.
+    pub durable: bool,
+}
+
+/// One transaction.
+#[derive(Debug, Clone)]
+pub struct Batch {
+    pub node: NodeId,
+    /// The scheduler's epoch as the writer knows it; while the role has another one, [`Write::Schedule`] and the
+    /// grants of [`New`] are refused.
+    pub scheduler_epoch: Option<u64>,
+    pub writes: Vec<Write>,
+}
+
+#[derive(Debug, Clone)]
+pub enum Write {
+    /// An atomic group: all are stored, or none (one conflict refuses all). Replays are no conflict.
+    Submit(Vec<New>),
+    /// Guarded by the row's `rev`.
+    Apply(Transition),
+    /// A transition only the scheduler may make (grant, wake, lose): guarded by `rev` and by its epoch.
+    Schedule(Transition),
+    Session(SessionWrite),
+    Role(RoleWrite),
+    /// A service-wide event of the feed that belongs to no execution.
+    Note(Note),
+    /// A small document; applied only when the stored one has exactly `rev` (0: there is none).
+    Keep { doc: Doc, rev: u64 },
+    /// Removes a document at exactly `rev`.
+    Forget { kind: DocKind, id: String, rev: u64 },
+}
+
+/// One execution to store.
+#[derive(Debug, Clone)]
+pub struct New {
+    /// As submitted: `rev` 1 with its one event.
+    pub row: Execution,
+    pub input: Sealed,
+    /// The scheduler starts it at once: submit and grant in one write. Its `rev` guard is 1.
+    pub grant: Option<Transition>,
+}
+
+#[derive(Debug, Clone)]
+pub enum SessionWrite {
+    /// Inserts or replaces by id.
+    Open(Session),
+    /// Sets `lease_until` of those of these sessions that still exist and have a lease; the outcome lists the missing.
+    Renew { sessions: Vec<SessionId>, until: Time },
+    Close(SessionId),
+}
+
+/// Asks for, or renews, the scheduler's role; see [`RoleGrant::acquire`].
+#[derive(Debug, Clone, Copy)]
+pub struct RoleWrite {
+    pub node: NodeId,
+    pub known_epoch: Option<u64>,
+    pub exclusive: bool,
+}
+
+/// A service-wide event.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Note {
+    #[serde(rename = "type")]
+    pub kind: String,
+    pub data: serde_json::Value,
+}
+
+/// What became of a batch.
+#[derive(Debug, Clone)]
+pub struct Committed {
+    /// The store's time of the commit.
+    pub at: Time,
+    pub cursor: Cursor,
+    /// One per write, in order.
+    pub outcomes: Vec<Outcome>,
+}
+
+#[derive(Debug, Clone)]
+pub enum Outcome {
+    Applied,
+    /// Of a `Submit`: one per execution.
+    Submitted(Vec<SubmitOutcome>),
+    /// Of a `Submit`: item `index` reuses an id or idempotency key with a different request; nothing was stored.
+    Conflict { index: usize, existing: Box<Execution> },
+    /// The row's `rev` is another; here it is, with its history. `None` when there is no such row.
+    Stale(Option<Box<Execution>>),
+    /// Of a `Schedule`: the epoch is not the current one.
+    WrongEpoch,
+    /// Of a `Role`: who holds it now; the asker when it was granted.
+    Role(RoleGrant),
+    /// Of a `Renew`: these are gone.
+    Missing(Vec<SessionId>),
+    /// Of a `Keep` or `Forget`: the stored document, if any, has another `rev`.
+    DocStale(Option<Doc>),
+}
+
+#[derive(Debug, Clone)]
+pub enum SubmitOutcome {
+    /// Stored; `granted` tells whether its grant was applied with it.
+    Stored { granted: bool },
+    /// The same request was there already.
+    Existing(Box<Execution>),
+}
+
+/// A position in the order of commits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Cursor(pub u64);
+
+#[derive(Debug, Clone, PartialEq)]
+pub struct FeedPage {
+    pub commits: Vec<Commit>,
+    /// Pass as `after` to go on.
+    pub next: Cursor,
+}
+
+/// What one commit changed.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Commit {
+    pub cursor: Cursor,
+    pub at: Time,
+    pub node: NodeId,
+    pub changes: Vec<Change>,
+    pub notes: Vec<Note>,
+}
+
+/// One event of one execution, with what a reader needs to decide whether it cares.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Change {
+    pub key: Key,
+    pub ext_id: Option<ExecutionId>,
+    pub engine: String,
+    /// The status after the event.
+    pub status: Status,
+    pub holder: Option<SessionId>,
+    pub event: Event,
+}
+
+/// How a row is named.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Ref {
+    Key(Key),
+    /// The caller's own id.
+    Id(ExecutionId),
+    /// The scoped idempotency key, as stored.
+    Idempotency(String),
+}
+
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct ListQuery {
+    pub filter: Filter,
+    /// Strictly older than this key.
+    pub after: Option<Key>,
+    pub limit: usize,
+}
+
+/// All given conditions hold. Times compare with the creation time: `since` inclusive, `until` exclusive.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Filter {
+    /// Any of these; empty means any at all.
+    pub statuses: Vec<Status>,
+    pub engine: Option<String>,
+    pub engine_type: Option<String>,
+    pub workflow: Option<String>,
+    pub user: Option<String>,
+    pub tag: Option<String>,
+    pub since: Option<Time>,
+    pub until: Option<Time>,
+}
+
+#[derive(Debug, Clone, PartialEq)]
+pub struct LaneCount {
+    pub lane: Lane,
+    pub rows: u64,
+    pub head: (Rank, Key),
+}
+
+/// What the ready queue needs of a due row.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Ready {
+    pub key: Key,
+    pub rank: Rank,
+    pub priority: Priority,
+    /// The endpoint that holds the engine's run to re-attach to.
+    pub pinned: Option<u32>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum DocKind {
+    /// Operator state of one engine, such as "paused".
+    Engine,
+    /// An API key: its hash, scopes and name.
+    ApiKey,
+    /// A small fact an adapter keeps, such as the engine's id of an inline workflow.
+    EngineMemory,
+    /// What the store itself belongs to: which seal keys its rows need, which node ids are taken.
+    Setting,
+}
+
+/// A small versioned JSON document.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Doc {
+    pub kind: DocKind,
+    pub id: String,
+    /// Grows by one with each write, from 1; set by the driver.
+    pub rev: u64,
+    pub body: serde_json::Value,
+}
+
+/// Sums since the store was made, kept in the commits themselves, so they survive restarts and cannot drift.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Totals {
+    pub accepted: u64,
+    pub completed: u64,
+    pub failed: u64,
+    pub cancelled: u64,
+    /// Attempts that were followed by another after a reported failure.
+    pub retried: u64,
+    /// Now pending and now running.
+    pub pending: u64,
+    pub running: u64,
+    /// Over completed and failed executions that were started: first grant to terminal, and submit to first grant.
+    pub started: u64,
+    pub run_ms: Millis,
+    pub wait_ms: Millis,
+}
+
+impl Totals {
+    pub fn submitted(&mut self) {
+        self.accepted += 1;
+        self.pending += 1;
+    }
+
+    /// Adds what one transition of a row means.
+    pub fn moved(&mut self, transition: &Transition) {
+        let next = &transition.next;
+        match transition.from {
+            Status::Pending => self.pending = self.pending.saturating_sub(1),
+            Status::Running => self.running = self.running.saturating_sub(1),
+            Status::Completed => {}
+            // A redriven execution is no longer among the failed or cancelled ones.
+            Status::Failed if next.status == Status::Pending => self.failed = self.failed.saturating_sub(1),
+            Status::Cancelled if next.status == Status::Pending => self.cancelled = self.cancelled.saturating_sub(1),
+            Status::Failed | Status::Cancelled => {}
+        }
+        match next.status {
+            Status::Pending => self.pending += 1,
+            Status::Running => self.running += 1,
+            _ if transition.from == next.status => {}
+            Status::Completed => self.completed += 1,
+            Status::Failed => self.failed += 1,
+            Status::Cancelled => self.cancelled += 1,
+        }
+        if transition.event.kind == EventType::ExecutionRetrying {
+            self.retried += 1;
+        }
+        let ended = matches!(next.status, Status::Completed | Status::Failed) && transition.from != next.status;
+        if let (true, Some(started), Some(end)) = (ended, next.started_at, next.ended_at) {
+            self.started += 1;
+            self.run_ms += end.since(started);
+            self.wait_ms += started.since(next.clock_from);
+        }
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Depth {
+    Quick,
+    Full,
+}
+
+/// What a check found; empty findings mean sound.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Report {
+    pub findings: Vec<String>,
+}
+
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum StoreError {
+    /// The outcome of a write is unknown; a read may be tried again.
+    #[error("the store is unavailable: {0}")]
+    Unavailable(String),
+    #[error("the store's disk is full")]
+    Full,
+    #[error("these commits were pruned; the oldest kept is {}", oldest.0)]
+    Gone { oldest: Cursor },
+    #[error("the store is closed")]
+    Closed,
+    /// Opening: another process uses the directory, the file is damaged, newer than this program, ...
+    #[error("{0}")]
+    Refused(String),
+    #[error("the store is damaged: {0}")]
+    Corrupt(String),
+}
