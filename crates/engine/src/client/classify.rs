@@ -1,0 +1,233 @@
+//! What an error on the way, or a status by itself, says about a call.
+
+use super::Answer;
+use crate::config::EXPLAIN_BYTES_MAX;
+use crate::contract::{EngineFailure, Reached};
+use enginehouse_core::failure::FailureKind;
+use enginehouse_core::limits::RETRY_AFTER_MAX;
+use enginehouse_core::time::{Millis, SECOND};
+use reqwest::Url;
+use std::error::Error;
+
+/// The text of an answer that is repeated in a failure.
+const EXPLAIN_CHARS_MAX: usize = 2_000;
+
+/// Scheme, host and port, and nothing that could hold a secret.
+pub(super) fn origin(url: &Url) -> String {
+    let port = url.port().map(|port| format!(":{port}")).unwrap_or_default();
+    format!("{}://{}{port}", url.scheme(), url.host_str().unwrap_or(""))
+}
+
+/// A request that got no head of an answer.
+pub(super) fn transport_failure(error: &reqwest::Error, origin: &str) -> EngineFailure {
+    use FailureKind::{BadResponse, Connection, InvalidRequest};
+    let cause = root_cause(error);
+    let (kind, code, reached) = if error.is_builder() {
+        (InvalidRequest, "invalid_request", Reached::No)
+    } else if error.is_connect() {
+        (Connection, connect_code(error), Reached::No)
+    } else if is_parse(error) {
+        (BadResponse, "not_http", Reached::Maybe)
+    } else {
+        (Connection, "connection_lost", Reached::Maybe)
+    };
+    let message = if reached == Reached::No {
+        format!("could not connect to {origin}: {cause}")
+    } else {
+        format!("no answer from {origin}: {cause}")
+    };
+    EngineFailure::new(kind, code, message).with_reached(reached)
+}
+
+/// A body that broke off.
+pub(super) fn body_failure(error: &reqwest::Error) -> EngineFailure {
+    let code = if error.is_decode() && !chain(error).any(|cause| cause.is::<hyper::Error>()) {
+        "undecodable_answer"
+    } else {
+        "truncated_answer"
+    };
+    let message = format!("the engine's answer broke off: {}", root_cause(error));
+    EngineFailure::new(FailureKind::BadResponse, code, message).with_reached(Reached::Maybe)
+}
+
+fn connect_code(error: &reqwest::Error) -> &'static str {
+    if error.is_timeout() {
+        "connect_timeout"
+    } else if error.is_dns() {
+        "name_not_found"
+    } else if find_io(error, std::io::ErrorKind::ConnectionRefused) {
+        "connection_refused"
+    } else if chain(error).any(is_tls) {
+        "tls_failed"
+    } else {
+        "connect_failed"
+    }
+}
+
+/// TLS errors travel inside IO errors, whose `source` skips the error they wrap.
+fn is_tls(error: &(dyn Error + 'static)) -> bool {
+    let inner = error.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref);
+    error.is::<rustls::Error>() || inner.is_some_and(|inner| is_tls(inner))
+}
+
+fn is_parse(error: &reqwest::Error) -> bool {
+    chain(error).any(|cause| cause.downcast_ref::<hyper::Error>().is_some_and(hyper::Error::is_parse))
+}
+
+fn find_io(error: &reqwest::Error, kind: std::io::ErrorKind) -> bool {
+    chain(error).any(|cause| cause.downcast_ref::<std::io::Error>().is_some_and(|io| io.kind() == kind))
+}
+
+fn chain<'a>(error: &'a (dyn Error + 'static)) -> impl Iterator<Item = &'a (dyn Error + 'static)> {
+    std::iter::successors(Some(error), |error| {
+        let error: &'a (dyn Error + 'static) = *error;
+        error.source()
+    })
+}
+
+/// The innermost error's words: the outer ones of the HTTP client repeat the URL.
+pub(super) fn root_cause(error: &(dyn Error + 'static)) -> String {
+    chain(error).last().unwrap_or(error).to_string()
+}
+
+/// What an unwelcome status says by itself. 5xx other than 503 leave open whether the request took effect.
+pub(crate) fn status_failure(answer: &Answer) -> EngineFailure {
+    use FailureKind::{Auth, BadResponse, InvalidRequest, NotFound, RateLimited, TooLarge, Unavailable};
+    let (kind, code, reached) = match answer.status {
+        401 => (Auth, "unauthorized", Reached::Yes),
+        403 => (Auth, "forbidden", Reached::Yes),
+        404 | 410 => (NotFound, "not_found", Reached::Yes),
+        408 => (RateLimited, "request_timed_out", Reached::Yes),
+        409 => (InvalidRequest, "conflict", Reached::Yes),
+        413 => (TooLarge, "request_too_large", Reached::Yes),
+        425 | 429 => (RateLimited, "too_many_requests", Reached::Yes),
+        502 | 504 => (Unavailable, "engine_unavailable", Reached::Maybe),
+        503 => (Unavailable, "engine_unavailable", Reached::Yes),
+        300..400 => (InvalidRequest, "redirected", Reached::Yes),
+        400..500 => (InvalidRequest, "request_refused", Reached::Yes),
+        500.. => (BadResponse, "server_error", Reached::Maybe),
+        _ => (BadResponse, "unexpected_status", Reached::Maybe),
+    };
+    let message = match answer_text(&answer.body) {
+        text if text.is_empty() => format!("the engine answered with status {}", answer.status),
+        text => format!("the engine answered with status {}: {text}", answer.status),
+    };
+    EngineFailure::new(kind, code, message)
+        .with_status(i32::from(answer.status))
+        .with_retry_after(retry_after(answer))
+        .with_reached(reached)
+}
+
+/// What an answer says in words: the usual fields of a JSON error, else the text itself; empty for a web page.
+pub(crate) fn answer_text(body: &[u8]) -> String {
+    let body = &body[..body.len().min(EXPLAIN_BYTES_MAX)];
+    let text = String::from_utf8_lossy(body);
+    let parsed = super::parse(body).ok();
+    let words = match &parsed {
+        Some(json) => json_words(json, 0).unwrap_or_else(|| text.trim().to_owned()),
+        None if text.trim_start().starts_with('<') => String::new(),
+        None => text.trim().to_owned(),
+    };
+    words.chars().filter(|c| !c.is_control() || *c == '\n').take(EXPLAIN_CHARS_MAX).collect()
+}
+
+fn json_words(json: &serde_json::Value, level: usize) -> Option<String> {
+    if level > 3 {
+        return None;
+    }
+    match json {
+        serde_json::Value::String(words) => Some(words.clone()),
+        serde_json::Value::Array(items) => {
+            let words: Vec<String> = items.iter().take(5).filter_map(|item| json_words(item, level + 1)).collect();
+            (!words.is_empty()).then(|| words.join("; "))
+        }
+        serde_json::Value::Object(fields) => ["message", "detail", "error", "msg", "title", "hint"]
+            .iter()
+            .find_map(|name| json_words(fields.get(*name)?, level + 1)),
+        _ => None,
+    }
+}
+
+/// `Retry-After` in seconds, or as a date compared with the answer's own `Date`; at most what the product honours.
+fn retry_after(answer: &Answer) -> Option<Millis> {
+    let text = answer.header("retry-after")?.trim();
+    if let Ok(seconds) = text.parse::<u64>() {
+        return Some(seconds.saturating_mul(SECOND).min(RETRY_AFTER_MAX));
+    }
+    let then = http_date(text)?;
+    let now = answer.header("date").and_then(http_date).unwrap_or_else(jiff::Timestamp::now);
+    let millis = then.as_millisecond().saturating_sub(now.as_millisecond());
+    Some(Millis::try_from(millis).unwrap_or(0).min(RETRY_AFTER_MAX))
+}
+
+fn http_date(text: &str) -> Option<jiff::Timestamp> {
+    jiff::fmt::rfc2822::DateTimeParser::new().parse_timestamp(text.trim()).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use bytes::Bytes;
+    use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
+
+    fn answer(status: u16, headers: &[(&'static str, &'static str)], body: &'static str) -> Answer {
+        let mut map = HeaderMap::new();
+        for (name, value) in headers {
+            map.insert(HeaderName::from_static(name), HeaderValue::from_static(value));
+        }
+        Answer { status, headers: map, body: Bytes::from_static(body.as_bytes()) }
+    }
+
+    #[test]
+    fn statuses_have_their_kinds() {
+        use FailureKind::{Auth, BadResponse, InvalidRequest, NotFound, RateLimited, TooLarge, Unavailable};
+        for (status, kind) in [
+            (302, InvalidRequest),
+            (400, InvalidRequest),
+            (401, Auth),
+            (403, Auth),
+            (404, NotFound),
+            (408, RateLimited),
+            (413, TooLarge),
+            (422, InvalidRequest),
+            (429, RateLimited),
+            (500, BadResponse),
+            (502, Unavailable),
+            (503, Unavailable),
+            (504, Unavailable),
+        ] {
+            assert_eq!(status_failure(&answer(status, &[], "")).kind, kind, "{status}");
+        }
+    }
+
+    #[test]
+    fn retry_after_is_seconds_or_a_date() {
+        let date = ("date", "Tue, 15 Nov 1994 08:12:31 GMT");
+        for (headers, expected) in [
+            (vec![("retry-after", "7")], Some(7_000)),
+            (vec![("retry-after", "999999")], Some(RETRY_AFTER_MAX)),
+            (vec![("retry-after", "Tue, 15 Nov 1994 08:12:41 GMT"), date], Some(10_000)),
+            (vec![("retry-after", "Tue, 15 Nov 1994 08:12:01 GMT"), date], Some(0)),
+            (vec![("retry-after", "soon")], None),
+            (vec![], None),
+        ] {
+            assert_eq!(status_failure(&answer(429, &headers, "")).retry_after, expected, "{headers:?}");
+        }
+    }
+
+    #[test]
+    fn an_answer_is_told_in_its_own_words() {
+        for (body, words) in [
+            (r#"{"message":"Not Found"}"#, "Not Found"),
+            (r#"{"detail":"no key"}"#, "no key"),
+            (r#"{"detail":[{"loc":["a"],"msg":"bad"},{"msg":"worse"}]}"#, "bad; worse"),
+            (r#"{"detail":{"code":"X","message":"deeper"}}"#, "deeper"),
+            (r#"{"a":1}"#, r#"{"a":1}"#),
+            ("plain words\u{7}", "plain words"),
+            ("<html>a page</html>", ""),
+            ("", ""),
+        ] {
+            assert_eq!(answer_text(body.as_bytes()), words, "{body}");
+        }
+    }
+}

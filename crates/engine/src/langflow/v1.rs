@@ -1,0 +1,148 @@
+//! The v1 interface: one request that lasts as long as the run. Langflow goes on with the run when the connection is
+//! dropped, and can neither be asked for it again nor told to stop it; a wish to stop is therefore only heard by the
+//! worker, which gives the call up.
+
+use super::{Langflow, request, wire};
+use crate::client::{check_result, single_string};
+use crate::config::{ANSWER_BYTES_MAX, CONTROL_BYTES_MAX};
+use crate::contract::{Call, EngineFailure, Outcome, Reached};
+use bytes::Bytes;
+use enginehouse_core::failure::FailureKind;
+use enginehouse_core::limits::DEFAULT_TOTAL_TIMEOUT;
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+use std::borrow::Cow;
+use std::time::Duration;
+
+/// No run may hold a connection longer; the attempt's own limit is normally far below.
+const RUN_WITHIN: Duration = Duration::from_millis(DEFAULT_TOTAL_TIMEOUT);
+/// The text of a result is repeated so many times in an answer.
+const REPEATS: usize = 6;
+
+#[derive(Serialize)]
+struct Body<'a> {
+    input_value: &'a str,
+    input_type: &'static str,
+    output_type: &'static str,
+    session_id: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    tweaks: Option<&'a RawValue>,
+}
+
+#[derive(Deserialize)]
+struct RunAnswer<'a> {
+    #[serde(borrow)]
+    outputs: &'a RawValue,
+}
+
+#[derive(Deserialize)]
+struct Output<'a> {
+    #[serde(borrow)]
+    outputs: Vec<Option<Part<'a>>>,
+}
+
+#[derive(Deserialize)]
+struct Part<'a> {
+    #[serde(borrow)]
+    results: Option<Results<'a>>,
+}
+
+#[derive(Deserialize)]
+struct Results<'a> {
+    #[serde(borrow)]
+    message: Option<Message<'a>>,
+}
+
+#[derive(Deserialize)]
+struct Message<'a> {
+    #[serde(borrow)]
+    text: Option<Cow<'a, str>>,
+}
+
+impl Langflow {
+    pub(super) async fn run_v1(&self, call: &Call) -> Result<Outcome, EngineFailure> {
+        if call.stop.requested().is_some() {
+            return Ok(Outcome::Cancelled);
+        }
+        let flow = match &call.definition {
+            None => Cow::Borrowed(call.workflow_id.as_str()),
+            Some(definition) => {
+                let flow = self.inline_flow(definition, call)?;
+                self.ensure_flow(call, &flow).await?;
+                Cow::Owned(flow.id)
+            }
+        };
+        let input = self.input(&call.parameters)?;
+        if input.globals.is_some() {
+            let message = "globals need the v2 interface";
+            let failure = EngineFailure::new(FailureKind::InvalidRequest, "globals_not_supported", message);
+            return Err(failure.with_reached(Reached::No));
+        }
+        let body = Body {
+            input_value: &input.value,
+            input_type: "chat",
+            output_type: "chat",
+            session_id: request::session_of(call),
+            tweaks: input.tweaks,
+        };
+        let body = serde_json::to_vec(&body).map_err(|error| wire::unserializable(&error))?;
+        let url = self.client.url(call.endpoint, &["api", "v1", "run", &flow])?;
+        let bytes_max = call.result_bytes_max.saturating_mul(REPEATS).saturating_add(CONTROL_BYTES_MAX);
+        let request = self.client.post(url, body).query("stream", "false");
+        let request = request.within(RUN_WITHIN, RUN_WITHIN).body_bytes_max(bytes_max.min(ANSWER_BYTES_MAX));
+        let answer = self.client.send(request).await?;
+        match answer.status {
+            200..300 => {
+                let result = result_of(&answer.body)?;
+                check_result(&result, call.result_bytes_max)?;
+                Ok(Outcome::Succeeded { result, needs_input: false })
+            }
+            404 if wire::detail_text(&answer).is_some() => {
+                Err(EngineFailure { code: "workflow_not_found".to_owned(), ..self.client.refusal(&answer) })
+            }
+            // A component that raised answers like a broken server, but says so.
+            500 => Err(wire::detail_text(&answer).map_or_else(|| self.client.refusal(&answer), |words| {
+                EngineFailure::new(FailureKind::EngineError, "workflow_failed", words).with_status(500)
+            })),
+            _ => Err(self.client.refusal(&answer)),
+        }
+    }
+}
+
+/// The text of the first message, parsed if it is JSON; all outputs where there is none.
+fn result_of(body: &[u8]) -> Result<Bytes, EngineFailure> {
+    // Depth is checked on a parse that keeps nothing.
+    crate::client::parse::<serde::de::IgnoredAny>(body)?;
+    let answer: RunAnswer<'_> = serde_json::from_slice(body).map_err(|_| {
+        let message = "the engine's answer has no outputs";
+        EngineFailure::new(FailureKind::BadResponse, "malformed_answer", message).with_reached(Reached::Maybe)
+    })?;
+    let outputs: Vec<Option<Output<'_>>> = serde_json::from_str(answer.outputs.get()).unwrap_or_default();
+    let text = outputs
+        .into_iter()
+        .flatten()
+        .flat_map(|output| output.outputs)
+        .flatten()
+        .find_map(|part| part.results?.message?.text);
+    Ok(match text {
+        Some(text) => single_string(&text),
+        None => Bytes::copy_from_slice(answer.outputs.get().as_bytes()),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_first_message_is_the_result() {
+        let answer = |message: &str| format!(r#"{{"outputs":[{{"outputs":[{{"results":{message}}}]}}]}}"#);
+        let result = |body: &str| result_of(body.as_bytes()).map_err(|failure| failure.code);
+        assert_eq!(result(&answer(r#"{"message":{"text":"hi\n"}}"#)).unwrap(), "\"hi\\n\"");
+        assert_eq!(result(&answer(r#"{"message":{"text":"{\"a\":1.50}"}}"#)).unwrap(), r#"{"a":1.50}"#);
+        let table = answer(r#"{"table":[1]}"#);
+        assert_eq!(result(&table).unwrap(), table[11..table.len() - 1].as_bytes());
+        assert_eq!(result(r#"{"outputs":[]}"#).unwrap(), "[]");
+        assert_eq!(result("{}"), Err("malformed_answer".to_owned()));
+    }
+}

@@ -1,0 +1,343 @@
+//! LangSmith Deployment and every other LangGraph Agent Server.
+//!
+//! Each run has a thread of its own, or the thread of the caller's session. Both ids are derived, so a repeated submit
+//! meets the run an earlier one started: the server refuses a second run on a busy thread, and a run carries the
+//! idempotency key in its metadata, by which it is found again.
+//!
+//! Polling the run's status decides; the run's event stream only gives progress and says when to look. A status alone
+//! is not the whole truth: an answer with status 200 may hold an error, and a cancelled run joins like a successful one.
+
+mod wire;
+
+use crate::client::{Answer, HttpClient, Poll, Request, StreamEvent, check_result, watch_events};
+use crate::config::{ConfigError, HttpSettings, PROGRESS_BYTES_MAX};
+use crate::contract::{
+    Call, Capabilities, Engine, EngineFailure, Health, Outcome, Progress, Workflow,
+};
+use crate::tracked::{Started, Tracked, drive, run_lost};
+use async_trait::async_trait;
+use bytes::Bytes;
+use enginehouse_core::failure::FailureKind;
+use enginehouse_core::limits::REQUEST_BODY_BYTES_MAX;
+use tokio::sync::Notify;
+use uuid::Uuid;
+
+/// Thread ids are UUIDs of version 5 below this one.
+const THREADS: Uuid = Uuid::from_u128(0x6f1d_2f0a_7c55_4d0e_9a43_5b1c_7e0f_8d21);
+/// The server repeats the input in every answer about a run, with its own escapes.
+const RUN_BYTES_MAX: usize = 4 * REQUEST_BODY_BYTES_MAX;
+/// Runs of a thread that are looked through for the one an earlier attempt started; the newest come first.
+const RUNS_LISTED: &str = "10";
+
+/// A configured Agent Server.
+#[derive(Debug, Clone)]
+pub struct LangsmithConfig {
+    /// The API key is sent as `x-api-key`.
+    pub http: HttpSettings,
+    /// What a run streams as progress, such as `custom`, `updates` or `messages`; empty for no stream at all.
+    pub stream_modes: Vec<String>,
+}
+
+impl LangsmithConfig {
+    /// Progress from the graphs' own events and from their steps.
+    #[must_use]
+    pub fn new(http: HttpSettings) -> LangsmithConfig {
+        LangsmithConfig { http, stream_modes: vec!["custom".to_owned(), "updates".to_owned()] }
+    }
+}
+
+/// The adapter.
+pub struct Langsmith {
+    client: HttpClient,
+    stream_modes: Vec<String>,
+}
+
+impl Langsmith {
+    /// # Errors
+    /// A setting that cannot work, by its name.
+    pub fn new(config: LangsmithConfig) -> Result<Langsmith, ConfigError> {
+        let client = HttpClient::new(&config.http, Some("x-api-key"), &[])?;
+        Ok(Langsmith { client, stream_modes: config.stream_modes })
+    }
+
+    fn run_request(&self, endpoint: usize, run: &RunId, rest: &[&str]) -> Result<Request, EngineFailure> {
+        let (thread, id) = (run.thread.to_string(), run.run.to_string());
+        let mut segments = vec!["threads", &*thread, "runs", &*id];
+        segments.extend(rest);
+        Ok(self.client.get(self.client.url(endpoint, &segments)?).body_bytes_max(RUN_BYTES_MAX))
+    }
+
+    /// The run of this idempotency key on a thread, if an earlier attempt started it.
+    async fn find(&self, call: &Call, thread: Uuid) -> Result<Option<RunId>, EngineFailure> {
+        let url = self.client.url(call.endpoint, &["threads", &thread.to_string(), "runs"])?;
+        let mut request = self.client.get(url).query("limit", RUNS_LISTED).body_bytes_max(4 * RUN_BYTES_MAX);
+        for column in ["run_id", "status", "metadata"] {
+            request = request.query("select", column);
+        }
+        let answer = self.client.send(request).await?;
+        match answer.status {
+            200 => {
+                let rows: Vec<wire::ListedRun> = answer.json()?;
+                let ours = rows.into_iter().find(|row| row.metadata.idempotency_key == call.idempotency_key);
+                Ok(ours.map(|row| RunId { thread, run: row.run_id }))
+            }
+            404 => Ok(None),
+            _ => Err(self.client.refusal(&answer)),
+        }
+    }
+
+    async fn submit(&self, call: &Call, thread: Uuid) -> Result<RunId, EngineFailure> {
+        let body = wire::run_body(call, &self.stream_modes)?;
+        let url = self.client.url(call.endpoint, &["threads", &thread.to_string(), "runs"])?;
+        let answer = self.client.send(self.client.post(url, body).body_bytes_max(RUN_BYTES_MAX)).await?;
+        match answer.status {
+            200..300 => {
+                let created: wire::Created = answer.json()?;
+                Ok(RunId { thread, run: created.run_id })
+            }
+            409 => match self.find(call, thread).await? {
+                Some(run) => Ok(run),
+                None => {
+                    let refusal = self.client.refusal(&answer);
+                    Err(EngineFailure { kind: FailureKind::RateLimited, code: "thread_busy".to_owned(), ..refusal })
+                }
+            },
+            _ => Err(self.refused_start(&answer)),
+        }
+    }
+
+    fn refused_start(&self, answer: &Answer) -> EngineFailure {
+        let refusal = self.client.refusal(answer);
+        let unknown = answer.status == 404
+            || (answer.status == 422 && crate::client::answer_text(&answer.body).starts_with("Invalid assistant"));
+        if unknown {
+            let code = "workflow_not_found".to_owned();
+            EngineFailure { kind: FailureKind::NotFound, code, ..refusal }
+        } else {
+            refusal
+        }
+    }
+
+    /// Waits until the run has a status that ends it.
+    async fn until_ended(&self, call: &Call, run: &RunId, poll: &mut Poll) -> Result<wire::End, EngineFailure> {
+        let ended = Notify::new();
+        let watching = async {
+            if !self.stream_modes.is_empty() {
+                let open = || self.run_request(call.endpoint, run, &["stream"]);
+                let on_event = |event: &StreamEvent| report(call, event);
+                watch_events(&self.client, open, Some("-1".to_owned()), on_event, &ended).await;
+            }
+            std::future::pending::<()>().await;
+        };
+        tokio::pin!(watching);
+        loop {
+            let status = poll
+                .until_read(
+                    &self.client,
+                    || self.run_request(call.endpoint, run, &[]),
+                    |answer| match answer.status {
+                        200..300 => Ok(Some(answer.json::<wire::RunStatus>()?.status)),
+                        // Another server on the way may not know the path: only the engine's own JSON counts.
+                        404 if answer.json::<serde_json::Map<_, _>>().is_ok() => Ok(None),
+                        _ => Err(self.client.refusal(&answer)),
+                    },
+                )
+                .await?;
+            match status.as_deref().map(wire::End::of) {
+                None => return Err(run_lost("the engine does not know this run any more")),
+                Some(Some(end)) => return Ok(end),
+                Some(None) => {}
+            }
+            tokio::select! {
+                biased;
+                () = ended.notified() => poll.quicken(),
+                () = &mut watching => {}
+                () = poll.pause() => {}
+            }
+        }
+    }
+
+    async fn outcome(&self, call: &Call, run: &RunId) -> Result<Outcome, EngineFailure> {
+        let mut poll = self.client.poll(call);
+        let end = self.until_ended(call, run, &mut poll).await?;
+        if end == wire::End::Interrupted {
+            return Ok(Outcome::Cancelled);
+        }
+        let limit = self.client.transfer_timeout();
+        // The body starts with line breaks where the server had to keep a slow connection alive.
+        let bytes_max = call.result_bytes_max + PROGRESS_BYTES_MAX;
+        let state = poll
+            .until_read(
+                &self.client,
+                || Ok(self.run_request(call.endpoint, run, &["join"])?.within(limit, limit).body_bytes_max(bytes_max)),
+                |answer| match answer.status {
+                    200..300 => {
+                        let state = trimmed(&answer.body);
+                        check_result(&state, call.result_bytes_max)?;
+                        crate::client::parse::<serde::de::IgnoredAny>(&state)?;
+                        Ok(Some(state))
+                    }
+                    404 if answer.json::<serde_json::Map<_, _>>().is_ok() => Ok(None),
+                    _ => Err(self.client.refusal(&answer)),
+                },
+            )
+            .await?
+            .ok_or_else(|| run_lost("the engine has no state of this run any more"))?;
+        conclude(end, state)
+    }
+}
+
+#[async_trait]
+impl Engine for Langsmith {
+    fn engine_type(&self) -> &str {
+        "langsmith"
+    }
+
+    fn capabilities(&self) -> Capabilities {
+        Capabilities {
+            cancel: true,
+            reattach: true,
+            idempotent_submit: true,
+            inline: false,
+            progress: !self.stream_modes.is_empty(),
+        }
+    }
+
+    fn validate(&self, workflow: &Workflow<'_>) -> Result<(), EngineFailure> {
+        if workflow.definition.is_some() {
+            let message = "an Agent Server takes no workflow definitions; deploy the graph and name it by workflowId";
+            return Err(EngineFailure::new(FailureKind::InvalidRequest, "inline_not_supported", message));
+        }
+        if workflow.id.trim().is_empty() {
+            let message = "workflowId must name an assistant";
+            return Err(EngineFailure::new(FailureKind::InvalidRequest, "invalid_workflow_id", message));
+        }
+        wire::split_parameters(workflow.parameters).map(drop)
+    }
+
+    async fn run(&self, call: Call) -> Outcome {
+        drive(self, &call).await
+    }
+
+    async fn cancel(&self, endpoint: usize, engine_run: &str) -> Result<(), EngineFailure> {
+        Tracked::cancel(self, endpoint, engine_run).await
+    }
+
+    async fn health(&self, endpoint: usize) -> Health {
+        self.client
+            .health(self.client.url(endpoint, &["ok"]), |answer| {
+                answer.json::<wire::Ok>().is_ok_and(|answer| answer.ok)
+            })
+            .await
+    }
+}
+
+#[async_trait]
+impl Tracked for Langsmith {
+    async fn start(&self, call: &Call) -> Result<Started, EngineFailure> {
+        let thread = thread_of(call);
+        let earlier = if call.maybe_started { self.find(call, thread).await? } else { None };
+        let run = match earlier {
+            Some(run) => run,
+            None => self.submit(call, thread).await?,
+        };
+        Ok(Started::Run(run.to_string()))
+    }
+
+    async fn follow(&self, call: &Call, engine_run: &str) -> Outcome {
+        let outcome = match RunId::parse(engine_run) {
+            Ok(run) => self.outcome(call, &run).await,
+            Err(failure) => Err(failure),
+        };
+        outcome.unwrap_or_else(|failure| Outcome::Failed(self.client.scrubbed(failure)))
+    }
+
+    async fn cancel(&self, endpoint: usize, engine_run: &str) -> Result<(), EngineFailure> {
+        let run = RunId::parse(engine_run)?;
+        let (thread, id) = (run.thread.to_string(), run.run.to_string());
+        let url = self.client.url(endpoint, &["threads", &thread, "runs", &id, "cancel"])?;
+        let request = self.client.request(reqwest::Method::POST, url);
+        let answer = self.client.send(request.query("action", "interrupt").query("wait", "false")).await?;
+        match answer.status {
+            // Unknown and already ended runs are answered alike.
+            200..300 | 404 | 409 => Ok(()),
+            _ => Err(self.client.refusal(&answer)),
+        }
+    }
+}
+
+/// The engine's run id, as it is stored: `thread/run`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct RunId {
+    thread: Uuid,
+    run: Uuid,
+}
+
+impl RunId {
+    fn parse(text: &str) -> Result<RunId, EngineFailure> {
+        text.split_once('/')
+            .and_then(|(thread, run)| {
+                Some(RunId { thread: Uuid::parse_str(thread).ok()?, run: Uuid::parse_str(run).ok()? })
+            })
+            .ok_or_else(|| run_lost("not a run id of an Agent Server"))
+    }
+}
+
+impl std::fmt::Display for RunId {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}/{}", self.thread, self.run)
+    }
+}
+
+/// The session's thread, else one of this run's own. A session id that is a UUID is taken as it is, so that a caller
+/// can go on with a thread made elsewhere.
+fn thread_of(call: &Call) -> Uuid {
+    match &call.session_id {
+        Some(session) => match Uuid::parse_str(session) {
+            Ok(thread) if session.len() == 36 => thread,
+            _ => Uuid::new_v5(&THREADS, format!("session:{session}").as_bytes()),
+        },
+        None => Uuid::new_v5(&THREADS, format!("run:{}", call.idempotency_key).as_bytes()),
+    }
+}
+
+fn report(call: &Call, event: &StreamEvent) {
+    // The first event only repeats the run's id, and the final one is told by the outcome.
+    if matches!(event.name.as_str(), "metadata" | "error" | "end") {
+        return;
+    }
+    let data = if event.data.len() <= PROGRESS_BYTES_MAX {
+        crate::client::parse::<serde_json::Value>(event.data.as_bytes()).ok()
+    } else {
+        None
+    };
+    let fraction = (event.name == "custom")
+        .then(|| data.as_ref()?.get("progress")?.as_f64())
+        .flatten()
+        .filter(|fraction| (0.0..=1.0).contains(fraction));
+    let data = data.map(|data| serde_json::json!({ "event": event.name, "data": data }));
+    call.host.progress(Progress { fraction, data });
+}
+
+fn trimmed(body: &Bytes) -> Bytes {
+    let trimmed = body.trim_ascii();
+    body.slice_ref(trimmed)
+}
+
+/// Reads the final state in the light of the run's status.
+fn conclude(end: wire::End, state: Bytes) -> Result<Outcome, EngineFailure> {
+    let marks = wire::Marks::of(&state);
+    match (end, marks.error) {
+        (wire::End::Success, None) => {
+            Ok(Outcome::Succeeded { result: state, needs_input: marks.interrupted })
+        }
+        (wire::End::Timeout, _) => {
+            let message = "the run went over the time limit of the engine";
+            Err(EngineFailure::new(FailureKind::Timeout, "engine_timeout", message))
+        }
+        (_, error) => {
+            let message = error.unwrap_or_else(|| "the graph failed without saying why".to_owned());
+            Err(EngineFailure::new(FailureKind::EngineError, "workflow_failed", message))
+        }
+    }
+}

@@ -1,0 +1,14 @@
+//! One call to one workflow engine: the [`Engine`] trait and its adapters.
+//!
+//! An adapter knows neither queue nor store nor retry: one request goes out, one [`Outcome`] comes back. Every adapter
+//! follows *track, then poll or stream*: it learns the engine's own run id first, hands it to [`Call::attached`] so
+//! that it is stored, and only then waits for the end.
+
+mod client;
+pub mod config;
+mod contract;
+pub mod langflow;
+pub mod langsmith;
+mod tracked;
+
+pub use contract::*;
