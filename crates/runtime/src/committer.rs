@@ -1,0 +1,397 @@
+//! The only writer: turns everything that waits into one batch, adds the grants that fit, commits once, tells everyone.
+//!
+//! There is no timer: while one batch is synced the next one gathers. On the scheduler's node a batch carries what starts
+//! in the slots that are free or that the batch itself frees, so a submit that can start at once costs one write.
+
+use crate::context::Context;
+use enginehouse_core::execution::{Execution, Status};
+use enginehouse_core::id::Key;
+use enginehouse_core::lifecycle::{self, Grant, Transition};
+use enginehouse_core::limits::{COMMIT_BYTES_MAX, COMMIT_WRITES_MAX, READY_REFILL};
+use enginehouse_core::queue::Pick;
+use enginehouse_core::session::Session;
+use enginehouse_core::time::Time;
+use enginehouse_store::{Batch, Committed, LaneCount, New, Outcome, Ref, StoreError, SubmitOutcome, Write};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use tokio::sync::{mpsc, oneshot};
+use tokio_util::sync::CancellationToken;
+
+/// Rows read at a time.
+const READ_PAGE: usize = 1_000;
+
+/// One write with the row it was decided on, so that the queue can follow it.
+#[derive(Debug)]
+pub(crate) enum Planned {
+    Submit(Vec<New>),
+    Change {
+        row: Execution,
+        transition: Transition,
+        /// Only the scheduler may make it.
+        scheduled: bool,
+    },
+    Other(Write),
+}
+
+/// What waits for the committer.
+pub(crate) struct Request {
+    pub(crate) writes: Vec<Planned>,
+    pub(crate) bytes: usize,
+    pub(crate) reply: oneshot::Sender<Result<Settled, StoreError>>,
+}
+
+/// What became of a request's writes, one outcome each.
+#[derive(Debug)]
+pub(crate) struct Settled {
+    pub(crate) at: Time,
+    pub(crate) outcomes: Vec<Outcome>,
+}
+
+pub(crate) struct Committer {
+    pub(crate) cx: Arc<Context>,
+    pub(crate) inbox: mpsc::Receiver<Request>,
+}
+
+/// A grant that waits for its commit.
+struct Granted {
+    row: Execution,
+    transition: Transition,
+    session: enginehouse_core::id::SessionId,
+    /// Folded into the submit at (request, write, item); otherwise a write of its own.
+    folded: Option<(usize, usize, usize)>,
+}
+
+impl Committer {
+    /// Runs until `stop`, then commits what still waits.
+    pub(crate) async fn run(mut self, stop: CancellationToken) {
+        loop {
+            let mut requests = Vec::new();
+            tokio::select! {
+                biased;
+                request = self.inbox.recv() => match request {
+                    Some(request) => requests.push(request),
+                    None => return,
+                },
+                () = self.cx.grant_nudge.notified() => {}
+                () = stop.cancelled() => {
+                    self.inbox.close();
+                    while let Some(request) = self.inbox.recv().await {
+                        self.round(vec![request]).await;
+                    }
+                    return;
+                }
+            }
+            self.gather(&mut requests);
+            self.round(requests).await;
+        }
+    }
+
+    fn gather(&mut self, requests: &mut Vec<Request>) {
+        let mut writes: usize = requests.iter().map(|r| r.writes.len()).sum();
+        let mut bytes: usize = requests.iter().map(|r| r.bytes).sum();
+        while writes < COMMIT_WRITES_MAX && bytes < COMMIT_BYTES_MAX {
+            let Ok(request) = self.inbox.try_recv() else { return };
+            writes += request.writes.len();
+            bytes += request.bytes;
+            requests.push(request);
+        }
+    }
+
+    async fn round(&self, requests: Vec<Request>) {
+        self.hydrate().await;
+        self.refill().await;
+        let now = self.cx.store.now();
+        let picks = self.plan(&requests, now);
+        let grants = self.grants(&requests, picks, now).await;
+        if requests.is_empty() && grants.is_empty() {
+            return;
+        }
+        let (batch, shape) = self.batch(&requests, &grants);
+        match self.cx.store.commit(batch).await {
+            Ok(committed) => self.settle(requests, grants, &shape, committed, now),
+            Err(error) => {
+                tracing::error!(%error, "a commit failed; its outcome is unknown");
+                self.cx.scheduler.lock().lose_track();
+                self.cx.rows.lock().clear();
+                for request in requests {
+                    let _ = request.reply.send(Err(error.clone()));
+                }
+            }
+        }
+    }
+
+    /// Reads the queue anew after it lost track of the store. Only here can no commit of this node come between.
+    async fn hydrate(&self) {
+        if !self.cx.scheduler.lock().needs_hydration() {
+            return;
+        }
+        match self.read_all().await {
+            Ok((sessions, lanes, running)) => {
+                let queue = self.cx.fresh_queue(&sessions);
+                self.cx.scheduler.lock().hydrate(queue, lanes, &running);
+                for row in running {
+                    self.cx.rows.lock().insert(row.key(), row.clone());
+                    // A grant whose commit was answered by an error may stand although its worker never heard of it.
+                    if let Some(session) = row.state.holder {
+                        self.cx.deliver(session, row);
+                    }
+                }
+            }
+            Err(error) => tracing::warn!(%error, "the queue could not be read from the store; trying again"),
+        }
+    }
+
+    async fn read_all(&self) -> Result<(Vec<Session>, Vec<LaneCount>, Vec<Execution>), StoreError> {
+        let sessions = self.cx.store.sessions().await?;
+        let lanes = self.cx.store.lanes().await?;
+        let mut running: Vec<Execution> = Vec::new();
+        loop {
+            let page = self.cx.store.running(None, running.last().map(Execution::key), READ_PAGE).await?;
+            let last = page.len() < READ_PAGE;
+            running.extend(page);
+            if last {
+                return Ok((sessions, lanes, running));
+            }
+        }
+    }
+
+    /// Reads on where a lane's rows in memory run low.
+    async fn refill(&self) {
+        loop {
+            let wanted = self.cx.scheduler.lock().wants_refill();
+            let Some((lane, after)) = wanted else { return };
+            match self.cx.store.ready(&lane, after, READY_REFILL).await {
+                Ok(ready) => self.cx.scheduler.lock().refill(&lane, ready),
+                Err(error) => {
+                    tracing::warn!(%error, "the ready queue could not be read on");
+                    return;
+                }
+            }
+        }
+    }
+
+    fn plan(&self, requests: &[Request], now: Time) -> Vec<Pick> {
+        let mut scheduler = self.cx.scheduler.lock();
+        for planned in requests.iter().flat_map(|r| &r.writes) {
+            scheduler.foresee(planned, now);
+        }
+        if self.cx.is_stopping() {
+            return Vec::new();
+        }
+        let mut picks = Vec::new();
+        while picks.len() < COMMIT_WRITES_MAX {
+            let Some(pick) = scheduler.pick(now) else { break };
+            picks.push(pick);
+        }
+        picks
+    }
+
+    /// Turns picks into grants on the row as it will be when the grant is applied.
+    async fn grants(&self, requests: &[Request], picks: Vec<Pick>, now: Time) -> Vec<Granted> {
+        if picks.is_empty() {
+            return Vec::new();
+        }
+        let mut known = rows_in(requests);
+        let missing: Vec<Key> = picks.iter().map(|p| p.key).filter(|k| !known.contains_key(k)).collect();
+        if !missing.is_empty() {
+            let refs: Vec<Ref> = missing.iter().map(|k| Ref::Key(*k)).collect();
+            match self.cx.store.find(&refs).await {
+                Ok(found) => {
+                    for (key, row) in missing.iter().zip(found) {
+                        if let Some(row) = row {
+                            known.insert(*key, (Execution { history: Vec::new(), ..row }, None));
+                        }
+                    }
+                }
+                Err(error) => {
+                    tracing::warn!(%error, "rows to start could not be read");
+                    self.cx.scheduler.lock().lose_track();
+                    }
+            }
+        }
+        let mut scheduler = self.cx.scheduler.lock();
+        let mut grants = Vec::with_capacity(picks.len());
+        for pick in picks {
+            let Some((row, folded)) = known.remove(&pick.key) else {
+                scheduler.queue.release(pick.key, now, false);
+                continue;
+            };
+            let worker = self.cx.worker_name(pick.worker);
+            let grant = Grant { session: pick.worker, worker, endpoint: pick.endpoint };
+            match lifecycle::grant(&row, &grant, now) {
+                Ok(transition) => grants.push(Granted { row, transition, session: pick.worker, folded }),
+                // Past its limits: the row stays out of the queue and its timer ends it.
+                Err(lifecycle::Refused::NotDue) if row.status() == Status::Pending && row.state.due => {
+                    scheduler.queue.release(pick.key, now, false);
+                }
+                Err(_) => scheduler.resync(&row, now),
+            }
+        }
+        grants
+    }
+
+    fn batch(&self, requests: &[Request], grants: &[Granted]) -> (Batch, Shape) {
+        let mut writes = Vec::new();
+        for request in requests {
+            for planned in &request.writes {
+                writes.push(match planned {
+                    Planned::Submit(group) => Write::Submit(group.clone()),
+                    Planned::Change { transition, scheduled: true, .. } => Write::Schedule(transition.clone()),
+                    Planned::Change { transition, scheduled: false, .. } => Write::Apply(transition.clone()),
+                    Planned::Other(write) => write.clone(),
+                });
+            }
+        }
+        let mut starts = Vec::with_capacity(requests.len());
+        let mut at = 0;
+        for request in requests {
+            starts.push(at);
+            at += request.writes.len();
+        }
+        for granted in grants {
+            match granted.folded {
+                Some((request, write, item)) => {
+                    if let Write::Submit(group) = &mut writes[starts[request] + write] {
+                        group[item].grant = Some(granted.transition.clone());
+                    }
+                }
+                None => writes.push(Write::Schedule(granted.transition.clone())),
+            }
+        }
+        let scheduler_epoch = self.cx.scheduler.lock().epoch();
+        (Batch { node: self.cx.settings.node, scheduler_epoch, writes }, Shape { starts, grants_from: at })
+    }
+
+    fn settle(
+        &self,
+        requests: Vec<Request>,
+        grants: Vec<Granted>,
+        shape: &Shape,
+        mut committed: Committed,
+        now: Time,
+    ) {
+        let own = committed.outcomes.split_off(shape.grants_from);
+        {
+            let mut scheduler = self.cx.scheduler.lock();
+            for (request, start) in requests.iter().zip(&shape.starts) {
+                let outcomes = &committed.outcomes[*start..*start + request.writes.len()];
+                for (planned, outcome) in request.writes.iter().zip(outcomes) {
+                    self.settle_one(&mut scheduler, planned, outcome, now);
+                }
+            }
+            let mut own = own.iter();
+            for granted in grants {
+                let outcome = match granted.folded {
+                    Some((request, write, item)) => {
+                        folded_outcome(&committed.outcomes[shape.starts[request] + write], item)
+                    }
+                    None => own.next().cloned(),
+                };
+                self.settle_grant(&mut scheduler, granted, outcome, now);
+            }
+        }
+        let mut outcomes = committed.outcomes.into_iter();
+        for request in requests {
+            let outcomes: Vec<Outcome> = outcomes.by_ref().take(request.writes.len()).collect();
+            let _ = request.reply.send(Ok(Settled { at: committed.at, outcomes }));
+        }
+    }
+
+    fn settle_one(
+        &self,
+        scheduler: &mut crate::scheduler::Scheduler,
+        planned: &Planned,
+        outcome: &Outcome,
+        now: Time,
+    ) {
+        match (planned, outcome) {
+            (Planned::Submit(group), Outcome::Submitted(items)) => {
+                for (new, item) in group.iter().zip(items) {
+                    match item {
+                        SubmitOutcome::Stored { .. } => self.cx.submitted(&new.row),
+                        SubmitOutcome::Existing(_) => scheduler.forget(&new.row, now),
+                    }
+                }
+            }
+            (Planned::Submit(group), _) => group.iter().for_each(|new| scheduler.forget(&new.row, now)),
+            (Planned::Change { row, transition, .. }, Outcome::Applied) => self.cx.moved(row, transition),
+            (Planned::Change { .. }, Outcome::Stale(Some(truth))) => {
+                self.cx.rows.lock().remove(&truth.key());
+                scheduler.resync(truth, now);
+            }
+            (Planned::Change { .. }, Outcome::WrongEpoch) => {
+                scheduler.elect(None);
+            }
+            _ => {}
+        }
+    }
+
+    fn settle_grant(
+        &self,
+        scheduler: &mut crate::scheduler::Scheduler,
+        granted: Granted,
+        outcome: Option<Outcome>,
+        now: Time,
+    ) {
+        match outcome {
+            Some(Outcome::Applied) => {
+                self.cx.moved(&granted.row, &granted.transition);
+                let row = granted.transition.applied_to(&granted.row);
+                let row = Execution { history: Vec::new(), ..row };
+                if scheduler.queue.occupancy().lease(row.key()).is_none() {
+                    scheduler.resync(&row, now);
+                }
+                self.cx.deliver(granted.session, row);
+            }
+            Some(Outcome::Stale(Some(truth))) => scheduler.resync(&truth, now),
+            Some(Outcome::WrongEpoch) => {
+                scheduler.queue.release(granted.row.key(), now, false);
+                scheduler.elect(None);
+            }
+            // A replayed or refused submit was forgotten with its write.
+            _ => scheduler.queue.release(granted.row.key(), now, false),
+        }
+    }
+}
+
+/// Where each request's writes begin in the batch, and where the scheduler's own grants do.
+struct Shape {
+    starts: Vec<usize>,
+    grants_from: usize,
+}
+
+type Place = (usize, usize, usize);
+
+/// The rows a batch itself brings, as they are once it is applied.
+fn rows_in(requests: &[Request]) -> BTreeMap<Key, (Execution, Option<Place>)> {
+    let mut rows = BTreeMap::new();
+    for (r, request) in requests.iter().enumerate() {
+        for (w, planned) in request.writes.iter().enumerate() {
+            match planned {
+                Planned::Submit(group) => {
+                    for (i, new) in group.iter().enumerate() {
+                        let row = Execution { history: Vec::new(), ..new.row.clone() };
+                        rows.insert(row.key(), (row, Some((r, w, i))));
+                    }
+                }
+                Planned::Change { row, transition, .. } => {
+                    let after = transition.applied_to(row);
+                    rows.insert(row.key(), (Execution { history: Vec::new(), ..after }, None));
+                }
+                Planned::Other(_) => {}
+            }
+        }
+    }
+    rows
+}
+
+fn folded_outcome(outcome: &Outcome, item: usize) -> Option<Outcome> {
+    match outcome {
+        Outcome::Submitted(items) => match items.get(item) {
+            Some(SubmitOutcome::Stored { granted: true }) => Some(Outcome::Applied),
+            Some(SubmitOutcome::Stored { granted: false }) => Some(Outcome::WrongEpoch),
+            _ => None,
+        },
+        _ => None,
+    }
+}

@@ -1,0 +1,214 @@
+//! What the roles of one node share.
+
+use crate::committer::{Planned, Request, Settled};
+use crate::env::Env;
+use crate::figures::Figures;
+use crate::hub::Hub;
+use crate::inputs::InputCache;
+use crate::pool::{Assigned, Port};
+use crate::registry::Registry;
+use crate::scheduler::Scheduler;
+use crate::seal::Sealer;
+use crate::settings::Settings;
+use enginehouse_core::event::EventType;
+use enginehouse_core::execution::{Execution, Status};
+use enginehouse_core::id::{Key, SessionId};
+use enginehouse_core::lifecycle::{Refused, Transition};
+use enginehouse_core::queue::{Queue, WorkerRules};
+use enginehouse_core::session::Session;
+use enginehouse_core::time::Time;
+use enginehouse_store::{Outcome, Ref, Store, StoreError};
+use enginehouse_worker::{LeaseRef, Order};
+use parking_lot::Mutex;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
+use tokio::sync::{Notify, mpsc, oneshot};
+
+/// A run of the engine that no attempt follows any more and that is to be stopped there.
+#[derive(Debug)]
+pub(crate) struct Orphan {
+    pub(crate) engine: String,
+    pub(crate) endpoint: u32,
+    pub(crate) engine_run: String,
+}
+
+pub(crate) struct Context {
+    pub(crate) settings: Settings,
+    pub(crate) store: Arc<dyn Store>,
+    pub(crate) env: Env,
+    pub(crate) sealer: Sealer,
+    pub(crate) registry: Registry,
+    pub(crate) hub: Hub,
+    pub(crate) figures: Mutex<Figures>,
+    pub(crate) inputs: Mutex<InputCache>,
+    /// Lock order: `scheduler` before anything else here.
+    pub(crate) scheduler: Mutex<Scheduler>,
+    /// Rows that run, as of their last event, without history: at most one per lease.
+    pub(crate) rows: Mutex<BTreeMap<Key, Execution>>,
+    pub(crate) ports: Mutex<BTreeMap<SessionId, Port>>,
+    pub(crate) committer: mpsc::Sender<Request>,
+    pub(crate) orphans: mpsc::Sender<Orphan>,
+    /// Something may start now although nothing was written.
+    pub(crate) grant_nudge: Notify,
+    pub(crate) wake_nudge: Notify,
+    /// What the wake timer sleeps towards, in milliseconds since the epoch.
+    pub(crate) wake_target: AtomicI64,
+    pub(crate) stopping: AtomicBool,
+    /// Why the node cannot go on, once it cannot.
+    pub(crate) failure: tokio::sync::watch::Sender<Option<String>>,
+}
+
+/// Why a change was not made.
+#[derive(Debug)]
+pub(crate) enum ChangeError {
+    NotFound,
+    Refused(Refused),
+    Store(StoreError),
+    /// The row kept changing under it.
+    Contended,
+}
+
+/// How often a decision is taken anew when the row changed under it.
+const DECISIONS_MAX: usize = 3;
+
+impl Context {
+    pub(crate) fn is_stopping(&self) -> bool {
+        self.stopping.load(Ordering::Acquire)
+    }
+
+    /// Hands writes to the committer and waits until they are durable, or refused.
+    pub(crate) async fn commit(&self, writes: Vec<Planned>, bytes: usize) -> Result<Settled, StoreError> {
+        let (reply, answer) = oneshot::channel();
+        let request = Request { writes, bytes, reply };
+        self.committer.send(request).await.map_err(|_| StoreError::Closed)?;
+        answer.await.map_err(|_| StoreError::Closed)?
+    }
+
+    pub(crate) async fn find(&self, named: Ref) -> Result<Option<Execution>, StoreError> {
+        Ok(self.store.find(&[named]).await?.pop().flatten())
+    }
+
+    /// Decides on the row and applies the transition; when the row changed meanwhile, decides again.
+    pub(crate) async fn change(
+        &self,
+        key: Key,
+        scheduled: bool,
+        decide: impl Fn(&Execution, Time) -> Result<Transition, Refused> + Send + Sync,
+    ) -> Result<Execution, ChangeError> {
+        let cached = self.rows.lock().get(&key).cloned();
+        let mut row = match cached {
+            Some(row) => row,
+            None => self.find(Ref::Key(key)).await.map_err(ChangeError::Store)?.ok_or(ChangeError::NotFound)?,
+        };
+        let mut fresh = false;
+        for _ in 0..DECISIONS_MAX {
+            let transition = match decide(&row, self.store.now()) {
+                Ok(transition) => transition,
+                // A refusal on a cached row may be out of date; one on the store's row is final.
+                Err(_) if !fresh => {
+                    row = self.find(Ref::Key(key)).await.map_err(ChangeError::Store)?.ok_or(ChangeError::NotFound)?;
+                    fresh = true;
+                    continue;
+                }
+                Err(refused) => return Err(ChangeError::Refused(refused)),
+            };
+            let bytes = transition.parts.iter().map(|(_, part)| part.len()).sum();
+            let before = Execution { history: Vec::new(), ..row.clone() };
+            let planned = Planned::Change { row: before, transition: transition.clone(), scheduled };
+            let settled = self.commit(vec![planned], bytes).await.map_err(ChangeError::Store)?;
+            match settled.outcomes.into_iter().next() {
+                Some(Outcome::Applied) => return Ok(transition.applied_to(&row)),
+                Some(Outcome::Stale(Some(truth))) => {
+                    row = *truth;
+                    fresh = true;
+                }
+                Some(Outcome::Stale(None)) => return Err(ChangeError::NotFound),
+                _ => return Err(ChangeError::Contended),
+            }
+        }
+        Err(ChangeError::Contended)
+    }
+
+    /// A queue with this node's engines and all known workers, and no work yet.
+    pub(crate) fn fresh_queue(&self, sessions: &[Session]) -> Queue {
+        let mut queue = Queue::new(self.settings.concurrency_key_limit);
+        for engine in self.registry.iter() {
+            queue.set_engine(&engine.settings.name, self.registry.rules(&engine.settings));
+        }
+        for session in sessions {
+            let engine_types = session.engine_types.clone();
+            let rules = WorkerRules { capacity: session.capacity, engine_types, open: !session.draining };
+            queue.set_worker(session.id, rules);
+        }
+        queue
+    }
+
+    // ---- what follows from a commit; called by the committer, so nothing here waits
+
+    pub(crate) fn submitted(&self, row: &Execution) {
+        self.figures.lock().submitted();
+        self.consider_wake(row.state.wake_at);
+    }
+
+    pub(crate) fn moved(&self, row: &Execution, transition: &Transition) {
+        let next = &transition.next;
+        self.figures.lock().moved(transition);
+        if next.status == Status::Running {
+            let after = Execution { fixed: row.fixed.clone(), state: next.clone(), history: Vec::new() };
+            self.rows.lock().insert(row.key(), after);
+        } else if row.status() == Status::Running {
+            self.rows.lock().remove(&row.key());
+        }
+        self.consider_wake(next.wake_at);
+        let orphaned = row.status() == Status::Pending && next.status.is_terminal() && next.can_reattach;
+        if let (true, Some(engine_run)) = (orphaned, next.engine_run.clone()) {
+            let engine = row.fixed.engine.clone();
+            let orphan = Orphan { engine, endpoint: next.endpoint.unwrap_or(0), engine_run };
+            if self.orphans.try_send(orphan).is_err() {
+                tracing::warn!(execution = row.key().0, "too many runs wait to be stopped in their engine; one is left alone");
+            }
+        }
+        if transition.event.kind == EventType::ExecutionCancelRequested {
+            self.send_cancel(&Execution { fixed: row.fixed.clone(), state: next.clone(), history: Vec::new() });
+        }
+    }
+
+    /// Wakes the timer role if it would sleep past `at`.
+    fn consider_wake(&self, at: Option<Time>) {
+        if at.is_some_and(|at| at.0 < self.wake_target.load(Ordering::Acquire)) {
+            self.wake_nudge.notify_one();
+        }
+    }
+
+    // ---- orders to this node's workers
+
+    pub(crate) fn worker_name(&self, session: SessionId) -> String {
+        let ports = self.ports.lock();
+        ports.get(&session).map_or_else(|| format!("session-{}", session.0), |p| p.name.clone())
+    }
+
+    /// Hands a granted row to its worker, if that is one of this node's and does not have it yet.
+    pub(crate) fn deliver(&self, session: SessionId, row: Execution) {
+        let mut ports = self.ports.lock();
+        let Some(port) = ports.get_mut(&session) else { return };
+        let lease = LeaseRef { key: row.key(), fence: row.state.fence };
+        if !port.held.insert(lease) {
+            return;
+        }
+        let request = self.inputs.lock().take(row.key());
+        if port.orders.try_send(Assigned::Run { row: Box::new(row), request }).is_err() {
+            port.held.remove(&lease);
+            tracing::error!(worker = port.name, "a worker's orders overflow; its work will be given out again");
+        }
+    }
+
+    /// Tells the worker that holds the row that its caller wishes it to stop.
+    pub(crate) fn send_cancel(&self, row: &Execution) {
+        let Some(session) = row.state.holder else { return };
+        let lease = LeaseRef { key: row.key(), fence: row.state.fence };
+        if let Some(port) = self.ports.lock().get(&session) {
+            let _ = port.orders.try_send(Assigned::Order(Order::Cancel(lease)));
+        }
+    }
+}

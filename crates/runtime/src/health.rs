@@ -1,0 +1,80 @@
+//! Asks each endpoint for its health on a timer, and stops runs in their engine that nobody follows any more.
+
+use crate::context::{Context, Orphan};
+use crate::registry::Checked;
+use futures_util::stream::{self, StreamExt};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+
+/// Endpoints asked at the same time.
+const ASKED_AT_ONCE: usize = 8;
+/// How long stopping an orphaned run may take.
+const ORPHAN_PATIENCE: Duration = Duration::from_secs(30);
+
+pub(crate) struct HealthChecks {
+    pub(crate) cx: Arc<Context>,
+}
+
+impl HealthChecks {
+    pub(crate) async fn run(self, stop: CancellationToken) {
+        loop {
+            tokio::select! {
+                biased;
+                () = stop.cancelled() => return,
+                () = self.cx.check_all() => {}
+            }
+            tokio::select! {
+                biased;
+                () = stop.cancelled() => return,
+                () = tokio::time::sleep(Duration::from_millis(self.cx.settings.health_interval)) => {}
+            }
+        }
+    }
+}
+
+impl Context {
+    async fn check_all(&self) {
+        let all: Vec<(String, usize)> = self
+            .registry
+            .iter()
+            .flat_map(|e| (0..e.settings.endpoints.len()).map(|at| (e.settings.name.clone(), at)))
+            .collect();
+        stream::iter(all)
+            .for_each_concurrent(ASKED_AT_ONCE, |(name, at)| async move { self.check_endpoint(&name, at).await })
+            .await;
+    }
+
+    /// Asks one endpoint now and remembers its answer.
+    pub(crate) async fn check_endpoint(&self, name: &str, endpoint: usize) {
+        let Some(engine) = self.registry.get(name) else { return };
+        let health = engine.adapter.health(endpoint).await;
+        self.registry.set_health(name, endpoint, Checked { health, at: self.store.now() });
+    }
+}
+
+pub(crate) struct Orphans {
+    pub(crate) cx: Arc<Context>,
+    pub(crate) inbox: mpsc::Receiver<Orphan>,
+}
+
+impl Orphans {
+    pub(crate) async fn run(mut self, stop: CancellationToken) {
+        loop {
+            let orphan = tokio::select! {
+                biased;
+                () = stop.cancelled() => return,
+                orphan = self.inbox.recv() => orphan,
+            };
+            let Some(orphan) = orphan else { return };
+            let Some(engine) = self.cx.registry.get(&orphan.engine) else { continue };
+            let cancel = engine.adapter.cancel(orphan.endpoint as usize, &orphan.engine_run);
+            match tokio::time::timeout(ORPHAN_PATIENCE, cancel).await {
+                Ok(Ok(())) => {}
+                Ok(Err(failure)) => tracing::warn!(engine = orphan.engine, code = failure.code, "a run could not be stopped in its engine"),
+                Err(_) => tracing::warn!(engine = orphan.engine, "stopping a run in its engine took too long"),
+            }
+        }
+    }
+}

@@ -1,0 +1,29 @@
+//! The IO shell around `core`: one role per file, each a struct with `run(self, stop)`.
+//!
+//! [`Node`] starts and stops the roles; [`Service`] is the application API and the only door: the HTTP server, the
+//! CLI's local verbs and the library all call it.
+
+mod caller;
+mod committer;
+mod context;
+mod env;
+mod figures;
+mod health;
+mod hub;
+mod inputs;
+mod node;
+mod pool;
+mod reaper;
+mod registry;
+mod relay;
+mod scheduler;
+mod seal;
+mod service;
+mod sessions;
+mod settings;
+mod timers;
+
+pub use caller::{Caller, Scope};
+pub use node::Node;
+pub use service::{EventItem, EventStream, Service, Submitted};
+pub use settings::{EndpointSettings, EngineSettings, ExecutionDefaults, QueueSettings, RegisteredEngine, Settings, WorkerSettings};

@@ -1,0 +1,267 @@
+//! Starts, supervises and stops the roles of one node.
+
+use crate::committer::Committer;
+use crate::context::Context;
+use crate::env::Env;
+use crate::figures::Figures;
+use crate::health::{HealthChecks, Orphans};
+use crate::hub::Hub;
+use crate::inputs::InputCache;
+use crate::pool::{self, Assigned};
+use crate::reaper::Reaper;
+use crate::registry::Registry;
+use crate::relay::Relay;
+use crate::scheduler::Scheduler;
+use crate::seal::Sealer;
+use crate::sessions::{Election, Sessions};
+use crate::timers::Timers;
+use crate::{RegisteredEngine, Service, Settings};
+use enginehouse_api::{ApiError, Code};
+use enginehouse_core::id::SessionId;
+use enginehouse_core::limits::COMMITTER_QUEUE_MAX;
+use enginehouse_core::queue::Queue;
+use enginehouse_store::{DocKind, SessionWrite, Store, StoreError, Write};
+use enginehouse_worker::Order;
+use parking_lot::Mutex;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
+use std::time::Duration;
+use tokio::sync::{Notify, mpsc, watch};
+use tokio::task::JoinSet;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+/// Requests kept in memory between submit and start.
+const INPUT_CACHE_BYTES: usize = 32 << 20;
+const ORPHANS_MAX: usize = 1_024;
+/// How long workers may take to hand their work back once they were told to.
+const HAND_BACK_PATIENCE: Duration = Duration::from_secs(5);
+
+/// One running Enginehouse node. Dropping it without [`stop`](Node::stop) is a crash: nothing is lost, but what ran is
+/// recovered only by the next start.
+pub struct Node {
+    cx: Arc<Context>,
+    roles: JoinSet<()>,
+    stop: CancellationToken,
+    /// The committer outlives the other roles: their last writes go through it.
+    stop_committer: CancellationToken,
+}
+
+impl Node {
+    /// Recovers what a dead process left, then starts all roles.
+    ///
+    /// # Errors
+    /// When the store cannot be read, or holds rows sealed with another key.
+    pub async fn start(
+        settings: Settings,
+        store: Arc<dyn Store>,
+        engines: Vec<RegisteredEngine>,
+    ) -> Result<Node, ApiError> {
+        let (cx, inbox, orphans) = context(settings, store, engines).await?;
+        let cursor = *cx.store.changed().borrow();
+        let mut node = Node {
+            cx: cx.clone(),
+            roles: JoinSet::new(),
+            stop: CancellationToken::new(),
+            stop_committer: CancellationToken::new(),
+        };
+        let committer = Committer { cx: cx.clone(), inbox };
+        let token = node.stop_committer.clone();
+        node.spawn("committer", &token.clone(), committer.run(token));
+        node.role("relay", |stop| Relay { cx: cx.clone(), cursor }.run(stop));
+        node.bring_up().await.map_err(|e| unavailable(&e))?;
+        node.role("timers", |stop| Timers { cx: cx.clone() }.run(stop));
+        node.role("reaper", |stop| Reaper { cx: cx.clone() }.run(stop));
+        node.role("health", |stop| HealthChecks { cx: cx.clone() }.run(stop));
+        node.role("orphans", |stop| Orphans { cx: cx.clone(), inbox: orphans }.run(stop));
+        if cx.store.features().shared {
+            node.role("sessions", |stop| Sessions { cx: cx.clone() }.run(stop));
+            node.role("election", |stop| Election { cx: cx.clone() }.run(stop));
+        }
+        Ok(node)
+    }
+
+    /// Elects, recovers what a dead process left, and opens the workers.
+    async fn bring_up(&mut self) -> Result<(), StoreError> {
+        let cx = self.cx.clone();
+        check_seal_key(&cx).await?;
+        Election { cx: cx.clone() }.ask().await?;
+        if !cx.store.features().shared {
+            let recovered = cx.lose_all(None).await?;
+            for session in cx.store.sessions().await? {
+                cx.commit(vec![crate::committer::Planned::Other(Write::Session(SessionWrite::Close(session.id)))], 0)
+                    .await?;
+            }
+            if recovered > 0 {
+                tracing::info!(recovered, "executions of an earlier process wait for their next attempt");
+            }
+        }
+        for (name, worker) in pool::start(&cx).await? {
+            let token = self.stop_committer.clone();
+            self.spawn(&name, &token, worker);
+        }
+        Ok(())
+    }
+
+    fn role<F: Future<Output = ()> + Send + 'static>(
+        &mut self,
+        name: &str,
+        start: impl FnOnce(CancellationToken) -> F,
+    ) {
+        let stop = self.stop.clone();
+        let role = start(stop.clone());
+        self.spawn(name, &stop, role);
+    }
+
+    /// Runs a role; one that ends before it was told to (or panics) fails the node.
+    fn spawn(&mut self, name: &str, stop: &CancellationToken, role: impl Future<Output = ()> + Send + 'static) {
+        let bell = Bell { name: name.to_owned(), stop: stop.clone(), cx: self.cx.clone() };
+        self.roles.spawn(async move {
+            let _bell = bell;
+            role.await;
+        });
+    }
+
+    #[must_use]
+    pub fn service(&self) -> Service {
+        Service::new(self.cx.clone())
+    }
+
+    /// Stops accepting, lets running attempts go on for the stop grace, hands the rest back, waits for every role and
+    /// closes the store.
+    pub async fn stop(mut self) {
+        self.cx.stopping.store(true, Ordering::Release);
+        self.wait_for_idle(Duration::from_millis(self.cx.settings.stop_grace)).await;
+        self.order_all(|| Order::HandBack);
+        self.wait_for_idle(HAND_BACK_PATIENCE).await;
+        self.stop.cancel();
+        let sessions: Vec<SessionId> = self.cx.ports.lock().keys().copied().collect();
+        let idle = self.cx.ports.lock().values().all(|p| p.held.is_empty());
+        if idle {
+            // A clean sign-off: nobody need wait for these sessions to expire.
+            for session in sessions {
+                let close = crate::committer::Planned::Other(Write::Session(SessionWrite::Close(session)));
+                let _ = self.cx.commit(vec![close], 0).await;
+            }
+        }
+        self.stop_committer.cancel();
+        self.cx.ports.lock().clear();
+        let all_ended = async { while self.roles.join_next().await.is_some() {} };
+        if tokio::time::timeout(HAND_BACK_PATIENCE, all_ended).await.is_err() {
+            self.roles.abort_all();
+        }
+        if let Err(error) = self.cx.store.close().await {
+            tracing::warn!(%error, "the store did not close cleanly");
+        }
+    }
+
+    fn order_all(&self, order: impl Fn() -> Order) {
+        for port in self.cx.ports.lock().values() {
+            let _ = port.orders.try_send(Assigned::Order(order()));
+        }
+    }
+
+    /// Waits until no worker holds anything, at most so long.
+    async fn wait_for_idle(&self, patience: Duration) {
+        let until = Instant::now() + patience;
+        let mut changed = self.cx.store.changed();
+        loop {
+            if self.cx.ports.lock().values().all(|p| p.held.is_empty()) || Instant::now() >= until {
+                return;
+            }
+            tokio::select! {
+                biased;
+                _ = changed.changed() => {}
+                () = tokio::time::sleep(Duration::from_millis(20)) => {}
+            }
+        }
+    }
+
+    /// Resolves when the node cannot go on; the text says why.
+    pub async fn failed(&self) -> String {
+        let mut failure = self.cx.failure.subscribe();
+        match failure.wait_for(Option::is_some).await {
+            Ok(why) => why.clone().unwrap_or_default(),
+            Err(_) => std::future::pending().await,
+        }
+    }
+}
+
+/// Rings when a role ends that should not have.
+struct Bell {
+    name: String,
+    stop: CancellationToken,
+    cx: Arc<Context>,
+}
+
+impl Drop for Bell {
+    fn drop(&mut self) {
+        if !self.stop.is_cancelled() {
+            let why = format!("the role {} ended", self.name);
+            self.cx.failure.send_if_modified(|now| now.is_none().then(|| *now = Some(why)).is_some());
+        }
+    }
+}
+
+type Parts = (Arc<Context>, mpsc::Receiver<crate::committer::Request>, mpsc::Receiver<crate::context::Orphan>);
+
+async fn context(
+    settings: Settings,
+    store: Arc<dyn Store>,
+    engines: Vec<RegisteredEngine>,
+) -> Result<Parts, ApiError> {
+    let sealer = Sealer::load(settings.seal_key_file.as_deref())
+        .map_err(|e| ApiError::new(Code::NotReady, e.to_string()))?;
+    let registry = Registry::new(engines);
+    for doc in store.docs(DocKind::Engine).await.map_err(|e| unavailable(&e))? {
+        let paused = doc.body.get("paused").and_then(serde_json::Value::as_bool).unwrap_or(false);
+        registry.set_paused(&doc.id, paused);
+    }
+    let totals = store.totals().await.map_err(|e| unavailable(&e))?;
+    let (committer, inbox) = mpsc::channel(COMMITTER_QUEUE_MAX);
+    let (orphans, orphan_inbox) = mpsc::channel(ORPHANS_MAX);
+    let figures = Figures::new(totals, settings.aggregation_window, store.now());
+    let cx = Context {
+        env: Env::new(settings.node, settings.seed),
+        figures: Mutex::new(figures),
+        inputs: Mutex::new(InputCache::new(INPUT_CACHE_BYTES)),
+        scheduler: Mutex::new(Scheduler::new(Queue::new(settings.concurrency_key_limit))),
+        rows: Mutex::new(BTreeMap::new()),
+        ports: Mutex::new(BTreeMap::new()),
+        hub: Hub::default(),
+        grant_nudge: Notify::new(),
+        wake_nudge: Notify::new(),
+        wake_target: AtomicI64::new(i64::MAX),
+        stopping: AtomicBool::new(false),
+        failure: watch::channel(None).0,
+        settings,
+        store,
+        sealer,
+        registry,
+        committer,
+        orphans,
+    };
+    Ok((Arc::new(cx), inbox, orphan_inbox))
+}
+
+/// The store remembers which key its payloads need, so that a wrong key is noticed now and not at the first result.
+async fn check_seal_key(cx: &Context) -> Result<(), StoreError> {
+    let docs = cx.store.docs(DocKind::Setting).await?;
+    let mine = cx.sealer.key_id();
+    match docs.iter().find(|d| d.id == "seal-key").and_then(|d| d.body.as_str()) {
+        Some(needed) if needed != mine && cx.store.features().durable => {
+            let file = cx.settings.seal_key_file.as_ref().map_or_else(|| "(none)".into(), |f| f.display().to_string());
+            Err(StoreError::Refused(format!(
+                "the store's payloads are sealed with key {needed}, but the key file {file} holds key {mine}; \
+                 put the right key file in place"
+            )))
+        }
+        Some(_) => Ok(()),
+        None => cx.keep(DocKind::Setting, "seal-key", |_| mine.clone().into()).await,
+    }
+}
+
+fn unavailable(error: &StoreError) -> ApiError {
+    ApiError::new(Code::StoreUnavailable, error.to_string())
+}

@@ -1,0 +1,372 @@
+//! This node's workers: their sessions, and the in-process [`Link`] through which they are ordered and heard.
+//!
+//! The link is where plaintext ends: it opens a request for its worker and seals what comes back, on the worker's task.
+
+use crate::committer::Planned;
+use crate::context::{ChangeError, Context};
+use crate::hub::Live;
+use crate::seal::Column;
+use async_trait::async_trait;
+use bytes::Bytes;
+use enginehouse_core::execution::Execution;
+use enginehouse_core::failure::{Failure, FailureKind};
+use enginehouse_core::id::SessionId;
+use enginehouse_core::lifecycle::{self, Outcome, Part, Refused};
+use enginehouse_core::limits::{LEASE_TTL, LOG_BYTES_MAX, REQUEST_BODY_BYTES_MAX, RESULT_BYTES_MAX};
+use enginehouse_core::session::Session;
+use enginehouse_core::time::{SECOND, Time};
+use enginehouse_engine::{EngineFailure, Progress, Reached};
+use enginehouse_store::{Doc, DocKind, SessionWrite, StoreError, Write};
+use enginehouse_worker::{Assignment, End, LeaseRef, Limit, Link, LinkError, Order, Report, Worker};
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::{Mutex, mpsc};
+
+/// The node's end of one worker's link.
+pub(crate) struct Port {
+    pub(crate) name: String,
+    pub(crate) capacity: u32,
+    pub(crate) started_at: Time,
+    pub(crate) orders: mpsc::Sender<Assigned>,
+    /// What the worker was given and has not reported yet.
+    pub(crate) held: BTreeSet<LeaseRef>,
+    pub(crate) done: u64,
+    pub(crate) failed: u64,
+    pub(crate) busy_ms: u64,
+}
+
+/// What goes down a link.
+pub(crate) enum Assigned {
+    Run {
+        row: Box<Execution>,
+        /// The request if it is still in memory.
+        request: Option<Bytes>,
+    },
+    Order(Order),
+}
+
+/// How often reading a granted request from the store is tried before the attempt is handed back.
+const READ_TRIES: u32 = 20;
+/// How long an engine's room stays taken by an abandoned call that was past its timeout already.
+const GHOST_AFTER_TIMEOUT: u64 = 30 * SECOND;
+/// Orders that may wait beside one per slot: wishes to cancel, letting go.
+const SPARE_ORDERS: usize = 256;
+
+/// Opens a session for each configured worker and gives back their futures.
+pub(crate) async fn start(cx: &Arc<Context>) -> Result<Vec<(String, impl Future<Output = ()> + use<>)>, StoreError> {
+    let now = cx.store.now();
+    let settings = cx.settings.workers;
+    let lease_until = cx.store.features().shared.then(|| now.plus(LEASE_TTL));
+    let sessions: Vec<Session> = (1..=settings.count)
+        .map(|n| Session {
+            id: SessionId(cx.env.key(now).0),
+            node: cx.settings.node,
+            worker: format!("n{}-w{n}", cx.settings.node.0),
+            capacity: settings.capacity,
+            engine_types: Vec::new(),
+            started_at: now,
+            lease_until,
+            draining: false,
+        })
+        .collect();
+    let adapters = Arc::new(cx.registry.adapters());
+    let mut workers = Vec::new();
+    let mut writes = Vec::new();
+    for session in sessions {
+        writes.push(Planned::Other(Write::Session(SessionWrite::Open(session.clone()))));
+        let (orders, inbox) = mpsc::channel(session.capacity as usize + SPARE_ORDERS);
+        let port = Port {
+            name: session.worker.clone(),
+            capacity: session.capacity,
+            started_at: now,
+            orders,
+            held: BTreeSet::new(),
+            done: 0,
+            failed: 0,
+            busy_ms: 0,
+        };
+        cx.ports.lock().insert(session.id, port);
+        let link = LocalLink { cx: cx.clone(), session: session.id, inbox: Mutex::new(inbox) };
+        let settings = enginehouse_worker::WorkerSettings { cancel_grace: cx.settings.cancel_grace };
+        workers.push((session.worker, Worker::new(Arc::new(link), adapters.clone(), settings).run()));
+    }
+    cx.commit(writes, 0).await?;
+    // The queue learns of the new workers when it is read, which the next round does.
+    cx.scheduler.lock().lose_track();
+    cx.grant_nudge.notify_one();
+    Ok(workers)
+}
+
+/// The link of a worker in this process.
+struct LocalLink {
+    cx: Arc<Context>,
+    session: SessionId,
+    inbox: Mutex<mpsc::Receiver<Assigned>>,
+}
+
+#[async_trait]
+impl Link for LocalLink {
+    async fn order(&self) -> Option<Order> {
+        let mut inbox = self.inbox.lock().await;
+        loop {
+            match inbox.recv().await? {
+                Assigned::Order(order) => return Some(order),
+                Assigned::Run { row, request } => {
+                    if let Some(assignment) = self.assignment(&row, request).await {
+                        return Some(Order::Run(Box::new(assignment)));
+                    }
+                }
+            }
+        }
+    }
+
+    async fn attach(&self, lease: LeaseRef, engine_run: &str, can_reattach: bool) -> Result<(), LinkError> {
+        let decide = |row: &Execution, now| lifecycle::attach(row, lease.fence, engine_run.to_owned(), can_reattach, now);
+        match self.cx.change(lease.key, false, decide).await {
+            Ok(_) | Err(ChangeError::Refused(Refused::NoChange)) => Ok(()),
+            Err(error) => Err(self.link_error(lease, error)),
+        }
+    }
+
+    fn progress(&self, lease: LeaseRef, progress: Progress) {
+        let attempt = self.cx.rows.lock().get(&lease.key).map_or(0, |row| row.state.attempt);
+        self.cx.hub.live(lease.key, Live { attempt, progress });
+    }
+
+    async fn report(&self, lease: LeaseRef, report: Report) -> Result<(), LinkError> {
+        let logs = self.all_logs(lease, &report.logs).await.map_err(unavailable)?;
+        let (outcome, parts, abandoned) = self.outcome(lease, report.end, logs);
+        if let Some(row) = self.cx.rows.lock().get(&lease.key).cloned().filter(|_| abandoned) {
+            let run_ends = row.state.run_started_at.map(|at| at.plus(row.fixed.spec.timeout));
+            let until = self.cx.store.now().plus(GHOST_AFTER_TIMEOUT).max(run_ends.unwrap_or_default());
+            self.cx.scheduler.lock().will_abandon(lease.key, until);
+        }
+        let jitter = self.cx.env.draw();
+        let decide = |row: &Execution, now| {
+            let heads = &self.cx.settings.head_starts;
+            let mut transition = lifecycle::finish(row, lease.fence, outcome.clone(), heads, jitter, now)?;
+            transition.parts.clone_from(&parts);
+            Ok(transition)
+        };
+        match self.cx.change(lease.key, false, decide).await {
+            Ok(row) => {
+                self.count(lease, &row);
+                Ok(())
+            }
+            Err(ChangeError::Refused(Refused::StaleLease)) => {
+                self.keep_late_result(lease).await;
+                Err(self.link_error(lease, ChangeError::Refused(Refused::StaleLease)))
+            }
+            Err(error) => Err(self.link_error(lease, error)),
+        }
+    }
+
+    async fn recall(&self, engine: &str, name: &str) -> Option<String> {
+        let id = format!("{engine}/{name}");
+        let docs = self.cx.store.docs(DocKind::EngineMemory).await.ok()?;
+        let doc = docs.into_iter().find(|d| d.id == id)?;
+        doc.body.as_str().map(str::to_owned)
+    }
+
+    async fn remember(&self, engine: &str, name: &str, value: &str) {
+        let id = format!("{engine}/{name}");
+        if let Err(error) = self.cx.keep(DocKind::EngineMemory, &id, |_| value.into()).await {
+            tracing::warn!(%error, engine, "a fact an adapter wanted kept was not stored");
+        }
+    }
+}
+
+impl LocalLink {
+    /// The plaintext order for a granted row; `None` when the attempt ended before it began.
+    async fn assignment(&self, row: &Execution, request: Option<Bytes>) -> Option<Assignment> {
+        let lease = LeaseRef { key: row.key(), fence: row.state.fence };
+        let request = match request {
+            Some(request) => request,
+            None => match self.read_request(row).await {
+                Ok(request) => request,
+                Err(end) => {
+                    let _ = self.report(lease, Report { end, logs: String::new() }).await;
+                    return None;
+                }
+            },
+        };
+        let now = self.cx.store.now();
+        let spec = &row.fixed.spec;
+        let attempt_ends = row.state.run_started_at.unwrap_or(now).plus(spec.timeout);
+        let limit = if attempt_ends <= row.deadline() {
+            Limit { after: attempt_ends.since(now), code: "attempt_timeout" }
+        } else {
+            Limit { after: row.deadline().since(now), code: "total_timeout" }
+        };
+        let id = self.cx.public_id(row);
+        Some(Assignment {
+            lease,
+            idempotency_key: format!("{id}.{}", row.state.run),
+            execution_id: id,
+            attempt: row.state.attempt,
+            engine: row.fixed.engine.clone(),
+            workflow_id: row.fixed.workflow.clone(),
+            request,
+            endpoint: row.state.endpoint.unwrap_or(0),
+            engine_run: row.state.engine_run.clone(),
+            maybe_started: row.state.maybe_started,
+            limit,
+            idle_timeout: spec.idle_timeout,
+        })
+    }
+
+    async fn read_request(&self, row: &Execution) -> Result<Bytes, End> {
+        let mut pause = Duration::from_millis(50);
+        for _ in 0..READ_TRIES {
+            match self.cx.store.payload(row.key(), Part::Input).await {
+                Ok(Some(sealed)) => {
+                    let opened = self.cx.sealer.open(row.key(), Column::Input, &sealed, REQUEST_BODY_BYTES_MAX * 2);
+                    return opened.map(Bytes::from).map_err(|e| internal("sealed_request", &e.to_string()));
+                }
+                Ok(None) => return Err(internal("request_missing", "its request is not in the store")),
+                Err(_) => tokio::time::sleep(pause).await,
+            }
+            pause = (pause * 2).min(Duration::from_secs(2));
+        }
+        Err(End::Interrupted { reason: "store_unavailable".to_owned() })
+    }
+
+    /// What this attempt logged behind what earlier ones did, bounded.
+    async fn all_logs(&self, lease: LeaseRef, logs: &str) -> Result<Option<String>, StoreError> {
+        if logs.is_empty() {
+            return Ok(None);
+        }
+        let mut all = String::new();
+        if let Some(sealed) = self.cx.store.payload(lease.key, Part::Logs).await?
+            && let Ok(earlier) = self.cx.sealer.open(lease.key, Column::Logs, &sealed, LOG_BYTES_MAX * 2)
+        {
+            all = String::from_utf8_lossy(&earlier).into_owned();
+        }
+        all.push_str(logs);
+        if all.len() > LOG_BYTES_MAX {
+            let mut cut = all.len() - LOG_BYTES_MAX;
+            while !all.is_char_boundary(cut) {
+                cut += 1;
+            }
+            all.drain(..cut);
+        }
+        Ok(Some(all))
+    }
+
+    /// The report in the terms of the lifecycle, with its payloads sealed.
+    fn outcome(&self, lease: LeaseRef, end: End, logs: Option<String>) -> (Outcome, Vec<(Part, Arc<[u8]>)>, bool) {
+        let seal = |column, plain: &[u8]| self.cx.sealer.seal(lease.key, column, plain);
+        let mut parts = Vec::new();
+        if let Some(logs) = logs {
+            parts.push((Part::Logs, seal(Column::Logs, logs.as_bytes())));
+        }
+        let end = match end {
+            End::Succeeded { result, .. } if result.len() > RESULT_BYTES_MAX => {
+                let text = format!("the result has {} bytes; at most {RESULT_BYTES_MAX} are kept", result.len());
+                End::Failed { failure: EngineFailure::new(FailureKind::TooLarge, "result", text), abandoned: false }
+            }
+            end => end,
+        };
+        match end {
+            End::Succeeded { result, needs_input } => {
+                parts.push((Part::Output, seal(Column::Output, &result)));
+                (Outcome::Succeeded { needs_input, output_bytes: result.len() as u64 }, parts, false)
+            }
+            End::Cancelled { abandoned } => (Outcome::Cancelled, parts, abandoned),
+            End::Interrupted { reason } => (Outcome::Interrupted { reason }, parts, false),
+            End::Failed { failure: told, abandoned } => {
+                let failure = Failure {
+                    kind: told.kind,
+                    code: told.code,
+                    message: seal(Column::Failure, told.message.as_bytes()).to_vec(),
+                    retryable: false,
+                    attempt: self.cx.rows.lock().get(&lease.key).map_or(0, |row| row.state.attempt),
+                    engine_status: told.engine_status,
+                };
+                let outcome = match told.reached {
+                    Reached::No => Outcome::Refused { failure },
+                    reached => Outcome::Failed {
+                        failure,
+                        retry_after: told.retry_after,
+                        open_end: reached == Reached::Maybe,
+                    },
+                };
+                (outcome, parts, abandoned)
+            }
+        }
+    }
+
+    fn count(&self, lease: LeaseRef, row: &Execution) {
+        let took = row.history.last().map_or(0, |e| e.at.since(row.state.run_started_at.unwrap_or(e.at)));
+        if let Some(port) = self.cx.ports.lock().get_mut(&self.session) {
+            port.held.remove(&lease);
+            port.done += 1;
+            port.busy_ms += took;
+            port.failed += u64::from(row.history.last().is_some_and(|e| e.data.failure.is_some()));
+        }
+    }
+
+    /// A report that came too late changes nothing, but that it came is kept.
+    async fn keep_late_result(&self, lease: LeaseRef) {
+        let decide = |row: &Execution, now| {
+            // The fence is still the row's: this very report was stored before, only its answer was lost.
+            if row.state.fence == lease.fence { Err(Refused::NoChange) } else { Ok(lifecycle::late_result(row, lease.fence, now)) }
+        };
+        if let Err(ChangeError::Store(error)) = self.cx.change(lease.key, false, decide).await {
+            tracing::warn!(%error, execution = lease.key.0, "a late result could not be noted");
+        }
+    }
+
+    fn link_error(&self, lease: LeaseRef, error: ChangeError) -> LinkError {
+        match error {
+            ChangeError::NotFound | ChangeError::Refused(_) => {
+                if let Some(port) = self.cx.ports.lock().get_mut(&self.session) {
+                    port.held.remove(&lease);
+                }
+                LinkError::Stale
+            }
+            ChangeError::Store(StoreError::Closed) => LinkError::Closed,
+            ChangeError::Store(error) => unavailable(error),
+            ChangeError::Contended => LinkError::Unavailable("the row kept changing".to_owned()),
+        }
+    }
+}
+
+fn unavailable(error: StoreError) -> LinkError {
+    LinkError::Unavailable(error.to_string())
+}
+
+fn internal(code: &str, text: &str) -> End {
+    End::Failed { failure: EngineFailure::new(FailureKind::InvalidRequest, code, text), abandoned: false }
+}
+
+impl Context {
+    /// Writes a small document; decides anew when someone else wrote it meanwhile.
+    pub(crate) async fn keep(
+        &self,
+        kind: DocKind,
+        id: &str,
+        body: impl Fn(Option<&serde_json::Value>) -> serde_json::Value + Send + Sync,
+    ) -> Result<(), StoreError> {
+        let mut current = self.store.docs(kind).await?.into_iter().find(|d| d.id == id);
+        for _ in 0..3 {
+            let rev = current.as_ref().map_or(0, |d| d.rev);
+            let doc = Doc { kind, id: id.to_owned(), rev, body: body(current.as_ref().map(|d| &d.body)) };
+            let settled = self.commit(vec![Planned::Other(Write::Keep { doc, rev })], 0).await?;
+            match settled.outcomes.into_iter().next() {
+                Some(enginehouse_store::Outcome::DocStale(other)) => current = other,
+                _ => return Ok(()),
+            }
+        }
+        Err(StoreError::Unavailable(format!("the document {id} kept changing")))
+    }
+
+    /// The id callers see.
+    pub(crate) fn public_id(&self, row: &Execution) -> String {
+        match &row.fixed.ext_id {
+            Some(id) => id.to_string(),
+            None => row.key().to_uuid(self.sealer.id_tag(row.key())),
+        }
+    }
+}

@@ -1,0 +1,113 @@
+//! The reaper: ends the leases of sessions that are gone, and gives back what abandoned calls held.
+
+use crate::committer::Planned;
+use crate::context::{ChangeError, Context};
+use enginehouse_core::execution::Execution;
+use enginehouse_core::id::SessionId;
+use enginehouse_core::lifecycle::{self, Loss};
+use enginehouse_core::limits::REAP_EVERY;
+use enginehouse_store::{SessionWrite, StoreError, Write};
+use enginehouse_worker::LeaseRef;
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio_util::sync::CancellationToken;
+
+const PAGE: usize = 500;
+
+pub(crate) struct Reaper {
+    pub(crate) cx: Arc<Context>,
+}
+
+impl Reaper {
+    pub(crate) async fn run(self, stop: CancellationToken) {
+        loop {
+            tokio::select! {
+                biased;
+                () = stop.cancelled() => return,
+                () = tokio::time::sleep(Duration::from_millis(REAP_EVERY)) => {}
+            }
+            if let Err(error) = self.round().await {
+                tracing::warn!(%error, "dead sessions could not be looked for; trying again");
+            }
+            self.redeliver();
+            let now = self.cx.store.now();
+            self.cx.scheduler.lock().queue.expire_ghosts(now);
+            self.cx.grant_nudge.notify_one();
+        }
+    }
+
+    async fn round(&self) -> Result<(), StoreError> {
+        if !self.cx.store.features().shared || !self.cx.scheduler.lock().may_grant() {
+            return Ok(());
+        }
+        let now = self.cx.store.now();
+        let dead: Vec<SessionId> =
+            self.cx.store.sessions().await?.into_iter().filter(|s| s.is_expired(now)).map(|s| s.id).collect();
+        for session in dead {
+            self.cx.lose_all(Some(session)).await?;
+            self.cx.commit(vec![Planned::Other(Write::Session(SessionWrite::Close(session)))], 0).await?;
+            self.cx.scheduler.lock().queue.remove_worker(session);
+        }
+        Ok(())
+    }
+
+    /// A granted row whose worker here does not have it (its order was lost) is given out again.
+    fn redeliver(&self) {
+        let rows: Vec<Execution> = self.cx.rows.lock().values().cloned().collect();
+        for row in rows {
+            if let Some(session) = row.state.holder {
+                self.cx.deliver(session, row);
+            }
+        }
+    }
+}
+
+impl Context {
+    /// Ends every lease of a dead session (or of all): the rows are pending again and burn no retry. What a dead process
+    /// left running on this machine is ended first.
+    pub(crate) async fn lose_all(&self, holder: Option<SessionId>) -> Result<u64, StoreError> {
+        let mut after = None;
+        let mut lost = 0;
+        loop {
+            let rows = self.store.running(holder, after, PAGE).await?;
+            let last = rows.len() < PAGE;
+            after = rows.last().map(Execution::key);
+            for row in rows {
+                self.reap_leftover(&row).await;
+                let jitter = self.env.draw();
+                let fence = row.state.fence;
+                let decide = |row: &Execution, now| {
+                    lifecycle::check_lease(row, fence)?;
+                    lifecycle::lose(row, Loss::Node, jitter, now)
+                };
+                match self.change(row.key(), true, decide).await {
+                    Ok(_) => lost += 1,
+                    Err(ChangeError::Store(error)) => return Err(error),
+                    Err(_) => {}
+                }
+            }
+            if last {
+                return Ok(lost);
+            }
+        }
+    }
+
+    async fn reap_leftover(&self, row: &Execution) {
+        let (Some(run), false) = (&row.state.engine_run, row.state.can_reattach) else { return };
+        if let Some(engine) = self.registry.get(&row.fixed.engine) {
+            engine.adapter.reap(run).await;
+        }
+    }
+
+    /// Tells this node's worker of that session to let go of everything: its lease cannot be proved any more.
+    pub(crate) fn let_go_of(&self, session: SessionId) {
+        let mut ports = self.ports.lock();
+        let Some(port) = ports.get_mut(&session) else { return };
+        let held: BTreeSet<LeaseRef> = std::mem::take(&mut port.held);
+        for lease in held {
+            let order = enginehouse_worker::Order::LetGo(lease);
+            let _ = port.orders.try_send(crate::pool::Assigned::Order(order));
+        }
+    }
+}

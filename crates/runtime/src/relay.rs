@@ -1,0 +1,95 @@
+//! Follows the feed of commits: wakes those who wait for an execution, and learns what other nodes did.
+
+use crate::context::Context;
+use enginehouse_core::event::EventType;
+use enginehouse_core::execution::Execution;
+use enginehouse_store::{Change, Cursor, Ref, StoreError};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio_util::sync::CancellationToken;
+
+const PAGE: usize = 256;
+/// How long a lost nudge may go unnoticed.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+
+pub(crate) struct Relay {
+    pub(crate) cx: Arc<Context>,
+    /// Everything up to here is known.
+    pub(crate) cursor: Cursor,
+}
+
+impl Relay {
+    pub(crate) async fn run(mut self, stop: CancellationToken) {
+        let mut changed = self.cx.store.changed();
+        loop {
+            tokio::select! {
+                biased;
+                () = stop.cancelled() => return,
+                _ = changed.changed() => {}
+                () = tokio::time::sleep(LOOK_EVERY) => {}
+            }
+            if let Err(error) = self.catch_up().await {
+                tracing::warn!(%error, "the feed could not be read; trying again");
+                tokio::time::sleep(LOOK_EVERY).await;
+            }
+        }
+    }
+
+    async fn catch_up(&mut self) -> Result<(), StoreError> {
+        loop {
+            let page = match self.cx.store.feed(self.cursor, PAGE).await {
+                Ok(page) => page,
+                Err(StoreError::Gone { oldest }) => {
+                    // What lies between is not known: read the queue anew, and go on from the oldest commit kept.
+                    self.cx.scheduler.lock().lose_track();
+                    self.cursor = Cursor(oldest.0.saturating_sub(1));
+                    continue;
+                }
+                Err(error) => return Err(error),
+            };
+            let last = page.commits.len() < PAGE;
+            for commit in &page.commits {
+                for change in &commit.changes {
+                    self.cx.hub.changed(change.key);
+                }
+                if commit.node != self.cx.settings.node {
+                    self.follow(&commit.changes).await?;
+                }
+            }
+            self.cursor = page.next;
+            if last {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Takes in what another node committed.
+    async fn follow(&self, changes: &[Change]) -> Result<(), StoreError> {
+        let schedules = self.cx.scheduler.lock().may_grant();
+        for change in changes {
+            let local = change.holder.is_some_and(|h| self.cx.ports.lock().contains_key(&h));
+            if !schedules && !local {
+                continue;
+            }
+            let Some(row) = self.cx.find(Ref::Key(change.key)).await? else { continue };
+            let row = Execution { history: Vec::new(), ..row };
+            if schedules {
+                let now = self.cx.store.now();
+                self.cx.scheduler.lock().resync(&row, now);
+                self.cx.grant_nudge.notify_one();
+            }
+            let current = row.state.rev == change.event.seq;
+            match change.event.kind {
+                EventType::ExecutionCancelRequested if local => self.cx.send_cancel(&row),
+                EventType::ExecutionStarted if local && current => {
+                    self.cx.rows.lock().insert(row.key(), row.clone());
+                    if let Some(session) = row.state.holder {
+                        self.cx.deliver(session, row);
+                    }
+                }
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+}

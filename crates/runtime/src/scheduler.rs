@@ -1,0 +1,165 @@
+//! What the elected scheduler knows: the ready queue, kept in step with every commit.
+//!
+//! Exactly one node of a store has an epoch and decides what starts. The queue is a view of the store: after any store
+//! error it is thrown away and read anew, and a refused write brings the true row, which [`Scheduler::resync`] takes.
+
+use crate::committer::Planned;
+use enginehouse_core::event::EventType;
+use enginehouse_core::execution::{Execution, Lane, Status};
+use enginehouse_core::id::{Key, SessionId};
+use enginehouse_core::limits::READY_REFILL;
+use enginehouse_core::queue::{Entry, Lease, Pick, Queue};
+use enginehouse_core::rank::Rank;
+use enginehouse_core::time::Time;
+use enginehouse_store::{LaneCount, Ready};
+use std::collections::BTreeMap;
+
+pub(crate) struct Scheduler {
+    pub(crate) queue: Queue,
+    /// The epoch under which this node schedules.
+    epoch: Option<u64>,
+    /// The queue mirrors the store.
+    hydrated: bool,
+    /// Attempts whose call is being abandoned, and until when they keep their engine's room.
+    abandoned: BTreeMap<Key, Time>,
+}
+
+impl Scheduler {
+    pub(crate) fn new(queue: Queue) -> Scheduler {
+        Scheduler { queue, epoch: None, hydrated: false, abandoned: BTreeMap::new() }
+    }
+
+    /// The epoch to write under; `None` while another node schedules.
+    pub(crate) fn epoch(&self) -> Option<u64> {
+        self.epoch
+    }
+
+    pub(crate) fn elect(&mut self, epoch: Option<u64>) {
+        if self.epoch != epoch {
+            self.epoch = epoch;
+            self.hydrated = false;
+        }
+    }
+
+    /// What was written is not known: the queue must be read anew.
+    pub(crate) fn lose_track(&mut self) {
+        self.hydrated = false;
+    }
+
+    pub(crate) fn needs_hydration(&self) -> bool {
+        self.epoch.is_some() && !self.hydrated
+    }
+
+    pub(crate) fn may_grant(&self) -> bool {
+        self.epoch.is_some() && self.hydrated
+    }
+
+    /// Replaces all rows and leases by what the store holds; engines and workers stay.
+    pub(crate) fn hydrate(&mut self, fresh: Queue, lanes: Vec<LaneCount>, running: &[Execution]) {
+        self.queue = fresh;
+        for row in running {
+            self.lease_running(row);
+        }
+        for lane in lanes {
+            self.queue.hydrate(&lane.lane, lane.rows);
+        }
+        self.abandoned.clear();
+        self.hydrated = true;
+    }
+
+    pub(crate) fn wants_refill(&self) -> Option<(Lane, Option<(Rank, Key)>)> {
+        if self.may_grant() { self.queue.wants_refill() } else { None }
+    }
+
+    pub(crate) fn refill(&mut self, lane: &Lane, ready: Vec<Ready>) {
+        let more = ready.len() >= READY_REFILL;
+        let entries = ready
+            .into_iter()
+            .map(|r| Entry { key: r.key, rank: r.rank, priority: r.priority, pinned: r.pinned })
+            .collect();
+        self.queue.refill(lane, entries, more);
+    }
+
+    /// The attempt's call was given up while its engine may still work on it.
+    pub(crate) fn will_abandon(&mut self, key: Key, until: Time) {
+        self.abandoned.insert(key, until);
+    }
+
+    /// Takes in what a batch will change if it commits, so that slots it frees can be given away in the same batch.
+    pub(crate) fn foresee(&mut self, planned: &Planned, now: Time) {
+        match planned {
+            Planned::Submit(group) => {
+                for new in group.iter().filter(|n| n.row.state.due) {
+                    self.queue.push(&new.row.lane(), entry(&new.row));
+                }
+            }
+            Planned::Change { row, transition, .. } => {
+                let after = Execution { fixed: row.fixed.clone(), state: transition.next.clone(), history: Vec::new() };
+                self.follow(row, &after, transition.event.kind, now);
+            }
+            Planned::Other(_) => {}
+        }
+    }
+
+    fn follow(&mut self, before: &Execution, after: &Execution, event: EventType, now: Time) {
+        let key = before.key();
+        let queued = |row: &Execution| row.status() == Status::Pending && row.state.due;
+        if before.status() == Status::Running && after.status() != Status::Running {
+            match self.abandoned.remove(&key) {
+                Some(until) => self.queue.abandon(key, until, now),
+                None => self.queue.release(key, now, event != EventType::ExecutionInterrupted),
+            }
+        }
+        let stays = queued(before) && queued(after) && before.state.rank == after.state.rank;
+        if queued(before) && !stays && after.status() != Status::Running {
+            self.queue.remove(key, &before.lane());
+        }
+        if queued(after) && !stays {
+            self.queue.push(&after.lane(), entry(after));
+        }
+    }
+
+    /// Makes the queue agree with the true row after a guess about it was wrong, or another node changed it.
+    pub(crate) fn resync(&mut self, row: &Execution, now: Time) {
+        if row.status() == Status::Running {
+            self.queue.remove(row.key(), &row.lane());
+            if self.queue.occupancy().lease(row.key()).is_none() {
+                self.lease_running(row);
+            }
+            return;
+        }
+        self.queue.release(row.key(), now, false);
+        self.queue.remove(row.key(), &row.lane());
+        if row.status() == Status::Pending && row.state.due {
+            self.queue.push(&row.lane(), entry(row));
+        }
+    }
+
+    /// A foreseen row that was not stored after all.
+    pub(crate) fn forget(&mut self, row: &Execution, now: Time) {
+        self.queue.release(row.key(), now, false);
+        self.queue.remove(row.key(), &row.lane());
+    }
+
+    pub(crate) fn pick(&mut self, now: Time) -> Option<Pick> {
+        if self.may_grant() { self.queue.pick(now) } else { None }
+    }
+
+    fn lease_running(&mut self, row: &Execution) {
+        let lease = Lease {
+            engine: row.fixed.engine.clone(),
+            endpoint: row.state.endpoint.unwrap_or(0),
+            ckey: row.fixed.ckey.clone(),
+            user: row.fixed.user.clone(),
+            worker: row.state.holder.unwrap_or(SessionId(0)),
+            since: row.state.run_started_at.unwrap_or(row.state.ready_at),
+            charged: 0,
+        };
+        self.queue.lease(row.key(), lease);
+    }
+}
+
+fn entry(row: &Execution) -> Entry {
+    let pinned = if row.state.engine_run.is_some() && row.state.can_reattach { row.state.endpoint } else { None };
+    Entry { key: row.key(), rank: row.state.rank, priority: row.state.priority, pinned }
+}

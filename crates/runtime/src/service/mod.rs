@@ -1,0 +1,137 @@
+//! The application API: every verb the HTTP API, the CLI and the library offer. One file per kind of verb.
+
+mod canonical;
+mod control;
+mod cursor;
+mod events;
+mod keys;
+mod operate;
+mod read;
+mod resolve;
+mod submit;
+mod views;
+
+use crate::caller::{Caller, Scope};
+use crate::context::{ChangeError, Context};
+use enginehouse_api::{ApiError, Code, EventView, ExecutionView};
+use enginehouse_core::execution::Execution;
+use enginehouse_core::id::{ExecutionId, Key};
+use enginehouse_core::lifecycle::Refused;
+use enginehouse_core::time::SECOND;
+use enginehouse_store::{Ref, StoreError};
+use std::path::Path;
+use std::sync::Arc;
+use tokio::sync::mpsc;
+
+/// The answer to a submit.
+#[derive(Debug, Clone)]
+pub struct Submitted {
+    pub execution: ExecutionView,
+    /// The same request was accepted earlier; nothing new was stored.
+    pub replayed: bool,
+}
+
+/// One item of an event stream: an SSE frame without its transport.
+#[derive(Debug, Clone)]
+pub struct EventItem {
+    /// Opaque; a reader gives the last one back to resume.
+    pub id: String,
+    pub view: EventView,
+}
+
+/// Items in order. Ends after the terminal event; a reader too slow to keep up is cut and resumes by its last id.
+pub type EventStream = mpsc::Receiver<EventItem>;
+
+/// The application API. Cheap to clone.
+#[derive(Clone)]
+pub struct Service {
+    cx: Arc<Context>,
+}
+
+impl Service {
+    pub(crate) fn new(cx: Arc<Context>) -> Service {
+        Service { cx }
+    }
+
+    /// Whether new work is taken.
+    ///
+    /// # Errors
+    /// `stopping` after a stop was asked for, `not_ready` when a part of the node failed.
+    pub fn ready(&self) -> Result<(), ApiError> {
+        if self.cx.is_stopping() {
+            return Err(ApiError::new(Code::Stopping, "the service is stopping").retry_after(5 * SECOND));
+        }
+        if let Some(why) = self.cx.failure.borrow().clone() {
+            return Err(ApiError::new(Code::NotReady, why));
+        }
+        Ok(())
+    }
+
+    /// What the lease auditor finds wrong with the queue's counts; nothing, if all is well.
+    #[must_use]
+    pub fn audit(&self) -> Vec<String> {
+        self.cx.scheduler.lock().queue.audit()
+    }
+
+    /// A consistent copy of the store in a new file, while work goes on.
+    ///
+    /// # Errors
+    /// When the file exists already or cannot be written.
+    pub async fn backup(&self, to: &Path) -> Result<(), ApiError> {
+        self.cx.store.backup(to).await.map_err(|e| store_error(&e))
+    }
+
+    /// How a caller's id names a row.
+    fn named(&self, id: &str) -> Result<Ref, ApiError> {
+        if let Some((key, tag)) = Key::from_uuid(id)
+            && self.cx.sealer.id_tag(key) == tag
+        {
+            return Ok(Ref::Key(key));
+        }
+        ExecutionId::try_from(id.to_owned()).map(Ref::Id).map_err(|_| not_found(id))
+    }
+
+    async fn row(&self, id: &str) -> Result<Execution, ApiError> {
+        let named = self.named(id)?;
+        self.cx.find(named).await.map_err(|e| store_error(&e))?.ok_or_else(|| not_found(id))
+    }
+}
+
+fn not_found(id: &str) -> ApiError {
+    let shown: String = id.chars().take(ExecutionId::MAX_LEN).collect();
+    ApiError::new(Code::NotFound, format!("there is no execution {shown:?}"))
+}
+
+fn store_error(error: &StoreError) -> ApiError {
+    match error {
+        StoreError::Full => ApiError::new(Code::StoreFull, "the store's disk is full; nothing was accepted"),
+        StoreError::Closed => ApiError::new(Code::Stopping, "the service is stopping").retry_after(5 * SECOND),
+        StoreError::Refused(why) => ApiError::new(Code::Internal, why.clone()),
+        other => ApiError::new(Code::StoreUnavailable, format!("{other}; try again with the same id")).retry_after(SECOND),
+    }
+}
+
+fn change_error(id: &str, error: ChangeError) -> ApiError {
+    let refused = |code: Code, why: Refused| ApiError::new(code, format!("execution {id:?}: {why}"));
+    match error {
+        ChangeError::NotFound => not_found(id),
+        ChangeError::Store(error) => store_error(&error),
+        ChangeError::Contended => {
+            ApiError::new(Code::StoreUnavailable, "the execution kept changing; try again").retry_after(SECOND)
+        }
+        ChangeError::Refused(why) => match why {
+            Refused::AlreadyFinished | Refused::AlreadyCancelled => refused(Code::AlreadyFinished, why),
+            Refused::NotRedrivable => refused(Code::NotRedrivable, why),
+            Refused::StaleLease => refused(Code::StaleLease, why),
+            Refused::NotPending | Refused::NotDue | Refused::NoChange => refused(Code::NotPending, why),
+        },
+    }
+}
+
+/// The scope check for what the route table cannot know, because it depends on the body.
+fn require(caller: &Caller, scope: Scope, what: &str) -> Result<(), ApiError> {
+    if caller.may(scope) {
+        return Ok(());
+    }
+    Err(ApiError::new(Code::Forbidden, format!("{what} needs a key with the scope {scope}")))
+}

@@ -1,0 +1,242 @@
+//! Engines, workers, the queue and the figures.
+
+use super::{Service, store_error};
+use crate::caller::Caller;
+use crate::committer::Planned;
+use crate::pool::Port;
+use crate::settings::RegisteredEngine;
+use enginehouse_api::{
+    ApiError, CapabilitiesView, Code, EndpointView, EngineTest, EngineView, EnginesAnswer, HealthView, MetricsView,
+    QueueView, Timestamp, WorkerView, WorkersAnswer,
+};
+use enginehouse_core::execution::Status;
+use enginehouse_core::id::SessionId;
+use enginehouse_core::wait;
+use enginehouse_store::{DocKind, Filter, ListQuery, Note, Ref, Write};
+use serde_json::json;
+use std::collections::BTreeMap;
+
+/// Pending rows told apart one by one for the queue's figures; beyond it reasons are told per lane only.
+const EXPLAINED_MAX: usize = 2_000;
+
+impl Service {
+    pub async fn engines(&self) -> Result<EnginesAnswer, ApiError> {
+        Ok(EnginesAnswer { engines: self.cx.registry.iter().map(|e| self.engine_view(e)).collect() })
+    }
+
+    pub async fn engine(&self, name: &str) -> Result<EngineView, ApiError> {
+        Ok(self.engine_view(self.registered(name)?))
+    }
+
+    /// Starts nothing more on the engine; what runs goes on.
+    pub async fn pause_engine(&self, caller: &Caller, name: &str) -> Result<EngineView, ApiError> {
+        self.set_paused(caller, name, true).await
+    }
+
+    pub async fn resume_engine(&self, caller: &Caller, name: &str) -> Result<EngineView, ApiError> {
+        self.set_paused(caller, name, false).await
+    }
+
+    async fn set_paused(&self, caller: &Caller, name: &str, paused: bool) -> Result<EngineView, ApiError> {
+        let engine = self.registered(name)?;
+        let at = self.cx.store.now();
+        let kept = self.cx.keep(DocKind::Engine, name, |_| json!({ "paused": paused, "at": at })).await;
+        kept.map_err(|e| store_error(&e))?;
+        self.cx.registry.set_paused(name, paused);
+        let rules = self.cx.registry.rules(&engine.settings);
+        self.cx.scheduler.lock().queue.set_engine(name, rules);
+        let kind = if paused { "engine_paused" } else { "engine_resumed" };
+        let note = Note { kind: kind.to_owned(), data: json!({ "engine": name, "by": caller.key_id }) };
+        self.cx.commit(vec![Planned::Other(Write::Note(note))], 0).await.map_err(|e| store_error(&e))?;
+        self.cx.grant_nudge.notify_one();
+        Ok(self.engine_view(engine))
+    }
+
+    /// Asks every endpoint for its health now.
+    pub async fn test_engine(&self, name: &str) -> Result<EngineTest, ApiError> {
+        let engine = self.registered(name)?;
+        for at in 0..engine.settings.endpoints.len() {
+            self.cx.check_endpoint(name, at).await;
+        }
+        let endpoints = self.engine_view(engine).endpoints;
+        let healthy = endpoints.iter().all(|e| e.health.as_ref().is_some_and(|h| h.healthy));
+        Ok(EngineTest { name: name.to_owned(), healthy, endpoints })
+    }
+
+    fn registered(&self, name: &str) -> Result<&RegisteredEngine, ApiError> {
+        let missing = || ApiError::new(Code::NotFound, format!("no engine is named {name:?}"));
+        self.cx.registry.get(name).ok_or_else(missing)
+    }
+
+    fn engine_view(&self, engine: &RegisteredEngine) -> EngineView {
+        let settings = &engine.settings;
+        let state = self.cx.registry.state(&settings.name);
+        let can = engine.adapter.capabilities();
+        let scheduler = self.cx.scheduler.lock();
+        let occupancy = scheduler.queue.occupancy();
+        let endpoints = (0u32..)
+            .zip(&settings.endpoints)
+            .map(|(at, endpoint)| EndpointView {
+                name: endpoint.name.clone(),
+                weight: endpoint.weight,
+                max_concurrency: settings.max_concurrency,
+                running: u64::from(occupancy.of_endpoint(&settings.name, at)),
+                health: state.checked.get(&(at as usize)).map(|c| HealthView {
+                    healthy: c.health.healthy,
+                    detail: c.health.detail.clone(),
+                    latency_ms: c.health.latency,
+                    checked_at: Timestamp(c.at),
+                }),
+            })
+            .collect();
+        EngineView {
+            name: settings.name.clone(),
+            engine_type: settings.engine_type.clone(),
+            default: settings.default,
+            paused: state.paused,
+            allow_inline: settings.allow_inline,
+            capabilities: CapabilitiesView {
+                cancel: can.cancel,
+                reattach: can.reattach,
+                idempotent_submit: can.idempotent_submit,
+                inline: can.inline,
+                progress: can.progress,
+            },
+            endpoints,
+            pending: scheduler.queue.due_by_engine().get(&settings.name).copied().unwrap_or(0),
+            running: u64::from(occupancy.of_engine(&settings.name)),
+        }
+    }
+
+    pub async fn workers(&self) -> Result<WorkersAnswer, ApiError> {
+        let ids = self.worker_ids();
+        let mut workers = Vec::with_capacity(ids.len());
+        for (session, _) in ids {
+            workers.extend(self.worker_view(session).await?);
+        }
+        workers.sort_by(|a, b| a.id.cmp(&b.id));
+        Ok(WorkersAnswer { workers })
+    }
+
+    pub async fn worker(&self, id: &str) -> Result<WorkerView, ApiError> {
+        let missing = || ApiError::new(Code::NotFound, format!("no worker is named {id:?}"));
+        let (session, _) = self.worker_ids().into_iter().find(|(_, name)| name == id).ok_or_else(missing)?;
+        self.worker_view(session).await?.ok_or_else(missing)
+    }
+
+    fn worker_ids(&self) -> Vec<(SessionId, String)> {
+        self.cx.ports.lock().iter().map(|(id, p)| (*id, p.name.clone())).collect()
+    }
+
+    async fn worker_view(&self, session: SessionId) -> Result<Option<WorkerView>, ApiError> {
+        let now = self.cx.store.now();
+        let (mut view, keys) = {
+            let ports = self.cx.ports.lock();
+            let Some(port) = ports.get(&session) else { return Ok(None) };
+            let keys: Vec<Ref> = port.held.iter().map(|l| Ref::Key(l.key)).collect();
+            (describe(port, self.cx.settings.node.0, self.cx.is_stopping(), Timestamp(now)), keys)
+        };
+        let rows = self.cx.store.find(&keys).await.map_err(|e| store_error(&e))?;
+        view.active_executions = rows.iter().flatten().map(|row| self.cx.public_id(row)).collect();
+        Ok(Some(view))
+    }
+
+    pub async fn metrics(&self) -> Result<MetricsView, ApiError> {
+        let totals = self.cx.store.totals().await.map_err(|e| store_error(&e))?;
+        let now = self.cx.store.now();
+        let (leases, slots, workers) = {
+            let scheduler = self.cx.scheduler.lock();
+            let workers = scheduler.queue.workers();
+            let slots: u64 = workers.values().filter(|w| w.open).map(|w| u64::from(w.capacity)).sum();
+            (scheduler.queue.occupancy().len() as f64, slots, workers.len() as u64)
+        };
+        let figures = self.cx.figures.lock();
+        Ok(MetricsView {
+            total_executions: totals.accepted,
+            successful_executions: totals.completed,
+            failed_executions: totals.failed,
+            cancelled_executions: totals.cancelled,
+            retried_attempts: totals.retried,
+            average_execution_time: average(totals.run_ms, totals.started),
+            current_queue_size: totals.pending,
+            active_workers: workers,
+            total_workers: workers,
+            system_utilization: if slots == 0 { 0.0 } else { (leases / slots as f64).min(1.0) },
+            throughput: figures.throughput(now),
+            error_rate: figures.error_rate(now),
+            queue_wait: figures.queue_wait(now),
+            run_time: figures.run_time(now),
+        })
+    }
+
+    pub async fn queue(&self) -> Result<QueueView, ApiError> {
+        let totals = self.cx.store.totals().await.map_err(|e| store_error(&e))?;
+        let filter = Filter { statuses: vec![Status::Pending], ..Filter::default() };
+        let query = ListQuery { filter, after: None, limit: EXPLAINED_MAX };
+        let pending = self.cx.store.list(&query).await.map_err(|e| store_error(&e))?;
+        let now = self.cx.store.now();
+        let scheduler = self.cx.scheduler.lock();
+        let mut by_wait_reason: BTreeMap<String, u64> = BTreeMap::new();
+        for row in &pending {
+            if let Some(wait) = wait::explain(row, &scheduler.queue, now) {
+                *by_wait_reason.entry(wait.reason.as_str().to_owned()).or_default() += 1;
+            }
+        }
+        let told = pending.len() as u64;
+        if totals.pending > told && told == EXPLAINED_MAX as u64 {
+            // The oldest rows of a long backlog wait for a slot; naming each would mean reading them all.
+            *by_wait_reason.entry("behind".to_owned()).or_default() += totals.pending - told;
+        }
+        let mut by_priority: BTreeMap<String, u64> = BTreeMap::new();
+        for (priority, count) in scheduler.queue.due_by_priority() {
+            by_priority.insert(priority.as_str().to_owned(), count);
+        }
+        let due = pending.iter().filter(|row| row.state.due);
+        let oldest = due.map(|row| row.state.ready_at).min().map(Timestamp);
+        let figures = self.cx.figures.lock();
+        Ok(QueueView {
+            total_queued: totals.accepted,
+            total_processed: totals.completed + totals.failed + totals.cancelled,
+            total_failed: totals.failed,
+            current_queue_size: totals.pending,
+            active_executions: totals.running,
+            average_processing_time: average(totals.run_ms, totals.started),
+            average_wait_time: average(totals.wait_ms, totals.started),
+            throughput: figures.throughput(now),
+            oldest,
+            wait_percentiles: figures.queue_wait(now),
+            by_engine: scheduler.queue.due_by_engine(),
+            by_priority,
+            by_wait_reason,
+        })
+    }
+}
+
+fn describe(port: &Port, node: u16, stopping: bool, now: Timestamp) -> WorkerView {
+    let held = port.held.len() as u64;
+    let status = if stopping {
+        "draining"
+    } else if held == 0 {
+        "idle"
+    } else {
+        "busy"
+    };
+    WorkerView {
+        id: port.name.clone(),
+        capacity: port.capacity,
+        engine_types: Vec::new(),
+        status: status.to_owned(),
+        current_load: held as f64 / f64::from(port.capacity.max(1)),
+        last_heartbeat: now,
+        active_executions: Vec::new(),
+        total_executions: port.done,
+        failed_executions: port.failed,
+        average_execution_time: average(port.busy_ms, port.done),
+        node,
+        started_at: Timestamp(port.started_at),
+    }
+}
+
+fn average(sum: u64, count: u64) -> f64 {
+    if count == 0 { 0.0 } else { sum as f64 / count as f64 }
+}

@@ -1,0 +1,157 @@
+//! Accepting work: durable before the answer, once per id.
+
+use super::canonical::canonical;
+use super::resolve::resolve;
+use super::{Service, Submitted, store_error};
+use crate::caller::Caller;
+use crate::committer::Planned;
+use crate::seal::Column;
+use bytes::Bytes;
+use enginehouse_api::{ApiError, BatchAnswer, BatchItem, BatchRequest, Code, SubmitRequest};
+use enginehouse_core::execution::Execution;
+use enginehouse_core::lifecycle;
+use enginehouse_core::limits::{BATCH_EXECUTIONS_MAX, NAME_BYTES_MAX};
+use enginehouse_core::time::SECOND;
+use enginehouse_store::{New, Outcome, SubmitOutcome};
+
+impl Service {
+    /// Stores one execution; the answer means that it is on disk. The same id (or idempotency key) with the same request
+    /// gives the same execution again.
+    ///
+    /// # Errors
+    /// `invalid_field` and its kin name the field; `id_conflict`, `queue_full`, `stopping`, `store_unavailable` (outcome
+    /// unknown: try again with the same id), `store_full`.
+    pub async fn submit(
+        &self,
+        caller: &Caller,
+        request: SubmitRequest,
+        idempotency_key: Option<String>,
+    ) -> Result<Submitted, ApiError> {
+        self.admit(1)?;
+        let new = self.prepare(caller, &request, idempotency_key)?;
+        let (rows, replayed) = self.store_group(vec![new]).await?;
+        let row = rows.into_iter().next().ok_or_else(|| ApiError::new(Code::Internal, "no row came back"))?;
+        let execution = self.view(caller, &row, Some(&request));
+        Ok(Submitted { execution, replayed: replayed[0] })
+    }
+
+    /// Stores 1 to 1,000 executions, all or none. Items that were accepted before are replays; one conflict refuses all.
+    ///
+    /// # Errors
+    /// As `submit`; pointers begin with `/executions/{n}`.
+    pub async fn submit_batch(&self, caller: &Caller, request: BatchRequest) -> Result<BatchAnswer, ApiError> {
+        let count = request.executions.len();
+        if !(1..=BATCH_EXECUTIONS_MAX).contains(&count) {
+            let text = format!("1 to {BATCH_EXECUTIONS_MAX} executions");
+            return Err(ApiError::field(Code::InvalidField, "/executions", text));
+        }
+        self.admit(count as u64)?;
+        let mut group = Vec::with_capacity(count);
+        for (at, item) in request.executions.iter().enumerate() {
+            group.push(self.prepare(caller, item, None).map_err(|e| e.within(&format!("/executions/{at}")))?);
+        }
+        let (rows, _) = self.store_group(group).await?;
+        let executions = rows
+            .iter()
+            .map(|row| BatchItem { id: self.cx.public_id(row), status: row.status().as_str().to_owned() })
+            .collect();
+        Ok(BatchAnswer { executions })
+    }
+
+    /// Turns work away while there is no room for it.
+    fn admit(&self, count: u64) -> Result<(), ApiError> {
+        self.ready()?;
+        let depth_max = self.cx.settings.queue.depth_max;
+        let (pending, rate) = {
+            let figures = self.cx.figures.lock();
+            (figures.totals.pending, figures.throughput(self.cx.store.now()))
+        };
+        if pending + count <= depth_max {
+            return Ok(());
+        }
+        let over = (pending + count - depth_max) as f64;
+        let wait = (over / rate.max(1.0) * 1_000.0) as u64;
+        let text = format!("{pending} executions are pending; at most {depth_max} may be");
+        Err(ApiError::new(Code::QueueFull, text).retry_after(wait.clamp(SECOND, 60 * SECOND)))
+    }
+
+    fn prepare(
+        &self,
+        caller: &Caller,
+        request: &SubmitRequest,
+        idempotency_key: Option<String>,
+    ) -> Result<New, ApiError> {
+        let now = self.cx.store.now();
+        let mut new = resolve(&self.cx, caller, request, now)?;
+        let unreadable = |e: serde_json::Error| ApiError::new(Code::InvalidJson, e.to_string());
+        let mut value = serde_json::to_value(request).map_err(unreadable)?;
+        if let Some(members) = value.as_object_mut() {
+            members.remove("createdAt");
+        }
+        new.request_hash = self.cx.sealer.request_hash(canonical(&value).as_bytes());
+        if let Some(key) = idempotency_key {
+            if key.is_empty() || key.len() > NAME_BYTES_MAX {
+                let text = format!("Idempotency-Key has 1 to {NAME_BYTES_MAX} bytes");
+                return Err(ApiError::new(Code::InvalidField, text));
+            }
+            // Scoped to the API key: two callers may use the same word.
+            let scope = caller.key_id.as_deref().unwrap_or("local");
+            new.idem_key = Some(self.cx.sealer.name_hash(&format!("idempotency:{scope}:{key}")));
+        }
+        let plain = serde_json::to_vec(request).map_err(unreadable)?;
+        let input = self.cx.sealer.seal(new.key, Column::Input, &plain);
+        let row = lifecycle::submit(new, &self.cx.settings.head_starts, now);
+        self.cx.inputs.lock().put(row.key(), Bytes::from(plain));
+        Ok(New { row, input, grant: None })
+    }
+
+    /// Commits a group and gives back its rows as stored, and which of them were there before.
+    async fn store_group(&self, group: Vec<New>) -> Result<(Vec<Execution>, Vec<bool>), ApiError> {
+        let rows: Vec<Execution> = group.iter().map(|n| n.row.clone()).collect();
+        let bytes = group.iter().map(|n| n.input.len()).sum();
+        let settled = self.cx.commit(vec![Planned::Submit(group)], bytes).await;
+        let outcome = match settled {
+            Ok(settled) => settled.outcomes.into_iter().next(),
+            Err(error) => {
+                self.drop_inputs(&rows);
+                return Err(store_error(&error));
+            }
+        };
+        match outcome {
+            Some(Outcome::Submitted(items)) => {
+                let mut replayed = Vec::with_capacity(rows.len());
+                let mut stored = Vec::with_capacity(rows.len());
+                for (row, item) in rows.into_iter().zip(items) {
+                    replayed.push(matches!(item, SubmitOutcome::Existing(_)));
+                    stored.push(match item {
+                        SubmitOutcome::Existing(existing) => {
+                            self.cx.inputs.lock().take(row.key());
+                            *existing
+                        }
+                        SubmitOutcome::Stored { .. } => row,
+                    });
+                }
+                Ok((stored, replayed))
+            }
+            Some(Outcome::Conflict { index, existing }) => {
+                self.drop_inputs(&rows);
+                let id = self.cx.public_id(&existing);
+                let text = format!("the id or idempotency key belongs to execution {id:?}, which has a different request");
+                let single = rows.len() == 1;
+                let pointer = if single { "/id".to_owned() } else { format!("/executions/{index}/id") };
+                Err(ApiError::field(Code::IdConflict, pointer, text))
+            }
+            _ => {
+                self.drop_inputs(&rows);
+                Err(ApiError::new(Code::Internal, "the store gave no outcome"))
+            }
+        }
+    }
+
+    fn drop_inputs(&self, rows: &[Execution]) {
+        let mut inputs = self.cx.inputs.lock();
+        for row in rows {
+            inputs.take(row.key());
+        }
+    }
+}

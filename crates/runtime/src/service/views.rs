@@ -1,0 +1,191 @@
+//! Rows as callers see them.
+
+use super::Service;
+use crate::caller::{Caller, Scope};
+use crate::seal::Column;
+use enginehouse_api::{
+    AttemptView, EventView, ExecutionView, FailureView, PriorityName, SubmitRequest, Timestamp, WaitView,
+};
+use enginehouse_core::event::{Event, EventType};
+use enginehouse_core::execution::{Execution, Status};
+use enginehouse_core::failure::{Failure, FailureKind};
+use enginehouse_core::id::Key;
+use enginehouse_core::limits::FAILURE_MESSAGE_BYTES_MAX;
+use enginehouse_core::wait;
+use serde_json::{Value, json};
+use std::collections::BTreeMap;
+
+impl Service {
+    /// `request`: what it was submitted with, where that is at hand; its metadata is payload.
+    pub(super) fn view(&self, caller: &Caller, row: &Execution, request: Option<&SubmitRequest>) -> ExecutionView {
+        let (fixed, state) = (&row.fixed, &row.state);
+        let id = self.cx.public_id(row);
+        let payload = request.filter(|_| caller.may(Scope::ReadPayload));
+        let started = state.attempt > 0;
+        ExecutionView {
+            status: state.status.as_str().to_owned(),
+            generation: state.generation,
+            workflow_id: fixed.workflow.clone(),
+            engine_type: fixed.engine_type.clone(),
+            engine: fixed.engine.clone(),
+            endpoint: state.endpoint.filter(|_| started).map(|at| self.endpoint_name(&fixed.engine, at)),
+            priority: PriorityName(state.priority),
+            user_id: fixed.user.clone(),
+            tags: fixed.tags.clone(),
+            metadata: payload.map(|r| r.metadata.clone()).filter(|m| !m.is_empty()),
+            attempt: state.attempt,
+            max_retries: fixed.spec.retry.max_retries,
+            created_at: Timestamp(fixed.created_at),
+            client_created_at: payload.and_then(|r| r.created_at),
+            ready_at: Timestamp(state.ready_at),
+            started_at: state.started_at.map(Timestamp),
+            ended_at: state.ended_at.map(Timestamp),
+            worker: state.worker.clone(),
+            engine_run_id: state.engine_run.clone(),
+            cancel_requested_at: state.cancel_at.map(Timestamp),
+            wait: self.wait_view(row),
+            failure: state.failure.as_ref().map(|f| self.failure_view(caller, row.key(), f)),
+            needs_input: state.needs_input,
+            links: links(&id),
+            result: None,
+            id,
+        }
+    }
+
+    fn wait_view(&self, row: &Execution) -> Option<WaitView> {
+        if row.status() != Status::Pending {
+            return None;
+        }
+        let scheduler = self.cx.scheduler.lock();
+        let wait = wait::explain(row, &scheduler.queue, self.cx.store.now())?;
+        Some(WaitView {
+            reason: wait.reason.as_str().to_owned(),
+            until: wait.until.map(Timestamp),
+            position: wait.position,
+            text: wait.text,
+        })
+    }
+
+    pub(super) fn endpoint_name(&self, engine: &str, at: u32) -> String {
+        let known = self.cx.registry.get(engine).and_then(|e| e.settings.endpoints.get(at as usize));
+        known.map_or_else(|| at.to_string(), |e| e.name.clone())
+    }
+
+    pub(super) fn failure_view(&self, caller: &Caller, key: Key, failure: &Failure) -> FailureView {
+        let mut message = own_text(failure.kind, &failure.code);
+        if !failure.message.is_empty() && caller.may(Scope::ReadPayload) {
+            let opened = self.cx.sealer.open(key, Column::Failure, &failure.message, FAILURE_MESSAGE_BYTES_MAX * 2);
+            message = match opened {
+                Ok(bytes) => String::from_utf8_lossy(&bytes).into_owned(),
+                Err(error) => format!("the message cannot be opened: {error}"),
+            };
+        }
+        FailureView {
+            kind: failure.kind.as_str().to_owned(),
+            code: failure.code.clone(),
+            message,
+            retryable: failure.retryable,
+            attempt: failure.attempt,
+            engine_status: failure.engine_status,
+        }
+    }
+
+    pub(super) fn event_view(&self, caller: &Caller, id: &str, key: Key, event: &Event) -> EventView {
+        let data = &event.data;
+        let mut shown = serde_json::Map::new();
+        let mut put = |name: &str, value: Option<Value>| {
+            if let Some(value) = value {
+                shown.insert(name.to_owned(), value);
+            }
+        };
+        put("worker", data.worker.clone().map(Value::from));
+        put("endpoint", data.endpoint.map(Value::from));
+        put("fence", data.fence.map(Value::from));
+        put("engineRunId", data.engine_run.clone().map(Value::from));
+        put("reattached", data.reattach.then(|| json!(true)));
+        put("failure", data.failure.as_ref().map(|f| json!(self.failure_view(caller, key, f))));
+        put("readyAt", data.ready_at.map(|at| json!(Timestamp(at))));
+        put("reason", data.reason.clone().map(Value::from));
+        put("by", data.by.clone().map(Value::from));
+        EventView {
+            id: id.to_owned(),
+            seq: Some(event.seq),
+            kind: event.kind.as_str().to_owned(),
+            at: Timestamp(event.at),
+            attempt: event.attempt,
+            data: Value::Object(shown),
+        }
+    }
+
+    /// The attempts, told from the row's events.
+    pub(super) fn attempt_views(&self, caller: &Caller, row: &Execution) -> Vec<AttemptView> {
+        let mut attempts: Vec<AttemptView> = Vec::new();
+        for event in &row.history {
+            if event.kind == EventType::ExecutionStarted {
+                attempts.push(AttemptView {
+                    attempt: event.attempt,
+                    worker: event.data.worker.clone(),
+                    endpoint: event.data.endpoint.map(|at| self.endpoint_name(&row.fixed.engine, at)),
+                    engine_run_id: event.data.engine_run.clone(),
+                    reattached: event.data.reattach,
+                    started_at: Timestamp(event.at),
+                    ended_at: None,
+                    outcome: None,
+                    failure: None,
+                });
+                continue;
+            }
+            let Some(last) = attempts.last_mut().filter(|a| a.ended_at.is_none()) else { continue };
+            if event.kind == EventType::ExecutionAttached {
+                last.engine_run_id.clone_from(&event.data.engine_run);
+            }
+            if let Some(outcome) = ended(event) {
+                last.ended_at = Some(Timestamp(event.at));
+                last.outcome = Some(outcome.to_owned());
+                last.failure = event.data.failure.as_ref().map(|f| self.failure_view(caller, row.key(), f));
+            }
+        }
+        attempts
+    }
+}
+
+/// How an attempt ended, if this event ended it.
+fn ended(event: &Event) -> Option<&'static str> {
+    let reason = event.data.reason.as_deref();
+    match event.kind {
+        EventType::ExecutionCompleted => Some("succeeded"),
+        EventType::ExecutionCancelled => Some("cancelled"),
+        EventType::ExecutionFailed => {
+            let lost = event.data.failure.as_ref().is_some_and(|f| f.kind == FailureKind::Lost);
+            Some(if lost { "lost" } else { "failed" })
+        }
+        EventType::ExecutionRetrying if reason == Some("refused") => Some("refused"),
+        EventType::ExecutionRetrying if reason == Some("unreachable") => Some("interrupted"),
+        EventType::ExecutionRetrying => Some("failed"),
+        EventType::ExecutionInterrupted if reason == Some("worker_lost") => Some("lost"),
+        EventType::ExecutionInterrupted => Some("interrupted"),
+        _ => None,
+    }
+}
+
+/// What can be said of a failure without its sealed text.
+fn own_text(kind: FailureKind, code: &str) -> String {
+    match (kind, code) {
+        (FailureKind::Timeout, "total_timeout") => "its total timeout passed".to_owned(),
+        (FailureKind::Expired, _) => "it was not started within expiresIn".to_owned(),
+        (FailureKind::Lost, _) => "its workers died under it too often".to_owned(),
+        (FailureKind::UnknownOutcome, _) => {
+            "it may have run and its end is not known; atMostOnce forbids another try".to_owned()
+        }
+        _ => String::new(),
+    }
+}
+
+fn links(id: &str) -> BTreeMap<String, String> {
+    let own = format!("/v1/executions/{id}");
+    let mut links = BTreeMap::from([("self".to_owned(), own.clone())]);
+    for part in ["result", "request", "attempts", "logs", "events"] {
+        links.insert(part.to_owned(), format!("{own}/{part}"));
+    }
+    links
+}

@@ -1,0 +1,273 @@
+//! The life of one attempt: open the request, find the adapter, run under its limits, classify, report.
+
+use crate::link::{Assignment, End, LeaseRef, Link, LinkError, Report};
+use crate::worker::{Engines, WorkerSettings};
+use async_trait::async_trait;
+use bytes::Bytes;
+use enginehouse_api::SubmitRequest;
+use enginehouse_core::failure::FailureKind;
+use enginehouse_core::limits::{LOG_BYTES_MAX, RESULT_BYTES_MAX};
+use enginehouse_core::time::Millis;
+use enginehouse_engine::{Call, Engine, EngineFailure, Host, LetGo, Outcome, Progress, Reached, Stop, StopSignal};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+use tokio::sync::watch;
+use tokio::time::{Instant, sleep, sleep_until};
+
+/// The worker's hold on a running attempt.
+pub(crate) struct Control {
+    command: watch::Sender<Command>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Command {
+    Go,
+    Cancel,
+    HandBack,
+    LetGo,
+}
+
+impl Control {
+    pub(crate) fn cancel(&self) {
+        self.raise(Command::Cancel);
+    }
+
+    pub(crate) fn hand_back(&self) {
+        self.raise(Command::HandBack);
+    }
+
+    pub(crate) fn let_go(&self) {
+        self.raise(Command::LetGo);
+    }
+
+    /// Commands only grow stronger.
+    fn raise(&self, command: Command) {
+        self.command.send_if_modified(|now| {
+            let stronger = command > *now;
+            *now = command.max(*now);
+            stronger
+        });
+    }
+}
+
+pub(crate) fn control() -> (Control, Commands) {
+    let (command, receiver) = watch::channel(Command::Go);
+    (Control { command }, Commands(receiver))
+}
+
+pub(crate) struct Commands(watch::Receiver<Command>);
+
+impl Commands {
+    /// Resolves with the next command stronger than `than`.
+    async fn beyond(&mut self, than: Command) -> Command {
+        let next = self.0.wait_for(|c| *c > than).await.map(|c| *c);
+        match next {
+            Ok(command) => command,
+            Err(_) => std::future::pending().await,
+        }
+    }
+}
+
+/// Runs one attempt to its report. Every way out but a lost lease ends in exactly one report.
+pub(crate) async fn run(
+    assignment: Assignment,
+    commands: Commands,
+    link: Arc<dyn Link>,
+    engines: &Engines,
+    settings: WorkerSettings,
+) {
+    let lease = assignment.lease;
+    let notes = Arc::new(Notes::new(link.clone(), lease, &assignment.engine));
+    let end = match open(&assignment, notes.clone(), engines) {
+        Ok((engine, call, stop)) => drive(&*engine, call, stop, commands, &assignment, &notes, settings).await,
+        Err(failure) => Some(End::Failed { failure, abandoned: false }),
+    };
+    if let Some(end) = end {
+        report(&*link, lease, Report { end, logs: notes.logs() }).await;
+    }
+}
+
+type Opened = (Arc<dyn Engine>, Call, watch::Sender<Option<Stop>>);
+
+/// Turns the assignment into a call of its adapter.
+fn open(assignment: &Assignment, notes: Arc<Notes>, engines: &Engines) -> Result<Opened, EngineFailure> {
+    let engine = engines.get(&assignment.engine).cloned().ok_or_else(|| {
+        let text = format!("engine {} is not configured on this node", assignment.engine);
+        EngineFailure::new(FailureKind::Unavailable, "engine_missing", text).with_reached(Reached::No)
+    })?;
+    let request: SubmitRequest = serde_json::from_slice(&assignment.request)
+        .map_err(|e| EngineFailure::new(FailureKind::InvalidRequest, "unreadable_request", e.to_string()))?;
+    let raw = |text: &str| Bytes::copy_from_slice(text.as_bytes());
+    let definition = request.workflow.as_ref().and_then(|w| w.definition.as_ref()).map(|d| raw(d.get()));
+    let (stop, signal) = StopSignal::new();
+    let call = Call {
+        execution_id: assignment.execution_id.clone(),
+        attempt: assignment.attempt,
+        idempotency_key: assignment.idempotency_key.clone(),
+        workflow_id: assignment.workflow_id.clone(),
+        definition: definition.filter(|d| d.as_ref() != b"{}" && d.as_ref() != b"null"),
+        workflow_name: request.workflow.and_then(|w| w.name),
+        parameters: request.parameters.map_or_else(|| Bytes::from_static(b"null"), |p| raw(p.get())),
+        session_id: request.session_id,
+        endpoint: assignment.endpoint as usize,
+        engine_run: assignment.engine_run.clone(),
+        maybe_started: assignment.maybe_started,
+        result_bytes_max: RESULT_BYTES_MAX,
+        host: notes,
+        stop: signal,
+    };
+    Ok((engine, call, stop))
+}
+
+/// Runs the call under its limits and the worker's commands. `None`: the lease is gone, nothing is to be reported.
+async fn drive(
+    engine: &dyn Engine,
+    call: Call,
+    stop: watch::Sender<Option<Stop>>,
+    mut commands: Commands,
+    assignment: &Assignment,
+    notes: &Notes,
+    settings: WorkerSettings,
+) -> Option<End> {
+    let limit = assignment.limit;
+    let deadline = sleep(Duration::from_millis(limit.after));
+    let running = engine.run(call);
+    tokio::pin!(deadline, running);
+    let stopped = loop {
+        tokio::select! {
+            biased;
+            outcome = &mut running => return classify(outcome, None, false),
+            command = commands.beyond(Command::Go) => match command {
+                Command::Cancel => break Why::Cancel,
+                Command::HandBack => return Some(End::Interrupted { reason: "node_stopped".to_owned() }),
+                _ => return None,
+            },
+            () = &mut deadline => break Why::Timeout(limit.code),
+            () = notes.idle(assignment.idle_timeout) => break Why::Timeout("idle_timeout"),
+        }
+    };
+    let _ = stop.send(Some(if stopped == Why::Cancel { Stop::Cancel } else { Stop::Timeout }));
+    tokio::select! {
+        biased;
+        outcome = &mut running => classify(outcome, Some(stopped), false),
+        command = commands.beyond(Command::Cancel) => match command {
+            // The wish to cancel is stored, so the row ends cancelled whoever reports.
+            Command::HandBack => classify(Outcome::Cancelled, Some(stopped), true),
+            _ => None,
+        },
+        () = sleep(Duration::from_millis(settings.cancel_grace)) => classify(Outcome::Cancelled, Some(stopped), true),
+    }
+}
+
+/// Why the engine was told to stop.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Why {
+    Cancel,
+    Timeout(&'static str),
+}
+
+/// What the outcome of a call means for the attempt.
+fn classify(outcome: Outcome, stopped: Option<Why>, abandoned: bool) -> Option<End> {
+    Some(match (outcome, stopped) {
+        (Outcome::LetGo, _) => return None,
+        (Outcome::Succeeded { result, needs_input }, _) => End::Succeeded { result, needs_input },
+        (Outcome::Cancelled, None) => End::Cancelled { abandoned: false },
+        (Outcome::Failed(failure), None) => End::Failed { failure, abandoned: false },
+        (Outcome::Cancelled | Outcome::Failed(_), Some(Why::Cancel)) => End::Cancelled { abandoned },
+        (Outcome::Cancelled | Outcome::Failed(_), Some(Why::Timeout(code))) => {
+            let reached = if abandoned { Reached::Maybe } else { Reached::Yes };
+            let text = match code {
+                "idle_timeout" => "the engine made no progress for its idle timeout",
+                "total_timeout" => "its total timeout passed while it ran",
+                _ => "the attempt did not end within its timeout",
+            };
+            let failure = EngineFailure::new(FailureKind::Timeout, code, text).with_reached(reached);
+            End::Failed { failure, abandoned }
+        }
+    })
+}
+
+/// Reports until the node has it or the lease is gone: a finished result is not lost to a passing store error.
+async fn report(link: &dyn Link, lease: LeaseRef, report: Report) {
+    let mut pause = Duration::from_millis(100);
+    while let Err(LinkError::Unavailable(_)) = link.report(lease, report.clone()).await {
+        sleep(pause).await;
+        pause = (pause * 2).min(Duration::from_secs(2));
+    }
+}
+
+/// What an attempt says while it runs: the adapter's [`Host`].
+struct Notes {
+    link: Arc<dyn Link>,
+    lease: LeaseRef,
+    engine: String,
+    logs: Mutex<String>,
+    last_sign: watch::Sender<Instant>,
+}
+
+impl Notes {
+    fn new(link: Arc<dyn Link>, lease: LeaseRef, engine: &str) -> Notes {
+        let last_sign = watch::channel(Instant::now()).0;
+        Notes { link, lease, engine: engine.to_owned(), logs: Mutex::new(String::new()), last_sign }
+    }
+
+    fn logs(&self) -> String {
+        std::mem::take(&mut *self.logs.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Resolves when there was no sign of life for `limit`; never without one.
+    async fn idle(&self, limit: Option<Millis>) {
+        let Some(limit) = limit else { return std::future::pending().await };
+        loop {
+            let until = *self.last_sign.borrow() + Duration::from_millis(limit);
+            if until <= Instant::now() {
+                return;
+            }
+            sleep_until(until).await;
+        }
+    }
+}
+
+#[async_trait]
+impl Host for Notes {
+    async fn attached(&self, engine_run: &str, can_reattach: bool) -> Result<(), LetGo> {
+        let mut pause = Duration::from_millis(100);
+        loop {
+            match self.link.attach(self.lease, engine_run, can_reattach).await {
+                Ok(()) => return Ok(()),
+                Err(LinkError::Stale | LinkError::Closed) => return Err(LetGo),
+                Err(LinkError::Unavailable(_)) => sleep(pause).await,
+            }
+            pause = (pause * 2).min(Duration::from_secs(2));
+        }
+    }
+
+    fn progress(&self, progress: Progress) {
+        self.last_sign.send_replace(Instant::now());
+        self.link.progress(self.lease, progress);
+    }
+
+    fn log(&self, line: &str) {
+        let mut logs = self.logs.lock().unwrap_or_else(PoisonError::into_inner);
+        logs.push_str(line);
+        if !line.ends_with('\n') {
+            logs.push('\n');
+        }
+        if logs.len() > LOG_BYTES_MAX {
+            // The newest lines are the ones that explain the end.
+            let mut cut = logs.len() - LOG_BYTES_MAX / 2;
+            while !logs.is_char_boundary(cut) {
+                cut += 1;
+            }
+            logs.drain(..cut);
+        }
+    }
+
+    async fn recall(&self, name: &str) -> Option<String> {
+        self.link.recall(&self.engine, name).await
+    }
+
+    async fn remember(&self, name: &str, value: &str) {
+        self.link.remember(&self.engine, name, value).await;
+    }
+}
