@@ -1,0 +1,19 @@
+//! The shapes of the HTTP API: every JSON body in and out, the table of error codes, and list cursors.
+//!
+//! Invariant: a JSON shape of the API is defined here and nowhere else; the server, the CLI and the library share it.
+
+#[cfg(feature = "client")]
+pub mod client;
+mod error;
+mod error_page;
+mod execution;
+mod scalar;
+mod service;
+mod word;
+
+pub use error::*;
+pub use error_page::*;
+pub use execution::*;
+pub use scalar::*;
+pub use service::*;
+pub use word::*;

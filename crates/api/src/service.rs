@@ -1,0 +1,252 @@
+//! Engines, workers, the queue, metrics and keys.
+
+use crate::scalar::Timestamp;
+use crate::word::{ScopeWord, WorkerStatusWord};
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use utoipa::ToSchema;
+
+/// The configured engines, by name.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct EnginesAnswer {
+    pub engines: Vec<EngineView>,
+}
+
+/// One configured engine.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct EngineView {
+    pub name: String,
+    pub engine_type: String,
+    /// The engine for requests that name only its type.
+    pub default: bool,
+    /// Nothing more is started on it; what runs goes on.
+    pub paused: bool,
+    /// It takes definitions carried in the request.
+    pub allow_inline: bool,
+    pub capabilities: CapabilitiesView,
+    pub endpoints: Vec<EndpointView>,
+    /// Executions pending and running on it.
+    pub pending: u64,
+    pub running: u64,
+}
+
+/// What an engine's adapter can do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct CapabilitiesView {
+    /// A run can be stopped in the engine.
+    pub cancel: bool,
+    /// A later attempt can take up a run the engine already has.
+    pub reattach: bool,
+    /// A repeated start with the same key starts nothing new.
+    pub idempotent_submit: bool,
+    /// Definitions can be carried in the request.
+    pub inline: bool,
+    /// Progress is reported while a run goes on.
+    pub progress: bool,
+}
+
+/// One base URL of an engine, or its only place.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct EndpointView {
+    /// Its base URL, or its place for engines without one.
+    pub name: String,
+    /// Its share of the engine's work, relative to the other endpoints.
+    pub weight: f64,
+    /// Attempts running at once; `null`: bounded by the workers only.
+    #[schema(required)]
+    pub max_concurrency: Option<u32>,
+    /// Attempts running on it now.
+    pub running: u64,
+    /// The last health check; `null` before the first.
+    #[schema(required)]
+    pub health: Option<HealthView>,
+}
+
+/// What an endpoint answered when its health was asked.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct HealthView {
+    pub healthy: bool,
+    /// What it said, or why it could not be asked.
+    pub detail: String,
+    pub latency_ms: u64,
+    pub checked_at: Timestamp,
+}
+
+/// The answer to `POST /v1/engines/{name}/test`: every endpoint asked just now.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct EngineTest {
+    pub name: String,
+    /// Every endpoint is healthy.
+    pub healthy: bool,
+    pub endpoints: Vec<EndpointView>,
+}
+
+/// The workers, by id.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct WorkersAnswer {
+    pub workers: Vec<WorkerView>,
+}
+
+/// A unit of capacity: what it serves and what it is doing.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct WorkerView {
+    pub id: String,
+    /// Attempts it can run at once.
+    pub capacity: u32,
+    /// Empty: it serves all.
+    pub engine_types: Vec<String>,
+    /// `starting idle busy overloaded unhealthy draining offline`.
+    #[schema(value_type = WorkerStatusWord)]
+    pub status: String,
+    /// Slots in use / capacity, 0 to 1.
+    pub current_load: f64,
+    pub last_heartbeat: Timestamp,
+    /// Ids of what it runs.
+    pub active_executions: Vec<String>,
+    /// Attempts ended since it started.
+    pub total_executions: u64,
+    /// Those of them that failed.
+    pub failed_executions: u64,
+    /// Milliseconds of one attempt.
+    pub average_execution_time: f64,
+    /// The process it belongs to.
+    pub node: u16,
+    pub started_at: Timestamp,
+}
+
+/// The eight queue statistics, and where the backlog stands.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct QueueView {
+    /// Accepted since the store was made.
+    pub total_queued: u64,
+    /// Completed, failed or cancelled since then.
+    pub total_processed: u64,
+    pub total_failed: u64,
+    /// Pending now, due or not.
+    pub current_queue_size: u64,
+    /// Running now.
+    pub active_executions: u64,
+    /// Milliseconds from the first grant to the end.
+    pub average_processing_time: f64,
+    /// Milliseconds from due to the first grant.
+    pub average_wait_time: f64,
+    /// Finished per second over the aggregation window.
+    pub throughput: f64,
+    /// When the oldest due execution became due.
+    #[schema(required)]
+    pub oldest: Option<Timestamp>,
+    /// Of the waits from due to the first grant.
+    pub wait_percentiles: Percentiles,
+    /// Due executions by engine name.
+    pub by_engine: BTreeMap<String, u64>,
+    /// Due executions by priority.
+    pub by_priority: BTreeMap<String, u64>,
+    /// Pending executions by wait reason.
+    pub by_wait_reason: BTreeMap<String, u64>,
+}
+
+/// Milliseconds; 0 when nothing was measured.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Percentiles {
+    pub p50: f64,
+    pub p95: f64,
+    pub p99: f64,
+}
+
+/// The service's totals and rates.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct MetricsView {
+    /// Accepted, completed, failed, cancelled since the store was made.
+    pub total_executions: u64,
+    pub successful_executions: u64,
+    pub failed_executions: u64,
+    pub cancelled_executions: u64,
+    pub retried_attempts: u64,
+    /// Milliseconds, first grant to terminal.
+    pub average_execution_time: f64,
+    /// All pending.
+    pub current_queue_size: u64,
+    pub active_workers: u64,
+    pub total_workers: u64,
+    /// Leases / slots of ready workers, 0 to 1.
+    pub system_utilization: f64,
+    /// Finished per second over the aggregation window.
+    pub throughput: f64,
+    /// Failed / (completed + failed) over the aggregation window, 0 to 1.
+    pub error_rate: f64,
+    /// From due to the first grant.
+    pub queue_wait: Percentiles,
+    /// From the first grant to the end.
+    pub run_time: Percentiles,
+}
+
+/// A key to be made.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct KeyRequest {
+    /// What it is for, for people. At most 256 bytes.
+    #[schema(min_length = 1, max_length = 256)]
+    pub name: String,
+    /// Any of `submit submit:inline read read:payload cancel worker metrics admin`.
+    #[schema(value_type = Vec<ScopeWord>, min_items = 1, max_items = 8)]
+    pub scopes: Vec<String>,
+    /// Everything submitted with it belongs to this user.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(min_length = 1, max_length = 256)]
+    pub user_id: Option<String>,
+    /// From then on it is refused; never when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expires_at: Option<Timestamp>,
+}
+
+/// A new key; the only answer that ever carries its secret.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct KeyCreated {
+    #[serde(flatten)]
+    pub key: KeyView,
+    /// What goes after `Authorization: Bearer`; it is not stored and cannot be shown again.
+    pub secret: String,
+}
+
+/// An API key without its secret.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct KeyView {
+    pub id: String,
+    pub name: String,
+    #[schema(value_type = Vec<ScopeWord>)]
+    pub scopes: Vec<String>,
+    /// Everything submitted with it belongs to this user.
+    #[schema(required)]
+    pub user_id: Option<String>,
+    pub created_at: Timestamp,
+    #[schema(required)]
+    pub expires_at: Option<Timestamp>,
+}
+
+/// The API keys, by id.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct KeysAnswer {
+    pub keys: Vec<KeyView>,
+}
+
+/// The answer of `/livez` and `/readyz` when all is well.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct HealthAnswer {
+    /// `ok`.
+    pub status: String,
+}

@@ -1,0 +1,258 @@
+//! The command line: what each command is called, takes and explains, and what it exits with.
+
+mod bulk;
+mod configure;
+mod connect;
+mod executions;
+mod files;
+mod follow;
+mod ndjson;
+mod operate;
+mod output;
+mod serve;
+mod submit;
+
+use clap::{CommandFactory, Parser, Subcommand};
+use connect::Connection;
+use enginehouse_api::Code;
+use enginehouse_api::client::ClientError;
+use output::Output;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+const EXAMPLES: &str = "\
+Examples:
+  enginehouse serve --demo                       start here: a service with a demo engine
+  enginehouse submit --type demo --workflow hello --params '{\"echo\": \"hi\"}' --wait
+  enginehouse list --status failed               what failed, newest first
+  enginehouse watch ID                           follow one execution
+  enginehouse queue                              what waits, and why
+  enginehouse config init > enginehouse.toml     a configuration to begin with
+
+Exit codes:
+  0  done                             4  the execution was cancelled
+  1  the call failed                  5  it did not end within --wait-for
+  2  wrong usage or configuration     6  the service cannot be reached
+  3  the execution failed
+
+The service is found by --url or ENGINEHOUSE_URL; without them it is the one that works on --data. The API key comes
+from --key-file or ENGINEHOUSE_API_KEY; on the service's own machine DIR/admin.key is used. Data goes to standard
+output, everything else to standard error.";
+
+/// Durable execution of AI workflows on n8n, Langflow, LangGraph and others.
+#[derive(Debug, Parser)]
+#[command(name = "enginehouse", version, after_help = EXAMPLES, subcommand_required = true, arg_required_else_help = true)]
+pub(crate) struct Cli {
+    #[command(subcommand)]
+    command: Command,
+    #[command(flatten)]
+    connection: Connection,
+    /// Data directory of the service on this machine
+    #[arg(long, global = true, env = "ENGINEHOUSE_DATA", value_name = "DIR", help_heading = "Connection")]
+    data: Option<PathBuf>,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run the service
+    Serve(serve::Serve),
+    /// Submit one execution, or a file of them
+    Submit(Box<submit::Submit>),
+    /// Show one execution
+    Get(executions::One),
+    /// Print the result of an execution
+    Result(executions::One),
+    /// Print the request of an execution
+    Request(executions::One),
+    /// Show the attempts of an execution
+    Attempts(executions::One),
+    /// Print the logs of an execution
+    Logs(executions::One),
+    /// List executions, newest first
+    List(executions::List),
+    /// Follow an execution to its end
+    Watch(follow::Watch),
+    /// Cancel executions, by id or by filter
+    Cancel(bulk::Bulk),
+    /// Put failed or cancelled executions back, by id or by filter
+    Redrive(bulk::Bulk),
+    /// Submit a new execution from an old one's request
+    Replay(executions::One),
+    /// Change the priority of a pending execution
+    Priority(executions::Priority),
+    /// List, show, pause, resume and test engines
+    Engines(operate::Engines),
+    /// What waits, and why
+    Queue,
+    /// The workers and their load
+    Workers,
+    /// Totals, throughput and percentiles
+    Metrics,
+    /// API keys
+    Keys(operate::Keys),
+    /// Copy the store of a data directory to a file, while the service works
+    Backup(files::Backup),
+    /// Make a data directory from a backup
+    Restore(files::Restore),
+    /// Check, show or begin a configuration
+    Config(configure::Configure),
+    /// Print a completion script for a shell
+    Completions {
+        /// The shell
+        shell: clap_complete::Shell,
+    },
+}
+
+/// Runs what was asked for and tells how to exit.
+pub(crate) fn main() -> ExitCode {
+    let cli = Cli::parse();
+    match run(cli) {
+        Ok(exit) => ExitCode::from(exit as u8),
+        Err(failure) => {
+            if !failure.message.is_empty() {
+                eprintln!("enginehouse: {}", output::printable(&failure.message));
+            }
+            ExitCode::from(failure.exit as u8)
+        }
+    }
+}
+
+fn run(cli: Cli) -> Result<Exit, Failure> {
+    let mut output = Output::new(cli.connection.json);
+    let exit = match cli.command {
+        Command::Serve(serve) => return serve.run(cli.data),
+        Command::Config(configure) => configure.run(cli.data, &mut output)?,
+        Command::Backup(backup) => backup.run(cli.data, &mut output)?,
+        Command::Restore(restore) => restore.run(cli.data, &mut output)?,
+        Command::Completions { shell } => {
+            let mut script = Vec::new();
+            clap_complete::generate(shell, &mut Cli::command(), "enginehouse", &mut script);
+            output.text(&String::from_utf8_lossy(&script))?;
+            Exit::Done
+        }
+        command => {
+            let data_dir = cli.data.unwrap_or_else(|| PathBuf::from(DEFAULT_DATA_DIR));
+            let client = cli.connection.client(&data_dir)?;
+            let runtime = tokio::runtime::Builder::new_current_thread()
+                .enable_all()
+                .build()
+                .map_err(|error| Failure::call(error.to_string()))?;
+            runtime.block_on(call(command, &client, &mut output))?
+        }
+    };
+    output.flush()?;
+    Ok(exit)
+}
+
+async fn call(
+    command: Command,
+    client: &enginehouse_api::client::Client,
+    output: &mut Output,
+) -> Result<Exit, Failure> {
+    match command {
+        Command::Submit(submit) => submit.run(client, output).await,
+        Command::Get(one) => one.get(client, output).await,
+        Command::Result(one) => one.result(client, output).await,
+        Command::Request(one) => one.request(client, output).await,
+        Command::Attempts(one) => one.attempts(client, output).await,
+        Command::Logs(one) => one.logs(client, output).await,
+        Command::List(list) => list.run(client, output).await,
+        Command::Watch(watch) => watch.run(client, output).await,
+        Command::Cancel(bulk) => bulk.cancel(client, output).await,
+        Command::Redrive(bulk) => bulk.redrive(client, output).await,
+        Command::Replay(one) => one.replay(client, output).await,
+        Command::Priority(priority) => priority.run(client, output).await,
+        Command::Engines(engines) => engines.run(client, output).await,
+        Command::Queue => operate::queue(client, output).await,
+        Command::Workers => operate::workers(client, output).await,
+        Command::Metrics => operate::metrics(client, output).await,
+        Command::Keys(keys) => keys.run(client, output).await,
+        Command::Serve(_)
+        | Command::Config(_)
+        | Command::Backup(_)
+        | Command::Restore(_)
+        | Command::Completions { .. } => Err(Failure::call("this command needs no service".to_owned())),
+    }
+}
+
+/// The data directory when none was named.
+pub(crate) const DEFAULT_DATA_DIR: &str = "data";
+
+/// What the process exits with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub(crate) enum Exit {
+    Done = 0,
+    CallFailed = 1,
+    Usage = 2,
+    ExecutionFailed = 3,
+    ExecutionCancelled = 4,
+    WaitOver = 5,
+    Unreachable = 6,
+}
+
+impl Exit {
+    /// By the status of an execution.
+    pub(crate) fn of_status(status: &str) -> Exit {
+        match status {
+            "failed" => Exit::ExecutionFailed,
+            "cancelled" => Exit::ExecutionCancelled,
+            _ => Exit::Done,
+        }
+    }
+}
+
+/// Why a command did not do its work.
+#[derive(Debug)]
+pub(crate) struct Failure {
+    pub(crate) exit: Exit,
+    pub(crate) message: String,
+}
+
+impl Failure {
+    pub(crate) fn call(message: String) -> Failure {
+        Failure { exit: Exit::CallFailed, message }
+    }
+
+    pub(crate) fn usage(message: String) -> Failure {
+        Failure { exit: Exit::Usage, message }
+    }
+
+    /// A reader that went away has what it wanted.
+    pub(crate) fn from_output(error: std::io::Error) -> Failure {
+        if error.kind() == std::io::ErrorKind::BrokenPipe {
+            Failure { exit: Exit::Done, message: String::new() }
+        } else {
+            Failure::call(format!("standard output: {error}"))
+        }
+    }
+}
+
+impl From<ClientError> for Failure {
+    fn from(error: ClientError) -> Failure {
+        let hint = match error.code() {
+            Some(Code::Unauthorized) => "\nSet ENGINEHOUSE_API_KEY, name a --key-file, or point --data at the service's data directory.",
+            _ => "",
+        };
+        let exit = match &error {
+            ClientError::Invalid(_) => Exit::Usage,
+            ClientError::Unreachable { .. } | ClientError::Lost { .. } => Exit::Unreachable,
+            ClientError::Problem { .. } | ClientError::BadAnswer { .. } => Exit::CallFailed,
+        };
+        let start = match &error {
+            ClientError::Unreachable { .. } => "\nIs it running? Start one with: enginehouse serve --demo",
+            _ => "",
+        };
+        Failure { exit, message: format!("{error}{hint}{start}") }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_sound() {
+        Cli::command().debug_assert();
+    }
+}

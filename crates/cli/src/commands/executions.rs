@@ -1,0 +1,274 @@
+//! Reading executions and steering one of them.
+
+use super::output::{Output, age, dash, failure_text, printable};
+use super::{Exit, Failure};
+use clap::Args;
+use enginehouse_api::client::Client;
+use enginehouse_api::{ExecutionView, FilterRequest, PatchRequest, PriorityName, Timestamp};
+use enginehouse_core::time::Time;
+
+/// One execution.
+#[derive(Debug, Args)]
+pub(crate) struct One {
+    /// The execution's id
+    id: String,
+}
+
+impl One {
+    pub(crate) async fn get(self, client: &Client, output: &mut Output) -> Result<Exit, Failure> {
+        show(&client.get(&self.id).await?, output)
+    }
+
+    pub(crate) async fn result(self, client: &Client, output: &mut Output) -> Result<Exit, Failure> {
+        let view = client.result(&self.id).await?;
+        if output.is_json() {
+            output.document(&view)?;
+        } else if let Some(result) = &view.result {
+            output.document(result)?;
+        }
+        if let Some(failure) = &view.failure {
+            eprintln!("{}: {}", view.status, failure_text(failure));
+        } else if view.status == "cancelled" {
+            eprintln!("cancelled");
+        }
+        Ok(Exit::of_status(&view.status))
+    }
+
+    pub(crate) async fn request(self, client: &Client, output: &mut Output) -> Result<Exit, Failure> {
+        output.document(&client.request_of(&self.id).await?)?;
+        Ok(Exit::Done)
+    }
+
+    pub(crate) async fn attempts(self, client: &Client, output: &mut Output) -> Result<Exit, Failure> {
+        let answer = client.attempts(&self.id).await?;
+        if output.is_json() {
+            output.document(&answer)?;
+            return Ok(Exit::Done);
+        }
+        let rows: Vec<Vec<String>> = answer
+            .attempts
+            .iter()
+            .map(|attempt| {
+                let took = attempt.ended_at.map(|end| super::output::millis(end.0.since(attempt.started_at.0) as f64));
+                vec![
+                    attempt.attempt.to_string(),
+                    attempt.outcome.clone().unwrap_or_else(|| "running".to_owned()),
+                    attempt.started_at.to_string(),
+                    dash(took.as_deref()),
+                    dash(attempt.worker.as_deref()),
+                    dash(attempt.engine_run_id.as_deref()),
+                    attempt.failure.as_ref().map(failure_text).unwrap_or_default(),
+                ]
+            })
+            .collect();
+        output.table(&["ATTEMPT", "OUTCOME", "STARTED", "TOOK", "WORKER", "ENGINE RUN", "FAILURE"], &rows)?;
+        Ok(Exit::Done)
+    }
+
+    pub(crate) async fn logs(self, client: &Client, output: &mut Output) -> Result<Exit, Failure> {
+        let answer = client.logs(&self.id).await?;
+        if output.is_json() {
+            output.document(&answer)?;
+        } else {
+            output.text(&printable(&answer.logs))?;
+        }
+        Ok(Exit::Done)
+    }
+
+    pub(crate) async fn replay(self, client: &Client, output: &mut Output) -> Result<Exit, Failure> {
+        let view = client.replay(&self.id).await?;
+        if output.is_json() {
+            output.document(&view)?;
+        } else {
+            output.line(&view.id)?;
+            eprintln!("submitted as a new execution; follow it with: enginehouse watch {}", view.id);
+        }
+        Ok(Exit::Done)
+    }
+}
+
+/// A new priority for pending work.
+#[derive(Debug, Args)]
+pub(crate) struct Priority {
+    /// The execution's id
+    id: String,
+    /// LOW, NORMAL, HIGH or CRITICAL
+    #[arg(value_parser = parse_priority)]
+    priority: PriorityName,
+}
+
+impl Priority {
+    pub(crate) async fn run(self, client: &Client, output: &mut Output) -> Result<Exit, Failure> {
+        let change = PatchRequest { priority: self.priority };
+        show(&client.set_priority(&self.id, &change).await?, output)
+    }
+}
+
+/// Which executions to list.
+#[derive(Debug, Args)]
+pub(crate) struct List {
+    #[command(flatten)]
+    filter: FilterArgs,
+    /// Rows of one page, 1 to 1000
+    #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u16).range(1..=1000))]
+    limit: u16,
+    /// Go on where an earlier list ended
+    #[arg(long)]
+    cursor: Option<String>,
+    /// All pages; with --json one execution a line
+    #[arg(long)]
+    all: bool,
+}
+
+impl List {
+    pub(crate) async fn run(self, client: &Client, output: &mut Output) -> Result<Exit, Failure> {
+        let filter = self.filter.request();
+        let mut cursor = self.cursor;
+        let mut first = true;
+        loop {
+            let page = client.list(&filter, cursor.as_deref(), Some(usize::from(self.limit))).await?;
+            match (output.is_json(), self.all) {
+                (true, false) => output.document(&page)?,
+                (true, true) => {
+                    for view in &page.executions {
+                        output.record(view)?;
+                    }
+                }
+                (false, _) => list_table(&page.executions, first, output)?,
+            }
+            first = false;
+            cursor = page.next_cursor;
+            match (&cursor, self.all) {
+                (Some(_), true) => {}
+                (Some(next), false) if !output.is_json() => {
+                    eprintln!("there are more: add --all, or --cursor {next}");
+                    return Ok(Exit::Done);
+                }
+                _ => return Ok(Exit::Done),
+            }
+        }
+    }
+}
+
+fn list_table(views: &[ExecutionView], first: bool, output: &mut Output) -> Result<(), Failure> {
+    if views.is_empty() && first {
+        eprintln!("no executions match");
+        return Ok(());
+    }
+    let now = jiff::Timestamp::now();
+    let rows: Vec<Vec<String>> = views
+        .iter()
+        .map(|view| {
+            vec![
+                view.id.clone(),
+                view.status.clone(),
+                view.priority.0.as_str().to_owned(),
+                view.engine.clone(),
+                printable(&view.workflow_id),
+                format!("{}/{}", view.attempt, view.max_retries + 1),
+                age(view.created_at, now),
+                view.wait.as_ref().map(|wait| wait.reason.clone()).unwrap_or_default(),
+            ]
+        })
+        .collect();
+    output.table(&["ID", "STATUS", "PRIORITY", "ENGINE", "WORKFLOW", "ATTEMPT", "AGE", "WAITS FOR"], &rows)
+}
+
+/// The filters of lists and bulk commands.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Filters")]
+pub(crate) struct FilterArgs {
+    /// pending, running, completed, failed or cancelled; several are separated by commas
+    #[arg(long, value_delimiter = ',')]
+    status: Vec<String>,
+    /// Name of a configured engine
+    #[arg(long)]
+    engine: Option<String>,
+    /// Engine type
+    #[arg(long = "type", value_name = "TYPE")]
+    engine_type: Option<String>,
+    /// The engine's id of the workflow
+    #[arg(long, value_name = "ID")]
+    workflow: Option<String>,
+    /// The user it was submitted for
+    #[arg(long)]
+    user: Option<String>,
+    /// A tag it carries
+    #[arg(long)]
+    tag: Option<String>,
+    /// Created at or after: a time, or a duration ago such as 2h
+    #[arg(long, value_parser = parse_past, value_name = "TIME")]
+    since: Option<Timestamp>,
+    /// Created before: a time, or a duration ago
+    #[arg(long, value_parser = parse_past, value_name = "TIME")]
+    until: Option<Timestamp>,
+}
+
+impl FilterArgs {
+    pub(crate) fn request(&self) -> FilterRequest {
+        FilterRequest {
+            status: self.status.clone(),
+            engine: self.engine.clone(),
+            engine_type: self.engine_type.clone(),
+            workflow_id: self.workflow.clone(),
+            user_id: self.user.clone(),
+            tag: self.tag.clone(),
+            since: self.since,
+            until: self.until,
+        }
+    }
+}
+
+/// Everything about one execution.
+pub(crate) fn show(view: &ExecutionView, output: &mut Output) -> Result<Exit, Failure> {
+    if output.is_json() {
+        output.document(view)?;
+        return Ok(Exit::Done);
+    }
+    let wait = view.wait.as_ref().map(|wait| {
+        let until = wait.until.map(|until| format!(", until {until}")).unwrap_or_default();
+        let position = wait.position.map(|n| format!(", position {n}")).unwrap_or_default();
+        format!("{}{position}{until}: {}", wait.reason, wait.text)
+    });
+    let metadata = view.metadata.as_ref().filter(|metadata| !metadata.is_empty());
+    output.fields(&[
+        ("id", Some(view.id.clone())),
+        ("status", Some(view.status.clone())),
+        ("waits for", wait),
+        ("failure", view.failure.as_ref().map(failure_text)),
+        ("needs input", view.needs_input.then(|| "yes".to_owned())),
+        ("workflow", Some(printable(&view.workflow_id))),
+        ("engine", Some(format!("{} ({})", view.engine, view.engine_type))),
+        ("endpoint", view.endpoint.clone()),
+        ("engine run", view.engine_run_id.clone()),
+        ("worker", view.worker.clone()),
+        ("priority", Some(view.priority.0.as_str().to_owned())),
+        ("attempt", Some(format!("{} of at most {}", view.attempt, view.max_retries + 1))),
+        ("generation", (view.generation > 1).then(|| view.generation.to_string())),
+        ("user", view.user_id.as_deref().map(printable)),
+        ("tags", (!view.tags.is_empty()).then(|| printable(&view.tags.join(", ")))),
+        ("metadata", metadata.and_then(|metadata| serde_json::to_string(metadata).ok())),
+        ("created", Some(view.created_at.to_string())),
+        ("ready", (view.ready_at != view.created_at).then(|| view.ready_at.to_string())),
+        ("started", view.started_at.map(|at| at.to_string())),
+        ("cancel asked", view.cancel_requested_at.map(|at| at.to_string())),
+        ("ended", view.ended_at.map(|at| at.to_string())),
+    ])?;
+    Ok(Exit::Done)
+}
+
+pub(crate) fn parse_priority(text: &str) -> Result<PriorityName, String> {
+    let value = match text.parse::<u64>() {
+        Ok(number) => serde_json::Value::from(number),
+        Err(_) => serde_json::Value::from(text.to_ascii_uppercase()),
+    };
+    serde_json::from_value(value).map_err(|_| "must be LOW, NORMAL, HIGH, CRITICAL or 1 to 4".to_owned())
+}
+
+/// A time, or a duration before now.
+fn parse_past(text: &str) -> Result<Timestamp, String> {
+    match text.parse::<enginehouse_api::Span>() {
+        Ok(span) => Ok(Timestamp(Time(jiff::Timestamp::now().as_millisecond()).minus(span.0))),
+        Err(_) => text.parse(),
+    }
+}

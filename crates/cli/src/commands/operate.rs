@@ -1,0 +1,297 @@
+//! Engines, the queue, workers, figures and keys.
+
+use super::output::{Output, age, dash, millis, printable};
+use super::{Exit, Failure};
+use clap::{Args, Subcommand};
+use enginehouse_api::client::Client;
+use enginehouse_api::{EndpointView, EngineView, KeyRequest, Span, Timestamp};
+use enginehouse_core::time::Time;
+
+/// What to do with engines.
+#[derive(Debug, Args)]
+pub(crate) struct Engines {
+    #[command(subcommand)]
+    command: Option<EnginesCommand>,
+}
+
+#[derive(Debug, Subcommand)]
+enum EnginesCommand {
+    /// List all engines
+    List,
+    /// Show one engine and its endpoints
+    Show { name: String },
+    /// Start nothing more on an engine; what runs goes on
+    Pause { name: String },
+    /// Start work on a paused engine again
+    Resume { name: String },
+    /// Ask every endpoint for its health now; exits with 1 if one is not healthy
+    Test { name: String },
+}
+
+impl Engines {
+    pub(crate) async fn run(self, client: &Client, output: &mut Output) -> Result<Exit, Failure> {
+        match self.command.unwrap_or(EnginesCommand::List) {
+            EnginesCommand::List => list(client, output).await,
+            EnginesCommand::Show { name } => show(&client.engine(&name).await?, output),
+            EnginesCommand::Pause { name } => show(&client.pause_engine(&name).await?, output),
+            EnginesCommand::Resume { name } => show(&client.resume_engine(&name).await?, output),
+            EnginesCommand::Test { name } => {
+                let test = client.test_engine(&name).await?;
+                if output.is_json() {
+                    output.document(&test)?;
+                } else {
+                    endpoints(&test.endpoints, output)?;
+                }
+                Ok(if test.healthy { Exit::Done } else { Exit::CallFailed })
+            }
+        }
+    }
+}
+
+async fn list(client: &Client, output: &mut Output) -> Result<Exit, Failure> {
+    let answer = client.engines().await?;
+    if output.is_json() {
+        output.document(&answer)?;
+        return Ok(Exit::Done);
+    }
+    let rows: Vec<Vec<String>> = answer
+        .engines
+        .iter()
+        .map(|engine| {
+            let well = engine.endpoints.iter().filter(|e| e.health.as_ref().is_some_and(|h| h.healthy)).count();
+            vec![
+                engine.name.clone(),
+                engine.engine_type.clone(),
+                if engine.paused { "paused" } else { "open" }.to_owned(),
+                format!("{well}/{} healthy", engine.endpoints.len()),
+                engine.pending.to_string(),
+                engine.running.to_string(),
+                if engine.default { "yes" } else { "" }.to_owned(),
+            ]
+        })
+        .collect();
+    output.table(&["NAME", "TYPE", "STATE", "ENDPOINTS", "PENDING", "RUNNING", "DEFAULT"], &rows)?;
+    Ok(Exit::Done)
+}
+
+fn show(engine: &EngineView, output: &mut Output) -> Result<Exit, Failure> {
+    if output.is_json() {
+        output.document(engine)?;
+        return Ok(Exit::Done);
+    }
+    let can = &engine.capabilities;
+    let words = [
+        (can.cancel, "cancel"),
+        (can.reattach, "re-attach"),
+        (can.idempotent_submit, "idempotent submit"),
+        (can.inline, "inline definitions"),
+        (can.progress, "progress"),
+    ];
+    let words: Vec<&str> = words.into_iter().filter(|(can, _)| *can).map(|(_, word)| word).collect();
+    output.fields(&[
+        ("name", Some(engine.name.clone())),
+        ("type", Some(engine.engine_type.clone())),
+        ("state", Some(if engine.paused { "paused" } else { "open" }.to_owned())),
+        ("default", Some(if engine.default { "yes" } else { "no" }.to_owned())),
+        ("inline", Some(if engine.allow_inline { "allowed" } else { "not allowed" }.to_owned())),
+        ("can", Some(words.join(", "))),
+        ("pending", Some(engine.pending.to_string())),
+        ("running", Some(engine.running.to_string())),
+    ])?;
+    output.line("")?;
+    endpoints(&engine.endpoints, output)?;
+    Ok(Exit::Done)
+}
+
+fn endpoints(endpoints: &[EndpointView], output: &mut Output) -> Result<(), Failure> {
+    let rows: Vec<Vec<String>> = endpoints
+        .iter()
+        .map(|endpoint| {
+            let (state, detail, latency) = match &endpoint.health {
+                None => ("not asked yet", String::new(), "-".to_owned()),
+                Some(health) => (
+                    if health.healthy { "healthy" } else { "not healthy" },
+                    printable(&health.detail),
+                    millis(health.latency_ms as f64),
+                ),
+            };
+            let most = endpoint.max_concurrency.map_or("-".to_owned(), |most| most.to_string());
+            vec![
+                endpoint.name.clone(),
+                state.to_owned(),
+                latency,
+                endpoint.running.to_string(),
+                most,
+                endpoint.weight.to_string(),
+                detail,
+            ]
+        })
+        .collect();
+    output.table(&["ENDPOINT", "HEALTH", "LATENCY", "RUNNING", "AT MOST", "WEIGHT", "SAYS"], &rows)
+}
+
+pub(crate) async fn queue(client: &Client, output: &mut Output) -> Result<Exit, Failure> {
+    let queue = client.queue().await?;
+    if output.is_json() {
+        output.document(&queue)?;
+        return Ok(Exit::Done);
+    }
+    let now = jiff::Timestamp::now();
+    let wait = queue.wait_percentiles;
+    output.fields(&[
+        ("pending", Some(queue.current_queue_size.to_string())),
+        ("running", Some(queue.active_executions.to_string())),
+        ("oldest due", queue.oldest.map(|oldest| age(oldest, now))),
+        ("finished per second", Some(format!("{:.2}", queue.throughput))),
+        ("average wait", Some(millis(queue.average_wait_time))),
+        ("wait p50, p95, p99", Some(format!("{}, {}, {}", millis(wait.p50), millis(wait.p95), millis(wait.p99)))),
+        ("average run", Some(millis(queue.average_processing_time))),
+        ("accepted in all", Some(queue.total_queued.to_string())),
+        ("ended in all", Some(queue.total_processed.to_string())),
+        ("failed in all", Some(queue.total_failed.to_string())),
+    ])?;
+    for (title, counts) in
+        [("WAITS FOR", &queue.by_wait_reason), ("DUE ON", &queue.by_engine), ("DUE WITH", &queue.by_priority)]
+    {
+        if !counts.is_empty() {
+            output.line("")?;
+            let rows: Vec<Vec<String>> =
+                counts.iter().map(|(name, count)| vec![name.clone(), count.to_string()]).collect();
+            output.table(&[title, "EXECUTIONS"], &rows)?;
+        }
+    }
+    Ok(Exit::Done)
+}
+
+pub(crate) async fn workers(client: &Client, output: &mut Output) -> Result<Exit, Failure> {
+    let answer = client.workers().await?;
+    if output.is_json() {
+        output.document(&answer)?;
+        return Ok(Exit::Done);
+    }
+    let now = jiff::Timestamp::now();
+    let rows: Vec<Vec<String>> = answer
+        .workers
+        .iter()
+        .map(|worker| {
+            let types = if worker.engine_types.is_empty() { "all".to_owned() } else { worker.engine_types.join(",") };
+            vec![
+                worker.id.clone(),
+                worker.status.clone(),
+                format!("{}/{}", worker.active_executions.len(), worker.capacity),
+                types,
+                worker.total_executions.to_string(),
+                worker.failed_executions.to_string(),
+                millis(worker.average_execution_time),
+                worker.node.to_string(),
+                age(worker.started_at, now),
+            ]
+        })
+        .collect();
+    output.table(&["ID", "STATUS", "SLOTS", "SERVES", "RUN", "FAILED", "AVERAGE", "NODE", "AGE"], &rows)?;
+    Ok(Exit::Done)
+}
+
+pub(crate) async fn metrics(client: &Client, output: &mut Output) -> Result<Exit, Failure> {
+    let metrics = client.metrics().await?;
+    if output.is_json() {
+        output.document(&metrics)?;
+        return Ok(Exit::Done);
+    }
+    let three = |p: enginehouse_api::Percentiles| format!("{}, {}, {}", millis(p.p50), millis(p.p95), millis(p.p99));
+    output.fields(&[
+        ("accepted", Some(metrics.total_executions.to_string())),
+        ("completed", Some(metrics.successful_executions.to_string())),
+        ("failed", Some(metrics.failed_executions.to_string())),
+        ("cancelled", Some(metrics.cancelled_executions.to_string())),
+        ("retried attempts", Some(metrics.retried_attempts.to_string())),
+        ("pending", Some(metrics.current_queue_size.to_string())),
+        ("workers", Some(format!("{} of {}", metrics.active_workers, metrics.total_workers))),
+        ("utilization", Some(format!("{:.0} %", metrics.system_utilization * 100.0))),
+        ("finished per second", Some(format!("{:.2}", metrics.throughput))),
+        ("error rate", Some(format!("{:.1} %", metrics.error_rate * 100.0))),
+        ("average run", Some(millis(metrics.average_execution_time))),
+        ("wait p50, p95, p99", Some(three(metrics.queue_wait))),
+        ("run p50, p95, p99", Some(three(metrics.run_time))),
+    ])?;
+    Ok(Exit::Done)
+}
+
+/// What to do with API keys.
+#[derive(Debug, Args)]
+pub(crate) struct Keys {
+    #[command(subcommand)]
+    command: Option<KeysCommand>,
+}
+
+#[derive(Debug, Subcommand)]
+enum KeysCommand {
+    /// List all keys; their secrets are not kept
+    List,
+    /// Make a key; its secret is printed once
+    Create {
+        /// What it is for
+        name: String,
+        /// Any of submit, submit:inline, read, read:payload, cancel, worker, metrics, admin; separated by commas
+        #[arg(long, value_delimiter = ',', required = true)]
+        scopes: Vec<String>,
+        /// Everything submitted with it belongs to this user
+        #[arg(long)]
+        user: Option<String>,
+        /// It stops working after this time
+        #[arg(long, value_name = "DURATION")]
+        expires_in: Option<Span>,
+    },
+    /// Remove a key; whoever uses it is let in no more
+    Delete { id: String },
+}
+
+impl Keys {
+    pub(crate) async fn run(self, client: &Client, output: &mut Output) -> Result<Exit, Failure> {
+        match self.command.unwrap_or(KeysCommand::List) {
+            KeysCommand::List => list_keys(client, output).await,
+            KeysCommand::Create { name, scopes, user, expires_in } => {
+                let now = Time(jiff::Timestamp::now().as_millisecond());
+                let expires_at = expires_in.map(|span| Timestamp(now.plus(span.0)));
+                let created = client.create_key(&KeyRequest { name, scopes, user_id: user, expires_at }).await?;
+                if output.is_json() {
+                    output.document(&created)?;
+                } else {
+                    output.line(&created.secret)?;
+                    eprintln!("key {} was made; its secret is shown only now", created.key.id);
+                }
+                Ok(Exit::Done)
+            }
+            KeysCommand::Delete { id } => {
+                client.delete_key(&id).await?;
+                eprintln!("key {id} was removed");
+                Ok(Exit::Done)
+            }
+        }
+    }
+}
+
+async fn list_keys(client: &Client, output: &mut Output) -> Result<Exit, Failure> {
+    let answer = client.keys().await?;
+    if output.is_json() {
+        output.document(&answer)?;
+        return Ok(Exit::Done);
+    }
+    let now = jiff::Timestamp::now();
+    let rows: Vec<Vec<String>> = answer
+        .keys
+        .iter()
+        .map(|key| {
+            vec![
+                key.id.clone(),
+                printable(&key.name),
+                key.scopes.join(","),
+                dash(key.user_id.as_deref()),
+                age(key.created_at, now),
+                key.expires_at.map_or("never".to_owned(), |at| at.to_string()),
+            ]
+        })
+        .collect();
+    output.table(&["ID", "NAME", "SCOPES", "USER", "AGE", "EXPIRES"], &rows)?;
+    Ok(Exit::Done)
+}

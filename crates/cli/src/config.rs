@@ -1,0 +1,146 @@
+//! Configuration: a TOML, JSON or YAML file, the environment and flags become one checked [`Config`].
+//!
+//! Two types: [`Raw`] is what was written, with the defaults; [`Config`] is what is meant. Flags win over the
+//! environment, which wins over the file. Every key is declared once, in `raw` and `engines`, with its default and
+//! meaning: reading, checking and docs/CONFIG.md all come from that declaration.
+
+mod document;
+mod engines;
+mod raw;
+mod resolve;
+mod secret;
+mod sources;
+mod tree;
+mod types;
+
+pub use document::{markdown, sample};
+pub use engines::{AdapterConfig, EngineConfig, TYPES as ENGINE_TYPES};
+pub use raw::{LogFormat, Raw};
+pub use resolve::{Config, Secrets, ServerConfig};
+pub use sources::Format;
+pub use tree::Fault;
+
+use serde_json::Value;
+use std::fmt;
+use std::path::Path;
+use tree::{Layer, Tree};
+use types::{Key, Shape};
+
+/// Everything wrong with a configuration.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ConfigFaults(pub Vec<Fault>);
+
+impl fmt::Display for ConfigFaults {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (index, fault) in self.0.iter().enumerate() {
+            let newline = if index == 0 { "" } else { "\n" };
+            write!(f, "{newline}{fault}")?;
+        }
+        Ok(())
+    }
+}
+
+impl std::error::Error for ConfigFaults {}
+
+impl From<Fault> for ConfigFaults {
+    fn from(fault: Fault) -> ConfigFaults {
+        ConfigFaults(vec![fault])
+    }
+}
+
+/// Sources laid over each other, the later over the earlier; nothing is checked before [`Sources::load`].
+#[derive(Debug, Clone, Default)]
+pub struct Sources {
+    layers: Vec<Layer>,
+}
+
+impl Sources {
+    #[must_use]
+    pub fn new() -> Sources {
+        Sources::default()
+    }
+
+    /// A file; its extension tells the format.
+    pub fn file(mut self, path: &Path) -> Result<Sources, ConfigFaults> {
+        self.layers.push(sources::file(path)?);
+        Ok(self)
+    }
+
+    /// A text in a format; `origin` names it in faults.
+    pub fn text(mut self, text: &str, format: Format, origin: &str) -> Result<Sources, ConfigFaults> {
+        self.layers.push(sources::text_layer(text, format, origin)?);
+        Ok(self)
+    }
+
+    /// `ENGINEHOUSE_*` variables with `__` in their name.
+    #[must_use]
+    pub fn environment(mut self, vars: impl Iterator<Item = (String, String)>) -> Sources {
+        let engines: Vec<String> = self.layers.iter().flat_map(sources::engine_names).collect();
+        self.layers.extend(sources::environment(vars, &engines));
+        self
+    }
+
+    /// One key as a flag gives it: `origin` is the flag, `path` the key with dots, in snake_case.
+    #[must_use]
+    pub fn flag(mut self, origin: &str, path: &str, value: Value) -> Sources {
+        self.layers.push(sources::flag(origin, path, value));
+        self
+    }
+
+    /// A `demo` engine named `demo`, unless an engine of that name is configured.
+    #[must_use]
+    pub fn with_demo(self) -> Sources {
+        let there = self.layers.iter().flat_map(sources::engine_names).any(|name| name == "demo");
+        if there { self } else { self.flag("--demo", "engines.demo.type", Value::from("demo")) }
+    }
+
+    /// Checks every key and value by itself.
+    pub fn read(&self) -> Result<Loaded, ConfigFaults> {
+        let tree = Tree::build(&raw::keys(), &self.layers).map_err(ConfigFaults)?;
+        let raw: Raw = serde_json::from_value(tree.value()).map_err(|error| {
+            ConfigFaults(vec![Fault { origin: String::new(), path: String::new(), message: error.to_string() }])
+        })?;
+        Ok(Loaded { raw, tree })
+    }
+
+    /// Reads and resolves.
+    pub fn load(&self) -> Result<Config, ConfigFaults> {
+        self.read()?.resolve(Secrets::Read)
+    }
+}
+
+/// A configuration whose keys and values are each fine by themselves.
+#[derive(Debug)]
+pub struct Loaded {
+    pub raw: Raw,
+    tree: Tree,
+}
+
+impl Loaded {
+    /// Checks the values against each other, and reads the secrets.
+    pub fn resolve(&self, secrets: Secrets) -> Result<Config, ConfigFaults> {
+        resolve::resolve(&self.raw, &self.tree, secrets).map_err(ConfigFaults)
+    }
+}
+
+/// Visits every leaf key, with the names that `raw` holds in the place of free ones.
+fn each_key(keys: &[Key], raw: &Raw, visit: &mut impl FnMut(&[String], &Key)) {
+    fn walk(keys: &[Key], raw: &Raw, path: &mut Vec<String>, visit: &mut impl FnMut(&[String], &Key)) {
+        for key in keys {
+            path.push(key.name.to_owned());
+            match &key.shape {
+                Shape::Section(below) => walk(below, raw, path, visit),
+                Shape::Engines => {
+                    for (name, engine) in &raw.engines.0 {
+                        path.push(name.clone());
+                        walk(&engines::keys_of(engine.adapter.engine_type()).unwrap_or_default(), raw, path, visit);
+                        path.pop();
+                    }
+                }
+                Shape::Leaf { .. } | Shape::Named(_) | Shape::List(_) => visit(path, key),
+            }
+            path.pop();
+        }
+    }
+    walk(keys, raw, &mut Vec::new(), visit);
+}

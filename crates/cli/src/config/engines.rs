@@ -1,0 +1,373 @@
+//! `[engines.NAME]`: what all engines have in common, what those that speak HTTP share, and what each type adds.
+
+use super::resolve::{Checker, Secrets};
+use super::secret::{Private, Secret};
+use super::types::{
+    Factor, FilePath, Flag, Key, Rate, Section, Setting, Span, Text, Texts, Whole, section,
+};
+use enginehouse_core::failure::FailureKind;
+use enginehouse_core::retry::RetryPolicy;
+use enginehouse_core::time::{DAY, HOUR, SECOND};
+use enginehouse_engine::config::{EndpointConfig, HttpSettings, PollSettings};
+use enginehouse_engine::{Engine, Langsmith, LangsmithConfig};
+use enginehouse_runtime::{EndpointSettings, EngineSettings, RegisteredEngine};
+use secrecy::SecretString;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use serde_json::{Map, Value};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+section! {
+    /// Keys of every engine.
+    pub struct Common {
+        /// The engine for requests that name only its type; needed as soon as a type has several engines.
+        default: Flag = Flag(false);
+        /// Whether requests may carry workflow definitions. Whoever may send one runs code on the engine.
+        allow_inline: Flag = Flag(false);
+        /// Attempts running at once per endpoint. Absent: bounded by the workers only.
+        max_concurrency: Option<Whole<1, 10000>> = None;
+        /// Lowers the concurrency below `max_concurrency` while the engine is slow or refuses.
+        adaptive: Flag = Flag(true), later;
+        /// Attempts started per time. Absent: any number.
+        rate_limit: Option<Rate> = None, later;
+        /// Replaces parts of `fault_tolerance` for this engine's work.
+        retry: Option<Retry> = None;
+    }
+
+    /// Replaces parts of `fault_tolerance` for one engine's work.
+    pub struct Retry {
+        /// Attempts beyond the first.
+        max_retries: Option<Whole<0, 1000>> = None;
+        /// Bound of the first back-off.
+        delay: Option<Span<0, DAY>> = None;
+        /// How the bound grows with each retry.
+        factor: Option<Factor> = None;
+        /// Ceiling of the bound.
+        max_delay: Option<Span<0, DAY>> = None;
+        /// Failure kinds retried beside the usual ones.
+        on: Texts = Texts::default();
+        /// Failure kinds never retried.
+        not_on: Texts = Texts::default();
+    }
+
+    /// Keys of the engines that speak HTTP.
+    pub struct Http {
+        /// Where the engine is; the work is spread over them by weight.
+        endpoints: Vec<Endpoint> = Vec::new();
+        /// Sent in the header that the engine wants it in.
+        api_key: Option<Secret> = None;
+        /// More headers for every request, by name.
+        headers: BTreeMap<String, Private> = BTreeMap::new();
+        /// PEM file with certificates to trust besides those of the system.
+        ca_file: Option<FilePath> = None;
+        /// The longest that name lookup, TCP and TLS handshake may take together.
+        connect_timeout: Span<1, HOUR> = Span(5 * SECOND);
+        /// The longest from sending a request to the head of its answer, and for small answers to their end.
+        request_timeout: Span<1, DAY> = Span(30 * SECOND);
+        /// The longest from sending a request to the end of a body that may carry a result.
+        transfer_timeout: Span<1, DAY> = Span(300 * SECOND);
+        /// How a running workflow is followed.
+        poll: PollRaw = PollRaw::default();
+    }
+
+    /// One base URL of an engine.
+    pub struct Endpoint {
+        /// `http://` or `https://`, with an optional path; without user, password, query or fragment.
+        url: Option<Text> = None;
+        /// Share of the work, relative to the other endpoints.
+        weight: Whole<1, 1000> = Whole(1);
+    }
+
+    /// How a running workflow is followed by polling.
+    pub struct PollRaw {
+        /// The first pause between two polls.
+        first: Span<10, HOUR> = Span(250);
+        /// The pause grows to this; at least `first`.
+        longest: Span<10, HOUR> = Span(2 * SECOND);
+        /// How long an engine may be out of reach before the attempt is given up; its run is left alone.
+        unreachable_after: Span<100, DAY> = Span(30 * SECOND);
+    }
+
+    /// Keys of the type `langsmith`: LangSmith Deployment and every other LangGraph Agent Server. The API key is sent as `x-api-key`.
+    pub struct LangsmithRaw {
+        /// What a run streams as progress: such as `custom`, `updates`, `messages`; empty for none.
+        stream_modes: Texts = Texts(vec!["custom".to_owned(), "updates".to_owned()]);
+    }
+}
+
+/// The engine types this program builds.
+pub const TYPES: &[&str] = &["langsmith"];
+
+/// The keys of an engine type; `None` for a type that is not built.
+#[must_use]
+pub(crate) fn keys_of(engine_type: &str) -> Option<Vec<Key>> {
+    let (http, own) = match engine_type {
+        "langsmith" => (true, LangsmithRaw::keys()),
+        _ => return None,
+    };
+    let mut keys = vec![type_key()];
+    keys.extend(Common::keys());
+    if http {
+        keys.extend(Http::keys());
+    }
+    keys.extend(own);
+    Some(keys)
+}
+
+/// What every engine has first.
+fn type_key() -> Key {
+    Key {
+        name: "type",
+        doc: "Which kind of engine this is; decides which other keys there are.".to_owned(),
+        default: Value::Null,
+        shape: Text::shape(),
+        later: false,
+    }
+}
+
+/// One engine as it is written.
+#[derive(Debug, Clone, PartialEq)]
+pub struct EngineRaw {
+    pub common: Common,
+    pub adapter: AdapterRaw,
+}
+
+/// What depends on the type.
+#[derive(Debug, Clone, PartialEq)]
+pub enum AdapterRaw {
+    Langsmith(Box<Http>, LangsmithRaw),
+}
+
+impl AdapterRaw {
+    #[must_use]
+    pub fn engine_type(&self) -> &'static str {
+        match self {
+            AdapterRaw::Langsmith(..) => "langsmith",
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for EngineRaw {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        use serde::de::Error;
+        let mut table = Map::deserialize(from)?;
+        let kind = match table.remove("type") {
+            Some(Value::String(kind)) => kind,
+            _ => return Err(D::Error::missing_field("type")),
+        };
+        let common = take(&mut table).map_err(D::Error::custom)?;
+        let adapter = adapter(&kind, table).map_err(D::Error::custom)?;
+        Ok(EngineRaw { common, adapter })
+    }
+}
+
+fn adapter(kind: &str, mut table: Map<String, Value>) -> Result<AdapterRaw, serde_json::Error> {
+    let table = &mut table;
+    Ok(match kind {
+        "langsmith" => AdapterRaw::Langsmith(take(table)?, take(table)?),
+        other => return Err(serde::de::Error::custom(format!("{other:?} is not an engine type"))),
+    })
+}
+
+/// Takes the keys of one section out of a table.
+fn take<T: Taken>(table: &mut Map<String, Value>) -> Result<T, serde_json::Error> {
+    T::take(table)
+}
+
+trait Taken: Sized {
+    fn take(table: &mut Map<String, Value>) -> Result<Self, serde_json::Error>;
+}
+
+impl<T: Section> Taken for T {
+    fn take(table: &mut Map<String, Value>) -> Result<T, serde_json::Error> {
+        let mut own = Map::new();
+        for key in T::keys() {
+            if let Some(value) = table.remove(key.name) {
+                own.insert(key.name.to_owned(), value);
+            }
+        }
+        serde_json::from_value(Value::Object(own))
+    }
+}
+
+impl Serialize for EngineRaw {
+    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        let mut table = Map::new();
+        table.insert("type".to_owned(), Value::from(self.adapter.engine_type()));
+        add(&mut table, &self.common);
+        match &self.adapter {
+            AdapterRaw::Langsmith(http, own) => {
+                add(&mut table, http);
+                add(&mut table, own);
+            }
+        }
+        table.serialize(to)
+    }
+}
+
+fn add(table: &mut Map<String, Value>, section: &impl Serialize) {
+    if let Ok(Value::Object(keys)) = serde_json::to_value(section) {
+        table.extend(keys);
+    }
+}
+
+/// A group of keys in docs/CONFIG.md.
+pub(crate) struct Group {
+    pub(crate) title: &'static str,
+    pub(crate) about: &'static str,
+    pub(crate) keys: Vec<Key>,
+}
+
+/// Every key of every engine type, grouped as a reader looks for them.
+pub(crate) fn groups() -> Vec<Group> {
+    let mut all = vec![type_key()];
+    all.extend(Common::keys());
+    let group = |title, about, keys| Group { title, about, keys };
+    vec![
+        group("Every engine", "Keys of `[engines.NAME]`, whatever its type.", all),
+        group("Engines that speak HTTP", "Also keys of the types `n8n`, `langflow`, `langsmith` and `http`.", Http::keys()),
+        group(
+            "`langsmith`",
+            "LangSmith Deployment and every other LangGraph Agent Server. The API key is sent as `x-api-key`.",
+            LangsmithRaw::keys(),
+        ),
+    ]
+}
+
+/// An engine with everything its adapter needs.
+#[derive(Clone)]
+pub struct EngineConfig {
+    pub settings: EngineSettings,
+    pub adapter: AdapterConfig,
+}
+
+/// What an adapter is built from.
+#[derive(Clone)]
+pub enum AdapterConfig {
+    Langsmith(LangsmithConfig),
+}
+
+impl EngineConfig {
+    /// Builds the adapter.
+    pub fn build(self) -> Result<RegisteredEngine, enginehouse_engine::config::ConfigError> {
+        let adapter: Arc<dyn Engine> = match self.adapter {
+            AdapterConfig::Langsmith(config) => Arc::new(Langsmith::new(config)?),
+        };
+        Ok(RegisteredEngine { settings: self.settings, adapter })
+    }
+}
+
+/// Checks one engine; the faults go to the checker.
+pub(crate) fn resolve(
+    name: &str,
+    raw: &EngineRaw,
+    retry: &RetryPolicy,
+    checker: &mut Checker<'_>,
+) -> Option<EngineConfig> {
+    let path = format!("engines/{name}");
+    let retry = raw.common.retry.as_ref().and_then(|own| resolve_retry(own, retry, &path, checker));
+    let (endpoints, adapter) = match &raw.adapter {
+        AdapterRaw::Langsmith(http, own) => {
+            let (endpoints, http) = resolve_http(http, &path, checker)?;
+            (endpoints, AdapterConfig::Langsmith(LangsmithConfig { http, stream_modes: own.stream_modes.0.clone() }))
+        }
+    };
+    let settings = EngineSettings {
+        name: name.to_owned(),
+        engine_type: raw.adapter.engine_type().to_owned(),
+        default: raw.common.default.0,
+        allow_inline: raw.common.allow_inline.0,
+        max_concurrency: raw.common.max_concurrency.map(Whole::get32),
+        endpoints,
+        retry,
+    };
+    Some(EngineConfig { settings, adapter })
+}
+
+fn resolve_retry(own: &Retry, base: &RetryPolicy, path: &str, checker: &mut Checker<'_>) -> Option<RetryPolicy> {
+    let mut kinds = |words: &Texts, key: &str| -> Vec<FailureKind> {
+        let mut kinds = Vec::new();
+        for word in &words.0 {
+            match FailureKind::parse(word) {
+                Some(kind) => kinds.push(kind),
+                None => {
+                    let known: Vec<&str> = FailureKind::ALL.iter().map(|kind| kind.as_str()).collect();
+                    let near = super::tree::near_miss(word, known.iter().copied());
+                    let text = format!("{word:?} is not a failure kind{near}; the kinds are {}", known.join(", "));
+                    checker.fault(&format!("{path}/retry/{key}"), text);
+                }
+            }
+        }
+        kinds
+    };
+    let policy = RetryPolicy {
+        on: kinds(&own.on, "on"),
+        not_on: kinds(&own.not_on, "not_on"),
+        max_retries: own.max_retries.map_or(base.max_retries, Whole::get32),
+        delay: own.delay.map_or(base.delay, |span| span.0),
+        factor: own.factor.map_or(base.factor, |factor| factor.0),
+        max_delay: own.max_delay.map_or(base.max_delay, |span| span.0),
+    };
+    if policy.delay > policy.max_delay {
+        checker.fault(&format!("{path}/retry/delay"), "must not be more than the engine's max_delay");
+    }
+    Some(policy)
+}
+
+fn resolve_http(http: &Http, path: &str, checker: &mut Checker<'_>) -> Option<(Vec<EndpointSettings>, HttpSettings)> {
+    let (mut named, mut endpoints) = (Vec::new(), Vec::new());
+    if http.endpoints.is_empty() {
+        checker.fault(&format!("{path}/endpoints"), "is missing; at least one is needed, such as [{ url = \"http://127.0.0.1:5678\" }]");
+    }
+    for (index, endpoint) in http.endpoints.iter().enumerate() {
+        let at = format!("{path}/endpoints");
+        match endpoint.url.as_ref().map(|url| url.0.clone()) {
+            None => checker.fault(&at, format!("endpoint {index} has no url")),
+            Some(url) if http.endpoints[..index].iter().any(|other| other.url == endpoint.url) => {
+                checker.fault(&at, format!("{url} is there twice"));
+            }
+            Some(url) => {
+                let weight = endpoint.weight.get32();
+                named.push(EndpointSettings { name: url.clone(), weight: f64::from(weight) });
+                endpoints.push(EndpointConfig { url, weight });
+            }
+        }
+    }
+    if http.poll.first.0 > http.poll.longest.0 {
+        checker.fault(&format!("{path}/poll/first"), "must not be more than poll.longest");
+    }
+    let api_key = http.api_key.as_ref().and_then(|secret| read(secret, &format!("{path}/api_key"), checker));
+    let mut headers = Vec::new();
+    for (name, value) in &http.headers {
+        headers.extend(read_private(name, value, &format!("{path}/headers/{name}"), checker).map(|v| (name.clone(), v)));
+    }
+    let settings = HttpSettings {
+        endpoints,
+        api_key,
+        headers,
+        ca_file: http.ca_file.as_ref().map(FilePath::expanded),
+        connect_timeout: http.connect_timeout.duration(),
+        request_timeout: http.request_timeout.duration(),
+        transfer_timeout: http.transfer_timeout.duration(),
+        poll: PollSettings {
+            first: http.poll.first.duration(),
+            longest: http.poll.longest.duration(),
+            unreachable_after: http.poll.unreachable_after.duration(),
+        },
+    };
+    Some((named, settings))
+}
+
+fn read(secret: &Secret, path: &str, checker: &mut Checker<'_>) -> Option<SecretString> {
+    if checker.secrets == Secrets::Skip {
+        return Some(SecretString::from("not-read"));
+    }
+    secret.read().map_err(|message| checker.fault(path, message)).ok()
+}
+
+fn read_private(name: &str, value: &Private, path: &str, checker: &mut Checker<'_>) -> Option<SecretString> {
+    if let (Secrets::Skip, Private::Named(_)) = (checker.secrets, value) {
+        return Some(SecretString::from("not-read"));
+    }
+    value.read(name).map_err(|message| checker.fault(path, message)).ok()
+}

@@ -1,0 +1,229 @@
+//! The configuration as it is written: every key with its default and meaning. docs/CONFIG.md is printed from here.
+//!
+//! Which values make sense together is decided in [`resolve`](super::resolve); here each value stands alone.
+
+use super::engines::EngineRaw;
+use super::types::{Factor, FilePath, Flag, Fraction, Key, Section, Setting, Shape, Span, Text, choice, section};
+use enginehouse_core::time::{DAY, HOUR, MINUTE, SECOND};
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+
+/// A duration up to a year.
+pub type UpToAYear = Span<1, { 366 * DAY }>;
+/// A duration up to a day.
+pub type UpToADay = Span<1, DAY>;
+/// A duration that may be nothing, up to a day.
+pub type MaybeNone = Span<0, DAY>;
+type Whole<const MIN: u64, const MAX: u64> = super::types::Whole<MIN, MAX>;
+
+section! {
+    /// Everything; each key is a table of its own.
+    pub struct Raw {
+        /// The workers, and when their number changes.
+        scaling: Scaling = Scaling::default();
+        /// Retries and circuit breakers.
+        fault_tolerance: FaultTolerance = FaultTolerance::default();
+        /// Where and how executions are stored.
+        storage: Storage = Storage::default();
+        /// What is measured, and for how long it is kept.
+        metrics: Metrics = Metrics::default();
+        /// The HTTP API.
+        server: Server = Server::default();
+        /// The queue and its order.
+        queue: Queue = Queue::default();
+        /// What a request that does not say otherwise gets.
+        defaults: Defaults = Defaults::default();
+        /// How the service stops, and how it cancels.
+        stop: Stop = Stop::default();
+        /// How engines are watched.
+        health: HealthChecks = HealthChecks::default();
+        /// What the service tells about itself on standard error.
+        log: Log = Log::default();
+        /// The workflow engines by name; a name is yours to choose: 1 to 64 of `a-z A-Z 0-9 . _ -`.
+        engines: Engines = Engines::default();
+    }
+
+    /// The workers, and when their number changes.
+    pub struct Scaling {
+        /// Workers that always run. The present version runs exactly these.
+        min_workers: Whole<1, 1024> = super::types::Whole(2);
+        /// The most workers that run at once; at least `min_workers`.
+        max_workers: Whole<1, 1024> = super::types::Whole(20), later;
+        /// Slots of one worker: how many attempts it runs at once.
+        worker_capacity: Whole<1, 1000> = super::types::Whole(10);
+        /// The share of slots that should be in use.
+        target_utilization: Fraction = Fraction(0.7), later;
+        /// Utilization above which workers are added.
+        scale_up_threshold: Fraction = Fraction(0.8), later;
+        /// Utilization below which workers are drained; less than `scale_up_threshold`.
+        scale_down_threshold: Fraction = Fraction(0.3), later;
+        /// The least time between a change and a step up.
+        scale_up_cooldown: MaybeNone = Span(5 * SECOND), later;
+        /// The least time between a change and a step down.
+        scale_down_cooldown: MaybeNone = Span(10 * SECOND), later;
+        /// How long a worker takes from its launch until it takes work.
+        worker_startup_time: MaybeNone = Span(SECOND), later;
+    }
+
+    /// Retries and circuit breakers.
+    pub struct FaultTolerance {
+        /// Attempts beyond the first.
+        max_retries: Whole<0, 1000> = super::types::Whole(3);
+        /// Bound of the first back-off; the actual wait is drawn evenly from 0 to the bound.
+        retry_delay: MaybeNone = Span(SECOND);
+        /// How the bound grows with each retry.
+        backoff_factor: Factor = Factor(2.0);
+        /// Ceiling of the bound; at least `retry_delay`.
+        retry_max_delay: MaybeNone = Span(MINUTE);
+        /// When an endpoint that keeps failing is left alone for a while.
+        circuit_breaker_config: CircuitBreaker = CircuitBreaker::default();
+    }
+
+    /// When an endpoint that keeps failing is left alone for a while.
+    pub struct CircuitBreaker {
+        /// Failures of the kinds `connection` and `unavailable` within `monitoring_period` that open the breaker.
+        failure_threshold: Whole<1, 10000> = super::types::Whole(5), later;
+        /// How long an open breaker waits before it lets one attempt try.
+        reset_timeout: UpToADay = Span(30 * SECOND), later;
+        /// The window in which failures are counted.
+        monitoring_period: UpToADay = Span(MINUTE), later;
+    }
+
+    /// Where and how executions are stored.
+    pub struct Storage {
+        /// The data directory; made at the first start. One process at a time.
+        data_dir: FilePath = FilePath("data".into());
+        /// The key that payloads are sealed with; made at the first start with mode 0600. Without it nothing stored can be read again, so keep a copy of it apart from the backups. Absent: a file of its own for each data directory in `$XDG_CONFIG_HOME/enginehouse` (or `~/.config/enginehouse`).
+        seal_key_file: Option<FilePath> = None;
+        /// Days after which results are removed.
+        result_retention_days: Whole<1, 36500> = super::types::Whole(30), later;
+        /// Payloads are compressed (zstd) before they are encrypted. The present version always does; `false` changes nothing.
+        compression_enabled: Flag = Flag(true), later;
+        /// Payloads are encrypted (AES-256-GCM) at rest. The present version always does; `false` changes nothing.
+        encryption_enabled: Flag = Flag(true), later;
+    }
+
+    /// What is measured, and for how long it is kept.
+    pub struct Metrics {
+        /// How often figures are sampled.
+        collection_interval: Span<100, HOUR> = Span(SECOND);
+        /// The window of throughput and error rate; at least `collection_interval`.
+        aggregation_window: Span<1000, DAY> = Span(MINUTE);
+        /// How long the history of the figures is kept; at least `aggregation_window`.
+        retention_period: UpToAYear = Span(DAY), later;
+    }
+
+    /// The queue and its order.
+    pub struct Queue {
+        /// Pending executions beyond which submits answer `queue_full`.
+        depth_max: Whole<1, 1000000000> = super::types::Whole(1_000_000);
+        /// How many executions of one `concurrencyKey` run at once.
+        concurrency_key_limit: Whole<1, 10000> = super::types::Whole(1);
+        /// How far ahead of others each priority stands; they may not fall from `low` to `critical`.
+        head_start: HeadStart = HeadStart::default();
+    }
+
+    /// How far ahead of others each priority stands.
+    pub struct HeadStart {
+        /// Head start of LOW.
+        low: MaybeNone = Span(0);
+        /// Head start of NORMAL.
+        normal: MaybeNone = Span(5 * MINUTE);
+        /// Head start of HIGH.
+        high: MaybeNone = Span(15 * MINUTE);
+        /// Head start of CRITICAL.
+        critical: MaybeNone = Span(60 * MINUTE);
+    }
+
+    /// What a request that does not say otherwise gets.
+    pub struct Defaults {
+        /// The longest one attempt may take, from its grant.
+        timeout: UpToAYear = Span(HOUR);
+        /// The longest all attempts and waits may take together; at least `timeout`.
+        total_timeout: UpToAYear = Span(7 * DAY);
+        /// The longest silence of an engine during an attempt. Absent: any.
+        idle_timeout: Option<UpToAYear> = None;
+    }
+
+    /// How the service stops, and how it cancels.
+    pub struct Stop {
+        /// How long running attempts may go on after SIGTERM; the rest is handed back and goes on at the next start.
+        grace: MaybeNone = Span(30 * SECOND);
+        /// How long an engine may take to stop a cancelled run before its call is abandoned.
+        cancel_grace: MaybeNone = Span(10 * SECOND);
+    }
+
+    /// How engines are watched.
+    pub struct HealthChecks {
+        /// How often each endpoint is asked for its health.
+        interval: Span<1000, DAY> = Span(10 * SECOND);
+    }
+
+    /// What the service tells about itself on standard error.
+    pub struct Log {
+        /// The least severe level that is written, for all or by module: `warn`, or `info,enginehouse_engine=debug`.
+        level: Text = Text("info".to_owned());
+        /// How lines are written.
+        format: LogFormat = LogFormat::Text;
+    }
+
+    /// The HTTP API.
+    pub struct Server {
+        /// Address and port; port 0 takes a free one.
+        listen: Text = Text("127.0.0.1:7070".to_owned());
+        /// Whether API keys are asked for; only an address of this machine may go without.
+        auth: Flag = Flag(true);
+        /// Certificate and key for HTTPS. Absent: plain HTTP.
+        tls: Option<Tls> = None;
+        /// Host names (with the port unless it is the usual one) that requests may name beside the address itself, where no API keys are asked for.
+        allowed_hosts: super::types::Texts = super::types::Texts::default();
+        /// Connections at once.
+        connections_max: Whole<1, 100000> = super::types::Whole(1024);
+        /// Bodies being read at once, so that many large ones cannot fill the memory.
+        bodies_max: Whole<1, 10000> = super::types::Whole(64);
+        /// The longest a TLS handshake may take.
+        handshake_timeout: UpToADay = Span(10 * SECOND);
+        /// The longest the head of a request may take.
+        header_timeout: UpToADay = Span(10 * SECOND);
+        /// The longest the body of a request may take.
+        body_timeout: UpToADay = Span(30 * SECOND);
+        /// How long a connection may stay open without a request.
+        idle_timeout: UpToADay = Span(75 * SECOND);
+    }
+
+    /// Certificate and key for HTTPS.
+    pub struct Tls {
+        /// PEM file with the certificate and those that lead to its root.
+        cert_file: FilePath = FilePath("".into());
+        /// PEM file with the private key; readable only for the service.
+        key_file: FilePath = FilePath("".into());
+    }
+}
+
+choice! {
+    /// How log lines are written.
+    pub enum LogFormat {
+        /// For people.
+        Text "text",
+        /// One JSON object a line.
+        Json "json",
+    }
+}
+
+/// The engines by name.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Engines(pub BTreeMap<String, EngineRaw>);
+
+impl Setting for Engines {
+    fn shape() -> Shape {
+        Shape::Engines
+    }
+}
+
+/// The keys of the whole configuration.
+#[must_use]
+pub fn keys() -> Vec<Key> {
+    Raw::keys()
+}
+

@@ -1,0 +1,251 @@
+//! From what was written to what is meant: values are checked against each other, secrets are read, and the settings
+//! of each part of the program come out.
+
+use super::engines::{self, EngineConfig};
+use super::raw::{LogFormat, Raw};
+use super::tree::{Fault, Tree};
+use enginehouse_core::rank::HeadStarts;
+use enginehouse_core::retry::RetryPolicy;
+use enginehouse_runtime::{ExecutionDefaults, QueueSettings, Settings, WorkerSettings};
+use std::collections::BTreeMap;
+use std::net::{SocketAddr, ToSocketAddrs};
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// The whole configuration: every default filled in, every value checked, secrets read.
+#[derive(Clone)]
+pub struct Config {
+    /// What a node is started with; the seal key's place is decided with the data directory.
+    pub settings: Settings,
+    /// In the order of their names.
+    pub engines: Vec<EngineConfig>,
+    pub server: ServerConfig,
+    pub data_dir: PathBuf,
+    /// Where the seal key lies, if that was said.
+    pub seal_key_file: Option<PathBuf>,
+    pub log_level: String,
+    pub log_format: LogFormat,
+    /// What the present version does not act on, though it was given, and other advice.
+    pub notes: Vec<String>,
+}
+
+/// How the HTTP API is served.
+#[derive(Debug, Clone)]
+pub struct ServerConfig {
+    pub listen: SocketAddr,
+    pub auth: bool,
+    /// Certificate and key.
+    pub tls: Option<(PathBuf, PathBuf)>,
+    pub allowed_hosts: Vec<String>,
+    pub connections_max: usize,
+    pub bodies_max: usize,
+    pub handshake_timeout: Duration,
+    pub header_timeout: Duration,
+    pub body_timeout: Duration,
+    pub idle_timeout: Duration,
+}
+
+/// How much of the world is looked at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Secrets {
+    /// Every secret must be there.
+    Read,
+    /// Secrets are not looked for; what comes out can be shown, not run.
+    Skip,
+}
+
+/// Collects faults with their places.
+pub(crate) struct Checker<'a> {
+    pub(crate) tree: &'a Tree,
+    pub(crate) secrets: Secrets,
+    faults: Vec<Fault>,
+}
+
+impl Checker<'_> {
+    /// `path` is the key's path joined by `/`.
+    pub(crate) fn fault(&mut self, path: &str, message: impl Into<String>) {
+        let fault = self.tree.fault(path, message);
+        self.faults.push(fault);
+    }
+
+    fn require(&mut self, holds: bool, path: &str, message: impl FnOnce() -> String) {
+        if !holds {
+            self.fault(path, message());
+        }
+    }
+}
+
+/// Checks values against each other and fills in what was not given.
+pub(crate) fn resolve(raw: &Raw, tree: &Tree, secrets: Secrets) -> Result<Config, Vec<Fault>> {
+    let mut checker = Checker { tree, secrets, faults: Vec::new() };
+    check_scaling(raw, &mut checker);
+    check_spans(raw, &mut checker);
+    let server = server(raw, &mut checker);
+    let settings = settings(raw);
+    let engines = engines(raw, &settings.defaults.retry, &mut checker);
+    match server {
+        Some(server) if checker.faults.is_empty() => Ok(Config {
+            settings,
+            engines,
+            server,
+            data_dir: raw.storage.data_dir.expanded(),
+            seal_key_file: raw.storage.seal_key_file.as_ref().map(super::types::FilePath::expanded),
+            log_level: raw.log.level.0.clone(),
+            log_format: raw.log.format,
+            notes: notes(raw, tree),
+        }),
+        _ => Err(checker.faults),
+    }
+}
+
+fn check_scaling(raw: &Raw, checker: &mut Checker<'_>) {
+    let scaling = &raw.scaling;
+    let (least, most) = (scaling.min_workers.0, scaling.max_workers.0);
+    checker.require(least <= most, "scaling/min_workers", || {
+        format!("must not be more than scaling.max_workers ({least} > {most})")
+    });
+    let (down, up) = (scaling.scale_down_threshold.0, scaling.scale_up_threshold.0);
+    checker.require(down < up, "scaling/scale_down_threshold", || {
+        format!("must be less than scaling.scale_up_threshold ({down} >= {up})")
+    });
+}
+
+fn check_spans(raw: &Raw, checker: &mut Checker<'_>) {
+    let fault_tolerance = &raw.fault_tolerance;
+    checker.require(
+        fault_tolerance.retry_delay.0 <= fault_tolerance.retry_max_delay.0,
+        "fault_tolerance/retry_delay",
+        || "must not be more than fault_tolerance.retry_max_delay".to_owned(),
+    );
+    let metrics = &raw.metrics;
+    checker.require(metrics.collection_interval.0 <= metrics.aggregation_window.0, "metrics/aggregation_window", || {
+        "must not be less than metrics.collection_interval".to_owned()
+    });
+    checker.require(metrics.aggregation_window.0 <= metrics.retention_period.0, "metrics/retention_period", || {
+        "must not be less than metrics.aggregation_window".to_owned()
+    });
+    let defaults = &raw.defaults;
+    checker.require(defaults.timeout.0 <= defaults.total_timeout.0, "defaults/total_timeout", || {
+        "must not be less than defaults.timeout".to_owned()
+    });
+    let starts = &raw.queue.head_start;
+    let order = [starts.low.0, starts.normal.0, starts.high.0, starts.critical.0];
+    checker.require(order.is_sorted(), "queue/head_start", || {
+        "may not fall from low to normal to high to critical: more urgent work would start later".to_owned()
+    });
+}
+
+fn settings(raw: &Raw) -> Settings {
+    let starts = &raw.queue.head_start;
+    Settings {
+        workers: WorkerSettings {
+            count: raw.scaling.min_workers.get32(),
+            capacity: raw.scaling.worker_capacity.get32(),
+        },
+        queue: QueueSettings { depth_max: raw.queue.depth_max.0 },
+        head_starts: HeadStarts {
+            low: starts.low.0,
+            normal: starts.normal.0,
+            high: starts.high.0,
+            critical: starts.critical.0,
+        },
+        defaults: ExecutionDefaults {
+            timeout: raw.defaults.timeout.0,
+            total_timeout: raw.defaults.total_timeout.0,
+            idle_timeout: raw.defaults.idle_timeout.map(|span| span.0),
+            retry: RetryPolicy {
+                max_retries: raw.fault_tolerance.max_retries.get32(),
+                delay: raw.fault_tolerance.retry_delay.0,
+                factor: raw.fault_tolerance.backoff_factor.0,
+                max_delay: raw.fault_tolerance.retry_max_delay.0,
+                on: Vec::new(),
+                not_on: Vec::new(),
+            },
+        },
+        stop_grace: raw.stop.grace.0,
+        cancel_grace: raw.stop.cancel_grace.0,
+        aggregation_window: raw.metrics.aggregation_window.0,
+        collection_interval: raw.metrics.collection_interval.0,
+        health_interval: raw.health.interval.0,
+        concurrency_key_limit: raw.queue.concurrency_key_limit.get32(),
+        ..Settings::default()
+    }
+}
+
+fn server(raw: &Raw, checker: &mut Checker<'_>) -> Option<ServerConfig> {
+    let server = &raw.server;
+    let found = match server.listen.0.to_socket_addrs() {
+        Ok(mut found) => found.next(),
+        Err(error) => {
+            let text = format!("{:?} is not an address and port such as 127.0.0.1:7070: {error}", server.listen.0);
+            checker.fault("server/listen", text);
+            None
+        }
+    };
+    let listen = found?;
+    let auth = server.auth.0;
+    checker.require(auth || listen.ip().is_loopback(), "server/auth", || {
+        format!("API keys may only be left out on an address of this machine, and server.listen is {listen}")
+    });
+    let tls = server.tls.as_ref().map(|tls| (tls.cert_file.expanded(), tls.key_file.expanded()));
+    if let Some((cert, key)) = &tls {
+        for (path, name) in [(cert, "server/tls/cert_file"), (key, "server/tls/key_file")] {
+            if path.as_os_str().is_empty() {
+                checker.fault(name, "is missing; TLS needs a certificate and its key");
+            } else if let Err(error) = std::fs::File::open(path) {
+                checker.fault(name, format!("{}: {error}", path.display()));
+            }
+        }
+    }
+    let size = |number: u64| usize::try_from(number).unwrap_or(usize::MAX);
+    Some(ServerConfig {
+        listen,
+        auth,
+        tls,
+        allowed_hosts: server.allowed_hosts.0.clone(),
+        connections_max: size(server.connections_max.0),
+        bodies_max: size(server.bodies_max.0),
+        handshake_timeout: server.handshake_timeout.duration(),
+        header_timeout: server.header_timeout.duration(),
+        body_timeout: server.body_timeout.duration(),
+        idle_timeout: server.idle_timeout.duration(),
+    })
+}
+
+fn engines(raw: &Raw, retry: &RetryPolicy, checker: &mut Checker<'_>) -> Vec<EngineConfig> {
+    let mut found = Vec::new();
+    let mut defaults: BTreeMap<&str, &str> = BTreeMap::new();
+    for (name, engine) in &raw.engines.0 {
+        let path = format!("engines/{name}");
+        let valid = (1..=64).contains(&name.len())
+            && name.bytes().all(|b| b.is_ascii_alphanumeric() || b"._-".contains(&b))
+            && name.as_bytes()[0].is_ascii_alphanumeric();
+        checker.require(valid, &path, || {
+            "an engine's name is 1 to 64 of a-z A-Z 0-9 . _ - and begins with a letter or digit".to_owned()
+        });
+        let kind = engine.adapter.engine_type();
+        if engine.common.default.0 {
+            if let Some(other) = defaults.insert(kind, name) {
+                checker.fault(
+                    &format!("{path}/default"),
+                    format!("there can be one default for the type {kind}, and {other} is it already"),
+                );
+            }
+        }
+        found.extend(engines::resolve(name, engine, retry, checker));
+    }
+    found
+}
+
+/// What was given and changes nothing in this version.
+fn notes(raw: &Raw, tree: &Tree) -> Vec<String> {
+    let mut notes = Vec::new();
+    super::each_key(&super::raw::keys(), raw, &mut |path, key| {
+        let joined = path.join("/");
+        if key.later && tree.given(&joined) {
+            let place = tree.origin(&joined).unwrap_or_default();
+            notes.push(format!("{place}: {} is kept, but this version does not act on it", path.join(".")));
+        }
+    });
+    notes
+}

@@ -1,0 +1,473 @@
+//! The types a configuration value can have: each knows how it is written, which values it takes, and how to say so.
+
+use enginehouse_api::Span as ApiSpan;
+use enginehouse_core::time::Millis;
+use serde::de::{DeserializeOwned, Error};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use serde_json::Value;
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// What a place in the configuration may hold.
+#[derive(Clone)]
+pub enum Shape {
+    /// One value. `kind` says in words what it takes.
+    Leaf { kind: String, check: fn(&Value) -> Result<(), String> },
+    /// A table with these keys.
+    Section(Vec<Key>),
+    /// A table with free names; what is below each is alike.
+    Named(Box<Shape>),
+    /// An array of tables with these keys.
+    List(Vec<Key>),
+    /// The table of engines: free names, and keys that depend on the engine's type.
+    Engines,
+}
+
+/// One documented key of a section.
+#[derive(Clone)]
+pub struct Key {
+    /// In snake_case.
+    pub name: &'static str,
+    /// What it means.
+    pub doc: String,
+    /// As it would be written; `null` when there is none.
+    pub default: Value,
+    pub shape: Shape,
+    /// It is read and checked, but the present version does not act on it.
+    pub later: bool,
+}
+
+/// A type that can stand in the configuration.
+pub trait Setting: Serialize + DeserializeOwned {
+    fn shape() -> Shape;
+}
+
+/// A section: a struct made by [`section!`](crate::config::section).
+pub trait Section: Setting + Default {
+    fn keys() -> Vec<Key>;
+}
+
+/// A type that takes one value.
+pub trait Leaf: Serialize + DeserializeOwned {
+    fn kind() -> String;
+}
+
+fn check<T: DeserializeOwned>(value: &Value) -> Result<(), String> {
+    T::deserialize(value).map(drop).map_err(|error| error.to_string())
+}
+
+/// The shape of a [`Leaf`].
+#[must_use]
+pub fn leaf<T: Leaf>() -> Shape {
+    Shape::Leaf { kind: T::kind(), check: check::<T> }
+}
+
+macro_rules! leaves {
+    ($($type:ty),* $(,)?) => { $(impl Setting for $type { fn shape() -> Shape { leaf::<$type>() } })* };
+}
+pub(crate) use leaves;
+
+impl<T: Setting> Setting for Option<T> {
+    fn shape() -> Shape {
+        T::shape()
+    }
+}
+
+impl<T: Setting> Setting for BTreeMap<String, T> {
+    fn shape() -> Shape {
+        Shape::Named(Box::new(T::shape()))
+    }
+}
+
+impl<T: Section> Setting for Vec<T> {
+    fn shape() -> Shape {
+        Shape::List(T::keys())
+    }
+}
+
+/// Declares sections: each field with its default and meaning is at once the type that is read and the row of
+/// docs/CONFIG.md, so that no key can be read without being documented. `later` marks a key that is checked and kept
+/// but not acted upon.
+macro_rules! section {
+    ($($(#[doc = $about:literal])* pub struct $name:ident {
+        $($(#[doc = $doc:literal])* $field:ident: $type:ty = $default:expr $(, $later:ident)?;)*
+    })*) => { $(
+        $(#[doc = $about])*
+        #[derive(Debug, Clone, PartialEq, serde::Serialize, serde::Deserialize)]
+        #[serde(default, deny_unknown_fields)]
+        pub struct $name { $($(#[doc = $doc])* pub $field: $type,)* }
+
+        impl Default for $name {
+            fn default() -> Self { $name { $($field: $default,)* } }
+        }
+
+        impl $crate::config::types::Setting for $name {
+            fn shape() -> $crate::config::types::Shape {
+                $crate::config::types::Shape::Section(<$name as $crate::config::types::Section>::keys())
+            }
+        }
+
+        impl $crate::config::types::Section for $name {
+            fn keys() -> Vec<$crate::config::types::Key> {
+                let defaults = $name::default();
+                vec![$($crate::config::types::Key {
+                    name: stringify!($field).trim_start_matches("r#"),
+                    doc: concat!($($doc),*).trim().to_owned(),
+                    default: serde_json::to_value(&defaults.$field).unwrap_or_default(),
+                    shape: <$type as $crate::config::types::Setting>::shape(),
+                    later: false $(|| stringify!($later) == "later")?,
+                }),*]
+            }
+        }
+    )* };
+}
+pub(crate) use section;
+
+/// A whole number in a range.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(transparent)]
+pub struct Whole<const MIN: u64, const MAX: u64>(pub u64);
+
+impl<const MIN: u64, const MAX: u64> Whole<MIN, MAX> {
+    /// The number where `MAX` fits 32 bits; saturates otherwise.
+    #[must_use]
+    pub fn get32(self) -> u32 {
+        u32::try_from(self.0).unwrap_or(u32::MAX)
+    }
+}
+
+impl<const MIN: u64, const MAX: u64> Leaf for Whole<MIN, MAX> {
+    fn kind() -> String {
+        format!("whole number, {MIN} to {MAX}")
+    }
+}
+
+impl<const MIN: u64, const MAX: u64> Setting for Whole<MIN, MAX> {
+    fn shape() -> Shape {
+        leaf::<Self>()
+    }
+}
+
+impl<'de, const MIN: u64, const MAX: u64> Deserialize<'de> for Whole<MIN, MAX> {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        let value = Value::deserialize(from)?;
+        match value.as_u64() {
+            Some(number) if (MIN..=MAX).contains(&number) => Ok(Whole(number)),
+            _ => Err(D::Error::custom(format!("must be a whole number from {MIN} to {MAX}, not {}", brief(&value)))),
+        }
+    }
+}
+
+/// A part of a whole: above 0, at most 1.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+#[serde(transparent)]
+pub struct Fraction(pub f64);
+
+impl Leaf for Fraction {
+    fn kind() -> String {
+        "number above 0, at most 1".to_owned()
+    }
+}
+
+impl<'de> Deserialize<'de> for Fraction {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        let value = Value::deserialize(from)?;
+        match value.as_f64() {
+            Some(number) if number > 0.0 && number <= 1.0 => Ok(Fraction(number)),
+            _ => Err(D::Error::custom(format!("must be a number above 0 and at most 1, not {}", brief(&value)))),
+        }
+    }
+}
+
+/// A factor of at least 1.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+#[serde(transparent)]
+pub struct Factor(pub f64);
+
+impl Leaf for Factor {
+    fn kind() -> String {
+        "number, 1 to 100".to_owned()
+    }
+}
+
+impl<'de> Deserialize<'de> for Factor {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        let value = Value::deserialize(from)?;
+        match value.as_f64() {
+            Some(number) if (1.0..=100.0).contains(&number) => Ok(Factor(number)),
+            _ => Err(D::Error::custom(format!("must be a number from 1 to 100, not {}", brief(&value)))),
+        }
+    }
+}
+
+/// A duration from `MIN` to `MAX` milliseconds, written as integer milliseconds or as text with units.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Span<const MIN: Millis, const MAX: Millis>(pub Millis);
+
+impl<const MIN: Millis, const MAX: Millis> Span<MIN, MAX> {
+    #[must_use]
+    pub fn duration(self) -> Duration {
+        Duration::from_millis(self.0)
+    }
+}
+
+impl<const MIN: Millis, const MAX: Millis> Leaf for Span<MIN, MAX> {
+    fn kind() -> String {
+        format!("duration, {} to {}", span_text(MIN), span_text(MAX))
+    }
+}
+
+impl<const MIN: Millis, const MAX: Millis> Setting for Span<MIN, MAX> {
+    fn shape() -> Shape {
+        leaf::<Self>()
+    }
+}
+
+impl<const MIN: Millis, const MAX: Millis> Serialize for Span<MIN, MAX> {
+    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        to.serialize_str(&span_text(self.0))
+    }
+}
+
+impl<'de, const MIN: Millis, const MAX: Millis> Deserialize<'de> for Span<MIN, MAX> {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        let value = Value::deserialize(from)?;
+        let parsed = match &value {
+            Value::Number(number) => number.as_u64(),
+            Value::String(text) => text.parse::<ApiSpan>().ok().map(|span| span.0),
+            _ => None,
+        };
+        match parsed {
+            Some(ms) if (MIN..=MAX).contains(&ms) => Ok(Span(ms)),
+            Some(_) => {
+                let (least, most) = (span_text(MIN), span_text(MAX));
+                Err(D::Error::custom(format!("must be a duration from {least} to {most}, not {}", brief(&value))))
+            }
+            None => Err(D::Error::custom(format!(
+                "must be a duration (whole milliseconds, or text like \"30s\", \"5m\", \"2h\", \"7d\"), not {}",
+                brief(&value)
+            ))),
+        }
+    }
+}
+
+/// The shortest text of a duration: the largest unit that divides it.
+#[must_use]
+pub fn span_text(ms: Millis) -> String {
+    let units = [(86_400_000, "d"), (3_600_000, "h"), (60_000, "m"), (1_000, "s")];
+    match units.iter().find(|(size, _)| ms > 0 && ms % size == 0) {
+        Some((size, unit)) => format!("{}{unit}", ms / size),
+        None => format!("{ms}ms"),
+    }
+}
+
+/// A rate such as `50/s`, kept as starts per second.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Rate {
+    pub count: u32,
+    /// One of `s`, `m`, `h`.
+    pub per: char,
+}
+
+impl Leaf for Rate {
+    fn kind() -> String {
+        "rate such as \"50/s\", \"300/m\", \"1000/h\"".to_owned()
+    }
+}
+
+impl Serialize for Rate {
+    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        to.serialize_str(&format!("{}/{}", self.count, self.per))
+    }
+}
+
+impl<'de> Deserialize<'de> for Rate {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        let value = Value::deserialize(from)?;
+        let parsed = value.as_str().and_then(|text| {
+            let (count, per) = text.split_once('/')?;
+            let per = match per.trim() {
+                "s" => 's',
+                "m" => 'm',
+                "h" => 'h',
+                _ => return None,
+            };
+            Some(Rate { count: count.trim().parse().ok().filter(|count| *count > 0)?, per })
+        });
+        parsed.ok_or_else(|| {
+            D::Error::custom(format!("must be a rate such as \"50/s\", \"300/m\" or \"1000/h\", not {}", brief(&value)))
+        })
+    }
+}
+
+/// Text of 1 to 4,096 bytes.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(transparent)]
+pub struct Text(pub String);
+
+impl Leaf for Text {
+    fn kind() -> String {
+        "text".to_owned()
+    }
+}
+
+impl<'de> Deserialize<'de> for Text {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        let value = Value::deserialize(from)?;
+        match value {
+            Value::String(text) if (1..=4_096).contains(&text.len()) => Ok(Text(text)),
+            Value::String(_) => Err(D::Error::custom("must be text of 1 to 4096 bytes")),
+            other => Err(D::Error::custom(format!("must be text, not {}", brief(&other)))),
+        }
+    }
+}
+
+/// Several texts.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+#[serde(transparent)]
+pub struct Texts(pub Vec<String>);
+
+impl Leaf for Texts {
+    fn kind() -> String {
+        "list of texts".to_owned()
+    }
+}
+
+impl<'de> Deserialize<'de> for Texts {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        let value = Value::deserialize(from)?;
+        Vec::<String>::deserialize(&value)
+            .map(Texts)
+            .map_err(|_| D::Error::custom(format!("must be a list of texts, not {}", brief(&value))))
+    }
+}
+
+/// True or false.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(transparent)]
+pub struct Flag(pub bool);
+
+impl Leaf for Flag {
+    fn kind() -> String {
+        "true or false".to_owned()
+    }
+}
+
+impl<'de> Deserialize<'de> for Flag {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        let value = Value::deserialize(from)?;
+        value
+            .as_bool()
+            .map(Flag)
+            .ok_or_else(|| D::Error::custom(format!("must be true or false, not {}", brief(&value))))
+    }
+}
+
+/// A path; `~/` stands for the home directory. Relative paths are relative to the working directory.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(transparent)]
+pub struct FilePath(pub PathBuf);
+
+impl FilePath {
+    /// The path with `~/` replaced.
+    #[must_use]
+    pub fn expanded(&self) -> PathBuf {
+        match (self.0.strip_prefix("~"), std::env::home_dir()) {
+            (Ok(rest), Some(home)) => home.join(rest),
+            _ => self.0.clone(),
+        }
+    }
+}
+
+impl Leaf for FilePath {
+    fn kind() -> String {
+        "path".to_owned()
+    }
+}
+
+impl<'de> Deserialize<'de> for FilePath {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        Text::deserialize(from).map(|text| FilePath(PathBuf::from(text.0)))
+    }
+}
+
+/// Any JSON value, for templates and literals that an adapter understands.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Any(pub Value);
+
+impl Leaf for Any {
+    fn kind() -> String {
+        "any value".to_owned()
+    }
+}
+
+leaves!(Fraction, Factor, Rate, Text, Texts, Flag, FilePath, Any);
+
+/// A value for an error text: short, and never more than a glimpse of what was written.
+#[must_use]
+pub fn brief(value: &Value) -> String {
+    match value {
+        Value::Null => "nothing".to_owned(),
+        Value::Array(_) => "a list".to_owned(),
+        Value::Object(_) => "a table".to_owned(),
+        Value::String(text) if text.chars().count() > 40 => {
+            format!("\"{}…\"", text.chars().take(40).collect::<String>())
+        }
+        other => other.to_string(),
+    }
+}
+
+/// Declares a closed choice of words.
+macro_rules! choice {
+    ($($(#[doc = $about:literal])* pub enum $name:ident { $($(#[doc = $doc:literal])* $variant:ident $word:literal,)* })*) => { $(
+        $(#[doc = $about])*
+        #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+        pub enum $name { $($(#[doc = $doc])* $variant,)* }
+
+        impl $name {
+            #[must_use]
+            pub fn as_str(self) -> &'static str { match self { $($name::$variant => $word,)* } }
+        }
+
+        impl $crate::config::types::Leaf for $name {
+            fn kind() -> String { [$(concat!("`", $word, "`")),*].join(", ") }
+        }
+
+        impl $crate::config::types::Setting for $name {
+            fn shape() -> $crate::config::types::Shape { $crate::config::types::leaf::<$name>() }
+        }
+
+        impl serde::Serialize for $name {
+            fn serialize<S: serde::Serializer>(&self, to: S) -> Result<S::Ok, S::Error> { to.serialize_str(self.as_str()) }
+        }
+
+        impl<'de> serde::Deserialize<'de> for $name {
+            fn deserialize<D: serde::Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+                let value = serde_json::Value::deserialize(from)?;
+                match value.as_str() {
+                    $(Some($word) => Ok($name::$variant),)*
+                    _ => Err(<D::Error as serde::de::Error>::custom(format!(
+                        "must be one of {}, not {}", [$($word),*].join(", "), $crate::config::types::brief(&value)
+                    ))),
+                }
+            }
+        }
+    )* };
+}
+pub(crate) use choice;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations_are_written_with_the_largest_unit_that_divides_them() {
+        let rows = [(0, "0ms"), (1, "1ms"), (1_500, "1500ms"), (30_000, "30s"), (60_000, "1m"), (86_400_000, "1d"), (90_000, "90s")];
+        for (ms, text) in rows {
+            assert_eq!(span_text(ms), text);
+            assert_eq!(text.parse::<ApiSpan>(), Ok(ApiSpan(ms)));
+        }
+    }
+}

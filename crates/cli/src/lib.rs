@@ -1,0 +1,24 @@
+//! Enginehouse as a library: durable execution of AI workflows on the engines that run them.
+//!
+//! [`ExecutionService`] offers the verbs of the HTTP API inside your own program: build it from a configuration,
+//! register engines of your own ([`Engine`]), start it, submit. Everything needed is re-exported here.
+
+pub mod config;
+pub mod directory;
+mod service;
+
+pub use service::{Builder, ExecutionService, Files, StartError};
+
+pub use config::{Config, ConfigFaults};
+pub use enginehouse_api as api;
+pub use enginehouse_api::{
+    ApiError, BatchAnswer, Code, ExecutionView, FailureView, FilterRequest, MetricsView, QueueView, ResultView,
+    SubmitRequest, WorkerView,
+};
+pub use enginehouse_core::failure::FailureKind;
+pub use enginehouse_engine::{
+    Call, Capabilities, Engine, EngineFailure, Health, Host, LetGo, Outcome, Progress, Reached, Stop, Workflow,
+};
+pub use enginehouse_runtime::{
+    Caller, EndpointSettings, EngineSettings, EventItem, EventStream, RegisteredEngine, Scope, Service,
+};

@@ -1,0 +1,319 @@
+//! [`ExecutionService`]: Enginehouse inside a program of your own.
+
+use crate::config::{Config, ConfigFaults, Format, Sources};
+use crate::directory;
+use enginehouse_api::{
+    ApiError, BatchAnswer, BatchRequest, EngineView, EnginesAnswer, ExecutionView, FilterRequest, ListAnswer,
+    MetricsView, QueueView, ResultView, SubmitRequest, WorkersAnswer,
+};
+use enginehouse_engine::Engine;
+use enginehouse_runtime::{
+    Caller, EndpointSettings, EngineSettings, EventStream, Node, RegisteredEngine, Service, Settings,
+};
+use enginehouse_store::{MemoryStore, SqliteOptions, SqliteStore, Store, StoreError, SystemClock};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Why a service does not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    #[error("{0}")]
+    Config(#[from] ConfigFaults),
+    /// A setting of one engine that its adapter cannot work with.
+    #[error("engines.{name}.{error}")]
+    Engine { name: String, error: enginehouse_engine::config::ConfigError },
+    #[error("the engine {0} is registered twice")]
+    DuplicateEngine(String),
+    #[error("the data directory {dir}: {why}", dir = dir.display())]
+    Directory { dir: PathBuf, why: String },
+    #[error("{0}")]
+    Store(#[from] StoreError),
+    #[error("{0}")]
+    Node(ApiError),
+}
+
+/// Where executions are kept.
+#[derive(Debug, Clone, Default)]
+enum Place {
+    /// The configuration's data directory.
+    #[default]
+    Configured,
+    Directory(PathBuf),
+    Memory,
+}
+
+/// Puts a service together; see [`ExecutionService::builder`].
+#[derive(Default)]
+pub struct Builder {
+    sources: Sources,
+    config: Option<Config>,
+    engines: Vec<RegisteredEngine>,
+    place: Place,
+}
+
+impl Builder {
+    /// A configuration as JSON text.
+    pub fn config_json(mut self, text: &str) -> Result<Builder, ConfigFaults> {
+        self.sources = self.sources.text(text, Format::Json, "configuration")?;
+        Ok(self)
+    }
+
+    /// A configuration as TOML text.
+    pub fn config_toml(mut self, text: &str) -> Result<Builder, ConfigFaults> {
+        self.sources = self.sources.text(text, Format::Toml, "configuration")?;
+        Ok(self)
+    }
+
+    /// A configuration file in TOML, JSON or YAML.
+    pub fn config_file(mut self, path: impl AsRef<Path>) -> Result<Builder, ConfigFaults> {
+        self.sources = self.sources.file(path.as_ref())?;
+        Ok(self)
+    }
+
+    /// A resolved configuration; wins over every text and file.
+    #[must_use]
+    pub fn config(mut self, config: Config) -> Builder {
+        self.config = Some(config);
+        self
+    }
+
+    /// Registers your own engine under a name, with one endpoint. It is the engine for requests that name only its
+    /// type.
+    #[must_use]
+    pub fn engine_adapter(self, name: impl Into<String>, adapter: Arc<dyn Engine>) -> Builder {
+        let settings = EngineSettings {
+            name: name.into(),
+            engine_type: adapter.engine_type().to_owned(),
+            default: true,
+            allow_inline: adapter.capabilities().inline,
+            max_concurrency: None,
+            endpoints: vec![EndpointSettings { name: "local".to_owned(), weight: 1.0 }],
+            retry: None,
+        };
+        self.engine(RegisteredEngine { settings, adapter })
+    }
+
+    /// Registers your own engine with all its settings.
+    #[must_use]
+    pub fn engine(mut self, engine: RegisteredEngine) -> Builder {
+        self.engines.push(engine);
+        self
+    }
+
+    /// Keeps executions in memory: nothing survives the process.
+    #[must_use]
+    pub fn store_memory(mut self) -> Builder {
+        self.place = Place::Memory;
+        self
+    }
+
+    /// Keeps executions in this directory instead of the configured one.
+    #[must_use]
+    pub fn data_dir(mut self, dir: impl Into<PathBuf>) -> Builder {
+        self.place = Place::Directory(dir.into());
+        self
+    }
+
+    /// Opens the store, takes up what an earlier process left, and starts to work.
+    ///
+    /// # Errors
+    /// Whatever keeps the service from working, in words for whoever configured it.
+    pub async fn start(self) -> Result<ExecutionService, StartError> {
+        let Config { settings, engines: configured, data_dir, seal_key_file, .. } = match self.config {
+            Some(config) => config,
+            None => self.sources.load()?,
+        };
+        let mut engines = self.engines;
+        for engine in configured {
+            let name = engine.settings.name.clone();
+            engines.push(engine.build().map_err(|error| StartError::Engine { name, error })?);
+        }
+        for (index, engine) in engines.iter().enumerate() {
+            let name = &engine.settings.name;
+            if engines[..index].iter().any(|other| other.settings.name == *name) {
+                return Err(StartError::DuplicateEngine(name.clone()));
+            }
+        }
+        let dir = match self.place {
+            Place::Memory => None,
+            Place::Configured => Some(data_dir),
+            Place::Directory(dir) => Some(dir),
+        };
+        let opened = match dir {
+            None => Opened { store: Arc::new(MemoryStore::new(Arc::new(SystemClock::new()))), files: None },
+            Some(dir) => Opened::open(&dir, seal_key_file.as_deref()).await?,
+        };
+        let seal_key_file = opened.files.as_ref().map(|files| files.seal_key.file.clone());
+        let settings = Settings { seal_key_file, ..settings };
+        let node = Node::start(settings, opened.store, engines).await.map_err(StartError::Node)?;
+        if let Some(files) = &opened.files {
+            directory::remember_seal_key(&files.dir, &files.seal_key.file)
+                .map_err(|error| StartError::Directory { dir: files.dir.clone(), why: error.to_string() })?;
+        }
+        Ok(ExecutionService { service: node.service(), node, files: opened.files })
+    }
+}
+
+/// An open store and what belongs to it.
+struct Opened {
+    store: Arc<dyn Store>,
+    files: Option<Files>,
+}
+
+/// The files of a running service.
+#[derive(Debug, Clone)]
+pub struct Files {
+    /// The data directory, absolute.
+    pub dir: PathBuf,
+    pub seal_key: directory::SealKey,
+}
+
+impl Opened {
+    async fn open(dir: &Path, configured_key: Option<&Path>) -> Result<Opened, StartError> {
+        let wrong = |why: String| StartError::Directory { dir: dir.to_owned(), why };
+        let dir = directory::prepare(dir).map_err(|error| wrong(error.to_string()))?;
+        let options = SqliteOptions::new(&dir);
+        let opening = tokio::task::spawn_blocking(move || SqliteStore::open(options));
+        let store = opening.await.map_err(|error| wrong(error.to_string()))??;
+        let holds_executions = store.totals().await?.accepted > 0;
+        let seal_key = directory::seal_key(&dir, configured_key, holds_executions).map_err(wrong)?;
+        Ok(Opened { store: Arc::new(store), files: Some(Files { dir, seal_key }) })
+    }
+}
+
+/// A running service. It works until [`stop`](ExecutionService::stop) is called; what is dropped without it is taken up
+/// by the next start, as after a crash.
+///
+/// ```no_run
+/// # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+/// use enginehouse::{ExecutionService, SubmitRequest};
+///
+/// let service = ExecutionService::builder()
+///     .config_toml("[engines.demo]\ntype = \"demo\"")?
+///     .data_dir("data")
+///     .start()
+///     .await?;
+/// let request: SubmitRequest =
+///     serde_json::from_str(r#"{"engineType": "demo", "workflowId": "hello", "parameters": {"echo": "hi"}}"#)?;
+/// let execution = service.submit(request).await?;
+/// service.wait(&execution.id, std::time::Duration::from_secs(10)).await?;
+/// println!("{:?}", service.result(&execution.id).await?.result);
+/// service.stop().await;
+/// # Ok(())
+/// # }
+/// ```
+pub struct ExecutionService {
+    node: Node,
+    service: Service,
+    files: Option<Files>,
+}
+
+impl ExecutionService {
+    #[must_use]
+    pub fn builder() -> Builder {
+        Builder::default()
+    }
+
+    /// Stores an execution; once this returns, it survives the end of the process (unless kept in memory).
+    pub async fn submit(&self, request: SubmitRequest) -> Result<ExecutionView, ApiError> {
+        Ok(self.service.submit(&Caller::local(), request, None).await?.execution)
+    }
+
+    /// Stores 1 to 1,000 executions, all or none.
+    pub async fn submit_batch(&self, requests: Vec<SubmitRequest>) -> Result<BatchAnswer, ApiError> {
+        self.service.submit_batch(&Caller::local(), BatchRequest { executions: requests }).await
+    }
+
+    /// How an execution stands.
+    pub async fn status(&self, id: &str) -> Result<ExecutionView, ApiError> {
+        self.service.get(&Caller::local(), id).await
+    }
+
+    /// Waits until an execution ended, at most so long, and tells how it stands then.
+    pub async fn wait(&self, id: &str, at_most: Duration) -> Result<ExecutionView, ApiError> {
+        self.service.wait(&Caller::local(), id, at_most).await
+    }
+
+    /// The result or the failure of an execution that ended.
+    pub async fn result(&self, id: &str) -> Result<ResultView, ApiError> {
+        self.service.result(&Caller::local(), id).await
+    }
+
+    /// Executions that match, newest first.
+    pub async fn list(
+        &self,
+        filter: FilterRequest,
+        cursor: Option<&str>,
+        limit: usize,
+    ) -> Result<ListAnswer, ApiError> {
+        self.service.list(&Caller::local(), filter, cursor, limit).await
+    }
+
+    /// Cancels pending work at once; of running work the wish is stored and the engine is told.
+    pub async fn cancel(&self, id: &str) -> Result<ExecutionView, ApiError> {
+        self.service.cancel(&Caller::local(), id).await
+    }
+
+    /// Puts a failed or cancelled execution back.
+    pub async fn redrive(&self, id: &str) -> Result<ExecutionView, ApiError> {
+        self.service.redrive(&Caller::local(), id).await
+    }
+
+    /// A new execution from an old one's request.
+    pub async fn replay(&self, id: &str) -> Result<ExecutionView, ApiError> {
+        self.service.replay(&Caller::local(), id).await
+    }
+
+    /// The events of one execution: stored ones after `last_event_id`, then live ones to its end.
+    pub async fn events(&self, id: &str, last_event_id: Option<&str>) -> Result<EventStream, ApiError> {
+        self.service.events(&Caller::local(), id, last_event_id).await
+    }
+
+    pub async fn metrics(&self) -> Result<MetricsView, ApiError> {
+        self.service.metrics().await
+    }
+
+    pub async fn queue(&self) -> Result<QueueView, ApiError> {
+        self.service.queue().await
+    }
+
+    pub async fn workers(&self) -> Result<WorkersAnswer, ApiError> {
+        self.service.workers().await
+    }
+
+    pub async fn engines(&self) -> Result<EnginesAnswer, ApiError> {
+        self.service.engines().await
+    }
+
+    /// Starts nothing more on an engine; what runs goes on.
+    pub async fn pause_engine(&self, name: &str) -> Result<EngineView, ApiError> {
+        self.service.pause_engine(&Caller::local(), name).await
+    }
+
+    pub async fn resume_engine(&self, name: &str) -> Result<EngineView, ApiError> {
+        self.service.resume_engine(&Caller::local(), name).await
+    }
+
+    /// The whole application API, as the HTTP server uses it.
+    #[must_use]
+    pub fn service(&self) -> Service {
+        self.service.clone()
+    }
+
+    /// The files it works on; `None` for a service in memory.
+    #[must_use]
+    pub fn files(&self) -> Option<&Files> {
+        self.files.as_ref()
+    }
+
+    /// Resolves when the service cannot go on; the text says why.
+    pub async fn failed(&self) -> String {
+        self.node.failed().await
+    }
+
+    /// Takes no more work, lets attempts go on for the stop grace, hands the rest back and closes the store.
+    pub async fn stop(self) {
+        self.node.stop().await;
+    }
+}

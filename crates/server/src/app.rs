@@ -1,0 +1,70 @@
+//! What every handler shares.
+
+use crate::auth::Authenticator;
+use crate::request_id::RequestIds;
+use crate::settings::ServerSettings;
+use aws_lc_rs::rand;
+use bytes::Bytes;
+use enginehouse_api::ApiError;
+use enginehouse_runtime::Service;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+pub(crate) struct App {
+    pub(crate) service: Service,
+    pub(crate) auth: Authenticator,
+    pub(crate) request_ids: RequestIds,
+    pub(crate) body_timeout: Duration,
+    pub(crate) request_timeout: Duration,
+    pub(crate) event_beat: Duration,
+    /// Room for event streams.
+    pub(crate) streams: Arc<Semaphore>,
+    /// The OpenAPI document as it is served.
+    pub(crate) openapi: Bytes,
+    /// The server is stopping: waits and streams end.
+    pub(crate) stop: CancellationToken,
+    /// Changes under way; a stop waits for them.
+    pub(crate) tasks: TaskTracker,
+}
+
+impl App {
+    /// Fails when the system gives no random bytes.
+    pub(crate) fn new(
+        settings: &ServerSettings,
+        service: Service,
+        stop: CancellationToken,
+        tasks: TaskTracker,
+    ) -> Option<App> {
+        let (mut hash_key, mut prefix) = ([0; 32], [0; 4]);
+        rand::fill(&mut hash_key).ok()?;
+        rand::fill(&mut prefix).ok()?;
+        Some(App {
+            service,
+            auth: Authenticator::new(settings.no_auth, &hash_key),
+            request_ids: RequestIds::new(u32::from_ne_bytes(prefix)),
+            body_timeout: Duration::from_millis(settings.body_timeout),
+            request_timeout: Duration::from_millis(settings.request_timeout),
+            event_beat: Duration::from_millis(settings.event_beat),
+            streams: Arc::new(Semaphore::new(settings.event_streams_max)),
+            openapi: Bytes::from(crate::openapi_json()),
+            stop,
+            tasks,
+        })
+    }
+
+    /// Runs a change to its end even when its caller hangs up: what a caller hears of it is one thing, whether it
+    /// happens another.
+    pub(crate) async fn to_the_end<T: Send + 'static>(
+        &self,
+        change: impl Future<Output = Result<T, ApiError>> + Send + 'static,
+    ) -> Result<T, ApiError> {
+        match self.tasks.spawn(change).await {
+            Ok(done) => done,
+            // Nobody aborts it, so it panicked, and the caller's side of it goes the same way.
+            Err(error) => std::panic::resume_unwind(error.into_panic()),
+        }
+    }
+}

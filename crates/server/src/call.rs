@@ -1,0 +1,98 @@
+//! One authenticated request in the hands of its handler.
+
+use crate::app::App;
+use crate::query::{Query, wrong};
+use crate::{body, json};
+use axum::body::Body;
+use axum::response::Response;
+use enginehouse_api::{ApiError, Code, Span};
+use enginehouse_core::id::ExecutionId;
+use enginehouse_core::limits::{IDEMPOTENCY_KEY_CHARS_MAX, SUBMIT_WAIT_MAX};
+use enginehouse_runtime::{Caller, Service};
+use http::HeaderName;
+use http::request::Parts;
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+pub(crate) const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
+
+/// What a handler comes to.
+pub(crate) type Answer = Pin<Box<dyn Future<Output = Result<Response, ApiError>> + Send>>;
+
+pub(crate) struct Call {
+    pub(crate) app: Arc<App>,
+    pub(crate) caller: Caller,
+    pub(crate) parts: Parts,
+    pub(crate) body: Body,
+    /// The variable segment of the path, decoded.
+    pub(crate) segment: Option<String>,
+    pub(crate) query: Query,
+}
+
+/// The body of a route that takes none: nothing, or an empty object.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Nothing {}
+
+impl Call {
+    pub(crate) fn service(&self) -> &Service {
+        &self.app.service
+    }
+
+    /// The name in the path.
+    pub(crate) fn segment(&self) -> &str {
+        self.segment.as_deref().unwrap_or_default()
+    }
+
+    /// The execution's id in the path. What cannot be an id names nothing.
+    pub(crate) fn execution_id(&self) -> Result<String, ApiError> {
+        match ExecutionId::try_from(self.segment().to_owned()) {
+            Ok(id) => Ok(id.into()),
+            Err(invalid) => Err(ApiError::new(Code::NotFound, format!("no such execution: {invalid}"))),
+        }
+    }
+
+    /// The body as a wire type.
+    pub(crate) async fn json<T: DeserializeOwned>(&mut self) -> Result<T, ApiError> {
+        let body = std::mem::take(&mut self.body);
+        let bytes = body::read_json(&self.parts, body, self.app.body_timeout).await?;
+        json::decode(&bytes)
+    }
+
+    /// Refuses a body that says something where nothing can be said.
+    pub(crate) async fn no_body(&mut self) -> Result<(), ApiError> {
+        let body = std::mem::take(&mut self.body);
+        let bytes = body::read_json(&self.parts, body, self.app.body_timeout).await?;
+        if !bytes.is_empty() {
+            json::decode::<Nothing>(&bytes)?;
+        }
+        Ok(())
+    }
+
+    /// The `Idempotency-Key` header: 1 to 255 visible ASCII characters.
+    pub(crate) fn idempotency_key(&self) -> Result<Option<String>, ApiError> {
+        let mut given = self.parts.headers.get_all(IDEMPOTENCY_KEY).iter();
+        let Some(key) = given.next() else { return Ok(None) };
+        let good = (1..=IDEMPOTENCY_KEY_CHARS_MAX).contains(&key.len())
+            && key.as_bytes().iter().all(u8::is_ascii_graphic)
+            && given.next().is_none();
+        if !good {
+            let detail = format!("must be 1 to {IDEMPOTENCY_KEY_CHARS_MAX} visible ASCII characters, and be given once");
+            return Err(ApiError::field(Code::InvalidField, "Idempotency-Key:", detail));
+        }
+        Ok(key.to_str().ok().map(str::to_owned))
+    }
+
+    /// `?wait=`: how long the answer to a submit may wait for the end.
+    pub(crate) fn wait(&self) -> Result<Option<Duration>, ApiError> {
+        match self.query.parsed::<Span>("wait")? {
+            Some(Span(ms)) if ms > SUBMIT_WAIT_MAX => {
+                Err(wrong("wait", format!("must be at most {} s", SUBMIT_WAIT_MAX / 1_000)))
+            }
+            span => Ok(span.map(|Span(ms)| Duration::from_millis(ms))),
+        }
+    }
+}

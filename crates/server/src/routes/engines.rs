@@ -1,0 +1,94 @@
+//! Routes about engines.
+
+use super::params::ok;
+use crate::answer;
+use crate::call::{Answer, Call};
+use crate::table::{Operation, Policy, Route, Shape, Tag, Verb};
+use axum::response::Response;
+use enginehouse_api::{ApiError, Code, EngineTest, EngineView, EnginesAnswer};
+use enginehouse_runtime::Scope;
+use http::StatusCode;
+
+pub(crate) const ROUTES: &[Route] = &[
+    Route {
+        verb: Verb::Get,
+        path: "/v1/engines",
+        policy: Policy::Scope(Scope::Read),
+        handler: |call| -> Answer { Box::pin(list(call)) },
+        operation: Some(Operation {
+            answers: &[ok("The configured engines.", Shape::of::<EnginesAnswer>())],
+            ..Operation::new("listEngines", Tag::Engines, "List engines")
+        }),
+    },
+    Route {
+        verb: Verb::Get,
+        path: "/v1/engines/{name}",
+        policy: Policy::Scope(Scope::Read),
+        handler: |call| -> Answer { Box::pin(get(call)) },
+        operation: Some(Operation {
+            answers: &[ok("The engine.", Shape::of::<EngineView>())],
+            ..Operation::new("getEngine", Tag::Engines, "Get an engine")
+        }),
+    },
+    Route {
+        verb: Verb::Post,
+        path: "/v1/engines/{name}/pause",
+        policy: Policy::Scope(Scope::Admin),
+        handler: |call| -> Answer { Box::pin(pause(call)) },
+        operation: Some(Operation {
+            description: "Nothing more is started on it; what runs goes on, and its work waits with the reason `paused`.",
+            answers: &[ok("The engine, paused.", Shape::of::<EngineView>())],
+            problems: &[Code::StoreFull],
+            ..Operation::new("pauseEngine", Tag::Engines, "Pause an engine")
+        }),
+    },
+    Route {
+        verb: Verb::Post,
+        path: "/v1/engines/{name}/resume",
+        policy: Policy::Scope(Scope::Admin),
+        handler: |call| -> Answer { Box::pin(resume(call)) },
+        operation: Some(Operation {
+            answers: &[ok("The engine, no longer paused.", Shape::of::<EngineView>())],
+            problems: &[Code::StoreFull],
+            ..Operation::new("resumeEngine", Tag::Engines, "Resume an engine")
+        }),
+    },
+    Route {
+        verb: Verb::Post,
+        path: "/v1/engines/{name}/test",
+        policy: Policy::Scope(Scope::Admin),
+        handler: |call| -> Answer { Box::pin(test(call)) },
+        operation: Some(Operation {
+            description: "Asks every endpoint for its health now. An unhealthy endpoint is an answer, not an error.",
+            answers: &[ok("What each endpoint said.", Shape::of::<EngineTest>())],
+            ..Operation::new("testEngine", Tag::Engines, "Test an engine")
+        }),
+    },
+];
+
+async fn list(call: Call) -> Result<Response, ApiError> {
+    answer::json(StatusCode::OK, &call.service().engines().await?)
+}
+
+async fn get(call: Call) -> Result<Response, ApiError> {
+    answer::json(StatusCode::OK, &call.service().engine(call.segment()).await?)
+}
+
+async fn pause(mut call: Call) -> Result<Response, ApiError> {
+    call.no_body().await?;
+    let (service, caller, name) = (call.service().clone(), call.caller.clone(), call.segment().to_owned());
+    let view = call.app.to_the_end(async move { service.pause_engine(&caller, &name).await }).await?;
+    answer::json(StatusCode::OK, &view)
+}
+
+async fn resume(mut call: Call) -> Result<Response, ApiError> {
+    call.no_body().await?;
+    let (service, caller, name) = (call.service().clone(), call.caller.clone(), call.segment().to_owned());
+    let view = call.app.to_the_end(async move { service.resume_engine(&caller, &name).await }).await?;
+    answer::json(StatusCode::OK, &view)
+}
+
+async fn test(mut call: Call) -> Result<Response, ApiError> {
+    call.no_body().await?;
+    answer::json(StatusCode::OK, &call.service().test_engine(call.segment()).await?)
+}

@@ -1,0 +1,290 @@
+//! Routes that read and steer executions.
+
+use super::params::{LIST, execution, ok};
+use crate::call::{Answer, Call};
+use crate::query::wrong;
+use crate::table::{Content, HeaderParam, Operation, Policy, Route, Shape, Success, Tag, Verb};
+use crate::{answer, events};
+use axum::response::Response;
+use enginehouse_api::{
+    ApiError, AttemptsAnswer, BulkAnswer, BulkRequest, Code, FilterRequest, ListAnswer, LogsAnswer, PatchRequest,
+    ResultView, StatusWord,
+};
+use enginehouse_core::execution::Status;
+use enginehouse_core::limits::{LIST_LIMIT_DEFAULT, LIST_LIMIT_MAX};
+use enginehouse_core::time::SECOND;
+use enginehouse_runtime::Scope;
+use http::{HeaderName, HeaderValue, StatusCode};
+use serde_json::json;
+use std::sync::Arc;
+
+const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
+/// The longest id of an event that is looked at.
+const LAST_EVENT_ID_BYTES_MAX: usize = 128;
+
+pub(crate) const ROUTES: &[Route] = &[
+    Route {
+        verb: Verb::Get,
+        path: "/v1/executions",
+        policy: Policy::Scope(Scope::Read),
+        handler: |call| -> Answer { Box::pin(list(call)) },
+        operation: Some(Operation {
+            description: "Newest first. A cursor is a position: it stays valid while executions come and go.",
+            query: LIST,
+            answers: &[ok("One page.", Shape::of::<ListAnswer>())],
+            problems: &[Code::InvalidCursor],
+            ..Operation::new("listExecutions", Tag::Executions, "List executions")
+        }),
+    },
+    Route {
+        verb: Verb::Post,
+        path: "/v1/executions/cancel",
+        policy: Policy::Scope(Scope::Cancel),
+        handler: |call| -> Answer { Box::pin(bulk_cancel(call)) },
+        operation: Some(Operation {
+            description: "Cancels what the filter finds, at most 10,000 executions a call.",
+            body: Some(Shape::of::<BulkRequest>()),
+            answers: &[ok("What this call did.", Shape::of::<BulkAnswer>())],
+            problems: &[Code::InvalidCursor, Code::StoreFull],
+            ..Operation::new("cancelExecutions", Tag::Executions, "Cancel many executions")
+        }),
+    },
+    Route {
+        verb: Verb::Post,
+        path: "/v1/executions/redrive",
+        policy: Policy::Scope(Scope::Submit),
+        handler: |call| -> Answer { Box::pin(bulk_redrive(call)) },
+        operation: Some(Operation {
+            description: "Puts failed and cancelled executions the filter finds back into the queue, at most 10,000 a call.",
+            body: Some(Shape::of::<BulkRequest>()),
+            answers: &[ok("What this call did.", Shape::of::<BulkAnswer>())],
+            problems: &[Code::InvalidCursor, Code::Stopping, Code::QueueFull, Code::StoreFull],
+            ..Operation::new("redriveExecutions", Tag::Executions, "Redrive many executions")
+        }),
+    },
+    Route {
+        verb: Verb::Get,
+        path: "/v1/executions/{id}",
+        policy: Policy::Scope(Scope::Read),
+        handler: |call| -> Answer { Box::pin(get(call)) },
+        operation: Some(Operation {
+            answers: &[execution(200, "The execution.")],
+            ..Operation::new("getExecution", Tag::Executions, "Get an execution")
+        }),
+    },
+    Route {
+        verb: Verb::Patch,
+        path: "/v1/executions/{id}",
+        policy: Policy::Scope(Scope::Submit),
+        handler: |call| -> Answer { Box::pin(patch(call)) },
+        operation: Some(Operation {
+            body: Some(Shape::of::<PatchRequest>()),
+            answers: &[execution(200, "The execution with its new priority.")],
+            problems: &[Code::NotPending, Code::StoreFull],
+            ..Operation::new("changeExecution", Tag::Executions, "Change a pending execution's priority")
+        }),
+    },
+    Route {
+        verb: Verb::Get,
+        path: "/v1/executions/{id}/request",
+        policy: Policy::Scope(Scope::ReadPayload),
+        handler: |call| -> Answer { Box::pin(request(call)) },
+        operation: Some(Operation {
+            answers: &[Success { status: 200, description: "The request as it was sent.", content: Content::AnyJson, headers: &[] }],
+            ..Operation::new("getRequest", Tag::Executions, "Get an execution's request")
+        }),
+    },
+    Route {
+        verb: Verb::Get,
+        path: "/v1/executions/{id}/result",
+        policy: Policy::Scope(Scope::ReadPayload),
+        handler: |call| -> Answer { Box::pin(result(call)) },
+        operation: Some(Operation {
+            answers: &[ok("How it ended.", Shape::of::<ResultView>())],
+            problems: &[Code::NotFinished, Code::ResultGone],
+            ..Operation::new("getResult", Tag::Executions, "Get an execution's result")
+        }),
+    },
+    Route {
+        verb: Verb::Get,
+        path: "/v1/executions/{id}/attempts",
+        policy: Policy::Scope(Scope::Read),
+        handler: |call| -> Answer { Box::pin(attempts(call)) },
+        operation: Some(Operation {
+            answers: &[ok("Its attempts, in order.", Shape::of::<AttemptsAnswer>())],
+            ..Operation::new("listAttempts", Tag::Executions, "List an execution's attempts")
+        }),
+    },
+    Route {
+        verb: Verb::Get,
+        path: "/v1/executions/{id}/logs",
+        policy: Policy::Scope(Scope::ReadPayload),
+        handler: |call| -> Answer { Box::pin(logs(call)) },
+        operation: Some(Operation {
+            answers: &[ok("The newest 256 KiB.", Shape::of::<LogsAnswer>())],
+            ..Operation::new("getLogs", Tag::Executions, "Get what an execution's attempts logged")
+        }),
+    },
+    Route {
+        verb: Verb::Get,
+        path: "/v1/executions/{id}/events",
+        policy: Policy::Scope(Scope::Read),
+        handler: |call| -> Answer { Box::pin(stream_events(call)) },
+        operation: Some(Operation {
+            description: "Server-sent events: `id` (opaque), `event` (the type), `data` (an EventView). Durable events come \
+                          first, then live ones; the stream ends after the terminal event, or sooner for a reader that is too \
+                          slow, which resumes with `Last-Event-ID`. A comment beats every 15 s.",
+            headers: &[HeaderParam {
+                name: "Last-Event-ID",
+                description: "The id of the last event seen; the stream goes on after it.",
+                schema: || json!({"type": "string", "maxLength": LAST_EVENT_ID_BYTES_MAX}),
+            }],
+            answers: &[Success { status: 200, description: "The stream.", content: Content::EventStream, headers: &[] }],
+            problems: &[Code::EventGone, Code::RateLimited],
+            ..Operation::new("streamEvents", Tag::Executions, "Stream an execution's events")
+        }),
+    },
+    Route {
+        verb: Verb::Post,
+        path: "/v1/executions/{id}/cancel",
+        policy: Policy::Scope(Scope::Cancel),
+        handler: |call| -> Answer { Box::pin(cancel(call)) },
+        operation: Some(Operation {
+            description: "A 2xx means that the wish is stored and beats a retry and a lost worker; the execution ends \
+                          `cancelled` unless another end was stored first.",
+            answers: &[
+                execution(200, "It is cancelled."),
+                execution(202, "It was running: the engine is being told to stop."),
+            ],
+            problems: &[Code::AlreadyFinished, Code::StoreFull],
+            ..Operation::new("cancelExecution", Tag::Executions, "Cancel an execution")
+        }),
+    },
+    Route {
+        verb: Verb::Post,
+        path: "/v1/executions/{id}/redrive",
+        policy: Policy::Scope(Scope::Submit),
+        handler: |call| -> Answer { Box::pin(redrive(call)) },
+        operation: Some(Operation {
+            description: "Puts a failed or cancelled execution back into the queue, with a new generation and a fresh retry budget.",
+            answers: &[execution(200, "It is pending again.")],
+            problems: &[Code::NotRedrivable, Code::Stopping, Code::QueueFull, Code::UnknownEngine, Code::StoreFull],
+            ..Operation::new("redriveExecution", Tag::Executions, "Redrive an execution")
+        }),
+    },
+];
+
+async fn list(call: Call) -> Result<Response, ApiError> {
+    let query = &call.query;
+    let text = |name: &str| query.one(name).map(str::to_owned);
+    for status in query.all("status") {
+        if Status::parse(status).is_none() {
+            return Err(wrong("status", format!("{status:?} is not one of {}", StatusWord::words().join(", "))));
+        }
+    }
+    for param in LIST.iter().filter(|param| query.one(param.name) == Some("")) {
+        return Err(wrong(param.name, "is empty"));
+    }
+    let limit = match query.parsed::<u64>("limit").map_err(|_| wrong("limit", "must be an integer"))? {
+        None => LIST_LIMIT_DEFAULT,
+        Some(limit) => usize::try_from(limit)
+            .ok()
+            .filter(|limit| (1..=LIST_LIMIT_MAX).contains(limit))
+            .ok_or_else(|| wrong("limit", format!("must be 1 to {LIST_LIMIT_MAX}")))?,
+    };
+    let filter = FilterRequest {
+        status: query.all("status").map(str::to_owned).collect(),
+        engine: text("engine"),
+        engine_type: text("engineType"),
+        workflow_id: text("workflowId"),
+        user_id: text("userId"),
+        tag: text("tag"),
+        since: query.parsed("since")?,
+        until: query.parsed("until")?,
+    };
+    let page = call.service().list(&call.caller, filter, query.one("cursor"), limit).await?;
+    answer::json(StatusCode::OK, &page)
+}
+
+async fn get(call: Call) -> Result<Response, ApiError> {
+    let id = call.execution_id()?;
+    answer::json(StatusCode::OK, &call.service().get(&call.caller, &id).await?)
+}
+
+async fn request(call: Call) -> Result<Response, ApiError> {
+    let id = call.execution_id()?;
+    let raw = call.service().request(&call.caller, &id).await?;
+    let bytes = String::from(Box::<str>::from(raw)).into_bytes();
+    Ok(answer::full(StatusCode::OK, HeaderValue::from_static("application/json"), bytes))
+}
+
+async fn result(call: Call) -> Result<Response, ApiError> {
+    let id = call.execution_id()?;
+    answer::json(StatusCode::OK, &call.service().result(&call.caller, &id).await?)
+}
+
+async fn attempts(call: Call) -> Result<Response, ApiError> {
+    let id = call.execution_id()?;
+    answer::json(StatusCode::OK, &call.service().attempts(&call.caller, &id).await?)
+}
+
+async fn logs(call: Call) -> Result<Response, ApiError> {
+    let id = call.execution_id()?;
+    answer::json(StatusCode::OK, &call.service().logs(&call.caller, &id).await?)
+}
+
+async fn stream_events(call: Call) -> Result<Response, ApiError> {
+    let id = call.execution_id()?;
+    let last = match call.parts.headers.get(LAST_EVENT_ID) {
+        None => None,
+        Some(value) if value.is_empty() => None,
+        Some(value) => {
+            let text = value.to_str().ok().filter(|text| text.len() <= LAST_EVENT_ID_BYTES_MAX);
+            Some(text.ok_or_else(|| ApiError::new(Code::EventGone, "Last-Event-ID is not an id this service gave"))?)
+        }
+    };
+    let room = Arc::clone(&call.app.streams).try_acquire_owned().map_err(|_| {
+        ApiError::new(Code::RateLimited, "too many event streams are open").retry_after(5 * SECOND)
+    })?;
+    let items = call.service().events(&call.caller, &id, last).await?;
+    Ok(events::answer(items, call.app.event_beat, call.app.stop.clone(), room))
+}
+
+async fn cancel(mut call: Call) -> Result<Response, ApiError> {
+    let id = call.execution_id()?;
+    call.no_body().await?;
+    let (service, caller) = (call.service().clone(), call.caller.clone());
+    let view = call.app.to_the_end(async move { service.cancel(&caller, &id).await }).await?;
+    let running = Status::parse(&view.status).is_some_and(|status| !status.is_terminal());
+    answer::json(if running { StatusCode::ACCEPTED } else { StatusCode::OK }, &view)
+}
+
+async fn redrive(mut call: Call) -> Result<Response, ApiError> {
+    let id = call.execution_id()?;
+    call.no_body().await?;
+    let (service, caller) = (call.service().clone(), call.caller.clone());
+    let view = call.app.to_the_end(async move { service.redrive(&caller, &id).await }).await?;
+    answer::json(StatusCode::OK, &view)
+}
+
+async fn patch(mut call: Call) -> Result<Response, ApiError> {
+    let id = call.execution_id()?;
+    let change: PatchRequest = call.json().await?;
+    let (service, caller) = (call.service().clone(), call.caller.clone());
+    let view = call.app.to_the_end(async move { service.set_priority(&caller, &id, change).await }).await?;
+    answer::json(StatusCode::OK, &view)
+}
+
+async fn bulk_cancel(mut call: Call) -> Result<Response, ApiError> {
+    let request: BulkRequest = call.json().await?;
+    let (service, caller) = (call.service().clone(), call.caller.clone());
+    let done = call.app.to_the_end(async move { service.bulk_cancel(&caller, request).await }).await?;
+    answer::json(StatusCode::OK, &done)
+}
+
+async fn bulk_redrive(mut call: Call) -> Result<Response, ApiError> {
+    let request: BulkRequest = call.json().await?;
+    let (service, caller) = (call.service().clone(), call.caller.clone());
+    let done = call.app.to_the_end(async move { service.bulk_redrive(&caller, request).await }).await?;
+    answer::json(StatusCode::OK, &done)
+}

@@ -1,0 +1,75 @@
+//! Routes about API keys.
+
+use super::params::ok;
+use crate::answer;
+use crate::call::{Answer, Call};
+use crate::table::{Content, Operation, Policy, Route, Shape, Success, Tag, Verb};
+use axum::body::Body;
+use axum::response::Response;
+use enginehouse_api::{ApiError, Code, KeyCreated, KeyRequest, KeysAnswer};
+use enginehouse_runtime::Scope;
+use http::StatusCode;
+
+pub(crate) const ROUTES: &[Route] = &[
+    Route {
+        verb: Verb::Get,
+        path: "/v1/keys",
+        policy: Policy::Scope(Scope::Admin),
+        handler: |call| -> Answer { Box::pin(list(call)) },
+        operation: Some(Operation {
+            answers: &[ok("The keys, without their secrets.", Shape::of::<KeysAnswer>())],
+            ..Operation::new("listKeys", Tag::Keys, "List API keys")
+        }),
+    },
+    Route {
+        verb: Verb::Post,
+        path: "/v1/keys",
+        policy: Policy::Scope(Scope::Admin),
+        handler: |call| -> Answer { Box::pin(create(call)) },
+        operation: Some(Operation {
+            description: "The answer is the only one that ever carries the secret.",
+            body: Some(Shape::of::<KeyRequest>()),
+            answers: &[Success {
+                status: 201,
+                description: "The key with its secret.",
+                content: Content::Json(Shape::of::<KeyCreated>()),
+                headers: &[],
+            }],
+            problems: &[Code::NotSupported, Code::StoreFull],
+            ..Operation::new("createKey", Tag::Keys, "Make an API key")
+        }),
+    },
+    Route {
+        verb: Verb::Delete,
+        path: "/v1/keys/{id}",
+        policy: Policy::Scope(Scope::Admin),
+        handler: |call| -> Answer { Box::pin(delete(call)) },
+        operation: Some(Operation {
+            answers: &[Success { status: 204, description: "It is gone.", content: Content::Nothing, headers: &[] }],
+            problems: &[Code::StoreFull],
+            ..Operation::new("deleteKey", Tag::Keys, "Delete an API key")
+        }),
+    },
+];
+
+async fn list(call: Call) -> Result<Response, ApiError> {
+    answer::json(StatusCode::OK, &call.service().keys().await?)
+}
+
+async fn create(mut call: Call) -> Result<Response, ApiError> {
+    let request: KeyRequest = call.json().await?;
+    let (service, caller) = (call.service().clone(), call.caller.clone());
+    let key = call.app.to_the_end(async move { service.create_key(&caller, request).await }).await?;
+    answer::json(StatusCode::CREATED, &key)
+}
+
+async fn delete(mut call: Call) -> Result<Response, ApiError> {
+    call.no_body().await?;
+    let (service, caller, id) = (call.service().clone(), call.caller.clone(), call.segment().to_owned());
+    let deleted = call.app.to_the_end(async move { service.delete_key(&caller, &id).await }).await;
+    call.app.auth.forget();
+    deleted?;
+    let mut response = Response::new(Body::empty());
+    *response.status_mut() = StatusCode::NO_CONTENT;
+    Ok(response)
+}

@@ -1,0 +1,20 @@
+//! Every route of the API, with its policy and what the OpenAPI document says of it.
+
+mod documents;
+mod engines;
+mod executions;
+mod keys;
+mod params;
+mod service;
+mod submit;
+
+use crate::table::Route;
+
+/// The one table: the router and the OpenAPI document are made from it.
+pub(crate) static TABLE: &[&[Route]] =
+    &[submit::ROUTES, executions::ROUTES, engines::ROUTES, service::ROUTES, keys::ROUTES, documents::ROUTES];
+
+/// Every route, in the order of the table.
+pub(crate) fn all() -> impl Iterator<Item = &'static Route> {
+    TABLE.iter().flat_map(|group| group.iter())
+}

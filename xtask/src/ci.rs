@@ -1,0 +1,116 @@
+//! `cargo xtask ci`: everything a change must pass.
+
+use crate::process::{cargo, run, works};
+use crate::suite::Tally;
+use crate::{docs, examples, schemathesis, suite, tidy};
+use anyhow::{Result, bail};
+use std::time::{Duration, Instant};
+
+const HELP: &str = "\
+Everything a change must pass: formatting, tidy, clippy, tests, generated docs, examples, and the
+API against its own OpenAPI document. Prints each step's time and a summary.
+
+Usage: cargo xtask ci [STEP...]
+
+  STEP   only these: fmt tidy clippy test docs examples deny schemathesis
+";
+
+/// How a step ended, if it did not fail.
+pub(crate) enum Verdict {
+    /// With what it has to say for itself.
+    Passed(String),
+    /// With the reason.
+    Skipped(String),
+}
+
+type Step = (&'static str, fn(&mut Tally) -> Result<Verdict>);
+
+const STEPS: [Step; 8] = [
+    ("fmt", |_| passed(run(&mut cargo(&["fmt", "--all", "--check"])))),
+    ("tidy", |_| tidy::check().map(|files| Verdict::Passed(format!("{files} files")))),
+    ("clippy", |_| {
+        let flags = ["clippy", "--workspace", "--all-targets", "--locked", "--", "-D", "warnings"];
+        passed(run(&mut cargo(&flags)))
+    }),
+    ("test", tests),
+    ("docs", |_| passed(docs::check())),
+    ("examples", |_| examples::check().map(|count| Verdict::Passed(format!("{count} examples")))),
+    ("deny", |_| deny()),
+    ("schemathesis", |_| schemathesis::check()),
+];
+
+struct Report {
+    name: &'static str,
+    took: Duration,
+    result: Result<Verdict>,
+}
+
+pub(crate) fn command(args: &[String]) -> Result<()> {
+    if crate::helped(args, HELP) {
+        return Ok(());
+    }
+    if let Some(unknown) = args.iter().find(|arg| !STEPS.iter().any(|(name, _)| name == arg)) {
+        bail!("{unknown:?} is not a step\n\n{HELP}");
+    }
+    let mut tally = Tally::default();
+    let mut reports = Vec::new();
+    for (name, step) in STEPS {
+        if !args.is_empty() && !args.iter().any(|arg| arg == name) {
+            continue;
+        }
+        println!("\n=== {name}");
+        let begun = Instant::now();
+        let result = step(&mut tally);
+        match &result {
+            Ok(Verdict::Passed(_)) => {}
+            Ok(Verdict::Skipped(why)) => println!("SKIPPED {name}: {why}"),
+            Err(error) => println!("FAILED {name}: {error:#}"),
+        }
+        reports.push(Report { name, took: begun.elapsed(), result });
+    }
+    let failed = summary(&reports);
+    // Kept as the last line: whoever reads only the end learns what the tests said.
+    println!("{} passed, {} failed", tally.passed, tally.failed);
+    if failed > 0 {
+        bail!("{failed} of {} steps failed", reports.len());
+    }
+    Ok(())
+}
+
+/// Prints one line a step; gives how many failed.
+fn summary(reports: &[Report]) -> usize {
+    println!("\n=== summary");
+    for report in reports {
+        let (word, note) = match &report.result {
+            Ok(Verdict::Passed(note)) => ("ok", note.clone()),
+            Ok(Verdict::Skipped(why)) => ("SKIPPED", why.clone()),
+            Err(error) => ("FAILED", error.to_string().lines().next().unwrap_or_default().to_owned()),
+        };
+        println!("{:<14} {:>7.1} s  {word:<8} {note}", report.name, report.took.as_secs_f64());
+    }
+    reports.iter().filter(|report| report.result.is_err()).count()
+}
+
+fn passed(result: Result<()>) -> Result<Verdict> {
+    result.map(|()| Verdict::Passed(String::new()))
+}
+
+fn tests(tally: &mut Tally) -> Result<Verdict> {
+    let (ok, counted) = suite::run(&[], false)?;
+    *tally = counted;
+    if !ok {
+        bail!("{} of {} tests failed", counted.failed, counted.passed + counted.failed);
+    }
+    if counted.passed == 0 {
+        bail!("no test ran");
+    }
+    Ok(Verdict::Passed(format!("{} passed, {} ignored", counted.passed, counted.ignored)))
+}
+
+fn deny() -> Result<Verdict> {
+    if !works(&mut cargo(&["deny", "--version"])) {
+        return Ok(Verdict::Skipped("cargo-deny is not installed (cargo install cargo-deny)".to_owned()));
+    }
+    // The advisories need a database from the network; licences, bans and sources do not.
+    passed(run(&mut cargo(&["deny", "--offline", "check", "licenses", "bans", "sources"])))
+}
