@@ -136,10 +136,9 @@ impl Context {
         for engine in self.registry.iter() {
             queue.set_engine(&engine.settings.name, self.registry.rules(&engine.settings));
         }
-        for session in sessions {
-            let engine_types = session.engine_types.clone();
-            let rules = WorkerRules { capacity: session.capacity, engine_types, open: !session.draining };
-            queue.set_worker(session.id, rules);
+        let now = self.store.now();
+        for session in sessions.iter().filter(|s| !s.is_expired(now)) {
+            queue.set_worker(session.id, rules_of(session));
         }
         queue
     }
@@ -211,4 +210,10 @@ impl Context {
             let _ = port.orders.try_send(Assigned::Order(Order::Cancel(lease)));
         }
     }
+}
+
+/// One worker as the queue sees it.
+pub(crate) fn rules_of(session: &Session) -> WorkerRules {
+    let engine_types = session.engine_types.clone();
+    WorkerRules { capacity: session.capacity, engine_types, open: !session.draining }
 }

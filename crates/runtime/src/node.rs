@@ -1,6 +1,6 @@
 //! Starts, supervises and stops the roles of one node.
 
-use crate::committer::Committer;
+use crate::committer::{Committer, Planned};
 use crate::context::Context;
 use crate::env::Env;
 use crate::figures::Figures;
@@ -86,13 +86,17 @@ impl Node {
     async fn bring_up(&mut self) -> Result<(), StoreError> {
         let cx = self.cx.clone();
         check_seal_key(&cx).await?;
-        Election { cx: cx.clone() }.ask().await?;
-        if !cx.store.features().shared {
-            let recovered = cx.lose_all(None).await?;
+        let alone = !cx.store.features().shared;
+        if alone {
+            // The directory lock proves these dead. They go first, or the first round would grant work to them.
             for session in cx.store.sessions().await? {
-                cx.commit(vec![crate::committer::Planned::Other(Write::Session(SessionWrite::Close(session.id)))], 0)
-                    .await?;
+                let close = Planned::Other(Write::Session(SessionWrite::Close(session.id)));
+                cx.commit(vec![close], 0).await?;
             }
+        }
+        Election { cx: cx.clone() }.ask().await?;
+        if alone {
+            let recovered = cx.lose_all(None).await?;
             if recovered > 0 {
                 tracing::info!(recovered, "executions of an earlier process wait for their next attempt");
             }
@@ -132,6 +136,12 @@ impl Node {
     /// closes the store.
     pub async fn stop(mut self) {
         self.cx.stopping.store(true, Ordering::Release);
+        if self.cx.store.features().shared {
+            // The scheduler may be another node; it must not give these workers more. Without an answer it hears of it
+            // when the work comes back.
+            let sessions: Vec<SessionId> = self.cx.ports.lock().keys().copied().collect();
+            let _ = self.cx.announce(sessions, true).await;
+        }
         self.wait_for_idle(Duration::from_millis(self.cx.settings.stop_grace)).await;
         self.order_all(|| Order::HandBack);
         self.wait_for_idle(HAND_BACK_PATIENCE).await;
@@ -141,7 +151,7 @@ impl Node {
         if idle {
             // A clean sign-off: nobody need wait for these sessions to expire.
             for session in sessions {
-                let close = crate::committer::Planned::Other(Write::Session(SessionWrite::Close(session)));
+                let close = Planned::Other(Write::Session(SessionWrite::Close(session)));
                 let _ = self.cx.commit(vec![close], 0).await;
             }
         }

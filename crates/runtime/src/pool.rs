@@ -12,11 +12,10 @@ use enginehouse_core::execution::Execution;
 use enginehouse_core::failure::{Failure, FailureKind};
 use enginehouse_core::id::SessionId;
 use enginehouse_core::lifecycle::{self, Outcome, Part, Refused};
-use enginehouse_core::limits::{LEASE_TTL, LOG_BYTES_MAX, REQUEST_BODY_BYTES_MAX, RESULT_BYTES_MAX};
-use enginehouse_core::session::Session;
+use enginehouse_core::limits::{LOG_BYTES_MAX, REQUEST_BODY_BYTES_MAX, RESULT_BYTES_MAX};
 use enginehouse_core::time::{SECOND, Time};
 use enginehouse_engine::{EngineFailure, Progress, Reached};
-use enginehouse_store::{Doc, DocKind, SessionWrite, StoreError, Write};
+use enginehouse_store::{Doc, DocKind, StoreError, Write};
 use enginehouse_worker::{Assignment, End, LeaseRef, Limit, Link, LinkError, Order, Report, Worker};
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -57,28 +56,16 @@ const SPARE_ORDERS: usize = 256;
 pub(crate) async fn start(cx: &Arc<Context>) -> Result<Vec<(String, impl Future<Output = ()> + use<>)>, StoreError> {
     let now = cx.store.now();
     let settings = cx.settings.workers;
-    let lease_until = cx.store.features().shared.then(|| now.plus(LEASE_TTL));
-    let sessions: Vec<Session> = (1..=settings.count)
-        .map(|n| Session {
-            id: SessionId(cx.env.key(now).0),
-            node: cx.settings.node,
-            worker: format!("n{}-w{n}", cx.settings.node.0),
-            capacity: settings.capacity,
-            engine_types: Vec::new(),
-            started_at: now,
-            lease_until,
-            draining: false,
-        })
-        .collect();
     let adapters = Arc::new(cx.registry.adapters());
     let mut workers = Vec::new();
-    let mut writes = Vec::new();
-    for session in sessions {
-        writes.push(Planned::Other(Write::Session(SessionWrite::Open(session.clone()))));
-        let (orders, inbox) = mpsc::channel(session.capacity as usize + SPARE_ORDERS);
+    let mut sessions = Vec::new();
+    for n in 1..=settings.count {
+        let session = SessionId(cx.env.key(now).0);
+        let (orders, inbox) = mpsc::channel(settings.capacity as usize + SPARE_ORDERS);
+        let name = format!("n{}-w{n}", cx.settings.node.0);
         let port = Port {
-            name: session.worker.clone(),
-            capacity: session.capacity,
+            name: name.clone(),
+            capacity: settings.capacity,
             started_at: now,
             orders,
             held: BTreeSet::new(),
@@ -86,12 +73,13 @@ pub(crate) async fn start(cx: &Arc<Context>) -> Result<Vec<(String, impl Future<
             failed: 0,
             busy_ms: 0,
         };
-        cx.ports.lock().insert(session.id, port);
-        let link = LocalLink { cx: cx.clone(), session: session.id, inbox: Mutex::new(inbox) };
+        cx.ports.lock().insert(session, port);
+        sessions.push(session);
+        let link = LocalLink { cx: cx.clone(), session, inbox: Mutex::new(inbox) };
         let settings = enginehouse_worker::WorkerSettings { cancel_grace: cx.settings.cancel_grace };
-        workers.push((session.worker, Worker::new(Arc::new(link), adapters.clone(), settings).run()));
+        workers.push((name, Worker::new(Arc::new(link), adapters.clone(), settings).run()));
     }
-    cx.commit(writes, 0).await?;
+    cx.announce(sessions, false).await?;
     // The queue learns of the new workers when it is read, which the next round does.
     cx.scheduler.lock().lose_track();
     cx.grant_nudge.notify_one();

@@ -6,6 +6,7 @@ use enginehouse_core::execution::Execution;
 use enginehouse_core::id::SessionId;
 use enginehouse_core::lifecycle::{self, Loss};
 use enginehouse_core::limits::REAP_EVERY;
+use enginehouse_core::session::Session;
 use enginehouse_store::{SessionWrite, StoreError, Write};
 use enginehouse_worker::LeaseRef;
 use std::collections::BTreeSet;
@@ -42,12 +43,17 @@ impl Reaper {
             return Ok(());
         }
         let now = self.cx.store.now();
-        let dead: Vec<SessionId> =
-            self.cx.store.sessions().await?.into_iter().filter(|s| s.is_expired(now)).map(|s| s.id).collect();
+        let sessions = self.cx.store.sessions().await?;
+        let known: BTreeSet<SessionId> = sessions.iter().map(|s| s.id).collect();
+        let (dead, alive): (Vec<Session>, Vec<Session>) = sessions.into_iter().partition(|s| s.is_expired(now));
+        // First no more work for the dead; a grant that was under way to one shows as a lease of nobody next time.
+        let of_nobody = self.cx.scheduler.lock().follow_workers(&alive, &known);
         for session in dead {
+            self.cx.lose_all(Some(session.id)).await?;
+            self.cx.commit(vec![Planned::Other(Write::Session(SessionWrite::Close(session.id)))], 0).await?;
+        }
+        for session in of_nobody {
             self.cx.lose_all(Some(session)).await?;
-            self.cx.commit(vec![Planned::Other(Write::Session(SessionWrite::Close(session)))], 0).await?;
-            self.cx.scheduler.lock().queue.remove_worker(session);
         }
         Ok(())
     }

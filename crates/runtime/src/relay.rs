@@ -67,6 +67,8 @@ impl Relay {
     async fn follow(&self, changes: &[Change]) -> Result<(), StoreError> {
         let schedules = self.cx.scheduler.lock().may_grant();
         for change in changes {
+            // What another node wrote is newer than what is remembered here.
+            self.cx.rows.lock().remove(&change.key);
             let local = change.holder.is_some_and(|h| self.cx.ports.lock().contains_key(&h));
             if !schedules && !local {
                 continue;

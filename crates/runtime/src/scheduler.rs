@@ -4,15 +4,17 @@
 //! error it is thrown away and read anew, and a refused write brings the true row, which [`Scheduler::resync`] takes.
 
 use crate::committer::Planned;
+use crate::context::rules_of;
 use enginehouse_core::event::EventType;
 use enginehouse_core::execution::{Execution, Lane, Status};
 use enginehouse_core::id::{Key, SessionId};
 use enginehouse_core::limits::READY_REFILL;
 use enginehouse_core::queue::{Entry, Lease, Pick, Queue};
 use enginehouse_core::rank::Rank;
+use enginehouse_core::session::Session;
 use enginehouse_core::time::Time;
 use enginehouse_store::{LaneCount, Ready};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 pub(crate) struct Scheduler {
     pub(crate) queue: Queue,
@@ -52,6 +54,17 @@ impl Scheduler {
 
     pub(crate) fn may_grant(&self) -> bool {
         self.epoch.is_some() && self.hydrated
+    }
+
+    /// Takes in which workers there are now, and gives back who holds leases without being one of `known`.
+    pub(crate) fn follow_workers(&mut self, alive: &[Session], known: &BTreeSet<SessionId>) -> BTreeSet<SessionId> {
+        let gone: Vec<SessionId> =
+            self.queue.workers().keys().filter(|id| !alive.iter().any(|s| s.id == **id)).copied().collect();
+        gone.into_iter().for_each(|id| self.queue.remove_worker(id));
+        for session in alive {
+            self.queue.set_worker(session.id, rules_of(session));
+        }
+        self.queue.occupancy().leases().map(|(_, lease)| lease.worker).filter(|id| !known.contains(id)).collect()
     }
 
     /// Replaces all rows and leases by what the store holds; engines and workers stay.
@@ -123,7 +136,8 @@ impl Scheduler {
     pub(crate) fn resync(&mut self, row: &Execution, now: Time) {
         if row.status() == Status::Running {
             self.queue.remove(row.key(), &row.lane());
-            if self.queue.occupancy().lease(row.key()).is_none() {
+            let known = self.queue.occupancy().lease(row.key()).map(|lease| lease.worker);
+            if known.is_none() || known != row.state.holder {
                 self.lease_running(row);
             }
             return;

@@ -6,7 +6,7 @@ use crate::committer::Planned;
 use crate::context::Context;
 use enginehouse_core::id::SessionId;
 use enginehouse_core::limits::{LEASE_RENEW_EVERY, LEASE_TTL, SCHEDULER_TTL};
-use enginehouse_core::session::let_go_after;
+use enginehouse_core::session::{Session, let_go_after};
 use enginehouse_store::{Outcome, RoleWrite, SessionWrite, StoreError, Write};
 use std::sync::Arc;
 use std::time::Duration;
@@ -53,9 +53,36 @@ impl Sessions {
         let write = Write::Session(SessionWrite::Renew { sessions, until });
         let settled = self.cx.commit(vec![Planned::Other(write)], 0).await?;
         if let Some(Outcome::Missing(missing)) = settled.outcomes.into_iter().next() {
-            missing.into_iter().for_each(|s| self.cx.let_go_of(s));
+            missing.iter().for_each(|s| self.cx.let_go_of(*s));
+            // Its leases were ended when it was closed, so the worker may begin anew under the same session.
+            self.cx.announce(missing, false).await?;
         }
         Ok(())
+    }
+}
+
+impl Context {
+    /// Writes the sessions of these workers of this node as they are now.
+    pub(crate) async fn announce(&self, ids: Vec<SessionId>, draining: bool) -> Result<(), StoreError> {
+        let now = self.store.now();
+        let lease_until = self.store.features().shared.then(|| now.plus(LEASE_TTL));
+        let writes: Vec<Planned> = {
+            let ports = self.ports.lock();
+            let open = ids.into_iter().filter_map(|id| ports.get(&id).map(|port| (id, port)));
+            open.map(|(id, port)| Session {
+                id,
+                node: self.settings.node,
+                worker: port.name.clone(),
+                capacity: port.capacity,
+                engine_types: Vec::new(),
+                started_at: port.started_at,
+                lease_until,
+                draining,
+            })
+            .map(|session| Planned::Other(Write::Session(SessionWrite::Open(session))))
+            .collect()
+        };
+        self.commit(writes, 0).await.map(|_| ())
     }
 }
 

@@ -112,7 +112,8 @@ pub struct Batch {
 pub enum Write {
     /// An atomic group: all are stored, or none (one conflict refuses all). Replays are no conflict.
     Submit(Vec<New>),
-    /// Guarded by the row's `rev`.
+    /// Guarded by the row's `rev`. After one refused change of a row, the batch's later changes of that row are refused
+    /// too: they were decided on what the first would have made of it, and another change may have led to the same `rev`.
     Apply(Transition),
     /// A transition only the scheduler may make (grant, wake, lose): guarded by `rev` and by its epoch.
     Schedule(Transition),

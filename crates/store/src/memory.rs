@@ -255,6 +255,8 @@ struct Trace {
     notes: Vec<Note>,
     /// Something changed that another node may want to look at.
     touched: bool,
+    /// Rows of which a change was refused.
+    refused: BTreeSet<Key>,
 }
 
 impl Tables {
@@ -281,7 +283,10 @@ impl Tables {
         match write {
             Write::Submit(group) => self.submit(group, epoch, trace),
             Write::Apply(transition) => self.apply(&transition, trace),
-            Write::Schedule(_) if !self.is_current(epoch) => Outcome::WrongEpoch,
+            Write::Schedule(transition) if !self.is_current(epoch) => {
+                trace.refused.insert(transition.key);
+                Outcome::WrongEpoch
+            }
             Write::Schedule(transition) => self.apply(&transition, trace),
             Write::Session(write) => self.session(write, trace),
             Write::Role(write) => self.elect(write, now, trace),
@@ -386,7 +391,8 @@ impl Tables {
 
     fn apply(&mut self, transition: &Transition, trace: &mut Trace) -> Outcome {
         let Some(row) = self.rows.get(&transition.key) else { return Outcome::Stale(None) };
-        if row.state.rev != transition.rev {
+        if row.state.rev != transition.rev || trace.refused.contains(&transition.key) {
+            trace.refused.insert(transition.key);
             return Outcome::Stale(Some(Box::new(row.with_history())));
         }
         assert_eq!(row.state.status, transition.from, "a rev implies the status the row had");

@@ -10,6 +10,8 @@ use enginehouse_engine::{EngineFailure, Progress};
 #[async_trait]
 pub trait Link: Send + Sync + 'static {
     /// The next order; waits for one. `None`: the node has closed the link.
+    ///
+    /// The caller polls it to its end: dropped half-way, an order already taken would be lost.
     async fn order(&self) -> Option<Order>;
 
     /// Stores the engine's run id under the lease; returns once it is durable.

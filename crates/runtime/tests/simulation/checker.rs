@@ -48,10 +48,12 @@ pub async fn judge(store: &dyn Store, acknowledged: &[Key], at_most_once: &BTree
     }
     check_totals(store, &rows, &mut violations).await;
     let runs = world.runs.lock().expect("no panics");
-    for id in at_most_once {
-        let started = runs.iter().filter(|r| r.execution == *id).count();
-        if started > 1 {
-            violations.push(format!("I5 {id}: atMostOnce ran {started} times"));
+    for row in &rows {
+        let Some(id) = row.fixed.ext_id.as_ref().filter(|id| at_most_once.contains(id.as_str())) else { continue };
+        let started = runs.iter().filter(|r| r.execution == id.as_str()).count();
+        // A redrive is a person's decision to run it once more.
+        if started > row.state.generation as usize {
+            violations.push(format!("I5 {id}: atMostOnce ran {started} times in {} generations", row.state.generation));
         }
     }
     Verdict { trace, violations }
@@ -99,7 +101,7 @@ fn check_events(key: Key, events: &[Event], violations: &mut Vec<String>) {
             EventType::ExecutionSubmitted | EventType::ExecutionRetrying | EventType::ExecutionInterrupted => {
                 ready = event.data.ready_at;
             }
-            EventType::ExecutionRedriven => ended = false,
+            EventType::ExecutionRedriven => (ended, ready) = (false, event.data.ready_at),
             _ => {}
         }
         ended |= event.kind.is_terminal();

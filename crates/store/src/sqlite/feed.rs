@@ -8,6 +8,7 @@ use enginehouse_core::id::{Key, NodeId, SessionId};
 use enginehouse_core::time::{DAY, Millis, Time};
 use rusqlite::{Connection, OptionalExtension, params};
 use serde::Deserialize;
+use std::collections::BTreeSet;
 use std::fmt::Write;
 
 /// How long a commit stays in the feed, and how many bytes of commits stay.
@@ -35,6 +36,8 @@ pub(super) struct Trace {
     notes: Vec<Note>,
     /// Something changed that another node may want to look at.
     pub(super) touched: bool,
+    /// Rows of which a change was refused.
+    pub(super) refused: BTreeSet<Key>,
 }
 
 /// A point in a commit to go back to.

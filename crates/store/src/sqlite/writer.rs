@@ -131,7 +131,10 @@ impl Writer {
         match write {
             Write::Submit(group) => self.submit(group, epoch, trace),
             Write::Apply(transition) => self.apply(&transition, trace),
-            Write::Schedule(_) if !self.memory.is_current(epoch) => Ok(Outcome::WrongEpoch),
+            Write::Schedule(transition) if !self.memory.is_current(epoch) => {
+                trace.refused.insert(transition.key);
+                Ok(Outcome::WrongEpoch)
+            }
             Write::Schedule(transition) => self.apply(&transition, trace),
             Write::Session(write) => self.session(write, trace),
             Write::Role(write) => self.elect(write, now, trace),
@@ -145,7 +148,11 @@ impl Writer {
     }
 
     fn apply(&mut self, transition: &Transition, trace: &mut Trace) -> Result<Outcome, StoreError> {
-        let Some(names) = self.names(transition)? else { return self.stale(transition.key) };
+        let names = if trace.refused.contains(&transition.key) { None } else { self.names(transition)? };
+        let Some(names) = names else {
+            trace.refused.insert(transition.key);
+            return self.stale(transition.key);
+        };
         let lane = if transition.next.due && transition.next.status == Status::Pending {
             let (engine, retry) = (names.engine.clone(), transition.next.retrying);
             let (user, ckey) = (names.user.clone(), names.ckey.clone());
