@@ -48,7 +48,10 @@ impl EventType {
     /// Ends a generation.
     #[must_use]
     pub fn is_terminal(self) -> bool {
-        matches!(self, EventType::ExecutionCompleted | EventType::ExecutionFailed | EventType::ExecutionCancelled)
+        matches!(
+            self,
+            EventType::ExecutionCompleted | EventType::ExecutionFailed | EventType::ExecutionCancelled
+        )
     }
 }
 

@@ -81,7 +81,10 @@ impl FailureKind {
     /// Ends for good whatever `retry.on` says.
     #[must_use]
     pub fn is_final(self) -> bool {
-        matches!(self, FailureKind::Expired | FailureKind::Lost | FailureKind::UnknownOutcome)
+        matches!(
+            self,
+            FailureKind::Expired | FailureKind::Lost | FailureKind::UnknownOutcome
+        )
     }
 
     /// Says that the *engine* is unwell, not the workflow or the request.
@@ -124,6 +127,10 @@ mod hex_bytes {
     pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<u8>, D::Error> {
         let text = String::deserialize(from)?;
         let pair = |at: usize| text.get(at..at + 2).and_then(|p| u8::from_str_radix(p, 16).ok());
-        (0..text.len()).step_by(2).map(pair).collect::<Option<_>>().ok_or_else(|| D::Error::custom("not hexadecimal"))
+        (0..text.len())
+            .step_by(2)
+            .map(pair)
+            .collect::<Option<_>>()
+            .ok_or_else(|| D::Error::custom("not hexadecimal"))
     }
 }

@@ -142,7 +142,11 @@ impl Queue {
         match self.engines.get_mut(name) {
             Some(engine) => engine.rules = rules,
             None => {
-                let engine = EngineQueue { rules, heads: BTreeSet::new(), run_ms: FIRST_ESTIMATE };
+                let engine = EngineQueue {
+                    rules,
+                    heads: BTreeSet::new(),
+                    run_ms: FIRST_ESTIMATE,
+                };
                 self.engines.insert(name.to_owned(), engine);
                 let waiting: Vec<User> = self.users.keys().cloned().collect();
                 for user in waiting {
@@ -210,7 +214,9 @@ impl Queue {
 
     /// Adds rows read for [`wants_refill`](Self::wants_refill); `more` says that the store may hold further ones.
     pub fn refill(&mut self, lane: &Lane, entries: Vec<Entry>, more: bool) {
-        let Some(number) = self.lane_numbers.get(lane).copied() else { return };
+        let Some(number) = self.lane_numbers.get(lane).copied() else {
+            return;
+        };
         self.hungry.remove(&number);
         for entry in entries {
             let tail = &mut self.lanes[number].tail;
@@ -243,7 +249,9 @@ impl Queue {
     pub fn pick(&mut self, now: Time) -> Option<Pick> {
         let mut best: Option<(&str, &(i64, Rank, Key, User))> = None;
         for (name, engine) in &self.engines {
-            let Some(head) = engine.heads.first() else { continue };
+            let Some(head) = engine.heads.first() else {
+                continue;
+            };
             let sooner = best.is_none_or(|(_, other)| (head.0, head.1, head.2) < (other.0, other.1, other.2));
             if sooner && self.place(name, engine, head.2).is_some() {
                 best = Some((name, head));
@@ -261,12 +269,27 @@ impl Queue {
         self.served = self.served.max(vtime);
         self.vtime.insert(user.clone(), vtime + cost);
         let charged = u64::try_from(cost).unwrap_or(0);
-        self.occupancy.take(key, Lease { engine: name, endpoint, ckey, user: user.clone(), worker, since: now, charged });
+        self.occupancy.take(
+            key,
+            Lease {
+                engine: name,
+                endpoint,
+                ckey,
+                user: user.clone(),
+                worker,
+                since: now,
+                charged,
+            },
+        );
         self.refresh_lane(number);
         self.refresh_user(&user);
         self.refresh_key_lanes(number);
         self.drop_lane_if_empty(number);
-        Some(Pick { key, worker, endpoint })
+        Some(Pick {
+            key,
+            worker,
+            endpoint,
+        })
     }
 
     /// Takes the lease of a row that already runs (hydration, or another node's grant).
@@ -279,7 +302,9 @@ impl Queue {
     /// Ends a lease and corrects what its user was charged to what it took. `ran`: whether an attempt really ran, so
     /// that its time may be learned.
     pub fn release(&mut self, key: Key, now: Time, ran: bool) {
-        let Some(lease) = self.occupancy.free(key) else { return };
+        let Some(lease) = self.occupancy.free(key) else {
+            return;
+        };
         let took = if ran { now.since(lease.since) } else { 0 };
         if ran && let Some(engine) = self.engines.get_mut(&lease.engine) {
             engine.run_ms += SMOOTHING * (took as f64 - engine.run_ms);
@@ -322,7 +347,11 @@ impl Queue {
     /// Free slots of open workers.
     #[must_use]
     pub fn free_slots(&self) -> u64 {
-        self.workers.iter().filter(|(_, w)| w.open).map(|(id, w)| u64::from(self.free_of(*id, w))).sum()
+        self.workers
+            .iter()
+            .filter(|(_, w)| w.open)
+            .map(|(id, w)| u64::from(self.free_of(*id, w)))
+            .sum()
     }
 
     /// Due rows by engine, in memory and behind.
@@ -354,7 +383,9 @@ impl Queue {
 
     #[must_use]
     pub fn engine_has_room(&self, name: &str) -> bool {
-        self.engines.get(name).is_some_and(|e| self.endpoint(name, e, None).is_some())
+        self.engines
+            .get(name)
+            .is_some_and(|e| self.endpoint(name, e, None).is_some())
     }
 
     #[must_use]
@@ -432,7 +463,11 @@ impl Queue {
         if let Some(number) = self.lane_numbers.get(lane) {
             return *number;
         }
-        let rows = LaneRows { lane: lane.clone(), rows: BTreeMap::new(), tail: 0 };
+        let rows = LaneRows {
+            lane: lane.clone(),
+            rows: BTreeMap::new(),
+            tail: 0,
+        };
         let number = if let Some(free) = self.free_lanes.pop() {
             self.lanes[free] = rows;
             free
@@ -447,7 +482,11 @@ impl Queue {
             *vtime = (*vtime).max(self.served);
         }
         let engines = self.users.entry(lane.user.clone()).or_default();
-        engines.entry(lane.engine.clone()).or_default().lanes.insert(number);
+        engines
+            .entry(lane.engine.clone())
+            .or_default()
+            .lanes
+            .insert(number);
         if let Some(ckey) = &lane.ckey {
             self.by_ckey.entry(ckey.clone()).or_default().insert(number);
         }
@@ -504,7 +543,10 @@ impl Queue {
     }
 
     fn refresh_lane(&mut self, number: LaneNo) {
-        let (user, engine) = (self.lanes[number].lane.user.clone(), self.lanes[number].lane.engine.clone());
+        let (user, engine) = (
+            self.lanes[number].lane.user.clone(),
+            self.lanes[number].lane.engine.clone(),
+        );
         self.refresh(&user, &engine);
     }
 
@@ -514,14 +556,21 @@ impl Queue {
     }
 
     fn refresh_ckey(&mut self, ckey: Option<&str>) {
-        let lanes = ckey.and_then(|k| self.by_ckey.get(k)).cloned().unwrap_or_default();
+        let lanes = ckey
+            .and_then(|k| self.by_ckey.get(k))
+            .cloned()
+            .unwrap_or_default();
         for number in lanes {
             self.refresh_lane(number);
         }
     }
 
     fn refresh_user(&mut self, user: &User) {
-        let engines: Vec<String> = self.users.get(user).map(|e| e.keys().cloned().collect()).unwrap_or_default();
+        let engines: Vec<String> = self
+            .users
+            .get(user)
+            .map(|e| e.keys().cloned().collect())
+            .unwrap_or_default();
         for engine in engines {
             self.refresh(user, &engine);
         }
@@ -529,10 +578,14 @@ impl Queue {
 
     /// Brings the user's entry in the engine's heads up to date.
     fn refresh(&mut self, user: &User, engine: &str) {
-        let Some(lanes) = self.users.get(user).and_then(|e| e.get(engine)) else { return };
+        let Some(lanes) = self.users.get(user).and_then(|e| e.get(engine)) else {
+            return;
+        };
         let head = self.head_of(user, lanes);
         let listed = lanes.listed;
-        let Some(queue) = self.engines.get_mut(engine) else { return };
+        let Some(queue) = self.engines.get_mut(engine) else {
+            return;
+        };
         if head == listed {
             return;
         }
@@ -550,8 +603,14 @@ impl Queue {
     /// The least (rank, key) over the user's lanes that are not blocked, with its virtual time.
     fn head_of(&self, user: &User, lanes: &UserLanes) -> Option<(i64, Rank, Key)> {
         let vtime = self.vtime.get(user).copied().unwrap_or(self.served);
-        let open = lanes.lanes.iter().map(|n| &self.lanes[*n]).filter(|l| !self.is_blocked(&l.lane));
-        let head = open.filter_map(|l| l.rows.first_key_value().map(|(at, _)| *at)).min()?;
+        let open = lanes
+            .lanes
+            .iter()
+            .map(|n| &self.lanes[*n])
+            .filter(|l| !self.is_blocked(&l.lane));
+        let head = open
+            .filter_map(|l| l.rows.first_key_value().map(|(at, _)| *at))
+            .min()?;
         Some((vtime, head.0, head.1))
     }
 

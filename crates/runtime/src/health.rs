@@ -42,15 +42,26 @@ impl Context {
             .flat_map(|e| (0..e.settings.endpoints.len()).map(|at| (e.settings.name.clone(), at)))
             .collect();
         stream::iter(all)
-            .for_each_concurrent(ASKED_AT_ONCE, |(name, at)| async move { self.check_endpoint(&name, at).await })
+            .for_each_concurrent(ASKED_AT_ONCE, |(name, at)| async move {
+                self.check_endpoint(&name, at).await
+            })
             .await;
     }
 
     /// Asks one endpoint now and remembers its answer.
     pub(crate) async fn check_endpoint(&self, name: &str, endpoint: usize) {
-        let Some(engine) = self.registry.get(name) else { return };
+        let Some(engine) = self.registry.get(name) else {
+            return;
+        };
         let health = engine.adapter.health(endpoint).await;
-        self.registry.set_health(name, endpoint, Checked { health, at: self.store.now() });
+        self.registry.set_health(
+            name,
+            endpoint,
+            Checked {
+                health,
+                at: self.store.now(),
+            },
+        );
     }
 }
 
@@ -68,12 +79,23 @@ impl Orphans {
                 orphan = self.inbox.recv() => orphan,
             };
             let Some(orphan) = orphan else { return };
-            let Some(engine) = self.cx.registry.get(&orphan.engine) else { continue };
-            let cancel = engine.adapter.cancel(orphan.endpoint as usize, &orphan.engine_run);
+            let Some(engine) = self.cx.registry.get(&orphan.engine) else {
+                continue;
+            };
+            let cancel = engine
+                .adapter
+                .cancel(orphan.endpoint as usize, &orphan.engine_run);
             match tokio::time::timeout(ORPHAN_PATIENCE, cancel).await {
                 Ok(Ok(())) => {}
-                Ok(Err(failure)) => tracing::warn!(engine = orphan.engine, code = failure.code, "a run could not be stopped in its engine"),
-                Err(_) => tracing::warn!(engine = orphan.engine, "stopping a run in its engine took too long"),
+                Ok(Err(failure)) => tracing::warn!(
+                    engine = orphan.engine,
+                    code = failure.code,
+                    "a run could not be stopped in its engine"
+                ),
+                Err(_) => tracing::warn!(
+                    engine = orphan.engine,
+                    "stopping a run in its engine took too long"
+                ),
             }
         }
     }

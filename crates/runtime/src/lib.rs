@@ -26,4 +26,7 @@ mod timers;
 pub use caller::{Caller, Scope};
 pub use node::Node;
 pub use service::{EventItem, EventStream, Service, Submitted};
-pub use settings::{EndpointSettings, EngineSettings, ExecutionDefaults, QueueSettings, RegisteredEngine, Settings, WorkerSettings};
+pub use settings::{
+    EndpointSettings, EngineSettings, ExecutionDefaults, QueueSettings, RegisteredEngine, Settings,
+    WorkerSettings,
+};

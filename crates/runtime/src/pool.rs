@@ -53,7 +53,9 @@ const GHOST_AFTER_TIMEOUT: u64 = 30 * SECOND;
 const SPARE_ORDERS: usize = 256;
 
 /// Opens a session for each configured worker and gives back their futures.
-pub(crate) async fn start(cx: &Arc<Context>) -> Result<Vec<(String, impl Future<Output = ()> + use<>)>, StoreError> {
+pub(crate) async fn start(
+    cx: &Arc<Context>,
+) -> Result<Vec<(String, impl Future<Output = ()> + use<>)>, StoreError> {
     let now = cx.store.now();
     let settings = cx.settings.workers;
     let adapters = Arc::new(cx.registry.adapters());
@@ -75,9 +77,18 @@ pub(crate) async fn start(cx: &Arc<Context>) -> Result<Vec<(String, impl Future<
         };
         cx.ports.lock().insert(session, port);
         sessions.push(session);
-        let link = LocalLink { cx: cx.clone(), session, inbox: Mutex::new(inbox) };
-        let settings = enginehouse_worker::WorkerSettings { cancel_grace: cx.settings.cancel_grace };
-        workers.push((name, Worker::new(Arc::new(link), adapters.clone(), settings).run()));
+        let link = LocalLink {
+            cx: cx.clone(),
+            session,
+            inbox: Mutex::new(inbox),
+        };
+        let settings = enginehouse_worker::WorkerSettings {
+            cancel_grace: cx.settings.cancel_grace,
+        };
+        workers.push((
+            name,
+            Worker::new(Arc::new(link), adapters.clone(), settings).run(),
+        ));
     }
     cx.announce(sessions, false).await?;
     // The queue learns of the new workers when it is read, which the next round does.
@@ -110,7 +121,9 @@ impl Link for LocalLink {
     }
 
     async fn attach(&self, lease: LeaseRef, engine_run: &str, can_reattach: bool) -> Result<(), LinkError> {
-        let decide = |row: &Execution, now| lifecycle::attach(row, lease.fence, engine_run.to_owned(), can_reattach, now);
+        let decide = |row: &Execution, now| {
+            lifecycle::attach(row, lease.fence, engine_run.to_owned(), can_reattach, now)
+        };
         match self.cx.change(lease.key, false, decide).await {
             Ok(_) | Err(ChangeError::Refused(Refused::NoChange)) => Ok(()),
             Err(error) => Err(self.link_error(lease, error)),
@@ -118,7 +131,12 @@ impl Link for LocalLink {
     }
 
     fn progress(&self, lease: LeaseRef, progress: Progress) {
-        let attempt = self.cx.rows.lock().get(&lease.key).map_or(0, |row| row.state.attempt);
+        let attempt = self
+            .cx
+            .rows
+            .lock()
+            .get(&lease.key)
+            .map_or(0, |row| row.state.attempt);
         self.cx.hub.live(lease.key, Live { attempt, progress });
     }
 
@@ -127,7 +145,12 @@ impl Link for LocalLink {
         let (outcome, parts, abandoned) = self.outcome(lease, report.end, logs);
         if let Some(row) = self.cx.rows.lock().get(&lease.key).cloned().filter(|_| abandoned) {
             let run_ends = row.state.run_started_at.map(|at| at.plus(row.fixed.spec.timeout));
-            let until = self.cx.store.now().plus(GHOST_AFTER_TIMEOUT).max(run_ends.unwrap_or_default());
+            let until = self
+                .cx
+                .store
+                .now()
+                .plus(GHOST_AFTER_TIMEOUT)
+                .max(run_ends.unwrap_or_default());
             self.cx.scheduler.lock().will_abandon(lease.key, until);
         }
         let jitter = self.cx.env.draw();
@@ -168,13 +191,24 @@ impl Link for LocalLink {
 impl LocalLink {
     /// The plaintext order for a granted row; `None` when the attempt ended before it began.
     async fn assignment(&self, row: &Execution, request: Option<Bytes>) -> Option<Assignment> {
-        let lease = LeaseRef { key: row.key(), fence: row.state.fence };
+        let lease = LeaseRef {
+            key: row.key(),
+            fence: row.state.fence,
+        };
         let request = match request {
             Some(request) => request,
             None => match self.read_request(row).await {
                 Ok(request) => request,
                 Err(end) => {
-                    let _ = self.report(lease, Report { end, logs: String::new() }).await;
+                    let _ = self
+                        .report(
+                            lease,
+                            Report {
+                                end,
+                                logs: String::new(),
+                            },
+                        )
+                        .await;
                     return None;
                 }
             },
@@ -183,9 +217,15 @@ impl LocalLink {
         let spec = &row.fixed.spec;
         let attempt_ends = row.state.run_started_at.unwrap_or(now).plus(spec.timeout);
         let limit = if attempt_ends <= row.deadline() {
-            Limit { after: attempt_ends.since(now), code: "attempt_timeout" }
+            Limit {
+                after: attempt_ends.since(now),
+                code: "attempt_timeout",
+            }
         } else {
-            Limit { after: row.deadline().since(now), code: "total_timeout" }
+            Limit {
+                after: row.deadline().since(now),
+                code: "total_timeout",
+            }
         };
         let id = self.cx.public_id(row);
         Some(Assignment {
@@ -209,15 +249,22 @@ impl LocalLink {
         for _ in 0..READ_TRIES {
             match self.cx.store.payload(row.key(), Part::Input).await {
                 Ok(Some(sealed)) => {
-                    let opened = self.cx.sealer.open(row.key(), Column::Input, &sealed, REQUEST_BODY_BYTES_MAX * 2);
-                    return opened.map(Bytes::from).map_err(|e| internal("sealed_request", &e.to_string()));
+                    let opened =
+                        self.cx
+                            .sealer
+                            .open(row.key(), Column::Input, &sealed, REQUEST_BODY_BYTES_MAX * 2);
+                    return opened
+                        .map(Bytes::from)
+                        .map_err(|e| internal("sealed_request", &e.to_string()));
                 }
                 Ok(None) => return Err(internal("request_missing", "its request is not in the store")),
                 Err(_) => tokio::time::sleep(pause).await,
             }
             pause = (pause * 2).min(Duration::from_secs(2));
         }
-        Err(End::Interrupted { reason: "store_unavailable".to_owned() })
+        Err(End::Interrupted {
+            reason: "store_unavailable".to_owned(),
+        })
     }
 
     /// What this attempt logged behind what earlier ones did, bounded.
@@ -227,7 +274,10 @@ impl LocalLink {
         }
         let mut all = String::new();
         if let Some(sealed) = self.cx.store.payload(lease.key, Part::Logs).await?
-            && let Ok(earlier) = self.cx.sealer.open(lease.key, Column::Logs, &sealed, LOG_BYTES_MAX * 2)
+            && let Ok(earlier) = self
+                .cx
+                .sealer
+                .open(lease.key, Column::Logs, &sealed, LOG_BYTES_MAX * 2)
         {
             all = String::from_utf8_lossy(&earlier).into_owned();
         }
@@ -243,7 +293,12 @@ impl LocalLink {
     }
 
     /// The report in the terms of the lifecycle, with its payloads sealed.
-    fn outcome(&self, lease: LeaseRef, end: End, logs: Option<String>) -> (Outcome, Vec<(Part, Arc<[u8]>)>, bool) {
+    fn outcome(
+        &self,
+        lease: LeaseRef,
+        end: End,
+        logs: Option<String>,
+    ) -> (Outcome, Vec<(Part, Arc<[u8]>)>, bool) {
         let seal = |column, plain: &[u8]| self.cx.sealer.seal(lease.key, column, plain);
         let mut parts = Vec::new();
         if let Some(logs) = logs {
@@ -251,25 +306,46 @@ impl LocalLink {
         }
         let end = match end {
             End::Succeeded { result, .. } if result.len() > RESULT_BYTES_MAX => {
-                let text = format!("the result has {} bytes; at most {RESULT_BYTES_MAX} are kept", result.len());
-                End::Failed { failure: EngineFailure::new(FailureKind::TooLarge, "result", text), abandoned: false }
+                let text = format!(
+                    "the result has {} bytes; at most {RESULT_BYTES_MAX} are kept",
+                    result.len()
+                );
+                End::Failed {
+                    failure: EngineFailure::new(FailureKind::TooLarge, "result", text),
+                    abandoned: false,
+                }
             }
             end => end,
         };
         match end {
             End::Succeeded { result, needs_input } => {
                 parts.push((Part::Output, seal(Column::Output, &result)));
-                (Outcome::Succeeded { needs_input, output_bytes: result.len() as u64 }, parts, false)
+                (
+                    Outcome::Succeeded {
+                        needs_input,
+                        output_bytes: result.len() as u64,
+                    },
+                    parts,
+                    false,
+                )
             }
             End::Cancelled { abandoned } => (Outcome::Cancelled, parts, abandoned),
             End::Interrupted { reason } => (Outcome::Interrupted { reason }, parts, false),
-            End::Failed { failure: told, abandoned } => {
+            End::Failed {
+                failure: told,
+                abandoned,
+            } => {
                 let failure = Failure {
                     kind: told.kind,
                     code: told.code,
                     message: seal(Column::Failure, told.message.as_bytes()).to_vec(),
                     retryable: false,
-                    attempt: self.cx.rows.lock().get(&lease.key).map_or(0, |row| row.state.attempt),
+                    attempt: self
+                        .cx
+                        .rows
+                        .lock()
+                        .get(&lease.key)
+                        .map_or(0, |row| row.state.attempt),
                     engine_status: told.engine_status,
                 };
                 let outcome = match told.reached {
@@ -286,7 +362,10 @@ impl LocalLink {
     }
 
     fn count(&self, lease: LeaseRef, row: &Execution) {
-        let took = row.history.last().map_or(0, |e| e.at.since(row.state.run_started_at.unwrap_or(e.at)));
+        let took = row
+            .history
+            .last()
+            .map_or(0, |e| e.at.since(row.state.run_started_at.unwrap_or(e.at)));
         if let Some(port) = self.cx.ports.lock().get_mut(&self.session) {
             port.held.remove(&lease);
             port.done += 1;
@@ -299,7 +378,11 @@ impl LocalLink {
     async fn keep_late_result(&self, lease: LeaseRef) {
         let decide = |row: &Execution, now| {
             // The fence is still the row's: this very report was stored before, only its answer was lost.
-            if row.state.fence == lease.fence { Err(Refused::NoChange) } else { Ok(lifecycle::late_result(row, lease.fence, now)) }
+            if row.state.fence == lease.fence {
+                Err(Refused::NoChange)
+            } else {
+                Ok(lifecycle::late_result(row, lease.fence, now))
+            }
         };
         if let Err(ChangeError::Store(error)) = self.cx.change(lease.key, false, decide).await {
             tracing::warn!(%error, execution = lease.key.0, "a late result could not be noted");
@@ -326,7 +409,10 @@ fn unavailable(error: StoreError) -> LinkError {
 }
 
 fn internal(code: &str, text: &str) -> End {
-    End::Failed { failure: EngineFailure::new(FailureKind::InvalidRequest, code, text), abandoned: false }
+    End::Failed {
+        failure: EngineFailure::new(FailureKind::InvalidRequest, code, text),
+        abandoned: false,
+    }
 }
 
 impl Context {
@@ -340,14 +426,23 @@ impl Context {
         let mut current = self.store.docs(kind).await?.into_iter().find(|d| d.id == id);
         for _ in 0..3 {
             let rev = current.as_ref().map_or(0, |d| d.rev);
-            let doc = Doc { kind, id: id.to_owned(), rev, body: body(current.as_ref().map(|d| &d.body)) };
-            let settled = self.commit(vec![Planned::Other(Write::Keep { doc, rev })], 0).await?;
+            let doc = Doc {
+                kind,
+                id: id.to_owned(),
+                rev,
+                body: body(current.as_ref().map(|d| &d.body)),
+            };
+            let settled = self
+                .commit(vec![Planned::Other(Write::Keep { doc, rev })], 0)
+                .await?;
             match settled.outcomes.into_iter().next() {
                 Some(enginehouse_store::Outcome::DocStale(other)) => current = other,
                 _ => return Ok(()),
             }
         }
-        Err(StoreError::Unavailable(format!("the document {id} kept changing")))
+        Err(StoreError::Unavailable(format!(
+            "the document {id} kept changing"
+        )))
     }
 
     /// The id callers see.

@@ -45,12 +45,18 @@ impl Reaper {
         let now = self.cx.store.now();
         let sessions = self.cx.store.sessions().await?;
         let known: BTreeSet<SessionId> = sessions.iter().map(|s| s.id).collect();
-        let (dead, alive): (Vec<Session>, Vec<Session>) = sessions.into_iter().partition(|s| s.is_expired(now));
+        let (dead, alive): (Vec<Session>, Vec<Session>) =
+            sessions.into_iter().partition(|s| s.is_expired(now));
         // First no more work for the dead; a grant that was under way to one shows as a lease of nobody next time.
         let of_nobody = self.cx.scheduler.lock().follow_workers(&alive, &known);
         for session in dead {
             self.cx.lose_all(Some(session.id)).await?;
-            self.cx.commit(vec![Planned::Other(Write::Session(SessionWrite::Close(session.id)))], 0).await?;
+            self.cx
+                .commit(
+                    vec![Planned::Other(Write::Session(SessionWrite::Close(session.id)))],
+                    0,
+                )
+                .await?;
         }
         for session in of_nobody {
             self.cx.lose_all(Some(session)).await?;
@@ -100,7 +106,9 @@ impl Context {
     }
 
     async fn reap_leftover(&self, row: &Execution) {
-        let (Some(run), false) = (&row.state.engine_run, row.state.can_reattach) else { return };
+        let (Some(run), false) = (&row.state.engine_run, row.state.can_reattach) else {
+            return;
+        };
         if let Some(engine) = self.registry.get(&row.fixed.engine) {
             engine.adapter.reap(run).await;
         }
@@ -109,7 +117,9 @@ impl Context {
     /// Tells this node's worker of that session to let go of everything: its lease cannot be proved any more.
     pub(crate) fn let_go_of(&self, session: SessionId) {
         let mut ports = self.ports.lock();
-        let Some(port) = ports.get_mut(&session) else { return };
+        let Some(port) = ports.get_mut(&session) else {
+            return;
+        };
         let held: BTreeSet<LeaseRef> = std::mem::take(&mut port.held);
         for lease in held {
             let order = enginehouse_worker::Order::LetGo(lease);

@@ -28,7 +28,12 @@ pub(crate) struct Scheduler {
 
 impl Scheduler {
     pub(crate) fn new(queue: Queue) -> Scheduler {
-        Scheduler { queue, epoch: None, hydrated: false, abandoned: BTreeMap::new() }
+        Scheduler {
+            queue,
+            epoch: None,
+            hydrated: false,
+            abandoned: BTreeMap::new(),
+        }
     }
 
     /// The epoch to write under; `None` while another node schedules.
@@ -57,14 +62,28 @@ impl Scheduler {
     }
 
     /// Takes in which workers there are now, and gives back who holds leases without being one of `known`.
-    pub(crate) fn follow_workers(&mut self, alive: &[Session], known: &BTreeSet<SessionId>) -> BTreeSet<SessionId> {
-        let gone: Vec<SessionId> =
-            self.queue.workers().keys().filter(|id| !alive.iter().any(|s| s.id == **id)).copied().collect();
+    pub(crate) fn follow_workers(
+        &mut self,
+        alive: &[Session],
+        known: &BTreeSet<SessionId>,
+    ) -> BTreeSet<SessionId> {
+        let gone: Vec<SessionId> = self
+            .queue
+            .workers()
+            .keys()
+            .filter(|id| !alive.iter().any(|s| s.id == **id))
+            .copied()
+            .collect();
         gone.into_iter().for_each(|id| self.queue.remove_worker(id));
         for session in alive {
             self.queue.set_worker(session.id, rules_of(session));
         }
-        self.queue.occupancy().leases().map(|(_, lease)| lease.worker).filter(|id| !known.contains(id)).collect()
+        self.queue
+            .occupancy()
+            .leases()
+            .map(|(_, lease)| lease.worker)
+            .filter(|id| !known.contains(id))
+            .collect()
     }
 
     /// Replaces all rows and leases by what the store holds; engines and workers stay.
@@ -81,14 +100,23 @@ impl Scheduler {
     }
 
     pub(crate) fn wants_refill(&self) -> Option<(Lane, Option<(Rank, Key)>)> {
-        if self.may_grant() { self.queue.wants_refill() } else { None }
+        if self.may_grant() {
+            self.queue.wants_refill()
+        } else {
+            None
+        }
     }
 
     pub(crate) fn refill(&mut self, lane: &Lane, ready: Vec<Ready>) {
         let more = ready.len() >= READY_REFILL;
         let entries = ready
             .into_iter()
-            .map(|r| Entry { key: r.key, rank: r.rank, priority: r.priority, pinned: r.pinned })
+            .map(|r| Entry {
+                key: r.key,
+                rank: r.rank,
+                priority: r.priority,
+                pinned: r.pinned,
+            })
             .collect();
         self.queue.refill(lane, entries, more);
     }
@@ -107,7 +135,11 @@ impl Scheduler {
                 }
             }
             Planned::Change { row, transition, .. } => {
-                let after = Execution { fixed: row.fixed.clone(), state: transition.next.clone(), history: Vec::new() };
+                let after = Execution {
+                    fixed: row.fixed.clone(),
+                    state: transition.next.clone(),
+                    history: Vec::new(),
+                };
                 self.follow(row, &after, transition.event.kind, now);
             }
             Planned::Other(_) => {}
@@ -120,7 +152,9 @@ impl Scheduler {
         if before.status() == Status::Running && after.status() != Status::Running {
             match self.abandoned.remove(&key) {
                 Some(until) => self.queue.abandon(key, until, now),
-                None => self.queue.release(key, now, event != EventType::ExecutionInterrupted),
+                None => self
+                    .queue
+                    .release(key, now, event != EventType::ExecutionInterrupted),
             }
         }
         let stays = queued(before) && queued(after) && before.state.rank == after.state.rank;
@@ -156,7 +190,11 @@ impl Scheduler {
     }
 
     pub(crate) fn pick(&mut self, now: Time) -> Option<Pick> {
-        if self.may_grant() { self.queue.pick(now) } else { None }
+        if self.may_grant() {
+            self.queue.pick(now)
+        } else {
+            None
+        }
     }
 
     fn lease_running(&mut self, row: &Execution) {
@@ -174,6 +212,15 @@ impl Scheduler {
 }
 
 fn entry(row: &Execution) -> Entry {
-    let pinned = if row.state.engine_run.is_some() && row.state.can_reattach { row.state.endpoint } else { None };
-    Entry { key: row.key(), rank: row.state.rank, priority: row.state.priority, pinned }
+    let pinned = if row.state.engine_run.is_some() && row.state.can_reattach {
+        row.state.endpoint
+    } else {
+        None
+    };
+    Entry {
+        key: row.key(),
+        rank: row.state.rank,
+        priority: row.state.priority,
+        pinned,
+    }
 }

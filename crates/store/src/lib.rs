@@ -12,4 +12,4 @@ pub mod sqlite;
 pub use clock::{ManualClock, SystemClock};
 pub use contract::*;
 pub use memory::MemoryStore;
-pub use sqlite::{SqliteOptions, SqliteStore};
+pub use sqlite::{Durability, SqliteOptions, SqliteStore, Threads};

@@ -27,7 +27,11 @@ pub struct Worker {
 impl Worker {
     #[must_use]
     pub fn new(link: Arc<dyn Link>, engines: Arc<Engines>, settings: WorkerSettings) -> Worker {
-        Worker { link, engines, settings }
+        Worker {
+            link,
+            engines,
+            settings,
+        }
     }
 
     pub async fn run(self) {
@@ -59,7 +63,11 @@ impl Worker {
     }
 
     /// Makes one attempt; gives back its lease.
-    fn attempt(&self, assignment: Assignment, commands: attempt::Commands) -> impl Future<Output = LeaseRef> + use<> {
+    fn attempt(
+        &self,
+        assignment: Assignment,
+        commands: attempt::Commands,
+    ) -> impl Future<Output = LeaseRef> + use<> {
         let (link, engines, settings) = (self.link.clone(), self.engines.clone(), self.settings);
         async move {
             let lease = assignment.lease;

@@ -88,12 +88,18 @@ impl Service {
         {
             return Ok(Ref::Key(key));
         }
-        ExecutionId::try_from(id.to_owned()).map(Ref::Id).map_err(|_| not_found(id))
+        ExecutionId::try_from(id.to_owned())
+            .map(Ref::Id)
+            .map_err(|_| not_found(id))
     }
 
     async fn row(&self, id: &str) -> Result<Execution, ApiError> {
         let named = self.named(id)?;
-        self.cx.find(named).await.map_err(|e| store_error(&e))?.ok_or_else(|| not_found(id))
+        self.cx
+            .find(named)
+            .await
+            .map_err(|e| store_error(&e))?
+            .ok_or_else(|| not_found(id))
     }
 }
 
@@ -105,9 +111,15 @@ fn not_found(id: &str) -> ApiError {
 fn store_error(error: &StoreError) -> ApiError {
     match error {
         StoreError::Full => ApiError::new(Code::StoreFull, "the store's disk is full; nothing was accepted"),
-        StoreError::Closed => ApiError::new(Code::Stopping, "the service is stopping").retry_after(5 * SECOND),
+        StoreError::Closed => {
+            ApiError::new(Code::Stopping, "the service is stopping").retry_after(5 * SECOND)
+        }
         StoreError::Refused(why) => ApiError::new(Code::Internal, why.clone()),
-        other => ApiError::new(Code::StoreUnavailable, format!("{other}; try again with the same id")).retry_after(SECOND),
+        other => ApiError::new(
+            Code::StoreUnavailable,
+            format!("{other}; try again with the same id"),
+        )
+        .retry_after(SECOND),
     }
 }
 
@@ -117,7 +129,8 @@ fn change_error(id: &str, error: ChangeError) -> ApiError {
         ChangeError::NotFound => not_found(id),
         ChangeError::Store(error) => store_error(&error),
         ChangeError::Contended => {
-            ApiError::new(Code::StoreUnavailable, "the execution kept changing; try again").retry_after(SECOND)
+            ApiError::new(Code::StoreUnavailable, "the execution kept changing; try again")
+                .retry_after(SECOND)
         }
         ChangeError::Refused(why) => match why {
             Refused::AlreadyFinished | Refused::AlreadyCancelled => refused(Code::AlreadyFinished, why),
@@ -133,5 +146,8 @@ fn require(caller: &Caller, scope: Scope, what: &str) -> Result<(), ApiError> {
     if caller.may(scope) {
         return Ok(());
     }
-    Err(ApiError::new(Code::Forbidden, format!("{what} needs a key with the scope {scope}")))
+    Err(ApiError::new(
+        Code::Forbidden,
+        format!("{what} needs a key with the scope {scope}"),
+    ))
 }

@@ -4,12 +4,14 @@ use super::{Service, cursor, store_error};
 use crate::caller::{Caller, Scope};
 use crate::seal::Column;
 use enginehouse_api::{
-    ApiError, AttemptsAnswer, Code, ExecutionView, FilterRequest, ListAnswer, LogsAnswer, ResultView, SubmitRequest,
-    Timestamp,
+    ApiError, AttemptsAnswer, Code, ExecutionView, FilterRequest, ListAnswer, LogsAnswer, ResultView,
+    SubmitRequest, Timestamp,
 };
 use enginehouse_core::execution::{Execution, Status};
 use enginehouse_core::lifecycle::Part;
-use enginehouse_core::limits::{LIST_LIMIT_MAX, LOG_BYTES_MAX, NAME_BYTES_MAX, REQUEST_BODY_BYTES_MAX, RESULT_BYTES_MAX};
+use enginehouse_core::limits::{
+    LIST_LIMIT_MAX, LOG_BYTES_MAX, NAME_BYTES_MAX, REQUEST_BODY_BYTES_MAX, RESULT_BYTES_MAX,
+};
 use enginehouse_store::{Filter, ListQuery};
 use serde_json::value::RawValue;
 use std::time::Duration;
@@ -20,15 +22,28 @@ impl Service {
         self.full_view(caller, &row).await
     }
 
-    pub(super) async fn full_view(&self, caller: &Caller, row: &Execution) -> Result<ExecutionView, ApiError> {
-        let request = if caller.may(Scope::ReadPayload) { self.stored_request(row).await? } else { None };
+    pub(super) async fn full_view(
+        &self,
+        caller: &Caller,
+        row: &Execution,
+    ) -> Result<ExecutionView, ApiError> {
+        let request = if caller.may(Scope::ReadPayload) {
+            self.stored_request(row).await?
+        } else {
+            None
+        };
         let request: Option<SubmitRequest> = request.and_then(|text| serde_json::from_str(&text).ok());
         Ok(self.view(caller, row, request.as_ref()))
     }
 
     /// Waits until the execution is terminal or `at_most` has passed, and tells how it stands then; with its result if
     /// it completed.
-    pub async fn wait(&self, caller: &Caller, id: &str, at_most: Duration) -> Result<ExecutionView, ApiError> {
+    pub async fn wait(
+        &self,
+        caller: &Caller,
+        id: &str,
+        at_most: Duration,
+    ) -> Result<ExecutionView, ApiError> {
         let mut row = self.row(id).await?;
         let mut subscription = self.cx.hub.subscribe(row.key());
         let deadline = tokio::time::sleep(at_most);
@@ -59,7 +74,8 @@ impl Service {
         let row = self.row(id).await?;
         let gone = || ApiError::new(Code::ResultGone, "the request was removed");
         let text = self.stored_request(&row).await?.ok_or_else(gone)?;
-        RawValue::from_string(text).map_err(|_| ApiError::new(Code::Internal, "the stored request is not JSON"))
+        RawValue::from_string(text)
+            .map_err(|_| ApiError::new(Code::Internal, "the stored request is not JSON"))
     }
 
     /// # Errors
@@ -80,7 +96,11 @@ impl Service {
             id: self.cx.public_id(&row),
             status: row.status().as_str().to_owned(),
             result,
-            failure: row.state.failure.as_ref().map(|f| self.failure_view(caller, row.key(), f)),
+            failure: row
+                .state
+                .failure
+                .as_ref()
+                .map(|f| self.failure_view(caller, row.key(), f)),
             started_at: row.state.started_at.map(Timestamp),
             ended_at: row.state.ended_at.map(Timestamp),
         })
@@ -88,13 +108,21 @@ impl Service {
 
     pub async fn attempts(&self, caller: &Caller, id: &str) -> Result<AttemptsAnswer, ApiError> {
         let row = self.row(id).await?;
-        Ok(AttemptsAnswer { attempts: self.attempt_views(caller, &row) })
+        Ok(AttemptsAnswer {
+            attempts: self.attempt_views(caller, &row),
+        })
     }
 
     pub async fn logs(&self, _caller: &Caller, id: &str) -> Result<LogsAnswer, ApiError> {
         let row = self.row(id).await?;
-        let logs = self.payload(&row, Part::Logs, LOG_BYTES_MAX * 2).await?.unwrap_or_default();
-        Ok(LogsAnswer { id: self.cx.public_id(&row), logs: String::from_utf8_lossy(&logs).into_owned() })
+        let logs = self
+            .payload(&row, Part::Logs, LOG_BYTES_MAX * 2)
+            .await?
+            .unwrap_or_default();
+        Ok(LogsAnswer {
+            id: self.cx.public_id(&row),
+            logs: String::from_utf8_lossy(&logs).into_owned(),
+        })
     }
 
     /// Newest first. A cursor is a position, stable under inserts and deletes.
@@ -106,18 +134,31 @@ impl Service {
         limit: usize,
     ) -> Result<ListAnswer, ApiError> {
         if !(1..=LIST_LIMIT_MAX).contains(&limit) {
-            return Err(ApiError::field(Code::InvalidField, "?limit", format!("1 to {LIST_LIMIT_MAX}")));
+            return Err(ApiError::field(
+                Code::InvalidField,
+                "?limit",
+                format!("1 to {LIST_LIMIT_MAX}"),
+            ));
         }
         let filter = self::filter(&filter, "?")?;
         let after = cursor::decode(&self.cx, &filter, cursor)?;
-        let query = ListQuery { filter, after, limit: limit + 1 };
+        let query = ListQuery {
+            filter,
+            after,
+            limit: limit + 1,
+        };
         let mut rows = self.cx.store.list(&query).await.map_err(|e| store_error(&e))?;
         let more = rows.len() > limit;
         rows.truncate(limit);
-        let next_cursor =
-            rows.last().filter(|_| more).map(|last| cursor::encode(&self.cx, &query.filter, last.key()));
+        let next_cursor = rows
+            .last()
+            .filter(|_| more)
+            .map(|last| cursor::encode(&self.cx, &query.filter, last.key()));
         let executions = rows.iter().map(|row| self.view(caller, row, None)).collect();
-        Ok(ListAnswer { executions, next_cursor })
+        Ok(ListAnswer {
+            executions,
+            next_cursor,
+        })
     }
 
     pub(super) async fn stored_request(&self, row: &Execution) -> Result<Option<String>, ApiError> {
@@ -126,23 +167,42 @@ impl Service {
     }
 
     async fn stored_result(&self, row: &Execution) -> Result<Option<Box<RawValue>>, ApiError> {
-        let Some(bytes) = self.payload(row, Part::Output, RESULT_BYTES_MAX).await? else { return Ok(None) };
+        let Some(bytes) = self.payload(row, Part::Output, RESULT_BYTES_MAX).await? else {
+            return Ok(None);
+        };
         let not_json = |_| ApiError::new(Code::Internal, "the stored result is not JSON");
-        let text = String::from_utf8(bytes).map_err(|_| ApiError::new(Code::Internal, "the stored result is not UTF-8"))?;
+        let text = String::from_utf8(bytes)
+            .map_err(|_| ApiError::new(Code::Internal, "the stored result is not UTF-8"))?;
         RawValue::from_string(text).map(Some).map_err(not_json)
     }
 
-    async fn payload(&self, row: &Execution, part: Part, bytes_max: usize) -> Result<Option<Vec<u8>>, ApiError> {
-        let sealed = self.cx.store.payload(row.key(), part).await.map_err(|e| store_error(&e))?;
+    async fn payload(
+        &self,
+        row: &Execution,
+        part: Part,
+        bytes_max: usize,
+    ) -> Result<Option<Vec<u8>>, ApiError> {
+        let sealed = self
+            .cx
+            .store
+            .payload(row.key(), part)
+            .await
+            .map_err(|e| store_error(&e))?;
         let Some(sealed) = sealed else { return Ok(None) };
-        let opened = self.cx.sealer.open(row.key(), Column::from(part), &sealed, bytes_max);
-        opened.map(Some).map_err(|e| ApiError::new(Code::Internal, format!("a payload cannot be opened: {e}")))
+        let opened = self
+            .cx
+            .sealer
+            .open(row.key(), Column::from(part), &sealed, bytes_max);
+        opened
+            .map(Some)
+            .map_err(|e| ApiError::new(Code::Internal, format!("a payload cannot be opened: {e}")))
     }
 }
 
 /// The store's filter; `prefix` is where its fields stand (`?` for a query, `/filter/` for a body).
 pub(super) fn filter(request: &FilterRequest, prefix: &str) -> Result<Filter, ApiError> {
-    let invalid = |name: &str, text: String| ApiError::field(Code::InvalidField, format!("{prefix}{name}"), text);
+    let invalid =
+        |name: &str, text: String| ApiError::field(Code::InvalidField, format!("{prefix}{name}"), text);
     let mut statuses = Vec::new();
     for word in &request.status {
         let status = Status::parse(word).ok_or_else(|| {
@@ -155,8 +215,13 @@ pub(super) fn filter(request: &FilterRequest, prefix: &str) -> Result<Filter, Ap
     }
     statuses.sort_unstable();
     let name = |field: &str, value: &Option<String>| match value {
-        Some(text) if text.is_empty() || text.len() > NAME_BYTES_MAX || text.chars().any(char::is_control) => {
-            Err(invalid(field, format!("1 to {NAME_BYTES_MAX} bytes without control characters")))
+        Some(text)
+            if text.is_empty() || text.len() > NAME_BYTES_MAX || text.chars().any(char::is_control) =>
+        {
+            Err(invalid(
+                field,
+                format!("1 to {NAME_BYTES_MAX} bytes without control characters"),
+            ))
         }
         value => Ok(value.clone()),
     };
@@ -164,7 +229,13 @@ pub(super) fn filter(request: &FilterRequest, prefix: &str) -> Result<Filter, Ap
     Ok(Filter {
         statuses,
         engine: name("engine", &request.engine)?,
-        engine_type: engine_type.map(|t| if t == "langgraph" { "langsmith".to_owned() } else { t }),
+        engine_type: engine_type.map(|t| {
+            if t == "langgraph" {
+                "langsmith".to_owned()
+            } else {
+                t
+            }
+        }),
         workflow: name("workflowId", &request.workflow_id)?,
         user: name("userId", &request.user_id)?,
         tag: name("tag", &request.tag)?,

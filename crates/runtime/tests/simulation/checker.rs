@@ -14,12 +14,17 @@ struct Seen {
 }
 
 /// Everything that happened, as text, and what is wrong with it.
-pub struct Verdict {
-    pub trace: Vec<String>,
-    pub violations: Vec<String>,
+pub(crate) struct Verdict {
+    pub(crate) trace: Vec<String>,
+    pub(crate) violations: Vec<String>,
 }
 
-pub async fn judge(store: &dyn Store, acknowledged: &[Key], at_most_once: &BTreeSet<String>, world: &EngineWorld) -> Verdict {
+pub(crate) async fn judge(
+    store: &dyn Store,
+    acknowledged: &[Key],
+    at_most_once: &BTreeSet<String>,
+    world: &EngineWorld,
+) -> Verdict {
     let mut violations = Vec::new();
     let mut trace = Vec::new();
     let mut histories: BTreeMap<Key, Seen> = BTreeMap::new();
@@ -28,7 +33,11 @@ pub async fn judge(store: &dyn Store, acknowledged: &[Key], at_most_once: &BTree
         let page = store.feed(after, 500).await.expect("the reference store answers");
         for change in page.commits.iter().flat_map(|c| &c.changes) {
             trace.push(line(change.key, &change.event));
-            histories.entry(change.key).or_default().events.push(change.event.clone());
+            histories
+                .entry(change.key)
+                .or_default()
+                .events
+                .push(change.event.clone());
         }
         if page.commits.is_empty() {
             break;
@@ -49,11 +58,21 @@ pub async fn judge(store: &dyn Store, acknowledged: &[Key], at_most_once: &BTree
     check_totals(store, &rows, &mut violations).await;
     let runs = world.runs.lock().expect("no panics");
     for row in &rows {
-        let Some(id) = row.fixed.ext_id.as_ref().filter(|id| at_most_once.contains(id.as_str())) else { continue };
+        let Some(id) = row
+            .fixed
+            .ext_id
+            .as_ref()
+            .filter(|id| at_most_once.contains(id.as_str()))
+        else {
+            continue;
+        };
         let started = runs.iter().filter(|r| r.execution == id.as_str()).count();
         // A redrive is a person's decision to run it once more.
         if started > row.state.generation as usize {
-            violations.push(format!("I5 {id}: atMostOnce ran {started} times in {} generations", row.state.generation));
+            violations.push(format!(
+                "I5 {id}: atMostOnce ran {started} times in {} generations",
+                row.state.generation
+            ));
         }
     }
     Verdict { trace, violations }
@@ -62,7 +81,11 @@ pub async fn judge(store: &dyn Store, acknowledged: &[Key], at_most_once: &BTree
 async fn all_rows(store: &dyn Store) -> Vec<Execution> {
     let mut rows: Vec<Execution> = Vec::new();
     loop {
-        let query = ListQuery { filter: Filter::default(), after: rows.last().map(Execution::key), limit: 500 };
+        let query = ListQuery {
+            filter: Filter::default(),
+            after: rows.last().map(Execution::key),
+            limit: 500,
+        };
         let page = store.list(&query).await.expect("the reference store answers");
         if page.is_empty() {
             break;
@@ -70,7 +93,13 @@ async fn all_rows(store: &dyn Store) -> Vec<Execution> {
         rows.extend(page);
     }
     let refs: Vec<Ref> = rows.iter().map(|r| Ref::Key(r.key())).collect();
-    store.find(&refs).await.expect("the reference store answers").into_iter().flatten().collect()
+    store
+        .find(&refs)
+        .await
+        .expect("the reference store answers")
+        .into_iter()
+        .flatten()
+        .collect()
 }
 
 fn check_events(key: Key, events: &[Event], violations: &mut Vec<String>) {
@@ -83,7 +112,10 @@ fn check_events(key: Key, events: &[Event], violations: &mut Vec<String>) {
         if event.seq as usize != at + 1 {
             wrong("I7 event numbers have a gap");
         }
-        let after_end = matches!(event.kind, EventType::LateResult | EventType::OperatorAction | EventType::ExecutionRedriven);
+        let after_end = matches!(
+            event.kind,
+            EventType::LateResult | EventType::OperatorAction | EventType::ExecutionRedriven
+        );
         if ended && !after_end {
             wrong("I2 something follows the terminal event");
         }
@@ -98,7 +130,9 @@ fn check_events(key: Key, events: &[Event], violations: &mut Vec<String>) {
                 }
                 (fence, attempt, ready) = (granted, event.attempt, None);
             }
-            EventType::ExecutionSubmitted | EventType::ExecutionRetrying | EventType::ExecutionInterrupted => {
+            EventType::ExecutionSubmitted
+            | EventType::ExecutionRetrying
+            | EventType::ExecutionInterrupted => {
                 ready = event.data.ready_at;
             }
             EventType::ExecutionRedriven => (ended, ready) = (false, event.data.ready_at),
@@ -111,27 +145,50 @@ fn check_events(key: Key, events: &[Event], violations: &mut Vec<String>) {
 fn check_row(row: &Execution, histories: &BTreeMap<Key, Seen>, violations: &mut Vec<String>) {
     let mut wrong = |what: String| violations.push(format!("{}: {what}", row.key().0));
     if !row.status().is_terminal() {
-        wrong(format!("I10 still {} (due {}, wake {:?}) after the quiet time", row.status().as_str(), row.state.due, row.state.wake_at));
+        wrong(format!(
+            "I10 still {} (due {}, wake {:?}) after the quiet time",
+            row.status().as_str(),
+            row.state.due,
+            row.state.wake_at
+        ));
     }
     let events = histories.get(&row.key()).map_or(0, |s| s.events.len());
     if row.state.rev as usize != events {
-        wrong(format!("I7 rev {} but {events} events in the feed", row.state.rev));
+        wrong(format!(
+            "I7 rev {} but {events} events in the feed",
+            row.state.rev
+        ));
     }
     if row.history.len() != events.min(256) {
-        wrong(format!("I7 {} events in the history, {events} in the feed", row.history.len()));
+        wrong(format!(
+            "I7 {} events in the history, {events} in the feed",
+            row.history.len()
+        ));
     }
     let reported = row.state.reported;
     if reported > row.fixed.spec.retry.max_retries + 1 {
-        wrong(format!("P3 {reported} attempts reported, {} retries allowed", row.fixed.spec.retry.max_retries));
+        wrong(format!(
+            "P3 {reported} attempts reported, {} retries allowed",
+            row.fixed.spec.retry.max_retries
+        ));
     }
 }
 
 async fn check_totals(store: &dyn Store, rows: &[Execution], violations: &mut Vec<String>) {
     let totals = store.totals().await.expect("the reference store answers");
     let count = |status: Status| rows.iter().filter(|r| r.status() == status).count() as u64;
-    let told = [totals.pending, totals.running, totals.completed, totals.failed, totals.cancelled];
+    let told = [
+        totals.pending,
+        totals.running,
+        totals.completed,
+        totals.failed,
+        totals.cancelled,
+    ];
     let true_counts = Status::ALL.map(count);
     if told != true_counts || totals.accepted != rows.len() as u64 {
-        violations.push(format!("totals say {told:?} of {}, rows say {true_counts:?}", totals.accepted));
+        violations.push(format!(
+            "totals say {told:?} of {}, rows say {true_counts:?}",
+            totals.accepted
+        ));
     }
 }

@@ -10,7 +10,9 @@ use enginehouse_core::lifecycle::Part;
 use enginehouse_core::rank::Rank;
 use enginehouse_core::session::Session;
 use enginehouse_core::time::Time;
-use enginehouse_engine::{Call, Capabilities, Engine, EngineFailure, Health, Outcome, Progress, Reached, Workflow};
+use enginehouse_engine::{
+    Call, Capabilities, Engine, EngineFailure, Health, Outcome, Progress, Reached, Workflow,
+};
 use enginehouse_store::*;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
@@ -27,14 +29,17 @@ use tokio::time::{Instant, sleep, sleep_until};
 const EPOCH: i64 = 1_790_000_000_000;
 
 /// Virtual time: the paused clock of the runtime.
-pub struct SimClock {
+pub(crate) struct SimClock {
     start: Instant,
     least: AtomicI64,
 }
 
 impl SimClock {
-    pub fn new() -> Arc<SimClock> {
-        Arc::new(SimClock { start: Instant::now(), least: AtomicI64::new(0) })
+    pub(crate) fn new() -> Arc<SimClock> {
+        Arc::new(SimClock {
+            start: Instant::now(),
+            least: AtomicI64::new(0),
+        })
     }
 }
 
@@ -51,37 +56,52 @@ impl Clock for SimClock {
 
 /// How often, in a thousand calls, a store fault happens.
 #[derive(Debug, Clone, Copy, Default)]
-pub struct Faults {
-    pub commit_lost_before: u32,
-    pub commit_lost_after: u32,
-    pub commit_slow: u32,
-    pub read_fails: u32,
+pub(crate) struct Faults {
+    pub(crate) commit_lost_before: u32,
+    pub(crate) commit_lost_after: u32,
+    pub(crate) commit_slow: u32,
+    pub(crate) read_fails: u32,
 }
 
 /// What faults really fired; a run in which none did proves nothing.
 #[derive(Debug, Default)]
-pub struct Fired {
-    pub lost_before: AtomicU64,
-    pub lost_after: AtomicU64,
-    pub slow: AtomicU64,
-    pub reads: AtomicU64,
+pub(crate) struct Fired {
+    pub(crate) lost_before: AtomicU64,
+    pub(crate) lost_after: AtomicU64,
+    pub(crate) slow: AtomicU64,
+    pub(crate) reads: AtomicU64,
 }
 
 /// One node's handle on the store. Once killed, nothing passes through it any more.
-pub struct SimStore {
-    pub inner: Arc<dyn Store>,
-    pub shared: bool,
-    pub dead: AtomicBool,
-    pub quiet: Arc<AtomicBool>,
-    pub faults: Faults,
-    pub fired: Arc<Fired>,
-    pub random: Mutex<StdRng>,
+pub(crate) struct SimStore {
+    pub(crate) inner: Arc<dyn Store>,
+    pub(crate) shared: bool,
+    pub(crate) dead: AtomicBool,
+    pub(crate) quiet: Arc<AtomicBool>,
+    pub(crate) faults: Faults,
+    pub(crate) fired: Arc<Fired>,
+    pub(crate) random: Mutex<StdRng>,
 }
 
 impl SimStore {
-    pub fn new(inner: Arc<dyn Store>, shared: bool, quiet: Arc<AtomicBool>, faults: Faults, fired: Arc<Fired>, seed: u64) -> Arc<SimStore> {
+    pub(crate) fn new(
+        inner: Arc<dyn Store>,
+        shared: bool,
+        quiet: Arc<AtomicBool>,
+        faults: Faults,
+        fired: Arc<Fired>,
+        seed: u64,
+    ) -> Arc<SimStore> {
         let random = Mutex::new(StdRng::seed_from_u64(seed));
-        Arc::new(SimStore { inner, shared, dead: AtomicBool::new(false), quiet, faults, fired, random })
+        Arc::new(SimStore {
+            inner,
+            shared,
+            dead: AtomicBool::new(false),
+            quiet,
+            faults,
+            fired,
+            random,
+        })
     }
 
     fn strikes(&self, per_thousand: u32) -> bool {
@@ -166,7 +186,12 @@ impl Store for SimStore {
         self.inner.lanes().await
     }
 
-    async fn ready(&self, lane: &Lane, after: Option<(Rank, Key)>, max: usize) -> Result<Vec<Ready>, StoreError> {
+    async fn ready(
+        &self,
+        lane: &Lane,
+        after: Option<(Rank, Key)>,
+        max: usize,
+    ) -> Result<Vec<Ready>, StoreError> {
         self.read().await?;
         self.inner.ready(lane, after, max).await
     }
@@ -181,7 +206,12 @@ impl Store for SimStore {
         self.inner.next_wake().await
     }
 
-    async fn running(&self, holder: Option<SessionId>, after: Option<Key>, max: usize) -> Result<Vec<Execution>, StoreError> {
+    async fn running(
+        &self,
+        holder: Option<SessionId>,
+        after: Option<Key>,
+        max: usize,
+    ) -> Result<Vec<Execution>, StoreError> {
         self.read().await?;
         self.inner.running(holder, after, max).await
     }
@@ -214,52 +244,55 @@ impl Store for SimStore {
     }
 
     fn features(&self) -> Features {
-        Features { shared: self.shared, durable: true }
+        Features {
+            shared: self.shared,
+            durable: true,
+        }
     }
 }
 
 /// What a simulated workflow does.
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(default)]
-pub struct Script {
+pub(crate) struct Script {
     /// How long the run takes.
-    pub ms: u64,
+    pub(crate) ms: u64,
     /// Runs that fail before one succeeds.
-    pub failures: u32,
+    pub(crate) failures: u32,
     /// The kind they fail with.
-    pub kind: String,
+    pub(crate) kind: String,
     /// The answer to every submit but the last so many is lost.
-    pub lost_answers: u32,
+    pub(crate) lost_answers: u32,
     /// Never ends by itself.
-    pub hangs: bool,
+    pub(crate) hangs: bool,
 }
 
 /// One run inside the simulated engine; it goes on whatever becomes of its caller.
 #[derive(Debug, Clone)]
-pub struct Run {
-    pub execution: String,
-    pub idempotency_key: String,
-    pub ends: Instant,
-    pub fails: Option<FailureKind>,
-    pub hangs: bool,
-    pub cancelled: bool,
+pub(crate) struct Run {
+    pub(crate) execution: String,
+    pub(crate) idempotency_key: String,
+    pub(crate) ends: Instant,
+    pub(crate) fails: Option<FailureKind>,
+    pub(crate) hangs: bool,
+    pub(crate) cancelled: bool,
 }
 
 /// The engine's own state, shared by all nodes and restarts.
 #[derive(Default)]
-pub struct EngineWorld {
-    pub runs: Mutex<Vec<Run>>,
-    pub submits: Mutex<BTreeMap<String, u32>>,
-    pub followed: AtomicI64,
-    pub followed_max: AtomicI64,
-    pub down: AtomicBool,
+pub(crate) struct EngineWorld {
+    pub(crate) runs: Mutex<Vec<Run>>,
+    pub(crate) submits: Mutex<BTreeMap<String, u32>>,
+    pub(crate) followed: AtomicI64,
+    pub(crate) followed_max: AtomicI64,
+    pub(crate) down: AtomicBool,
 }
 
 /// An adapter to the simulated engine, which recognises a repeated submit by its key and lets a run be taken up again.
-pub struct SimEngine {
-    pub world: Arc<EngineWorld>,
+pub(crate) struct SimEngine {
+    pub(crate) world: Arc<EngineWorld>,
     /// Its runs can be taken up again; otherwise they die with their call.
-    pub reattach: bool,
+    pub(crate) reattach: bool,
 }
 
 struct Following<'a>(&'a EngineWorld);
@@ -285,7 +318,9 @@ impl SimEngine {
         let submitted = submits.entry(call.execution_id.clone()).or_default();
         *submitted += 1;
         let mut runs = self.world.runs.lock().expect("no panics");
-        let known = runs.iter().position(|r| r.idempotency_key == call.idempotency_key);
+        let known = runs
+            .iter()
+            .position(|r| r.idempotency_key == call.idempotency_key);
         let number = known.filter(|_| self.reattach).unwrap_or_else(|| {
             let earlier = runs.iter().filter(|r| r.execution == call.execution_id).count();
             let fails = (u32::try_from(earlier).expect("few") < script.failures)
@@ -319,11 +354,19 @@ impl SimEngine {
         if run.ends > Instant::now() {
             sleep_until(run.ends).await;
         }
-        call.host.progress(Progress { fraction: Some(1.0), data: None });
+        call.host.progress(Progress {
+            fraction: Some(1.0),
+            data: None,
+        });
         match (self.run_at(number).cancelled, run.fails) {
             (true, _) => Outcome::Cancelled,
-            (false, Some(kind)) => Outcome::Failed(EngineFailure::new(kind, "scripted", "as the script says")),
-            (false, None) => Outcome::Succeeded { result: Bytes::from(format!("{{\"run\":{number}}}")), needs_input: false },
+            (false, Some(kind)) => {
+                Outcome::Failed(EngineFailure::new(kind, "scripted", "as the script says"))
+            }
+            (false, None) => Outcome::Succeeded {
+                result: Bytes::from(format!("{{\"run\":{number}}}")),
+                needs_input: false,
+            },
         }
     }
 }
@@ -335,7 +378,13 @@ impl Engine for SimEngine {
     }
 
     fn capabilities(&self) -> Capabilities {
-        Capabilities { cancel: true, reattach: self.reattach, idempotent_submit: self.reattach, inline: false, progress: true }
+        Capabilities {
+            cancel: true,
+            reattach: self.reattach,
+            idempotent_submit: self.reattach,
+            inline: false,
+            progress: true,
+        }
     }
 
     fn validate(&self, _workflow: &Workflow<'_>) -> Result<(), EngineFailure> {
@@ -380,12 +429,16 @@ impl Engine for SimEngine {
     }
 
     async fn health(&self, _endpoint: usize) -> Health {
-        Health { healthy: true, detail: "simulated".into(), latency: 0 }
+        Health {
+            healthy: true,
+            detail: "simulated".into(),
+            latency: 0,
+        }
     }
 }
 
 /// A line of the trace, by which two runs of one seed are compared.
-pub fn line(key: Key, event: &Event) -> String {
+pub(crate) fn line(key: Key, event: &Event) -> String {
     let data = &event.data;
     format!(
         "{} {} {}@{} a{} w={:?} f={:?} r={:?} k={:?}",
