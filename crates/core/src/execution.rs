@@ -22,13 +22,8 @@ pub enum Status {
 }
 
 impl Status {
-    pub const ALL: [Status; 5] = [
-        Status::Pending,
-        Status::Running,
-        Status::Completed,
-        Status::Failed,
-        Status::Cancelled,
-    ];
+    pub const ALL: [Status; 5] =
+        [Status::Pending, Status::Running, Status::Completed, Status::Failed, Status::Cancelled];
 
     #[must_use]
     pub fn is_terminal(self) -> bool {
@@ -64,12 +59,7 @@ pub enum Priority {
 }
 
 impl Priority {
-    pub const ALL: [Priority; 4] = [
-        Priority::Low,
-        Priority::Normal,
-        Priority::High,
-        Priority::Critical,
-    ];
+    pub const ALL: [Priority; 4] = [Priority::Low, Priority::Normal, Priority::High, Priority::Critical];
 
     #[must_use]
     pub fn as_str(self) -> &'static str {
@@ -89,9 +79,7 @@ impl Priority {
     /// 1 (LOW) to 4 (CRITICAL), the numeric form of the API.
     #[must_use]
     pub fn from_number(number: i64) -> Option<Priority> {
-        usize::try_from(number - 1)
-            .ok()
-            .and_then(|i| Self::ALL.get(i).copied())
+        usize::try_from(number - 1).ok().and_then(|i| Self::ALL.get(i).copied())
     }
 }
 
@@ -232,10 +220,7 @@ impl Execution {
     #[must_use]
     pub fn expiry(&self) -> Option<Time> {
         let expires_in = self.fixed.spec.expires_in?;
-        self.state
-            .started_at
-            .is_none()
-            .then(|| self.state.clock_from.plus(expires_in))
+        self.state.started_at.is_none().then(|| self.state.clock_from.plus(expires_in))
     }
 
     /// The ready-queue lane this row belongs to.

@@ -81,10 +81,7 @@ impl FailureKind {
     /// Ends for good whatever `retry.on` says.
     #[must_use]
     pub fn is_final(self) -> bool {
-        matches!(
-            self,
-            FailureKind::Expired | FailureKind::Lost | FailureKind::UnknownOutcome
-        )
+        matches!(self, FailureKind::Expired | FailureKind::Lost | FailureKind::UnknownOutcome)
     }
 
     /// Says that the *engine* is unwell, not the workflow or the request.

@@ -53,14 +53,7 @@ impl Key {
             | (u128::from(self.node()) << TAG_BITS)
             | tag;
         let hex = format!("{bits:032x}");
-        format!(
-            "{}-{}-{}-{}-{}",
-            &hex[..8],
-            &hex[8..12],
-            &hex[12..16],
-            &hex[16..20],
-            &hex[20..]
-        )
+        format!("{}-{}-{}-{}-{}", &hex[..8], &hex[8..12], &hex[12..16], &hex[16..20], &hex[20..])
     }
 
     /// The key and the tag of a server-made id; `None` when the text is not of that form. The caller compares the tag.
@@ -112,11 +105,7 @@ pub struct KeyMaker {
 impl KeyMaker {
     #[must_use]
     pub fn new(node: NodeId) -> KeyMaker {
-        KeyMaker {
-            node,
-            last: Time(KEY_EPOCH_MS),
-            sequence: 0,
-        }
+        KeyMaker { node, last: Time(KEY_EPOCH_MS), sequence: 0 }
     }
 
     /// The next key; greater than every earlier one of this maker even if `now` steps back.
@@ -166,14 +155,8 @@ impl TryFrom<String> for ExecutionId {
     fn try_from(text: String) -> Result<Self, InvalidId> {
         let valid = (1..=Self::MAX_LEN).contains(&text.len())
             && text.as_bytes()[0].is_ascii_alphanumeric()
-            && text
-                .bytes()
-                .all(|b| b.is_ascii_alphanumeric() || b"._:-".contains(&b));
-        if valid {
-            Ok(ExecutionId(text))
-        } else {
-            Err(InvalidId)
-        }
+            && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"._:-".contains(&b));
+        if valid { Ok(ExecutionId(text)) } else { Err(InvalidId) }
     }
 }
 

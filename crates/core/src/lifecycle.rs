@@ -30,13 +30,7 @@ pub struct Transition {
 impl Transition {
     fn new(from: &Execution, mut next: State, kind: EventType, data: EventData, now: Time) -> Transition {
         next.rev = from.state.rev + 1;
-        let event = Event {
-            seq: next.rev,
-            kind,
-            at: now,
-            attempt: next.attempt,
-            data,
-        };
+        let event = Event { seq: next.rev, kind, at: now, attempt: next.attempt, data };
         Transition {
             key: from.key(),
             rev: from.state.rev,
@@ -52,11 +46,7 @@ impl Transition {
     pub fn applied_to(&self, row: &Execution) -> Execution {
         let mut history = row.history.clone();
         history.push(self.event.clone());
-        Execution {
-            fixed: row.fixed.clone(),
-            state: self.next.clone(),
-            history,
-        }
+        Execution { fixed: row.fixed.clone(), state: self.next.clone(), history }
     }
 }
 
@@ -196,23 +186,10 @@ pub fn submit(new: NewExecution, head_starts: &HeadStarts, now: Time) -> Executi
         created_at: now,
         spec: new.spec,
     };
-    let data = EventData {
-        by: new.by,
-        ready_at: (ready_at > now).then_some(ready_at),
-        ..EventData::default()
-    };
-    let event = Event {
-        seq: 1,
-        kind: EventType::ExecutionSubmitted,
-        at: now,
-        attempt: 0,
-        data,
-    };
-    let mut row = Execution {
-        fixed: Arc::new(fixed),
-        state,
-        history: vec![event],
-    };
+    let data =
+        EventData { by: new.by, ready_at: (ready_at > now).then_some(ready_at), ..EventData::default() };
+    let event = Event { seq: 1, kind: EventType::ExecutionSubmitted, at: now, attempt: 0, data };
+    let mut row = Execution { fixed: Arc::new(fixed), state, history: vec![event] };
     row.state.wake_at = pending_wake(&row);
     row
 }
@@ -267,17 +244,8 @@ pub fn attach(
     let mut next = row.state.clone();
     next.engine_run = Some(engine_run);
     next.can_reattach = can_reattach;
-    let data = EventData {
-        engine_run: next.engine_run.clone(),
-        ..EventData::default()
-    };
-    Ok(Transition::new(
-        row,
-        next,
-        EventType::ExecutionAttached,
-        data,
-        now,
-    ))
+    let data = EventData { engine_run: next.engine_run.clone(), ..EventData::default() };
+    Ok(Transition::new(row, next, EventType::ExecutionAttached, data, now))
 }
 
 /// What follows from the end of an attempt; `jitter` in `[0, 1)` picks the back-off.
@@ -295,10 +263,7 @@ pub fn finish(
         return Ok(end(row, Status::Cancelled, None, now));
     }
     Ok(match outcome {
-        Outcome::Succeeded {
-            needs_input,
-            output_bytes,
-        } => {
+        Outcome::Succeeded { needs_input, output_bytes } => {
             let mut done = end(row, Status::Completed, None, now);
             done.next.reported += 1;
             done.next.needs_input = needs_input;
@@ -308,21 +273,13 @@ pub fn finish(
         Outcome::Cancelled => end(row, Status::Cancelled, None, now),
         Outcome::Interrupted { reason } => interrupt(row, reason, now),
         Outcome::Refused { failure } => wait_unburnt(row, failure, "refused", jitter, now),
-        Outcome::Failed {
-            failure,
-            retry_after,
-            open_end,
-        } => {
+        Outcome::Failed { failure, retry_after, open_end } => {
             if open_end && can_reattach(row) {
                 wait_unburnt(row, failure, "unreachable", jitter, now)
             } else if open_end && row.fixed.spec.at_most_once {
                 open_ended(row, now)
             } else {
-                let end = ReportedEnd {
-                    failure,
-                    retry_after,
-                    open_end,
-                };
+                let end = ReportedEnd { failure, retry_after, open_end };
                 fail_or_retry(row, end, head_starts, jitter, now)
             }
         }
@@ -356,12 +313,7 @@ pub fn lose(row: &Execution, loss: Loss, jitter: f64, now: Time) -> Result<Trans
         next.maybe_started = true;
         if next.lost >= LOST_MAX || next.node_crashes >= NODE_CRASHES_MAX {
             let (lost, node_crashes) = (next.lost, next.node_crashes);
-            let mut dead = end(
-                row,
-                Status::Failed,
-                Some(own_failure(row, FailureKind::Lost, "poison")),
-                now,
-            );
+            let mut dead = end(row, Status::Failed, Some(own_failure(row, FailureKind::Lost, "poison")), now);
             (dead.next.lost, dead.next.node_crashes) = (lost, node_crashes);
             return Ok(dead);
         }
@@ -372,14 +324,7 @@ pub fn lose(row: &Execution, loss: Loss, jitter: f64, now: Time) -> Result<Trans
             next.ready_at = now.plus(wait);
         }
     }
-    Ok(back_to_pending(
-        row,
-        next,
-        EventType::ExecutionInterrupted,
-        Some(reason),
-        None,
-        now,
-    ))
+    Ok(back_to_pending(row, next, EventType::ExecutionInterrupted, Some(reason), None, now))
 }
 
 /// Cancels pending work at once; for running work it stores the wish, which beats retry and lost lease.
@@ -391,17 +336,8 @@ pub fn cancel(row: &Execution, by: Option<String>, now: Time) -> Result<Transiti
         Status::Running => {
             let mut next = row.state.clone();
             next.cancel_at = Some(now);
-            let data = EventData {
-                by,
-                ..EventData::default()
-            };
-            Ok(Transition::new(
-                row,
-                next,
-                EventType::ExecutionCancelRequested,
-                data,
-                now,
-            ))
+            let data = EventData { by, ..EventData::default() };
+            Ok(Transition::new(row, next, EventType::ExecutionCancelRequested, data, now))
         }
         Status::Pending => {
             let mut done = end(row, Status::Cancelled, None, now);
@@ -430,14 +366,7 @@ pub fn wake(row: &Execution, now: Time) -> Result<Transition, Refused> {
     }
     let mut next = row.state.clone();
     next.due = true;
-    Ok(back_to_pending(
-        row,
-        next,
-        EventType::ExecutionReady,
-        None,
-        None,
-        now,
-    ))
+    Ok(back_to_pending(row, next, EventType::ExecutionReady, None, None, now))
 }
 
 /// Puts a failed or cancelled execution back: generation + 1, the retry budget starts anew, fences and attempts go on.
@@ -466,14 +395,7 @@ pub fn redrive(
     next.maybe_started = false;
     next.cancel_at = None;
     next.failure = None;
-    Ok(back_to_pending(
-        row,
-        next,
-        EventType::ExecutionRedriven,
-        None,
-        by,
-        now,
-    ))
+    Ok(back_to_pending(row, next, EventType::ExecutionRedriven, None, by, now))
 }
 
 pub fn reprioritize(
@@ -492,23 +414,13 @@ pub fn reprioritize(
     let mut next = row.state.clone();
     next.priority = priority;
     next.rank = head_starts.rank(priority, row.state.ready_at);
-    Ok(back_to_pending(
-        row,
-        next,
-        EventType::OperatorAction,
-        Some("priority"),
-        by,
-        now,
-    ))
+    Ok(back_to_pending(row, next, EventType::OperatorAction, Some("priority"), by, now))
 }
 
 /// Keeps the fact that a stale worker reported; changes nothing else.
 #[must_use]
 pub fn late_result(row: &Execution, fence: Fence, now: Time) -> Transition {
-    let data = EventData {
-        fence: Some(fence.0),
-        ..EventData::default()
-    };
+    let data = EventData { fence: Some(fence.0), ..EventData::default() };
     Transition::new(row, row.state.clone(), EventType::LateResult, data, now)
 }
 
@@ -528,10 +440,7 @@ fn can_reattach(row: &Execution) -> bool {
 /// When a timer must look at a pending row: at its time if that is still to come, and at its limits.
 fn pending_wake(row: &Execution) -> Option<Time> {
     let ready = (!row.state.due).then_some(row.state.ready_at);
-    [ready, Some(row.deadline()), row.expiry()]
-        .into_iter()
-        .flatten()
-        .min()
+    [ready, Some(row.deadline()), row.expiry()].into_iter().flatten().min()
 }
 
 /// The state of a row that no worker holds any more and that goes back to the queue at its old place.
@@ -553,18 +462,10 @@ fn back_to_pending(
     now: Time,
 ) -> Transition {
     let waits_until = (!next.due).then_some(next.ready_at);
-    let data = EventData {
-        ready_at: waits_until,
-        reason: reason.map(str::to_owned),
-        by,
-        ..EventData::default()
-    };
+    let data =
+        EventData { ready_at: waits_until, reason: reason.map(str::to_owned), by, ..EventData::default() };
     let mut transition = Transition::new(row, next, kind, data, now);
-    let after = Execution {
-        fixed: row.fixed.clone(),
-        state: transition.next.clone(),
-        history: Vec::new(),
-    };
+    let after = Execution { fixed: row.fixed.clone(), state: transition.next.clone(), history: Vec::new() };
     transition.next.wake_at = pending_wake(&after);
     transition
 }
@@ -583,10 +484,7 @@ fn end(row: &Execution, status: Status, failure: Option<Failure>, now: Time) -> 
     next.holder = None;
     next.ended_at = Some(now);
     next.failure.clone_from(&failure);
-    let data = EventData {
-        failure,
-        ..EventData::default()
-    };
+    let data = EventData { failure, ..EventData::default() };
     Transition::new(row, next, kind, data, now)
 }
 
@@ -597,14 +495,7 @@ fn interrupt(row: &Execution, reason: String, now: Time) -> Transition {
     }
     let mut next = waiting_again(row);
     next.maybe_started |= !reattach;
-    back_to_pending(
-        row,
-        next,
-        EventType::ExecutionInterrupted,
-        Some(&reason),
-        None,
-        now,
-    )
+    back_to_pending(row, next, EventType::ExecutionInterrupted, Some(&reason), None, now)
 }
 
 /// Back to the queue with nothing burnt, a little later each time in a row.
@@ -612,11 +503,7 @@ fn wait_unburnt(row: &Execution, failure: Failure, reason: &str, jitter: f64, no
     let mut next = waiting_again(row);
     next.refused += 1;
     next.due = false;
-    let pace = crate::retry::RetryPolicy {
-        delay: SECOND / 2,
-        max_delay: 10 * SECOND,
-        ..Default::default()
-    };
+    let pace = crate::retry::RetryPolicy { delay: SECOND / 2, max_delay: 10 * SECOND, ..Default::default() };
     next.ready_at = now.plus(pace.backoff(next.refused, 0.5 + jitter / 2.0, None));
     let mut again = back_to_pending(row, next, EventType::ExecutionRetrying, Some(reason), None, now);
     again.next.failure = Some(failure.clone());
@@ -627,14 +514,7 @@ fn wait_unburnt(row: &Execution, failure: Failure, reason: &str, jitter: f64, no
 fn open_ended(row: &Execution, now: Time) -> Transition {
     if can_reattach(row) {
         let next = waiting_again(row);
-        return back_to_pending(
-            row,
-            next,
-            EventType::ExecutionInterrupted,
-            Some("open_end"),
-            None,
-            now,
-        );
+        return back_to_pending(row, next, EventType::ExecutionInterrupted, Some("open_end"), None, now);
     }
     let failure = own_failure(row, FailureKind::UnknownOutcome, "at_most_once");
     end(row, Status::Failed, Some(failure), now)
@@ -648,11 +528,7 @@ struct ReportedEnd {
 
 fn fail_or_retry(
     row: &Execution,
-    ReportedEnd {
-        mut failure,
-        retry_after,
-        open_end,
-    }: ReportedEnd,
+    ReportedEnd { mut failure, retry_after, open_end }: ReportedEnd,
     head_starts: &HeadStarts,
     jitter: f64,
     now: Time,

@@ -88,18 +88,9 @@ pub const CALLER_REMEMBERED_FOR: Millis = 2 * SECOND;
 /// Between two comments that keep a silent event stream alive.
 pub const EVENT_BEAT: Millis = 15 * SECOND;
 
-const _: () = assert!(
-    LEASE_RENEW_EVERY * 2 < LEASE_TTL,
-    "a lease survives one lost renewal"
-);
-const _: () = assert!(
-    REQUEST_BODY_BYTES_MAX <= COMMIT_BYTES_MAX,
-    "the largest request fits one commit"
-);
-const _: () = assert!(
-    BATCH_EXECUTIONS_MAX <= COMMIT_WRITES_MAX,
-    "the largest batch fits one commit"
-);
+const _: () = assert!(LEASE_RENEW_EVERY * 2 < LEASE_TTL, "a lease survives one lost renewal");
+const _: () = assert!(REQUEST_BODY_BYTES_MAX <= COMMIT_BYTES_MAX, "the largest request fits one commit");
+const _: () = assert!(BATCH_EXECUTIONS_MAX <= COMMIT_WRITES_MAX, "the largest batch fits one commit");
 const _: () = assert!(READY_REFILL < READY_LANE_WINDOW && READY_LANE_WINDOW < READY_ROWS_MAX);
 const _: () = assert!(NODE_CRASHES_BACKOFF_FROM < NODE_CRASHES_MAX);
 const _: () = assert!(

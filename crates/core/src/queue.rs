@@ -142,11 +142,7 @@ impl Queue {
         match self.engines.get_mut(name) {
             Some(engine) => engine.rules = rules,
             None => {
-                let engine = EngineQueue {
-                    rules,
-                    heads: BTreeSet::new(),
-                    run_ms: FIRST_ESTIMATE,
-                };
+                let engine = EngineQueue { rules, heads: BTreeSet::new(), run_ms: FIRST_ESTIMATE };
                 self.engines.insert(name.to_owned(), engine);
                 let waiting: Vec<User> = self.users.keys().cloned().collect();
                 for user in waiting {
@@ -271,25 +267,13 @@ impl Queue {
         let charged = u64::try_from(cost).unwrap_or(0);
         self.occupancy.take(
             key,
-            Lease {
-                engine: name,
-                endpoint,
-                ckey,
-                user: user.clone(),
-                worker,
-                since: now,
-                charged,
-            },
+            Lease { engine: name, endpoint, ckey, user: user.clone(), worker, since: now, charged },
         );
         self.refresh_lane(number);
         self.refresh_user(&user);
         self.refresh_key_lanes(number);
         self.drop_lane_if_empty(number);
-        Some(Pick {
-            key,
-            worker,
-            endpoint,
-        })
+        Some(Pick { key, worker, endpoint })
     }
 
     /// Takes the lease of a row that already runs (hydration, or another node's grant).
@@ -347,11 +331,7 @@ impl Queue {
     /// Free slots of open workers.
     #[must_use]
     pub fn free_slots(&self) -> u64 {
-        self.workers
-            .iter()
-            .filter(|(_, w)| w.open)
-            .map(|(id, w)| u64::from(self.free_of(*id, w)))
-            .sum()
+        self.workers.iter().filter(|(_, w)| w.open).map(|(id, w)| u64::from(self.free_of(*id, w))).sum()
     }
 
     /// Due rows by engine, in memory and behind.
@@ -383,9 +363,7 @@ impl Queue {
 
     #[must_use]
     pub fn engine_has_room(&self, name: &str) -> bool {
-        self.engines
-            .get(name)
-            .is_some_and(|e| self.endpoint(name, e, None).is_some())
+        self.engines.get(name).is_some_and(|e| self.endpoint(name, e, None).is_some())
     }
 
     #[must_use]
@@ -463,11 +441,7 @@ impl Queue {
         if let Some(number) = self.lane_numbers.get(lane) {
             return *number;
         }
-        let rows = LaneRows {
-            lane: lane.clone(),
-            rows: BTreeMap::new(),
-            tail: 0,
-        };
+        let rows = LaneRows { lane: lane.clone(), rows: BTreeMap::new(), tail: 0 };
         let number = if let Some(free) = self.free_lanes.pop() {
             self.lanes[free] = rows;
             free
@@ -482,11 +456,7 @@ impl Queue {
             *vtime = (*vtime).max(self.served);
         }
         let engines = self.users.entry(lane.user.clone()).or_default();
-        engines
-            .entry(lane.engine.clone())
-            .or_default()
-            .lanes
-            .insert(number);
+        engines.entry(lane.engine.clone()).or_default().lanes.insert(number);
         if let Some(ckey) = &lane.ckey {
             self.by_ckey.entry(ckey.clone()).or_default().insert(number);
         }
@@ -543,10 +513,7 @@ impl Queue {
     }
 
     fn refresh_lane(&mut self, number: LaneNo) {
-        let (user, engine) = (
-            self.lanes[number].lane.user.clone(),
-            self.lanes[number].lane.engine.clone(),
-        );
+        let (user, engine) = (self.lanes[number].lane.user.clone(), self.lanes[number].lane.engine.clone());
         self.refresh(&user, &engine);
     }
 
@@ -556,21 +523,15 @@ impl Queue {
     }
 
     fn refresh_ckey(&mut self, ckey: Option<&str>) {
-        let lanes = ckey
-            .and_then(|k| self.by_ckey.get(k))
-            .cloned()
-            .unwrap_or_default();
+        let lanes = ckey.and_then(|k| self.by_ckey.get(k)).cloned().unwrap_or_default();
         for number in lanes {
             self.refresh_lane(number);
         }
     }
 
     fn refresh_user(&mut self, user: &User) {
-        let engines: Vec<String> = self
-            .users
-            .get(user)
-            .map(|e| e.keys().cloned().collect())
-            .unwrap_or_default();
+        let engines: Vec<String> =
+            self.users.get(user).map(|e| e.keys().cloned().collect()).unwrap_or_default();
         for engine in engines {
             self.refresh(user, &engine);
         }
@@ -603,14 +564,8 @@ impl Queue {
     /// The least (rank, key) over the user's lanes that are not blocked, with its virtual time.
     fn head_of(&self, user: &User, lanes: &UserLanes) -> Option<(i64, Rank, Key)> {
         let vtime = self.vtime.get(user).copied().unwrap_or(self.served);
-        let open = lanes
-            .lanes
-            .iter()
-            .map(|n| &self.lanes[*n])
-            .filter(|l| !self.is_blocked(&l.lane));
-        let head = open
-            .filter_map(|l| l.rows.first_key_value().map(|(at, _)| *at))
-            .min()?;
+        let open = lanes.lanes.iter().map(|n| &self.lanes[*n]).filter(|l| !self.is_blocked(&l.lane));
+        let head = open.filter_map(|l| l.rows.first_key_value().map(|(at, _)| *at)).min()?;
         Some((vtime, head.0, head.1))
     }
 

@@ -24,12 +24,7 @@ pub struct HeadStarts {
 
 impl Default for HeadStarts {
     fn default() -> Self {
-        HeadStarts {
-            low: 0,
-            normal: 5 * MINUTE,
-            high: 15 * MINUTE,
-            critical: 60 * MINUTE,
-        }
+        HeadStarts { low: 0, normal: 5 * MINUTE, high: 15 * MINUTE, critical: 60 * MINUTE }
     }
 }
 

@@ -52,10 +52,7 @@ impl RetryPolicy {
     /// engine's `retry_after` is the least.
     #[must_use]
     pub fn backoff(&self, retry: u32, jitter: f64, retry_after: Option<Millis>) -> Millis {
-        let growth = self
-            .factor
-            .max(1.0)
-            .powi(i32::try_from(retry.saturating_sub(1)).unwrap_or(i32::MAX));
+        let growth = self.factor.max(1.0).powi(i32::try_from(retry.saturating_sub(1)).unwrap_or(i32::MAX));
         let bound = (self.delay as f64 * growth).min(self.max_delay as f64);
         let drawn = (bound * jitter.clamp(0.0, 1.0)) as Millis;
         let floor = retry_after.unwrap_or(0).min(RETRY_AFTER_MAX);
@@ -73,10 +70,7 @@ mod tests {
     fn bounds_double_up_to_the_ceiling() {
         let policy = RetryPolicy::default();
         let bounds: Vec<Millis> = (1..=8).map(|n| policy.backoff(n, 1.0, None)).collect();
-        assert_eq!(
-            bounds,
-            [1_000, 2_000, 4_000, 8_000, 16_000, 32_000, 60_000, 60_000]
-        );
+        assert_eq!(bounds, [1_000, 2_000, 4_000, 8_000, 16_000, 32_000, 60_000, 60_000]);
     }
 
     #[test]
@@ -85,38 +79,14 @@ mod tests {
             // kind, on, not_on, retried
             (FailureKind::Connection, vec![], vec![], true),
             (FailureKind::EngineError, vec![], vec![], false),
-            (
-                FailureKind::EngineError,
-                vec![FailureKind::EngineError],
-                vec![],
-                true,
-            ),
-            (
-                FailureKind::Connection,
-                vec![],
-                vec![FailureKind::Connection],
-                false,
-            ),
-            (
-                FailureKind::Timeout,
-                vec![FailureKind::Timeout],
-                vec![FailureKind::Timeout],
-                false,
-            ),
+            (FailureKind::EngineError, vec![FailureKind::EngineError], vec![], true),
+            (FailureKind::Connection, vec![], vec![FailureKind::Connection], false),
+            (FailureKind::Timeout, vec![FailureKind::Timeout], vec![FailureKind::Timeout], false),
             (FailureKind::Lost, vec![FailureKind::Lost], vec![], false),
-            (
-                FailureKind::UnknownOutcome,
-                vec![FailureKind::UnknownOutcome],
-                vec![],
-                false,
-            ),
+            (FailureKind::UnknownOutcome, vec![FailureKind::UnknownOutcome], vec![], false),
         ];
         for (kind, on, not_on, retried) in rows {
-            let policy = RetryPolicy {
-                on,
-                not_on,
-                ..RetryPolicy::default()
-            };
+            let policy = RetryPolicy { on, not_on, ..RetryPolicy::default() };
             assert_eq!(policy.retries(kind), retried, "{kind:?} {policy:?}");
         }
     }

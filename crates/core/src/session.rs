@@ -38,10 +38,7 @@ impl Session {
 
     #[must_use]
     pub fn renewed(&self, now: Time) -> Session {
-        Session {
-            lease_until: self.lease_until.map(|_| now.plus(LEASE_TTL)),
-            ..self.clone()
-        }
+        Session { lease_until: self.lease_until.map(|_| now.plus(LEASE_TTL)), ..self.clone() }
     }
 }
 
@@ -67,19 +64,13 @@ impl RoleGrant {
     ) -> Option<RoleGrant> {
         let until = now.plus(SCHEDULER_TTL);
         match current {
-            None => Some(RoleGrant {
-                node,
-                epoch: 1,
-                until,
-            }),
+            None => Some(RoleGrant { node, epoch: 1, until }),
             Some(held) if held.node == node && known_epoch == Some(held.epoch) => {
                 Some(RoleGrant { until, ..held })
             }
-            Some(held) if exclusive || held.until < now => Some(RoleGrant {
-                node,
-                epoch: held.epoch + 1,
-                until,
-            }),
+            Some(held) if exclusive || held.until < now => {
+                Some(RoleGrant { node, epoch: held.epoch + 1, until })
+            }
             Some(_) => None,
         }
     }

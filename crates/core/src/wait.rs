@@ -58,42 +58,25 @@ pub fn explain(row: &Execution, queue: &Queue, now: Time) -> Option<Wait> {
     }
     let state = &row.state;
     let engine = row.fixed.engine.as_str();
-    let wait = |reason, text: String| Wait {
-        reason,
-        until: None,
-        position: None,
-        text,
-    };
+    let wait = |reason, text: String| Wait { reason, until: None, position: None, text };
     if !state.due && state.ready_at > now {
         let until = Some(state.ready_at);
         let again = state.retrying || state.refused > 0 || state.node_crashes > 0;
         let (reason, text) = if again {
-            (
-                WaitReason::Backoff,
-                format!("waits before attempt {}", state.attempt + 1),
-            )
+            (WaitReason::Backoff, format!("waits before attempt {}", state.attempt + 1))
         } else {
             (WaitReason::Scheduled, "its time has not come".to_owned())
         };
-        return Some(Wait {
-            until,
-            ..wait(reason, text)
-        });
+        return Some(Wait { until, ..wait(reason, text) });
     }
     let Some(rules) = queue.engine(engine) else {
-        return Some(wait(
-            WaitReason::Paused,
-            format!("engine {engine} is not configured any more"),
-        ));
+        return Some(wait(WaitReason::Paused, format!("engine {engine} is not configured any more")));
     };
     if rules.paused {
         return Some(wait(WaitReason::Paused, format!("engine {engine} is paused")));
     }
     if !queue.has_capable_worker(&rules.engine_type) {
-        return Some(wait(
-            WaitReason::NoCapableWorker,
-            format!("no worker serves {}", rules.engine_type),
-        ));
+        return Some(wait(WaitReason::NoCapableWorker, format!("no worker serves {}", rules.engine_type)));
     }
     if row.fixed.ckey.as_deref().is_some_and(|k| queue.key_is_full(k)) {
         return Some(wait(
@@ -102,18 +85,12 @@ pub fn explain(row: &Execution, queue: &Queue, now: Time) -> Option<Wait> {
         ));
     }
     if !queue.engine_has_room(engine) {
-        return Some(wait(
-            WaitReason::EngineLimit,
-            format!("engine {engine} runs as many as it may"),
-        ));
+        return Some(wait(WaitReason::EngineLimit, format!("engine {engine} runs as many as it may")));
     }
     let position = queue.position(row.key());
     let text = match position {
         Some(n) => format!("{n} stand before it in its lane; all worker slots are taken"),
         None => "many stand before it; all worker slots are taken".to_owned(),
     };
-    Some(Wait {
-        position,
-        ..wait(WaitReason::Behind, text)
-    })
+    Some(Wait { position, ..wait(WaitReason::Behind, text) })
 }

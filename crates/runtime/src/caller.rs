@@ -73,11 +73,7 @@ impl Caller {
     /// The process itself: may do everything.
     #[must_use]
     pub fn local() -> Caller {
-        Caller {
-            key_id: None,
-            scopes: vec![Scope::Admin],
-            user: None,
-        }
+        Caller { key_id: None, scopes: vec![Scope::Admin], user: None }
     }
 
     #[must_use]

@@ -148,11 +148,7 @@ impl Committer {
         let lanes = self.cx.store.lanes().await?;
         let mut running: Vec<Execution> = Vec::new();
         loop {
-            let page = self
-                .cx
-                .store
-                .running(None, running.last().map(Execution::key), READ_PAGE)
-                .await?;
+            let page = self.cx.store.running(None, running.last().map(Execution::key), READ_PAGE).await?;
             let last = page.len() < READ_PAGE;
             running.extend(page);
             if last {
@@ -198,27 +194,14 @@ impl Committer {
             return Vec::new();
         }
         let mut known = rows_in(requests);
-        let missing: Vec<Key> = picks
-            .iter()
-            .map(|p| p.key)
-            .filter(|k| !known.contains_key(k))
-            .collect();
+        let missing: Vec<Key> = picks.iter().map(|p| p.key).filter(|k| !known.contains_key(k)).collect();
         if !missing.is_empty() {
             let refs: Vec<Ref> = missing.iter().map(|k| Ref::Key(*k)).collect();
             match self.cx.store.find(&refs).await {
                 Ok(found) => {
                     for (key, row) in missing.iter().zip(found) {
                         if let Some(row) = row {
-                            known.insert(
-                                *key,
-                                (
-                                    Execution {
-                                        history: Vec::new(),
-                                        ..row
-                                    },
-                                    None,
-                                ),
-                            );
+                            known.insert(*key, (Execution { history: Vec::new(), ..row }, None));
                         }
                     }
                 }
@@ -236,18 +219,9 @@ impl Committer {
                 continue;
             };
             let worker = self.cx.worker_name(pick.worker);
-            let grant = Grant {
-                session: pick.worker,
-                worker,
-                endpoint: pick.endpoint,
-            };
+            let grant = Grant { session: pick.worker, worker, endpoint: pick.endpoint };
             match lifecycle::grant(&row, &grant, now) {
-                Ok(transition) => grants.push(Granted {
-                    row,
-                    transition,
-                    session: pick.worker,
-                    folded,
-                }),
+                Ok(transition) => grants.push(Granted { row, transition, session: pick.worker, folded }),
                 // Past its limits: the row stays out of the queue and its timer ends it.
                 Err(lifecycle::Refused::NotDue) if row.status() == Status::Pending && row.state.due => {
                     scheduler.queue.release(pick.key, now, false);
@@ -264,16 +238,10 @@ impl Committer {
             for planned in &request.writes {
                 writes.push(match planned {
                     Planned::Submit(group) => Write::Submit(group.clone()),
-                    Planned::Change {
-                        transition,
-                        scheduled: true,
-                        ..
-                    } => Write::Schedule(transition.clone()),
-                    Planned::Change {
-                        transition,
-                        scheduled: false,
-                        ..
-                    } => Write::Apply(transition.clone()),
+                    Planned::Change { transition, scheduled: true, .. } => {
+                        Write::Schedule(transition.clone())
+                    }
+                    Planned::Change { transition, scheduled: false, .. } => Write::Apply(transition.clone()),
                     Planned::Other(write) => write.clone(),
                 });
             }
@@ -295,17 +263,7 @@ impl Committer {
             }
         }
         let scheduler_epoch = self.cx.scheduler.lock().epoch();
-        (
-            Batch {
-                node: self.cx.settings.node,
-                scheduler_epoch,
-                writes,
-            },
-            Shape {
-                starts,
-                grants_from: at,
-            },
-        )
+        (Batch { node: self.cx.settings.node, scheduler_epoch, writes }, Shape { starts, grants_from: at })
     }
 
     fn settle(
@@ -339,10 +297,7 @@ impl Committer {
         let mut outcomes = committed.outcomes.into_iter();
         for request in requests {
             let outcomes: Vec<Outcome> = outcomes.by_ref().take(request.writes.len()).collect();
-            let _ = request.reply.send(Ok(Settled {
-                at: committed.at,
-                outcomes,
-            }));
+            let _ = request.reply.send(Ok(Settled { at: committed.at, outcomes }));
         }
     }
 
@@ -386,10 +341,7 @@ impl Committer {
             Some(Outcome::Applied) => {
                 self.cx.moved(&granted.row, &granted.transition);
                 let row = granted.transition.applied_to(&granted.row);
-                let row = Execution {
-                    history: Vec::new(),
-                    ..row
-                };
+                let row = Execution { history: Vec::new(), ..row };
                 if scheduler.queue.occupancy().lease(row.key()).is_none() {
                     scheduler.resync(&row, now);
                 }
@@ -422,25 +374,13 @@ fn rows_in(requests: &[Request]) -> BTreeMap<Key, (Execution, Option<Place>)> {
             match planned {
                 Planned::Submit(group) => {
                     for (i, new) in group.iter().enumerate() {
-                        let row = Execution {
-                            history: Vec::new(),
-                            ..new.row.clone()
-                        };
+                        let row = Execution { history: Vec::new(), ..new.row.clone() };
                         rows.insert(row.key(), (row, Some((r, w, i))));
                     }
                 }
                 Planned::Change { row, transition, .. } => {
                     let after = transition.applied_to(row);
-                    rows.insert(
-                        row.key(),
-                        (
-                            Execution {
-                                history: Vec::new(),
-                                ..after
-                            },
-                            None,
-                        ),
-                    );
+                    rows.insert(row.key(), (Execution { history: Vec::new(), ..after }, None));
                 }
                 Planned::Other(_) => {}
             }

@@ -81,10 +81,7 @@ impl Context {
     pub(crate) async fn commit(&self, writes: Vec<Planned>, bytes: usize) -> Result<Settled, StoreError> {
         let (reply, answer) = oneshot::channel();
         let request = Request { writes, bytes, reply };
-        self.committer
-            .send(request)
-            .await
-            .map_err(|_| StoreError::Closed)?;
+        self.committer.send(request).await.map_err(|_| StoreError::Closed)?;
         answer.await.map_err(|_| StoreError::Closed)?
     }
 
@@ -102,11 +99,9 @@ impl Context {
         let cached = self.rows.lock().get(&key).cloned();
         let mut row = match cached {
             Some(row) => row,
-            None => self
-                .find(Ref::Key(key))
-                .await
-                .map_err(ChangeError::Store)?
-                .ok_or(ChangeError::NotFound)?,
+            None => {
+                self.find(Ref::Key(key)).await.map_err(ChangeError::Store)?.ok_or(ChangeError::NotFound)?
+            }
         };
         let mut fresh = false;
         for _ in 0..DECISIONS_MAX {
@@ -125,19 +120,9 @@ impl Context {
                 Err(refused) => return Err(ChangeError::Refused(refused)),
             };
             let bytes = transition.parts.iter().map(|(_, part)| part.len()).sum();
-            let before = Execution {
-                history: Vec::new(),
-                ..row.clone()
-            };
-            let planned = Planned::Change {
-                row: before,
-                transition: transition.clone(),
-                scheduled,
-            };
-            let settled = self
-                .commit(vec![planned], bytes)
-                .await
-                .map_err(ChangeError::Store)?;
+            let before = Execution { history: Vec::new(), ..row.clone() };
+            let planned = Planned::Change { row: before, transition: transition.clone(), scheduled };
+            let settled = self.commit(vec![planned], bytes).await.map_err(ChangeError::Store)?;
             match settled.outcomes.into_iter().next() {
                 Some(Outcome::Applied) => return Ok(transition.applied_to(&row)),
                 Some(Outcome::Stale(Some(truth))) => {
@@ -175,11 +160,7 @@ impl Context {
         let next = &transition.next;
         self.figures.lock().moved(transition);
         if next.status == Status::Running {
-            let after = Execution {
-                fixed: row.fixed.clone(),
-                state: next.clone(),
-                history: Vec::new(),
-            };
+            let after = Execution { fixed: row.fixed.clone(), state: next.clone(), history: Vec::new() };
             self.rows.lock().insert(row.key(), after);
         } else if row.status() == Status::Running {
             self.rows.lock().remove(&row.key());
@@ -188,11 +169,7 @@ impl Context {
         let orphaned = row.status() == Status::Pending && next.status.is_terminal() && next.can_reattach;
         if let (true, Some(engine_run)) = (orphaned, next.engine_run.clone()) {
             let engine = row.fixed.engine.clone();
-            let orphan = Orphan {
-                engine,
-                endpoint: next.endpoint.unwrap_or(0),
-                engine_run,
-            };
+            let orphan = Orphan { engine, endpoint: next.endpoint.unwrap_or(0), engine_run };
             if self.orphans.try_send(orphan).is_err() {
                 tracing::warn!(
                     execution = row.key().0,
@@ -220,9 +197,7 @@ impl Context {
 
     pub(crate) fn worker_name(&self, session: SessionId) -> String {
         let ports = self.ports.lock();
-        ports
-            .get(&session)
-            .map_or_else(|| format!("session-{}", session.0), |p| p.name.clone())
+        ports.get(&session).map_or_else(|| format!("session-{}", session.0), |p| p.name.clone())
     }
 
     /// Hands a granted row to its worker, if that is one of this node's and does not have it yet.
@@ -231,22 +206,12 @@ impl Context {
         let Some(port) = ports.get_mut(&session) else {
             return;
         };
-        let lease = LeaseRef {
-            key: row.key(),
-            fence: row.state.fence,
-        };
+        let lease = LeaseRef { key: row.key(), fence: row.state.fence };
         if !port.held.insert(lease) {
             return;
         }
         let request = self.inputs.lock().take(row.key());
-        if port
-            .orders
-            .try_send(Assigned::Run {
-                row: Box::new(row),
-                request,
-            })
-            .is_err()
-        {
+        if port.orders.try_send(Assigned::Run { row: Box::new(row), request }).is_err() {
             port.held.remove(&lease);
             tracing::error!(
                 worker = port.name,
@@ -258,10 +223,7 @@ impl Context {
     /// Tells the worker that holds the row that its caller wishes it to stop.
     pub(crate) fn send_cancel(&self, row: &Execution) {
         let Some(session) = row.state.holder else { return };
-        let lease = LeaseRef {
-            key: row.key(),
-            fence: row.state.fence,
-        };
+        let lease = LeaseRef { key: row.key(), fence: row.state.fence };
         if let Some(port) = self.ports.lock().get(&session) {
             let _ = port.orders.try_send(Assigned::Order(Order::Cancel(lease)));
         }
@@ -271,9 +233,5 @@ impl Context {
 /// One worker as the queue sees it.
 pub(crate) fn rules_of(session: &Session) -> WorkerRules {
     let engine_types = session.engine_types.clone();
-    WorkerRules {
-        capacity: session.capacity,
-        engine_types,
-        open: !session.draining,
-    }
+    WorkerRules { capacity: session.capacity, engine_types, open: !session.draining }
 }

@@ -19,10 +19,7 @@ impl Env {
             aws_lc_rs::rand::fill(&mut bytes).expect("the system gives random numbers");
             u64::from_le_bytes(bytes)
         });
-        Env {
-            keys: Mutex::new(KeyMaker::new(node)),
-            random: Mutex::new(StdRng::seed_from_u64(seed)),
-        }
+        Env { keys: Mutex::new(KeyMaker::new(node)), random: Mutex::new(StdRng::seed_from_u64(seed)) }
     }
 
     pub(crate) fn key(&self, now: Time) -> Key {

@@ -31,12 +31,7 @@ pub(crate) struct Figures {
 
 impl Figures {
     pub(crate) fn new(totals: Totals, window: Millis, now: Time) -> Figures {
-        Figures {
-            totals,
-            ends: VecDeque::new(),
-            window: window.max(1),
-            since: now,
-        }
+        Figures { totals, ends: VecDeque::new(), window: window.max(1), since: now }
     }
 
     pub(crate) fn submitted(&mut self) {
@@ -50,19 +45,12 @@ impl Figures {
             return;
         }
         let at = next.ended_at.unwrap_or(transition.event.at);
-        let times = next
-            .started_at
-            .map(|started| (started.since(next.clock_from), at.since(started)));
+        let times = next.started_at.map(|started| (started.since(next.clock_from), at.since(started)));
         if self.ends.len() == ENDS_MAX {
             self.ends.pop_front();
         }
         let counts = next.status != Status::Cancelled;
-        self.ends.push_back(End {
-            at,
-            failed: next.status == Status::Failed,
-            times,
-            counts,
-        });
+        self.ends.push_back(End { at, failed: next.status == Status::Failed, times, counts });
     }
 
     fn recent(&self, now: Time) -> impl Iterator<Item = &End> {
@@ -78,14 +66,8 @@ impl Figures {
 
     /// Failed / (completed + failed), 0 when there was neither.
     pub(crate) fn error_rate(&self, now: Time) -> f64 {
-        let (failed, all) = self
-            .recent(now)
-            .fold((0u32, 0u32), |(f, a), e| (f + u32::from(e.failed), a + 1));
-        if all == 0 {
-            0.0
-        } else {
-            f64::from(failed) / f64::from(all)
-        }
+        let (failed, all) = self.recent(now).fold((0u32, 0u32), |(f, a), e| (f + u32::from(e.failed), a + 1));
+        if all == 0 { 0.0 } else { f64::from(failed) / f64::from(all) }
     }
 
     pub(crate) fn queue_wait(&self, now: Time) -> Percentiles {
@@ -104,9 +86,5 @@ fn percentiles(mut samples: Vec<Millis>) -> Percentiles {
         let rank = (share * samples.len() as f64).ceil() as usize;
         samples.get(rank.max(1) - 1).map_or(0.0, |ms| *ms as f64)
     };
-    Percentiles {
-        p50: at(0.50),
-        p95: at(0.95),
-        p99: at(0.99),
-    }
+    Percentiles { p50: at(0.50), p95: at(0.95), p99: at(0.99) }
 }

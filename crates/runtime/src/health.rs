@@ -42,9 +42,10 @@ impl Context {
             .flat_map(|e| (0..e.settings.endpoints.len()).map(|at| (e.settings.name.clone(), at)))
             .collect();
         stream::iter(all)
-            .for_each_concurrent(ASKED_AT_ONCE, |(name, at)| async move {
-                self.check_endpoint(&name, at).await
-            })
+            .for_each_concurrent(
+                ASKED_AT_ONCE,
+                |(name, at)| async move { self.check_endpoint(&name, at).await },
+            )
             .await;
     }
 
@@ -54,14 +55,7 @@ impl Context {
             return;
         };
         let health = engine.adapter.health(endpoint).await;
-        self.registry.set_health(
-            name,
-            endpoint,
-            Checked {
-                health,
-                at: self.store.now(),
-            },
-        );
+        self.registry.set_health(name, endpoint, Checked { health, at: self.store.now() });
     }
 }
 
@@ -82,9 +76,7 @@ impl Orphans {
             let Some(engine) = self.cx.registry.get(&orphan.engine) else {
                 continue;
             };
-            let cancel = engine
-                .adapter
-                .cancel(orphan.endpoint as usize, &orphan.engine_run);
+            let cancel = engine.adapter.cancel(orphan.endpoint as usize, &orphan.engine_run);
             match tokio::time::timeout(ORPHAN_PATIENCE, cancel).await {
                 Ok(Ok(())) => {}
                 Ok(Err(failure)) => tracing::warn!(
@@ -92,10 +84,9 @@ impl Orphans {
                     code = failure.code,
                     "a run could not be stopped in its engine"
                 ),
-                Err(_) => tracing::warn!(
-                    engine = orphan.engine,
-                    "stopping a run in its engine took too long"
-                ),
+                Err(_) => {
+                    tracing::warn!(engine = orphan.engine, "stopping a run in its engine took too long")
+                }
             }
         }
     }

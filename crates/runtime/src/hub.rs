@@ -48,12 +48,7 @@ impl Hub {
             live: broadcast::channel(LIVE_ITEMS).0,
         });
         topic.readers += 1;
-        Subscription {
-            hub: self.clone(),
-            key,
-            nudge: topic.nudge.subscribe(),
-            live: topic.live.subscribe(),
-        }
+        Subscription { hub: self.clone(), key, nudge: topic.nudge.subscribe(), live: topic.live.subscribe() }
     }
 
     /// Something durable happened to the execution.

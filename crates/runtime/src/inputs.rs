@@ -14,11 +14,7 @@ pub(crate) struct InputCache {
 
 impl InputCache {
     pub(crate) fn new(bytes_max: usize) -> InputCache {
-        InputCache {
-            requests: BTreeMap::new(),
-            bytes: 0,
-            bytes_max,
-        }
+        InputCache { requests: BTreeMap::new(), bytes: 0, bytes_max }
     }
 
     pub(crate) fn put(&mut self, key: Key, request: Bytes) {

@@ -66,30 +66,15 @@ impl Node {
             stop: CancellationToken::new(),
             stop_committer: CancellationToken::new(),
         };
-        let committer = Committer {
-            cx: cx.clone(),
-            inbox,
-        };
+        let committer = Committer { cx: cx.clone(), inbox };
         let token = node.stop_committer.clone();
         node.spawn("committer", &token.clone(), committer.run(token));
-        node.role("relay", |stop| {
-            Relay {
-                cx: cx.clone(),
-                cursor,
-            }
-            .run(stop)
-        });
+        node.role("relay", |stop| Relay { cx: cx.clone(), cursor }.run(stop));
         node.bring_up().await.map_err(|e| unavailable(&e))?;
         node.role("timers", |stop| Timers { cx: cx.clone() }.run(stop));
         node.role("reaper", |stop| Reaper { cx: cx.clone() }.run(stop));
         node.role("health", |stop| HealthChecks { cx: cx.clone() }.run(stop));
-        node.role("orphans", |stop| {
-            Orphans {
-                cx: cx.clone(),
-                inbox: orphans,
-            }
-            .run(stop)
-        });
+        node.role("orphans", |stop| Orphans { cx: cx.clone(), inbox: orphans }.run(stop));
         if cx.store.features().shared {
             node.role("sessions", |stop| Sessions { cx: cx.clone() }.run(stop));
             node.role("election", |stop| Election { cx: cx.clone() }.run(stop));
@@ -113,10 +98,7 @@ impl Node {
         if alone {
             let recovered = cx.lose_all(None).await?;
             if recovered > 0 {
-                tracing::info!(
-                    recovered,
-                    "executions of an earlier process wait for their next attempt"
-                );
+                tracing::info!(recovered, "executions of an earlier process wait for their next attempt");
             }
         }
         for (name, worker) in pool::start(&cx).await? {
@@ -143,11 +125,7 @@ impl Node {
         stop: &CancellationToken,
         role: impl Future<Output = ()> + Send + 'static,
     ) {
-        let bell = Bell {
-            name: name.to_owned(),
-            stop: stop.clone(),
-            cx: self.cx.clone(),
-        };
+        let bell = Bell { name: name.to_owned(), stop: stop.clone(), cx: self.cx.clone() };
         self.roles.spawn(async move {
             let _bell = bell;
             role.await;
@@ -169,8 +147,7 @@ impl Node {
             let sessions: Vec<SessionId> = self.cx.ports.lock().keys().copied().collect();
             let _ = self.cx.announce(sessions, true).await;
         }
-        self.wait_for_idle(Duration::from_millis(self.cx.settings.stop_grace))
-            .await;
+        self.wait_for_idle(Duration::from_millis(self.cx.settings.stop_grace)).await;
         self.order_all(|| Order::HandBack);
         self.wait_for_idle(HAND_BACK_PATIENCE).await;
         self.stop.cancel();
@@ -237,18 +214,13 @@ impl Drop for Bell {
     fn drop(&mut self) {
         if !self.stop.is_cancelled() {
             let why = format!("the role {} ended", self.name);
-            self.cx
-                .failure
-                .send_if_modified(|now| now.is_none().then(|| *now = Some(why)).is_some());
+            self.cx.failure.send_if_modified(|now| now.is_none().then(|| *now = Some(why)).is_some());
         }
     }
 }
 
-type Parts = (
-    Arc<Context>,
-    mpsc::Receiver<crate::committer::Request>,
-    mpsc::Receiver<crate::context::Orphan>,
-);
+type Parts =
+    (Arc<Context>, mpsc::Receiver<crate::committer::Request>, mpsc::Receiver<crate::context::Orphan>);
 
 async fn context(
     settings: Settings,
@@ -259,11 +231,7 @@ async fn context(
         .map_err(|e| ApiError::new(Code::NotReady, e.to_string()))?;
     let registry = Registry::new(engines);
     for doc in store.docs(DocKind::Engine).await.map_err(|e| unavailable(&e))? {
-        let paused = doc
-            .body
-            .get("paused")
-            .and_then(serde_json::Value::as_bool)
-            .unwrap_or(false);
+        let paused = doc.body.get("paused").and_then(serde_json::Value::as_bool).unwrap_or(false);
         registry.set_paused(&doc.id, paused);
     }
     let totals = store.totals().await.map_err(|e| unavailable(&e))?;
@@ -297,11 +265,7 @@ async fn context(
 async fn check_seal_key(cx: &Context) -> Result<(), StoreError> {
     let docs = cx.store.docs(DocKind::Setting).await?;
     let mine = cx.sealer.key_id();
-    match docs
-        .iter()
-        .find(|d| d.id == "seal-key")
-        .and_then(|d| d.body.as_str())
-    {
+    match docs.iter().find(|d| d.id == "seal-key").and_then(|d| d.body.as_str()) {
         Some(needed) if needed != mine && cx.store.features().durable => {
             let file = cx
                 .settings
@@ -314,10 +278,7 @@ async fn check_seal_key(cx: &Context) -> Result<(), StoreError> {
             )))
         }
         Some(_) => Ok(()),
-        None => {
-            cx.keep(DocKind::Setting, "seal-key", |_| mine.clone().into())
-                .await
-        }
+        None => cx.keep(DocKind::Setting, "seal-key", |_| mine.clone().into()).await,
     }
 }
 

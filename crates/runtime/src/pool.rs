@@ -77,18 +77,9 @@ pub(crate) async fn start(
         };
         cx.ports.lock().insert(session, port);
         sessions.push(session);
-        let link = LocalLink {
-            cx: cx.clone(),
-            session,
-            inbox: Mutex::new(inbox),
-        };
-        let settings = enginehouse_worker::WorkerSettings {
-            cancel_grace: cx.settings.cancel_grace,
-        };
-        workers.push((
-            name,
-            Worker::new(Arc::new(link), adapters.clone(), settings).run(),
-        ));
+        let link = LocalLink { cx: cx.clone(), session, inbox: Mutex::new(inbox) };
+        let settings = enginehouse_worker::WorkerSettings { cancel_grace: cx.settings.cancel_grace };
+        workers.push((name, Worker::new(Arc::new(link), adapters.clone(), settings).run()));
     }
     cx.announce(sessions, false).await?;
     // The queue learns of the new workers when it is read, which the next round does.
@@ -131,12 +122,7 @@ impl Link for LocalLink {
     }
 
     fn progress(&self, lease: LeaseRef, progress: Progress) {
-        let attempt = self
-            .cx
-            .rows
-            .lock()
-            .get(&lease.key)
-            .map_or(0, |row| row.state.attempt);
+        let attempt = self.cx.rows.lock().get(&lease.key).map_or(0, |row| row.state.attempt);
         self.cx.hub.live(lease.key, Live { attempt, progress });
     }
 
@@ -145,12 +131,7 @@ impl Link for LocalLink {
         let (outcome, parts, abandoned) = self.outcome(lease, report.end, logs);
         if let Some(row) = self.cx.rows.lock().get(&lease.key).cloned().filter(|_| abandoned) {
             let run_ends = row.state.run_started_at.map(|at| at.plus(row.fixed.spec.timeout));
-            let until = self
-                .cx
-                .store
-                .now()
-                .plus(GHOST_AFTER_TIMEOUT)
-                .max(run_ends.unwrap_or_default());
+            let until = self.cx.store.now().plus(GHOST_AFTER_TIMEOUT).max(run_ends.unwrap_or_default());
             self.cx.scheduler.lock().will_abandon(lease.key, until);
         }
         let jitter = self.cx.env.draw();
@@ -191,24 +172,13 @@ impl Link for LocalLink {
 impl LocalLink {
     /// The plaintext order for a granted row; `None` when the attempt ended before it began.
     async fn assignment(&self, row: &Execution, request: Option<Bytes>) -> Option<Assignment> {
-        let lease = LeaseRef {
-            key: row.key(),
-            fence: row.state.fence,
-        };
+        let lease = LeaseRef { key: row.key(), fence: row.state.fence };
         let request = match request {
             Some(request) => request,
             None => match self.read_request(row).await {
                 Ok(request) => request,
                 Err(end) => {
-                    let _ = self
-                        .report(
-                            lease,
-                            Report {
-                                end,
-                                logs: String::new(),
-                            },
-                        )
-                        .await;
+                    let _ = self.report(lease, Report { end, logs: String::new() }).await;
                     return None;
                 }
             },
@@ -217,15 +187,9 @@ impl LocalLink {
         let spec = &row.fixed.spec;
         let attempt_ends = row.state.run_started_at.unwrap_or(now).plus(spec.timeout);
         let limit = if attempt_ends <= row.deadline() {
-            Limit {
-                after: attempt_ends.since(now),
-                code: "attempt_timeout",
-            }
+            Limit { after: attempt_ends.since(now), code: "attempt_timeout" }
         } else {
-            Limit {
-                after: row.deadline().since(now),
-                code: "total_timeout",
-            }
+            Limit { after: row.deadline().since(now), code: "total_timeout" }
         };
         let id = self.cx.public_id(row);
         Some(Assignment {
@@ -250,21 +214,15 @@ impl LocalLink {
             match self.cx.store.payload(row.key(), Part::Input).await {
                 Ok(Some(sealed)) => {
                     let opened =
-                        self.cx
-                            .sealer
-                            .open(row.key(), Column::Input, &sealed, REQUEST_BODY_BYTES_MAX * 2);
-                    return opened
-                        .map(Bytes::from)
-                        .map_err(|e| internal("sealed_request", &e.to_string()));
+                        self.cx.sealer.open(row.key(), Column::Input, &sealed, REQUEST_BODY_BYTES_MAX * 2);
+                    return opened.map(Bytes::from).map_err(|e| internal("sealed_request", &e.to_string()));
                 }
                 Ok(None) => return Err(internal("request_missing", "its request is not in the store")),
                 Err(_) => tokio::time::sleep(pause).await,
             }
             pause = (pause * 2).min(Duration::from_secs(2));
         }
-        Err(End::Interrupted {
-            reason: "store_unavailable".to_owned(),
-        })
+        Err(End::Interrupted { reason: "store_unavailable".to_owned() })
     }
 
     /// What this attempt logged behind what earlier ones did, bounded.
@@ -274,10 +232,7 @@ impl LocalLink {
         }
         let mut all = String::new();
         if let Some(sealed) = self.cx.store.payload(lease.key, Part::Logs).await?
-            && let Ok(earlier) = self
-                .cx
-                .sealer
-                .open(lease.key, Column::Logs, &sealed, LOG_BYTES_MAX * 2)
+            && let Ok(earlier) = self.cx.sealer.open(lease.key, Column::Logs, &sealed, LOG_BYTES_MAX * 2)
         {
             all = String::from_utf8_lossy(&earlier).into_owned();
         }
@@ -306,10 +261,8 @@ impl LocalLink {
         }
         let end = match end {
             End::Succeeded { result, .. } if result.len() > RESULT_BYTES_MAX => {
-                let text = format!(
-                    "the result has {} bytes; at most {RESULT_BYTES_MAX} are kept",
-                    result.len()
-                );
+                let text =
+                    format!("the result has {} bytes; at most {RESULT_BYTES_MAX} are kept", result.len());
                 End::Failed {
                     failure: EngineFailure::new(FailureKind::TooLarge, "result", text),
                     abandoned: false,
@@ -320,32 +273,17 @@ impl LocalLink {
         match end {
             End::Succeeded { result, needs_input } => {
                 parts.push((Part::Output, seal(Column::Output, &result)));
-                (
-                    Outcome::Succeeded {
-                        needs_input,
-                        output_bytes: result.len() as u64,
-                    },
-                    parts,
-                    false,
-                )
+                (Outcome::Succeeded { needs_input, output_bytes: result.len() as u64 }, parts, false)
             }
             End::Cancelled { abandoned } => (Outcome::Cancelled, parts, abandoned),
             End::Interrupted { reason } => (Outcome::Interrupted { reason }, parts, false),
-            End::Failed {
-                failure: told,
-                abandoned,
-            } => {
+            End::Failed { failure: told, abandoned } => {
                 let failure = Failure {
                     kind: told.kind,
                     code: told.code,
                     message: seal(Column::Failure, told.message.as_bytes()).to_vec(),
                     retryable: false,
-                    attempt: self
-                        .cx
-                        .rows
-                        .lock()
-                        .get(&lease.key)
-                        .map_or(0, |row| row.state.attempt),
+                    attempt: self.cx.rows.lock().get(&lease.key).map_or(0, |row| row.state.attempt),
                     engine_status: told.engine_status,
                 };
                 let outcome = match told.reached {
@@ -362,10 +300,7 @@ impl LocalLink {
     }
 
     fn count(&self, lease: LeaseRef, row: &Execution) {
-        let took = row
-            .history
-            .last()
-            .map_or(0, |e| e.at.since(row.state.run_started_at.unwrap_or(e.at)));
+        let took = row.history.last().map_or(0, |e| e.at.since(row.state.run_started_at.unwrap_or(e.at)));
         if let Some(port) = self.cx.ports.lock().get_mut(&self.session) {
             port.held.remove(&lease);
             port.done += 1;
@@ -409,10 +344,7 @@ fn unavailable(error: StoreError) -> LinkError {
 }
 
 fn internal(code: &str, text: &str) -> End {
-    End::Failed {
-        failure: EngineFailure::new(FailureKind::InvalidRequest, code, text),
-        abandoned: false,
-    }
+    End::Failed { failure: EngineFailure::new(FailureKind::InvalidRequest, code, text), abandoned: false }
 }
 
 impl Context {
@@ -426,23 +358,14 @@ impl Context {
         let mut current = self.store.docs(kind).await?.into_iter().find(|d| d.id == id);
         for _ in 0..3 {
             let rev = current.as_ref().map_or(0, |d| d.rev);
-            let doc = Doc {
-                kind,
-                id: id.to_owned(),
-                rev,
-                body: body(current.as_ref().map(|d| &d.body)),
-            };
-            let settled = self
-                .commit(vec![Planned::Other(Write::Keep { doc, rev })], 0)
-                .await?;
+            let doc = Doc { kind, id: id.to_owned(), rev, body: body(current.as_ref().map(|d| &d.body)) };
+            let settled = self.commit(vec![Planned::Other(Write::Keep { doc, rev })], 0).await?;
             match settled.outcomes.into_iter().next() {
                 Some(enginehouse_store::Outcome::DocStale(other)) => current = other,
                 _ => return Ok(()),
             }
         }
-        Err(StoreError::Unavailable(format!(
-            "the document {id} kept changing"
-        )))
+        Err(StoreError::Unavailable(format!("the document {id} kept changing")))
     }
 
     /// The id callers see.

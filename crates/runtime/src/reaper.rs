@@ -51,12 +51,7 @@ impl Reaper {
         let of_nobody = self.cx.scheduler.lock().follow_workers(&alive, &known);
         for session in dead {
             self.cx.lose_all(Some(session.id)).await?;
-            self.cx
-                .commit(
-                    vec![Planned::Other(Write::Session(SessionWrite::Close(session.id)))],
-                    0,
-                )
-                .await?;
+            self.cx.commit(vec![Planned::Other(Write::Session(SessionWrite::Close(session.id)))], 0).await?;
         }
         for session in of_nobody {
             self.cx.lose_all(Some(session)).await?;

@@ -30,18 +30,10 @@ pub(crate) struct EngineState {
 
 impl Registry {
     pub(crate) fn new(engines: Vec<RegisteredEngine>) -> Registry {
-        let engines: BTreeMap<String, RegisteredEngine> = engines
-            .into_iter()
-            .map(|e| (e.settings.name.clone(), e))
-            .collect();
-        let state = engines
-            .keys()
-            .map(|name| (name.clone(), EngineState::default()))
-            .collect();
-        Registry {
-            engines,
-            state: Mutex::new(state),
-        }
+        let engines: BTreeMap<String, RegisteredEngine> =
+            engines.into_iter().map(|e| (e.settings.name.clone(), e)).collect();
+        let state = engines.keys().map(|name| (name.clone(), EngineState::default())).collect();
+        Registry { engines, state: Mutex::new(state) }
     }
 
     pub(crate) fn get(&self, name: &str) -> Option<&RegisteredEngine> {
@@ -53,10 +45,7 @@ impl Registry {
     }
 
     pub(crate) fn adapters(&self) -> BTreeMap<String, Arc<dyn Engine>> {
-        self.engines
-            .iter()
-            .map(|(name, e)| (name.clone(), e.adapter.clone()))
-            .collect()
+        self.engines.iter().map(|(name, e)| (name.clone(), e.adapter.clone())).collect()
     }
 
     pub(crate) fn state(&self, name: &str) -> EngineState {
@@ -68,12 +57,7 @@ impl Registry {
     }
 
     pub(crate) fn set_health(&self, name: &str, endpoint: usize, checked: Checked) {
-        self.state
-            .lock()
-            .entry(name.to_owned())
-            .or_default()
-            .checked
-            .insert(endpoint, checked);
+        self.state.lock().entry(name.to_owned()).or_default().checked.insert(endpoint, checked);
     }
 
     /// The engine a request means: by name, else the only one of its type or that type's default.
@@ -98,11 +82,8 @@ impl Registry {
             let text = "name an engine, or its type with engineType";
             return Err(ApiError::field(Code::InvalidField, "/engineType", text));
         };
-        let of_type: Vec<&RegisteredEngine> = self
-            .engines
-            .values()
-            .filter(|e| e.settings.engine_type == engine_type)
-            .collect();
+        let of_type: Vec<&RegisteredEngine> =
+            self.engines.values().filter(|e| e.settings.engine_type == engine_type).collect();
         match of_type.as_slice() {
             [] => {
                 let text = format!(
@@ -112,28 +93,17 @@ impl Registry {
                 Err(ApiError::field(Code::UnknownEngine, "/engineType", text))
             }
             [only] => Ok(only),
-            several => several
-                .iter()
-                .find(|e| e.settings.default)
-                .copied()
-                .ok_or_else(|| {
-                    let names: Vec<&str> = several.iter().map(|e| e.settings.name.as_str()).collect();
-                    let text = format!(
-                        "several engines are of type {engine_type:?}: {}",
-                        names.join(", ")
-                    );
-                    ApiError::field(Code::EngineAmbiguous, "/engineType", text)
-                }),
+            several => several.iter().find(|e| e.settings.default).copied().ok_or_else(|| {
+                let names: Vec<&str> = several.iter().map(|e| e.settings.name.as_str()).collect();
+                let text = format!("several engines are of type {engine_type:?}: {}", names.join(", "));
+                ApiError::field(Code::EngineAmbiguous, "/engineType", text)
+            }),
         }
     }
 
     fn names(&self) -> String {
         let names: Vec<&str> = self.engines.keys().map(String::as_str).collect();
-        if names.is_empty() {
-            "none".to_owned()
-        } else {
-            names.join(", ")
-        }
+        if names.is_empty() { "none".to_owned() } else { names.join(", ") }
     }
 
     /// What the queue needs to know of an engine.
@@ -141,16 +111,9 @@ impl Registry {
         let endpoints = settings
             .endpoints
             .iter()
-            .map(|e| EndpointRules {
-                limit: settings.max_concurrency,
-                weight: e.weight,
-            })
+            .map(|e| EndpointRules { limit: settings.max_concurrency, weight: e.weight })
             .collect();
         let paused = self.state(&settings.name).paused;
-        EngineRules {
-            engine_type: settings.engine_type.clone(),
-            paused,
-            endpoints,
-        }
+        EngineRules { engine_type: settings.engine_type.clone(), paused, endpoints }
     }
 }

@@ -69,19 +69,14 @@ impl Relay {
         for change in changes {
             // What another node wrote is newer than what is remembered here.
             self.cx.rows.lock().remove(&change.key);
-            let local = change
-                .holder
-                .is_some_and(|h| self.cx.ports.lock().contains_key(&h));
+            let local = change.holder.is_some_and(|h| self.cx.ports.lock().contains_key(&h));
             if !schedules && !local {
                 continue;
             }
             let Some(row) = self.cx.find(Ref::Key(change.key)).await? else {
                 continue;
             };
-            let row = Execution {
-                history: Vec::new(),
-                ..row
-            };
+            let row = Execution { history: Vec::new(), ..row };
             if schedules {
                 let now = self.cx.store.now();
                 self.cx.scheduler.lock().resync(&row, now);

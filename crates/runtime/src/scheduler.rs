@@ -28,12 +28,7 @@ pub(crate) struct Scheduler {
 
 impl Scheduler {
     pub(crate) fn new(queue: Queue) -> Scheduler {
-        Scheduler {
-            queue,
-            epoch: None,
-            hydrated: false,
-            abandoned: BTreeMap::new(),
-        }
+        Scheduler { queue, epoch: None, hydrated: false, abandoned: BTreeMap::new() }
     }
 
     /// The epoch to write under; `None` while another node schedules.
@@ -67,13 +62,8 @@ impl Scheduler {
         alive: &[Session],
         known: &BTreeSet<SessionId>,
     ) -> BTreeSet<SessionId> {
-        let gone: Vec<SessionId> = self
-            .queue
-            .workers()
-            .keys()
-            .filter(|id| !alive.iter().any(|s| s.id == **id))
-            .copied()
-            .collect();
+        let gone: Vec<SessionId> =
+            self.queue.workers().keys().filter(|id| !alive.iter().any(|s| s.id == **id)).copied().collect();
         gone.into_iter().for_each(|id| self.queue.remove_worker(id));
         for session in alive {
             self.queue.set_worker(session.id, rules_of(session));
@@ -100,23 +90,14 @@ impl Scheduler {
     }
 
     pub(crate) fn wants_refill(&self) -> Option<(Lane, Option<(Rank, Key)>)> {
-        if self.may_grant() {
-            self.queue.wants_refill()
-        } else {
-            None
-        }
+        if self.may_grant() { self.queue.wants_refill() } else { None }
     }
 
     pub(crate) fn refill(&mut self, lane: &Lane, ready: Vec<Ready>) {
         let more = ready.len() >= READY_REFILL;
         let entries = ready
             .into_iter()
-            .map(|r| Entry {
-                key: r.key,
-                rank: r.rank,
-                priority: r.priority,
-                pinned: r.pinned,
-            })
+            .map(|r| Entry { key: r.key, rank: r.rank, priority: r.priority, pinned: r.pinned })
             .collect();
         self.queue.refill(lane, entries, more);
     }
@@ -152,9 +133,7 @@ impl Scheduler {
         if before.status() == Status::Running && after.status() != Status::Running {
             match self.abandoned.remove(&key) {
                 Some(until) => self.queue.abandon(key, until, now),
-                None => self
-                    .queue
-                    .release(key, now, event != EventType::ExecutionInterrupted),
+                None => self.queue.release(key, now, event != EventType::ExecutionInterrupted),
             }
         }
         let stays = queued(before) && queued(after) && before.state.rank == after.state.rank;
@@ -190,11 +169,7 @@ impl Scheduler {
     }
 
     pub(crate) fn pick(&mut self, now: Time) -> Option<Pick> {
-        if self.may_grant() {
-            self.queue.pick(now)
-        } else {
-            None
-        }
+        if self.may_grant() { self.queue.pick(now) } else { None }
     }
 
     fn lease_running(&mut self, row: &Execution) {
@@ -212,15 +187,7 @@ impl Scheduler {
 }
 
 fn entry(row: &Execution) -> Entry {
-    let pinned = if row.state.engine_run.is_some() && row.state.can_reattach {
-        row.state.endpoint
-    } else {
-        None
-    };
-    Entry {
-        key: row.key(),
-        rank: row.state.rank,
-        priority: row.state.priority,
-        pinned,
-    }
+    let pinned =
+        if row.state.engine_run.is_some() && row.state.can_reattach { row.state.endpoint } else { None };
+    Entry { key: row.key(), rank: row.state.rank, priority: row.state.priority, pinned }
 }

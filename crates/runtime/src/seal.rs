@@ -72,10 +72,7 @@ impl Sealer {
         let Some(path) = file else {
             return Ok(Sealer::new(&fresh_secret()));
         };
-        let unusable = |why: String| SealError::KeyFile {
-            path: path.display().to_string(),
-            why,
-        };
+        let unusable = |why: String| SealError::KeyFile { path: path.display().to_string(), why };
         match fs::read_to_string(path) {
             Ok(text) => Ok(Sealer::new(&parse_key_file(&text).map_err(unusable)?)),
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
@@ -129,11 +126,7 @@ impl Sealer {
             Aad::from(bound),
             &mut out[HEADER + NONCE..],
         );
-        out.extend_from_slice(
-            sealed
-                .expect("a payload is far below the cipher's limit")
-                .as_ref(),
-        );
+        out.extend_from_slice(sealed.expect("a payload is far below the cipher's limit").as_ref());
         out.into()
     }
 
@@ -156,10 +149,8 @@ impl Sealer {
         nonce.copy_from_slice(&sealed[HEADER..HEADER + NONCE]);
         let mut body = sealed[HEADER + NONCE..].to_vec();
         let nonce = Nonce::assume_unique_for_key(nonce);
-        let opened = self
-            .key
-            .open_in_place(nonce, Aad::from(bound), &mut body)
-            .map_err(|_| SealError::Damaged)?;
+        let opened =
+            self.key.open_in_place(nonce, Aad::from(bound), &mut body).map_err(|_| SealError::Damaged)?;
         match sealed[1] {
             0 if opened.len() <= bytes_max => {
                 let length = opened.len();
@@ -214,22 +205,16 @@ pub(crate) fn fresh_secret() -> [u8; 32] {
 
 pub(crate) fn hex(bytes: &[u8]) -> String {
     use std::fmt::Write;
-    bytes
-        .iter()
-        .fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
-            let _ = write!(text, "{byte:02x}");
-            text
-        })
+    bytes.iter().fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
+        let _ = write!(text, "{byte:02x}");
+        text
+    })
 }
 
 fn parse_key_file(text: &str) -> Result<[u8; 32], String> {
     let wrong = || format!("it must hold one line: {KEY_FILE_WORD} and 64 hexadecimal digits");
-    let digits = text
-        .trim()
-        .strip_prefix(KEY_FILE_WORD)
-        .map(str::trim)
-        .filter(|d| d.len() == 64)
-        .ok_or_else(wrong)?;
+    let digits =
+        text.trim().strip_prefix(KEY_FILE_WORD).map(str::trim).filter(|d| d.len() == 64).ok_or_else(wrong)?;
     let mut secret = [0; 32];
     for (at, byte) in secret.iter_mut().enumerate() {
         let pair = digits.get(at * 2..at * 2 + 2).ok_or_else(wrong)?;
@@ -242,11 +227,7 @@ fn write_key_file(path: &Path, secret: &[u8; 32]) -> std::io::Result<()> {
     if let Some(parent) = path.parent() {
         fs::create_dir_all(parent)?;
     }
-    let mut file = fs::OpenOptions::new()
-        .write(true)
-        .create_new(true)
-        .mode(0o600)
-        .open(path)?;
+    let mut file = fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
     writeln!(file, "{KEY_FILE_WORD} {}", hex(secret))?;
     file.sync_all()?;
     match path.parent() {
@@ -278,28 +259,13 @@ mod tests {
         for at in 0..sealed.len() {
             let mut bad = sealed.to_vec();
             bad[at] ^= 1;
-            assert!(
-                sealer().open(Key(5), Column::Output, &bad, 1 << 20).is_err(),
-                "byte {at}"
-            );
+            assert!(sealer().open(Key(5), Column::Output, &bad, 1 << 20).is_err(), "byte {at}");
         }
-        assert_eq!(
-            sealer().open(Key(6), Column::Output, &sealed, 1 << 20),
-            Err(SealError::Damaged)
-        );
-        assert_eq!(
-            sealer().open(Key(5), Column::Input, &sealed, 1 << 20),
-            Err(SealError::Damaged)
-        );
+        assert_eq!(sealer().open(Key(6), Column::Output, &sealed, 1 << 20), Err(SealError::Damaged));
+        assert_eq!(sealer().open(Key(5), Column::Input, &sealed, 1 << 20), Err(SealError::Damaged));
         let other = Sealer::new(&[8; 32]);
         let id = sealer().key_id();
-        assert_eq!(
-            other.open(Key(5), Column::Output, &sealed, 1 << 20),
-            Err(SealError::MissingKey(id))
-        );
-        assert_eq!(
-            sealer().open(Key(5), Column::Output, &sealed, 10),
-            Err(SealError::TooLarge(10))
-        );
+        assert_eq!(other.open(Key(5), Column::Output, &sealed, 1 << 20), Err(SealError::MissingKey(id)));
+        assert_eq!(sealer().open(Key(5), Column::Output, &sealed, 10), Err(SealError::TooLarge(10)));
     }
 }

@@ -68,9 +68,7 @@ impl Context {
         let lease_until = self.store.features().shared.then(|| now.plus(LEASE_TTL));
         let writes: Vec<Planned> = {
             let ports = self.ports.lock();
-            let open = ids
-                .into_iter()
-                .filter_map(|id| ports.get(&id).map(|port| (id, port)));
+            let open = ids.into_iter().filter_map(|id| ports.get(&id).map(|port| (id, port)));
             open.map(|(id, port)| Session {
                 id,
                 node: self.settings.node,
@@ -119,15 +117,8 @@ impl Election {
     pub(crate) async fn ask(&self) -> Result<(), StoreError> {
         let known_epoch = self.cx.scheduler.lock().epoch();
         let exclusive = !self.cx.store.features().shared;
-        let write = RoleWrite {
-            node: self.cx.settings.node,
-            known_epoch,
-            exclusive,
-        };
-        let settled = self
-            .cx
-            .commit(vec![Planned::Other(Write::Role(write))], 0)
-            .await?;
+        let write = RoleWrite { node: self.cx.settings.node, known_epoch, exclusive };
+        let settled = self.cx.commit(vec![Planned::Other(Write::Role(write))], 0).await?;
         let Some(Outcome::Role(grant)) = settled.outcomes.into_iter().next() else {
             return Ok(());
         };
@@ -146,14 +137,7 @@ impl Election {
         if !self.cx.store.features().shared {
             return Ok(());
         }
-        let sessions = self
-            .cx
-            .store
-            .sessions()
-            .await?
-            .into_iter()
-            .map(|s| s.id)
-            .collect();
+        let sessions = self.cx.store.sessions().await?.into_iter().map(|s| s.id).collect();
         let until = self.cx.store.now().plus(LEASE_TTL);
         let write = Write::Session(SessionWrite::Renew { sessions, until });
         self.cx.commit(vec![Planned::Other(write)], 0).await.map(|_| ())

@@ -64,10 +64,7 @@ pub struct WorkerSettings {
 
 impl Default for WorkerSettings {
     fn default() -> Self {
-        WorkerSettings {
-            count: 2,
-            capacity: 10,
-        }
+        WorkerSettings { count: 2, capacity: 10 }
     }
 }
 

@@ -50,11 +50,7 @@ impl Timers {
                 .into_iter()
                 .filter_map(|row| {
                     let transition = lifecycle::wake(&row, now).ok()?;
-                    Some(Planned::Change {
-                        row,
-                        transition,
-                        scheduled: true,
-                    })
+                    Some(Planned::Change { row, transition, scheduled: true })
                 })
                 .collect();
             let served = !writes.is_empty();

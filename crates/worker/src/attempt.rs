@@ -84,21 +84,10 @@ pub(crate) async fn run(
         Ok((engine, call, stop)) => {
             drive(&*engine, call, stop, commands, &assignment, &notes, settings).await
         }
-        Err(failure) => Some(End::Failed {
-            failure,
-            abandoned: false,
-        }),
+        Err(failure) => Some(End::Failed { failure, abandoned: false }),
     };
     if let Some(end) = end {
-        report(
-            &*link,
-            lease,
-            Report {
-                end,
-                logs: notes.logs(),
-            },
-        )
-        .await;
+        report(&*link, lease, Report { end, logs: notes.logs() }).await;
     }
 }
 
@@ -113,11 +102,7 @@ fn open(assignment: &Assignment, notes: Arc<Notes>, engines: &Engines) -> Result
     let request: SubmitRequest = serde_json::from_slice(&assignment.request)
         .map_err(|e| EngineFailure::new(FailureKind::InvalidRequest, "unreadable_request", e.to_string()))?;
     let raw = |text: &str| Bytes::copy_from_slice(text.as_bytes());
-    let definition = request
-        .workflow
-        .as_ref()
-        .and_then(|w| w.definition.as_ref())
-        .map(|d| raw(d.get()));
+    let definition = request.workflow.as_ref().and_then(|w| w.definition.as_ref()).map(|d| raw(d.get()));
     let (stop, signal) = StopSignal::new();
     let call = Call {
         execution_id: assignment.execution_id.clone(),
@@ -126,9 +111,7 @@ fn open(assignment: &Assignment, notes: Arc<Notes>, engines: &Engines) -> Result
         workflow_id: assignment.workflow_id.clone(),
         definition: definition.filter(|d| d.as_ref() != b"{}" && d.as_ref() != b"null"),
         workflow_name: request.workflow.and_then(|w| w.name),
-        parameters: request
-            .parameters
-            .map_or_else(|| Bytes::from_static(b"null"), |p| raw(p.get())),
+        parameters: request.parameters.map_or_else(|| Bytes::from_static(b"null"), |p| raw(p.get())),
         session_id: request.session_id,
         endpoint: assignment.endpoint as usize,
         engine_run: assignment.engine_run.clone(),
@@ -167,11 +150,7 @@ async fn drive(
             () = notes.idle(assignment.idle_timeout) => break Why::Timeout("idle_timeout"),
         }
     };
-    let _ = stop.send(Some(if stopped == Why::Cancel {
-        Stop::Cancel
-    } else {
-        Stop::Timeout
-    }));
+    let _ = stop.send(Some(if stopped == Why::Cancel { Stop::Cancel } else { Stop::Timeout }));
     tokio::select! {
         biased;
         outcome = &mut running => classify(outcome, Some(stopped), false),
@@ -197,10 +176,7 @@ fn classify(outcome: Outcome, stopped: Option<Why>, abandoned: bool) -> Option<E
         (Outcome::LetGo, _) => return None,
         (Outcome::Succeeded { result, needs_input }, _) => End::Succeeded { result, needs_input },
         (Outcome::Cancelled, None) => End::Cancelled { abandoned: false },
-        (Outcome::Failed(failure), None) => End::Failed {
-            failure,
-            abandoned: false,
-        },
+        (Outcome::Failed(failure), None) => End::Failed { failure, abandoned: false },
         (Outcome::Cancelled | Outcome::Failed(_), Some(Why::Cancel)) => End::Cancelled { abandoned },
         (Outcome::Cancelled | Outcome::Failed(_), Some(Why::Timeout(code))) => {
             let reached = if abandoned { Reached::Maybe } else { Reached::Yes };
@@ -236,13 +212,7 @@ struct Notes {
 impl Notes {
     fn new(link: Arc<dyn Link>, lease: LeaseRef, engine: &str) -> Notes {
         let last_sign = watch::channel(Instant::now()).0;
-        Notes {
-            link,
-            lease,
-            engine: engine.to_owned(),
-            logs: Mutex::new(String::new()),
-            last_sign,
-        }
+        Notes { link, lease, engine: engine.to_owned(), logs: Mutex::new(String::new()), last_sign }
     }
 
     fn logs(&self) -> String {

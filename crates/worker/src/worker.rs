@@ -27,11 +27,7 @@ pub struct Worker {
 impl Worker {
     #[must_use]
     pub fn new(link: Arc<dyn Link>, engines: Arc<Engines>, settings: WorkerSettings) -> Worker {
-        Worker {
-            link,
-            engines,
-            settings,
-        }
+        Worker { link, engines, settings }
     }
 
     pub async fn run(self) {

@@ -63,18 +63,12 @@ impl Occupancy {
     /// Leases and ghosts of one endpoint.
     #[must_use]
     pub fn of_endpoint(&self, engine: &str, endpoint: u32) -> u32 {
-        self.endpoints
-            .get(&(engine.to_owned(), endpoint))
-            .copied()
-            .unwrap_or(0)
+        self.endpoints.get(&(engine.to_owned(), endpoint)).copied().unwrap_or(0)
     }
 
     #[must_use]
     pub fn of_engine(&self, engine: &str) -> u32 {
-        self.endpoints
-            .range((engine.to_owned(), 0)..=(engine.to_owned(), u32::MAX))
-            .map(|(_, n)| n)
-            .sum()
+        self.endpoints.range((engine.to_owned(), 0)..=(engine.to_owned(), u32::MAX)).map(|(_, n)| n).sum()
     }
 
     #[must_use]
@@ -85,10 +79,7 @@ impl Occupancy {
     pub(super) fn take(&mut self, key: Key, lease: Lease) {
         self.free(key);
         *self.workers.entry(lease.worker).or_default() += 1;
-        *self
-            .endpoints
-            .entry((lease.engine.clone(), lease.endpoint))
-            .or_default() += 1;
+        *self.endpoints.entry((lease.engine.clone(), lease.endpoint)).or_default() += 1;
         if let Some(ckey) = &lease.ckey {
             *self.ckeys.entry(ckey.clone()).or_default() += 1;
         }
@@ -107,11 +98,7 @@ impl Occupancy {
 
     pub(super) fn haunt(&mut self, engine: String, endpoint: u32, until: Time) {
         *self.endpoints.entry((engine.clone(), endpoint)).or_default() += 1;
-        self.ghosts.push(Ghost {
-            engine,
-            endpoint,
-            until,
-        });
+        self.ghosts.push(Ghost { engine, endpoint, until });
     }
 
     pub(super) fn expire_ghosts(&mut self, now: Time) {

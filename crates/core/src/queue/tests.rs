@@ -2,55 +2,23 @@ use super::*;
 use proptest::prelude::*;
 
 fn lane(engine: &str, user: Option<&str>, ckey: Option<&str>) -> Lane {
-    Lane {
-        engine: engine.into(),
-        user: user.map(Into::into),
-        ckey: ckey.map(Into::into),
-        retry: false,
-    }
+    Lane { engine: engine.into(), user: user.map(Into::into), ckey: ckey.map(Into::into), retry: false }
 }
 
 fn entry(key: i64, rank: i64) -> Entry {
-    Entry {
-        key: Key(key),
-        rank: Rank(rank),
-        priority: Priority::Normal,
-        pinned: None,
-    }
+    Entry { key: Key(key), rank: Rank(rank), priority: Priority::Normal, pinned: None }
 }
 
 fn queue(limits: &[Option<u32>], capacity: u32) -> Queue {
     let mut queue = Queue::new(1);
-    let endpoints = limits
-        .iter()
-        .map(|limit| EndpointRules {
-            limit: *limit,
-            weight: 1.0,
-        })
-        .collect();
-    queue.set_engine(
-        "e",
-        EngineRules {
-            engine_type: "demo".into(),
-            paused: false,
-            endpoints,
-        },
-    );
-    queue.set_worker(
-        SessionId(1),
-        WorkerRules {
-            capacity,
-            engine_types: vec![],
-            open: true,
-        },
-    );
+    let endpoints = limits.iter().map(|limit| EndpointRules { limit: *limit, weight: 1.0 }).collect();
+    queue.set_engine("e", EngineRules { engine_type: "demo".into(), paused: false, endpoints });
+    queue.set_worker(SessionId(1), WorkerRules { capacity, engine_types: vec![], open: true });
     queue
 }
 
 fn picks(queue: &mut Queue) -> Vec<i64> {
-    std::iter::from_fn(|| queue.pick(Time(0)))
-        .map(|p| p.key.0)
-        .collect()
+    std::iter::from_fn(|| queue.pick(Time(0))).map(|p| p.key.0).collect()
 }
 
 #[test]
@@ -82,21 +50,11 @@ fn limits_hold_and_a_release_opens_them() {
         q.push(&lane("e", None, None), entry(key, key));
     }
     assert_eq!(picks(&mut q), [0, 1, 2]);
-    assert_eq!(
-        (
-            q.occupancy().of_endpoint("e", 0),
-            q.occupancy().of_endpoint("e", 1)
-        ),
-        (2, 1)
-    );
+    assert_eq!((q.occupancy().of_endpoint("e", 0), q.occupancy().of_endpoint("e", 1)), (2, 1));
     q.release(Key(1), Time(5), true);
     assert_eq!(picks(&mut q), [3]);
     q.abandon(Key(0), Time(100), Time(6));
-    assert_eq!(
-        picks(&mut q),
-        Vec::<i64>::new(),
-        "an abandoned call keeps its engine room"
-    );
+    assert_eq!(picks(&mut q), Vec::<i64>::new(), "an abandoned call keeps its engine room");
     q.expire_ghosts(Time(100));
     assert_eq!(picks(&mut q), [4]);
 }
@@ -118,32 +76,12 @@ fn paused_engines_and_busy_or_unfit_workers_get_nothing() {
     let mut q = queue(&[None], 1);
     q.push(&lane("e", None, None), entry(1, 1));
     let rules = q.engine("e").expect("set").clone();
-    q.set_engine(
-        "e",
-        EngineRules {
-            paused: true,
-            ..rules.clone()
-        },
-    );
+    q.set_engine("e", EngineRules { paused: true, ..rules.clone() });
     assert_eq!(q.pick(Time(0)), None);
     q.set_engine("e", rules);
-    q.set_worker(
-        SessionId(1),
-        WorkerRules {
-            capacity: 1,
-            engine_types: vec!["n8n".into()],
-            open: true,
-        },
-    );
+    q.set_worker(SessionId(1), WorkerRules { capacity: 1, engine_types: vec!["n8n".into()], open: true });
     assert_eq!(q.pick(Time(0)), None);
-    q.set_worker(
-        SessionId(1),
-        WorkerRules {
-            capacity: 1,
-            engine_types: vec!["demo".into()],
-            open: true,
-        },
-    );
+    q.set_worker(SessionId(1), WorkerRules { capacity: 1, engine_types: vec!["demo".into()], open: true });
     assert!(q.pick(Time(0)).is_some());
     q.push(&lane("e", None, None), entry(2, 2));
     assert_eq!(q.pick(Time(0)), None, "no slot is free");
@@ -152,33 +90,18 @@ fn paused_engines_and_busy_or_unfit_workers_get_nothing() {
 #[test]
 fn work_goes_to_the_fullest_worker_with_a_free_slot() {
     let mut q = queue(&[None], 2);
-    q.set_worker(
-        SessionId(2),
-        WorkerRules {
-            capacity: 2,
-            engine_types: vec![],
-            open: true,
-        },
-    );
+    q.set_worker(SessionId(2), WorkerRules { capacity: 2, engine_types: vec![], open: true });
     for key in 0..4 {
         q.push(&lane("e", None, None), entry(key, key));
     }
-    let workers: Vec<i64> = std::iter::from_fn(|| q.pick(Time(0)))
-        .map(|p| p.worker.0)
-        .collect();
+    let workers: Vec<i64> = std::iter::from_fn(|| q.pick(Time(0))).map(|p| p.worker.0).collect();
     assert_eq!(workers, [1, 1, 2, 2]);
 }
 
 #[test]
 fn a_row_to_reattach_goes_to_its_own_endpoint() {
     let mut q = queue(&[Some(5), Some(5)], 10);
-    q.push(
-        &lane("e", None, None),
-        Entry {
-            pinned: Some(1),
-            ..entry(1, 1)
-        },
-    );
+    q.push(&lane("e", None, None), Entry { pinned: Some(1), ..entry(1, 1) });
     assert_eq!(q.pick(Time(0)).map(|p| p.endpoint), Some(1));
 }
 
@@ -195,9 +118,7 @@ fn a_long_lane_is_read_in_windows_and_keeps_its_order() {
     loop {
         while let Some((lane, after)) = q.wants_refill() {
             let from = after.map_or(0, |(_, key)| key.0 + 1);
-            let rows: Vec<Entry> = (from..all.min(from + READY_REFILL as i64))
-                .map(|k| entry(k, k))
-                .collect();
+            let rows: Vec<Entry> = (from..all.min(from + READY_REFILL as i64)).map(|k| entry(k, k)).collect();
             let more = rows.len() == READY_REFILL;
             q.refill(&lane, rows, more);
         }

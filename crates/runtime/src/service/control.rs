@@ -24,11 +24,7 @@ impl Service {
     pub async fn cancel(&self, caller: &Caller, id: &str) -> Result<ExecutionView, ApiError> {
         let key = self.row(id).await?.key();
         let by = caller.key_id.clone();
-        match self
-            .cx
-            .change(key, false, |row, now| lifecycle::cancel(row, by.clone(), now))
-            .await
-        {
+        match self.cx.change(key, false, |row, now| lifecycle::cancel(row, by.clone(), now)).await {
             Ok(row) => self.full_view(caller, &row).await,
             // Asking twice is no error.
             Err(ChangeError::Refused(Refused::AlreadyCancelled)) => self.get(caller, id).await,
@@ -41,12 +37,8 @@ impl Service {
         self.ready()?;
         let key = self.row(id).await?.key();
         let (heads, by) = (self.cx.settings.head_starts, caller.key_id.clone());
-        let changed = self
-            .cx
-            .change(key, false, |row, now| {
-                lifecycle::redrive(row, &heads, by.clone(), now)
-            })
-            .await;
+        let changed =
+            self.cx.change(key, false, |row, now| lifecycle::redrive(row, &heads, by.clone(), now)).await;
         let row = changed.map_err(|e| change_error(id, e))?;
         self.full_view(caller, &row).await
     }
@@ -76,11 +68,7 @@ impl Service {
         change: PatchRequest,
     ) -> Result<ExecutionView, ApiError> {
         let row = self.row(id).await?;
-        let (heads, by, priority) = (
-            self.cx.settings.head_starts,
-            caller.key_id.clone(),
-            change.priority.0,
-        );
+        let (heads, by, priority) = (self.cx.settings.head_starts, caller.key_id.clone(), change.priority.0);
         let decide = |row: &Execution, now| lifecycle::reprioritize(row, priority, &heads, by.clone(), now);
         match self.cx.change(row.key(), false, decide).await {
             Ok(row) => self.full_view(caller, &row).await,
@@ -93,10 +81,7 @@ impl Service {
     pub async fn bulk_cancel(&self, caller: &Caller, request: BulkRequest) -> Result<BulkAnswer, ApiError> {
         let by = caller.key_id.clone();
         let open = [Status::Pending, Status::Running];
-        self.bulk(&request, &open, |row, now| {
-            lifecycle::cancel(row, by.clone(), now)
-        })
-        .await
+        self.bulk(&request, &open, |row, now| lifecycle::cancel(row, by.clone(), now)).await
     }
 
     /// Redrives all failed or cancelled ones that match, at most 10,000 a call.
@@ -104,10 +89,7 @@ impl Service {
         self.ready()?;
         let (heads, by) = (self.cx.settings.head_starts, caller.key_id.clone());
         let dead = [Status::Failed, Status::Cancelled];
-        self.bulk(&request, &dead, |row, now| {
-            lifecycle::redrive(row, &heads, by.clone(), now)
-        })
-        .await
+        self.bulk(&request, &dead, |row, now| lifecycle::redrive(row, &heads, by.clone(), now)).await
     }
 
     async fn bulk(
@@ -119,11 +101,7 @@ impl Service {
         let filter = bulk_filter(request, statuses)?;
         if filter.statuses.is_empty() {
             // The filter asks only for statuses this verb never changes.
-            return Ok(BulkAnswer {
-                matched: 0,
-                changed: 0,
-                next_cursor: None,
-            });
+            return Ok(BulkAnswer { matched: 0, changed: 0, next_cursor: None });
         }
         let mut after: Option<Key> = cursor::decode(&self.cx, &filter, request.cursor.as_deref())?;
         let (mut matched, mut changed) = (0u64, 0u64);
@@ -132,11 +110,7 @@ impl Service {
             if left == 0 {
                 break;
             }
-            let query = ListQuery {
-                filter: filter.clone(),
-                after,
-                limit: BULK_SLICE.min(left),
-            };
+            let query = ListQuery { filter: filter.clone(), after, limit: BULK_SLICE.min(left) };
             let rows = self.cx.store.list(&query).await.map_err(|e| store_error(&e))?;
             let last_page = rows.len() < query.limit;
             after = rows.last().map(Execution::key).or(after);
@@ -145,19 +119,11 @@ impl Service {
                 changed += self.change_slice(rows, &decide).await?;
             }
             if last_page {
-                return Ok(BulkAnswer {
-                    matched,
-                    changed,
-                    next_cursor: None,
-                });
+                return Ok(BulkAnswer { matched, changed, next_cursor: None });
             }
         }
         let next_cursor = after.map(|key| cursor::encode(&self.cx, &filter, key));
-        Ok(BulkAnswer {
-            matched,
-            changed,
-            next_cursor,
-        })
+        Ok(BulkAnswer { matched, changed, next_cursor })
     }
 
     /// One commit for the slice; rows that changed meanwhile are decided on one by one.
@@ -172,11 +138,7 @@ impl Service {
         for row in rows {
             if let Ok(transition) = decide(&row, now) {
                 keys.push(row.key());
-                writes.push(Planned::Change {
-                    row,
-                    transition,
-                    scheduled: false,
-                });
+                writes.push(Planned::Change { row, transition, scheduled: false });
             }
         }
         let settled = self.cx.commit(writes, 0).await.map_err(|e| store_error(&e))?;

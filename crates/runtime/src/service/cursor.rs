@@ -13,19 +13,11 @@ pub(super) fn encode(cx: &Context, filter: &Filter, last: Key) -> String {
 pub(super) fn decode(cx: &Context, filter: &Filter, cursor: Option<&str>) -> Result<Option<Key>, ApiError> {
     let Some(text) = cursor else { return Ok(None) };
     let wrong = || {
-        ApiError::field(
-            Code::InvalidCursor,
-            "?cursor",
-            "it does not belong to this list and these filters",
-        )
+        ApiError::field(Code::InvalidCursor, "?cursor", "it does not belong to this list and these filters")
     };
     let (key, given) = text.split_once('-').ok_or_else(wrong)?;
     let key = Key(i64::from_str_radix(key, 16).map_err(|_| wrong())?);
-    if check(cx, filter, key) == given {
-        Ok(Some(key))
-    } else {
-        Err(wrong())
-    }
+    if check(cx, filter, key) == given { Ok(Some(key)) } else { Err(wrong()) }
 }
 
 fn check(cx: &Context, filter: &Filter, key: Key) -> String {

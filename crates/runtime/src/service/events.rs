@@ -54,11 +54,7 @@ fn resume_point(row: &Execution, text: &str) -> Result<u32, ApiError> {
     let number = text.split_once('.').map_or(text, |(n, _)| n);
     let last: u32 = number.parse().map_err(|_| gone())?;
     let next_is_kept = last == row.state.rev || row.history.iter().any(|e| e.seq == last + 1);
-    if last <= row.state.rev && next_is_kept {
-        Ok(last)
-    } else {
-        Err(gone())
-    }
+    if last <= row.state.rev && next_is_kept { Ok(last) } else { Err(gone()) }
 }
 
 /// Carries events from the store to one reader; ends with its reader.
@@ -111,11 +107,7 @@ impl Pump {
         let sent = self.last;
         for event in row.history.iter().filter(|e| e.seq > sent) {
             let view = self.service.event_view(&self.caller, &self.id, self.key, event);
-            self.send(EventItem {
-                id: event.seq.to_string(),
-                view,
-            })
-            .await?;
+            self.send(EventItem { id: event.seq.to_string(), view }).await?;
             self.last = event.seq;
             self.live = 0;
         }
@@ -134,19 +126,8 @@ impl Pump {
     async fn unnumbered(&mut self, kind: &str, attempt: u32, data: serde_json::Value) -> Result<(), Cut> {
         self.live += 1;
         let at = Timestamp(self.service.cx.store.now());
-        let view = EventView {
-            id: self.id.clone(),
-            seq: None,
-            kind: kind.to_owned(),
-            at,
-            attempt,
-            data,
-        };
-        self.send(EventItem {
-            id: format!("{}.{}", self.last, self.live),
-            view,
-        })
-        .await
+        let view = EventView { id: self.id.clone(), seq: None, kind: kind.to_owned(), at, attempt, data };
+        self.send(EventItem { id: format!("{}.{}", self.last, self.live), view }).await
     }
 
     async fn send(&self, item: EventItem) -> Result<(), Cut> {

@@ -31,12 +31,7 @@ impl Service {
         let Some((id, _)) = secret.strip_prefix(PREFIX).and_then(|rest| rest.split_once('_')) else {
             return Ok(None);
         };
-        let docs = self
-            .cx
-            .store
-            .docs(DocKind::ApiKey)
-            .await
-            .map_err(|e| store_error(&e))?;
+        let docs = self.cx.store.docs(DocKind::ApiKey).await.map_err(|e| store_error(&e))?;
         let Some(stored) = docs.iter().find(|d| d.id == id).and_then(parse) else {
             return Ok(None);
         };
@@ -46,26 +41,12 @@ impl Service {
             return Ok(None);
         }
         let scopes = stored.scopes.iter().filter_map(|s| Scope::parse(s)).collect();
-        Ok(Some(Caller {
-            key_id: Some(id.to_owned()),
-            scopes,
-            user: stored.user,
-        }))
+        Ok(Some(Caller { key_id: Some(id.to_owned()), scopes, user: stored.user }))
     }
 
     pub async fn keys(&self) -> Result<KeysAnswer, ApiError> {
-        let docs = self
-            .cx
-            .store
-            .docs(DocKind::ApiKey)
-            .await
-            .map_err(|e| store_error(&e))?;
-        Ok(KeysAnswer {
-            keys: docs
-                .iter()
-                .filter_map(|d| parse(d).map(|k| view(&d.id, &k)))
-                .collect(),
-        })
+        let docs = self.cx.store.docs(DocKind::ApiKey).await.map_err(|e| store_error(&e))?;
+        Ok(KeysAnswer { keys: docs.iter().filter_map(|d| parse(d).map(|k| view(&d.id, &k))).collect() })
     }
 
     /// Makes a key; its secret is in this answer and nowhere else.
@@ -90,43 +71,22 @@ impl Service {
         };
         let key = view(&id, &stored);
         let body = serde_json::to_value(&stored).map_err(|e| ApiError::new(Code::Internal, e.to_string()))?;
-        self.cx
-            .keep(DocKind::ApiKey, &id, |_| body.clone())
-            .await
-            .map_err(|e| store_error(&e))?;
+        self.cx.keep(DocKind::ApiKey, &id, |_| body.clone()).await.map_err(|e| store_error(&e))?;
         Ok(KeyCreated { key, secret })
     }
 
     /// The key stops working at once.
     pub async fn delete_key(&self, _caller: &Caller, id: &str) -> Result<(), ApiError> {
-        let docs = self
-            .cx
-            .store
-            .docs(DocKind::ApiKey)
-            .await
-            .map_err(|e| store_error(&e))?;
+        let docs = self.cx.store.docs(DocKind::ApiKey).await.map_err(|e| store_error(&e))?;
         let missing = || ApiError::new(Code::NotFound, format!("there is no key {id:?}"));
-        let rev = docs
-            .iter()
-            .find(|d| d.id == id)
-            .map(|d| d.rev)
-            .ok_or_else(missing)?;
-        let forget = Write::Forget {
-            kind: DocKind::ApiKey,
-            id: id.to_owned(),
-            rev,
-        };
-        let settled = self
-            .cx
-            .commit(vec![Planned::Other(forget)], 0)
-            .await
-            .map_err(|e| store_error(&e))?;
+        let rev = docs.iter().find(|d| d.id == id).map(|d| d.rev).ok_or_else(missing)?;
+        let forget = Write::Forget { kind: DocKind::ApiKey, id: id.to_owned(), rev };
+        let settled = self.cx.commit(vec![Planned::Other(forget)], 0).await.map_err(|e| store_error(&e))?;
         match settled.outcomes.into_iter().next() {
             Some(Outcome::DocStale(None)) => Err(missing()),
-            Some(Outcome::DocStale(Some(_))) => Err(ApiError::new(
-                Code::StoreUnavailable,
-                "the key changed; try again",
-            )),
+            Some(Outcome::DocStale(Some(_))) => {
+                Err(ApiError::new(Code::StoreUnavailable, "the key changed; try again"))
+            }
             _ => Ok(()),
         }
     }
@@ -137,16 +97,10 @@ fn check(request: &KeyRequest, now: Time) -> Result<(), ApiError> {
     let name_fits =
         |text: &str| (1..=NAME_BYTES_MAX).contains(&text.len()) && !text.chars().any(char::is_control);
     if !name_fits(&request.name) {
-        return Err(invalid(
-            "/name",
-            format!("1 to {NAME_BYTES_MAX} bytes without control characters"),
-        ));
+        return Err(invalid("/name", format!("1 to {NAME_BYTES_MAX} bytes without control characters")));
     }
     if request.user_id.as_deref().is_some_and(|user| !name_fits(user)) {
-        return Err(invalid(
-            "/userId",
-            format!("1 to {NAME_BYTES_MAX} bytes without control characters"),
-        ));
+        return Err(invalid("/userId", format!("1 to {NAME_BYTES_MAX} bytes without control characters")));
     }
     if request.scopes.is_empty() || request.scopes.len() > Scope::ALL.len() {
         return Err(invalid("/scopes", "at least one scope, each once".to_owned()));
@@ -154,10 +108,7 @@ fn check(request: &KeyRequest, now: Time) -> Result<(), ApiError> {
     for (at, scope) in request.scopes.iter().enumerate() {
         if Scope::parse(scope).is_none() {
             let all: Vec<&str> = Scope::ALL.iter().map(|s| s.as_str()).collect();
-            return Err(invalid(
-                &format!("/scopes/{at}"),
-                format!("one of: {}", all.join(", ")),
-            ));
+            return Err(invalid(&format!("/scopes/{at}"), format!("one of: {}", all.join(", "))));
         }
     }
     if request.expires_at.is_some_and(|t| t.0 <= now) {

@@ -88,18 +88,12 @@ impl Service {
         {
             return Ok(Ref::Key(key));
         }
-        ExecutionId::try_from(id.to_owned())
-            .map(Ref::Id)
-            .map_err(|_| not_found(id))
+        ExecutionId::try_from(id.to_owned()).map(Ref::Id).map_err(|_| not_found(id))
     }
 
     async fn row(&self, id: &str) -> Result<Execution, ApiError> {
         let named = self.named(id)?;
-        self.cx
-            .find(named)
-            .await
-            .map_err(|e| store_error(&e))?
-            .ok_or_else(|| not_found(id))
+        self.cx.find(named).await.map_err(|e| store_error(&e))?.ok_or_else(|| not_found(id))
     }
 }
 
@@ -115,11 +109,8 @@ fn store_error(error: &StoreError) -> ApiError {
             ApiError::new(Code::Stopping, "the service is stopping").retry_after(5 * SECOND)
         }
         StoreError::Refused(why) => ApiError::new(Code::Internal, why.clone()),
-        other => ApiError::new(
-            Code::StoreUnavailable,
-            format!("{other}; try again with the same id"),
-        )
-        .retry_after(SECOND),
+        other => ApiError::new(Code::StoreUnavailable, format!("{other}; try again with the same id"))
+            .retry_after(SECOND),
     }
 }
 
@@ -146,8 +137,5 @@ fn require(caller: &Caller, scope: Scope, what: &str) -> Result<(), ApiError> {
     if caller.may(scope) {
         return Ok(());
     }
-    Err(ApiError::new(
-        Code::Forbidden,
-        format!("{what} needs a key with the scope {scope}"),
-    ))
+    Err(ApiError::new(Code::Forbidden, format!("{what} needs a key with the scope {scope}")))
 }

@@ -21,9 +21,7 @@ const EXPLAINED_MAX: usize = 2_000;
 
 impl Service {
     pub async fn engines(&self) -> Result<EnginesAnswer, ApiError> {
-        Ok(EnginesAnswer {
-            engines: self.cx.registry.iter().map(|e| self.engine_view(e)).collect(),
-        })
+        Ok(EnginesAnswer { engines: self.cx.registry.iter().map(|e| self.engine_view(e)).collect() })
     }
 
     pub async fn engine(&self, name: &str) -> Result<EngineView, ApiError> {
@@ -42,23 +40,14 @@ impl Service {
     async fn set_paused(&self, caller: &Caller, name: &str, paused: bool) -> Result<EngineView, ApiError> {
         let engine = self.registered(name)?;
         let at = self.cx.store.now();
-        let kept = self
-            .cx
-            .keep(DocKind::Engine, name, |_| json!({ "paused": paused, "at": at }))
-            .await;
+        let kept = self.cx.keep(DocKind::Engine, name, |_| json!({ "paused": paused, "at": at })).await;
         kept.map_err(|e| store_error(&e))?;
         self.cx.registry.set_paused(name, paused);
         let rules = self.cx.registry.rules(&engine.settings);
         self.cx.scheduler.lock().queue.set_engine(name, rules);
         let kind = if paused { "engine_paused" } else { "engine_resumed" };
-        let note = Note {
-            kind: kind.to_owned(),
-            data: json!({ "engine": name, "by": caller.key_id }),
-        };
-        self.cx
-            .commit(vec![Planned::Other(Write::Note(note))], 0)
-            .await
-            .map_err(|e| store_error(&e))?;
+        let note = Note { kind: kind.to_owned(), data: json!({ "engine": name, "by": caller.key_id }) };
+        self.cx.commit(vec![Planned::Other(Write::Note(note))], 0).await.map_err(|e| store_error(&e))?;
         self.cx.grant_nudge.notify_one();
         Ok(self.engine_view(engine))
     }
@@ -70,14 +59,8 @@ impl Service {
             self.cx.check_endpoint(name, at).await;
         }
         let endpoints = self.engine_view(engine).endpoints;
-        let healthy = endpoints
-            .iter()
-            .all(|e| e.health.as_ref().is_some_and(|h| h.healthy));
-        Ok(EngineTest {
-            name: name.to_owned(),
-            healthy,
-            endpoints,
-        })
+        let healthy = endpoints.iter().all(|e| e.health.as_ref().is_some_and(|h| h.healthy));
+        Ok(EngineTest { name: name.to_owned(), healthy, endpoints })
     }
 
     fn registered(&self, name: &str) -> Result<&RegisteredEngine, ApiError> {
@@ -120,12 +103,7 @@ impl Service {
                 progress: can.progress,
             },
             endpoints,
-            pending: scheduler
-                .queue
-                .due_by_engine()
-                .get(&settings.name)
-                .copied()
-                .unwrap_or(0),
+            pending: scheduler.queue.due_by_engine().get(&settings.name).copied().unwrap_or(0),
             running: u64::from(occupancy.of_engine(&settings.name)),
         }
     }
@@ -142,21 +120,12 @@ impl Service {
 
     pub async fn worker(&self, id: &str) -> Result<WorkerView, ApiError> {
         let missing = || ApiError::new(Code::NotFound, format!("no worker is named {id:?}"));
-        let (session, _) = self
-            .worker_ids()
-            .into_iter()
-            .find(|(_, name)| name == id)
-            .ok_or_else(missing)?;
+        let (session, _) = self.worker_ids().into_iter().find(|(_, name)| name == id).ok_or_else(missing)?;
         self.worker_view(session).await?.ok_or_else(missing)
     }
 
     fn worker_ids(&self) -> Vec<(SessionId, String)> {
-        self.cx
-            .ports
-            .lock()
-            .iter()
-            .map(|(id, p)| (*id, p.name.clone()))
-            .collect()
+        self.cx.ports.lock().iter().map(|(id, p)| (*id, p.name.clone())).collect()
     }
 
     async fn worker_view(&self, session: SessionId) -> Result<Option<WorkerView>, ApiError> {
@@ -167,15 +136,7 @@ impl Service {
                 return Ok(None);
             };
             let keys: Vec<Ref> = port.held.iter().map(|l| Ref::Key(l.key)).collect();
-            (
-                describe(
-                    port,
-                    self.cx.settings.node.0,
-                    self.cx.is_stopping(),
-                    Timestamp(now),
-                ),
-                keys,
-            )
+            (describe(port, self.cx.settings.node.0, self.cx.is_stopping(), Timestamp(now)), keys)
         };
         let rows = self.cx.store.find(&keys).await.map_err(|e| store_error(&e))?;
         view.active_executions = rows.iter().flatten().map(|row| self.cx.public_id(row)).collect();
@@ -188,16 +149,8 @@ impl Service {
         let (leases, slots, workers) = {
             let scheduler = self.cx.scheduler.lock();
             let workers = scheduler.queue.workers();
-            let slots: u64 = workers
-                .values()
-                .filter(|w| w.open)
-                .map(|w| u64::from(w.capacity))
-                .sum();
-            (
-                scheduler.queue.occupancy().len() as f64,
-                slots,
-                workers.len() as u64,
-            )
+            let slots: u64 = workers.values().filter(|w| w.open).map(|w| u64::from(w.capacity)).sum();
+            (scheduler.queue.occupancy().len() as f64, slots, workers.len() as u64)
         };
         let figures = self.cx.figures.lock();
         Ok(MetricsView {
@@ -210,11 +163,7 @@ impl Service {
             current_queue_size: totals.pending,
             active_workers: workers,
             total_workers: workers,
-            system_utilization: if slots == 0 {
-                0.0
-            } else {
-                (leases / slots as f64).min(1.0)
-            },
+            system_utilization: if slots == 0 { 0.0 } else { (leases / slots as f64).min(1.0) },
             throughput: figures.throughput(now),
             error_rate: figures.error_rate(now),
             queue_wait: figures.queue_wait(now),
@@ -224,15 +173,8 @@ impl Service {
 
     pub async fn queue(&self) -> Result<QueueView, ApiError> {
         let totals = self.cx.store.totals().await.map_err(|e| store_error(&e))?;
-        let filter = Filter {
-            statuses: vec![Status::Pending],
-            ..Filter::default()
-        };
-        let query = ListQuery {
-            filter,
-            after: None,
-            limit: EXPLAINED_MAX,
-        };
+        let filter = Filter { statuses: vec![Status::Pending], ..Filter::default() };
+        let query = ListQuery { filter, after: None, limit: EXPLAINED_MAX };
         let pending = self.cx.store.list(&query).await.map_err(|e| store_error(&e))?;
         let now = self.cx.store.now();
         let scheduler = self.cx.scheduler.lock();
@@ -298,9 +240,5 @@ fn describe(port: &Port, node: u16, stopping: bool, now: Timestamp) -> WorkerVie
 }
 
 fn average(sum: u64, count: u64) -> f64 {
-    if count == 0 {
-        0.0
-    } else {
-        sum as f64 / count as f64
-    }
+    if count == 0 { 0.0 } else { sum as f64 / count as f64 }
 }

@@ -27,11 +27,7 @@ impl Service {
         caller: &Caller,
         row: &Execution,
     ) -> Result<ExecutionView, ApiError> {
-        let request = if caller.may(Scope::ReadPayload) {
-            self.stored_request(row).await?
-        } else {
-            None
-        };
+        let request = if caller.may(Scope::ReadPayload) { self.stored_request(row).await? } else { None };
         let request: Option<SubmitRequest> = request.and_then(|text| serde_json::from_str(&text).ok());
         Ok(self.view(caller, row, request.as_ref()))
     }
@@ -96,11 +92,7 @@ impl Service {
             id: self.cx.public_id(&row),
             status: row.status().as_str().to_owned(),
             result,
-            failure: row
-                .state
-                .failure
-                .as_ref()
-                .map(|f| self.failure_view(caller, row.key(), f)),
+            failure: row.state.failure.as_ref().map(|f| self.failure_view(caller, row.key(), f)),
             started_at: row.state.started_at.map(Timestamp),
             ended_at: row.state.ended_at.map(Timestamp),
         })
@@ -108,21 +100,13 @@ impl Service {
 
     pub async fn attempts(&self, caller: &Caller, id: &str) -> Result<AttemptsAnswer, ApiError> {
         let row = self.row(id).await?;
-        Ok(AttemptsAnswer {
-            attempts: self.attempt_views(caller, &row),
-        })
+        Ok(AttemptsAnswer { attempts: self.attempt_views(caller, &row) })
     }
 
     pub async fn logs(&self, _caller: &Caller, id: &str) -> Result<LogsAnswer, ApiError> {
         let row = self.row(id).await?;
-        let logs = self
-            .payload(&row, Part::Logs, LOG_BYTES_MAX * 2)
-            .await?
-            .unwrap_or_default();
-        Ok(LogsAnswer {
-            id: self.cx.public_id(&row),
-            logs: String::from_utf8_lossy(&logs).into_owned(),
-        })
+        let logs = self.payload(&row, Part::Logs, LOG_BYTES_MAX * 2).await?.unwrap_or_default();
+        Ok(LogsAnswer { id: self.cx.public_id(&row), logs: String::from_utf8_lossy(&logs).into_owned() })
     }
 
     /// Newest first. A cursor is a position, stable under inserts and deletes.
@@ -134,31 +118,18 @@ impl Service {
         limit: usize,
     ) -> Result<ListAnswer, ApiError> {
         if !(1..=LIST_LIMIT_MAX).contains(&limit) {
-            return Err(ApiError::field(
-                Code::InvalidField,
-                "?limit",
-                format!("1 to {LIST_LIMIT_MAX}"),
-            ));
+            return Err(ApiError::field(Code::InvalidField, "?limit", format!("1 to {LIST_LIMIT_MAX}")));
         }
         let filter = self::filter(&filter, "?")?;
         let after = cursor::decode(&self.cx, &filter, cursor)?;
-        let query = ListQuery {
-            filter,
-            after,
-            limit: limit + 1,
-        };
+        let query = ListQuery { filter, after, limit: limit + 1 };
         let mut rows = self.cx.store.list(&query).await.map_err(|e| store_error(&e))?;
         let more = rows.len() > limit;
         rows.truncate(limit);
-        let next_cursor = rows
-            .last()
-            .filter(|_| more)
-            .map(|last| cursor::encode(&self.cx, &query.filter, last.key()));
+        let next_cursor =
+            rows.last().filter(|_| more).map(|last| cursor::encode(&self.cx, &query.filter, last.key()));
         let executions = rows.iter().map(|row| self.view(caller, row, None)).collect();
-        Ok(ListAnswer {
-            executions,
-            next_cursor,
-        })
+        Ok(ListAnswer { executions, next_cursor })
     }
 
     pub(super) async fn stored_request(&self, row: &Execution) -> Result<Option<String>, ApiError> {
@@ -182,17 +153,9 @@ impl Service {
         part: Part,
         bytes_max: usize,
     ) -> Result<Option<Vec<u8>>, ApiError> {
-        let sealed = self
-            .cx
-            .store
-            .payload(row.key(), part)
-            .await
-            .map_err(|e| store_error(&e))?;
+        let sealed = self.cx.store.payload(row.key(), part).await.map_err(|e| store_error(&e))?;
         let Some(sealed) = sealed else { return Ok(None) };
-        let opened = self
-            .cx
-            .sealer
-            .open(row.key(), Column::from(part), &sealed, bytes_max);
+        let opened = self.cx.sealer.open(row.key(), Column::from(part), &sealed, bytes_max);
         opened
             .map(Some)
             .map_err(|e| ApiError::new(Code::Internal, format!("a payload cannot be opened: {e}")))
@@ -218,10 +181,7 @@ pub(super) fn filter(request: &FilterRequest, prefix: &str) -> Result<Filter, Ap
         Some(text)
             if text.is_empty() || text.len() > NAME_BYTES_MAX || text.chars().any(char::is_control) =>
         {
-            Err(invalid(
-                field,
-                format!("1 to {NAME_BYTES_MAX} bytes without control characters"),
-            ))
+            Err(invalid(field, format!("1 to {NAME_BYTES_MAX} bytes without control characters")))
         }
         value => Ok(value.clone()),
     };
@@ -229,13 +189,7 @@ pub(super) fn filter(request: &FilterRequest, prefix: &str) -> Result<Filter, Ap
     Ok(Filter {
         statuses,
         engine: name("engine", &request.engine)?,
-        engine_type: engine_type.map(|t| {
-            if t == "langgraph" {
-                "langsmith".to_owned()
-            } else {
-                t
-            }
-        }),
+        engine_type: engine_type.map(|t| if t == "langgraph" { "langsmith".to_owned() } else { t }),
         workflow: name("workflowId", &request.workflow_id)?,
         user: name("userId", &request.user_id)?,
         tag: name("tag", &request.tag)?,

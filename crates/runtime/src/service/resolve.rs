@@ -29,9 +29,7 @@ pub(super) fn resolve(
         None => None,
     };
     unsupported(request)?;
-    let engine = cx
-        .registry
-        .choose(request.engine.as_deref(), request.engine_type.as_deref())?;
+    let engine = cx.registry.choose(request.engine.as_deref(), request.engine_type.as_deref())?;
     let definition = inline_definition(caller, request, engine)?;
     let workflow = workflow_name(request, definition.is_some())?;
     check_with_adapter(request, engine, &workflow, definition)?;
@@ -41,13 +39,9 @@ pub(super) fn resolve(
     let ckey = name(request.concurrency_key.as_deref(), "/concurrencyKey")?;
     let session = name(request.session_id.as_deref(), "/sessionId")?;
     // A thread of the Agent Server takes one run at a time, so its session is a concurrency key as well.
-    let session_key = session
-        .filter(|_| engine.settings.engine_type == "langsmith")
-        .map(|s| format!("session:{s}"));
-    let ckey = ckey
-        .map(|k| format!("key:{k}"))
-        .or(session_key)
-        .map(|k| cx.sealer.name_hash(&k));
+    let session_key =
+        session.filter(|_| engine.settings.engine_type == "langsmith").map(|s| format!("session:{s}"));
+    let ckey = ckey.map(|k| format!("key:{k}")).or(session_key).map(|k| cx.sealer.name_hash(&k));
     Ok(NewExecution {
         key: cx.env.key(now),
         ext_id,
@@ -75,11 +69,7 @@ fn unsupported(request: &SubmitRequest) -> Result<(), ApiError> {
         ));
     }
     if request.fail_fast == Some(true) {
-        return Err(ApiError::field(
-            Code::NotSupported,
-            "/failFast",
-            "failing fast is not available yet",
-        ));
+        return Err(ApiError::field(Code::NotSupported, "/failFast", "failing fast is not available yet"));
     }
     Ok(())
 }
@@ -106,29 +96,20 @@ fn inline_definition<'a>(
     }
     if !engine.settings.allow_inline || !engine.adapter.capabilities().inline {
         let text = format!("engine {:?} takes no inline definitions", engine.settings.name);
-        return Err(ApiError::field(
-            Code::InlineNotAllowed,
-            "/workflow/definition",
-            text,
-        ));
+        return Err(ApiError::field(Code::InlineNotAllowed, "/workflow/definition", text));
     }
     super::require(caller, Scope::SubmitInline, "carrying a definition inline")?;
     Ok(Some(text))
 }
 
 fn workflow_name(request: &SubmitRequest, inline: bool) -> Result<String, ApiError> {
-    let label = request
-        .workflow
-        .as_ref()
-        .and_then(|w| w.name.clone())
-        .filter(|_| inline);
+    let label = request.workflow.as_ref().and_then(|w| w.name.clone()).filter(|_| inline);
     match name(request.workflow_id.as_deref(), "/workflowId")?.or(label) {
         Some(id) => Ok(id),
         None if inline => Ok("inline".to_owned()),
-        None => Err(invalid(
-            "/workflowId",
-            "name the workflow, or carry its definition in workflow.definition",
-        )),
+        None => {
+            Err(invalid("/workflowId", "name the workflow, or carry its definition in workflow.definition"))
+        }
     }
 }
 
@@ -157,11 +138,9 @@ fn check_with_adapter(
 fn user(caller: &Caller, request: &SubmitRequest) -> Result<Option<String>, ApiError> {
     let asked = name(request.user_id.as_deref(), "/userId")?;
     match (&caller.user, asked) {
-        (Some(pinned), Some(asked)) if *pinned != asked => Err(ApiError::field(
-            Code::Forbidden,
-            "/userId",
-            "this key submits for another user",
-        )),
+        (Some(pinned), Some(asked)) if *pinned != asked => {
+            Err(ApiError::field(Code::Forbidden, "/userId", "this key submits for another user"))
+        }
         (Some(pinned), _) => Ok(Some(pinned.clone())),
         (None, asked) => Ok(asked),
     }
@@ -204,21 +183,11 @@ fn spec(
 
 fn retry(request: &SubmitRequest, base: &RetryPolicy) -> Result<RetryPolicy, ApiError> {
     let asked = request.retry.clone().unwrap_or_default();
-    let RetryRequest {
-        max_retries,
-        delay,
-        factor,
-        max_delay,
-        on,
-        not_on,
-    } = asked;
+    let RetryRequest { max_retries, delay, factor, max_delay, on, not_on } = asked;
     if let (Some(short), Some(long)) = (request.max_retries, max_retries)
         && short != long
     {
-        return Err(invalid(
-            "/maxRetries",
-            "it differs from retry.maxRetries; give one of them",
-        ));
+        return Err(invalid("/maxRetries", "it differs from retry.maxRetries; give one of them"));
     }
     let mut policy = base.clone();
     if let Some(max) = request.max_retries.or(max_retries) {
@@ -251,15 +220,9 @@ fn retry(request: &SubmitRequest, base: &RetryPolicy) -> Result<RetryPolicy, Api
 fn kinds(words: &[String], pointer: &str) -> Result<Vec<FailureKind>, ApiError> {
     let parse = |(at, word): (usize, &String)| {
         FailureKind::parse(word).filter(|k| !k.is_final()).ok_or_else(|| {
-            let all: Vec<&str> = FailureKind::ALL
-                .iter()
-                .filter(|k| !k.is_final())
-                .map(|k| k.as_str())
-                .collect();
-            invalid(
-                &format!("{pointer}/{at}"),
-                format!("a failure kind, one of: {}", all.join(", ")),
-            )
+            let all: Vec<&str> =
+                FailureKind::ALL.iter().filter(|k| !k.is_final()).map(|k| k.as_str()).collect();
+            invalid(&format!("{pointer}/{at}"), format!("a failure kind, one of: {}", all.join(", ")))
         })
     };
     if words.len() > FailureKind::ALL.len() {
@@ -277,21 +240,14 @@ fn span(span: Option<Span>, pointer: &str) -> Result<Option<Millis>, ApiError> {
 }
 
 fn at_most(ms: Millis, pointer: &str) -> Result<Millis, ApiError> {
-    if ms > SPAN_MAX {
-        Err(invalid(pointer, "at most 366 days"))
-    } else {
-        Ok(ms)
-    }
+    if ms > SPAN_MAX { Err(invalid(pointer, "at most 366 days")) } else { Ok(ms) }
 }
 
 /// A name in a request: not empty, bounded, without control characters.
 fn name(text: Option<&str>, pointer: &str) -> Result<Option<String>, ApiError> {
     let Some(text) = text else { return Ok(None) };
     if text.is_empty() || text.len() > NAME_BYTES_MAX || text.chars().any(char::is_control) {
-        return Err(invalid(
-            pointer,
-            format!("1 to {NAME_BYTES_MAX} bytes without control characters"),
-        ));
+        return Err(invalid(pointer, format!("1 to {NAME_BYTES_MAX} bytes without control characters")));
     }
     Ok(Some(text.to_owned()))
 }

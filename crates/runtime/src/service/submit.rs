@@ -30,15 +30,9 @@ impl Service {
         self.admit(1)?;
         let new = self.prepare(caller, &request, idempotency_key)?;
         let (rows, replayed) = self.store_group(vec![new]).await?;
-        let row = rows
-            .into_iter()
-            .next()
-            .ok_or_else(|| ApiError::new(Code::Internal, "no row came back"))?;
+        let row = rows.into_iter().next().ok_or_else(|| ApiError::new(Code::Internal, "no row came back"))?;
         let execution = self.view(caller, &row, Some(&request));
-        Ok(Submitted {
-            execution,
-            replayed: replayed[0],
-        })
+        Ok(Submitted { execution, replayed: replayed[0] })
     }
 
     /// Stores 1 to 1,000 executions, all or none. Items that were accepted before are replays; one conflict refuses all.
@@ -58,18 +52,12 @@ impl Service {
         self.admit(count as u64)?;
         let mut group = Vec::with_capacity(count);
         for (at, item) in request.executions.iter().enumerate() {
-            group.push(
-                self.prepare(caller, item, None)
-                    .map_err(|e| e.within(&format!("/executions/{at}")))?,
-            );
+            group.push(self.prepare(caller, item, None).map_err(|e| e.within(&format!("/executions/{at}")))?);
         }
         let (rows, _) = self.store_group(group).await?;
         let executions = rows
             .iter()
-            .map(|row| BatchItem {
-                id: self.cx.public_id(row),
-                status: row.status().as_str().to_owned(),
-            })
+            .map(|row| BatchItem { id: self.cx.public_id(row), status: row.status().as_str().to_owned() })
             .collect();
         Ok(BatchAnswer { executions })
     }
@@ -118,11 +106,7 @@ impl Service {
         let input = self.cx.sealer.seal(new.key, Column::Input, &plain);
         let row = lifecycle::submit(new, &self.cx.settings.head_starts, now);
         self.cx.inputs.lock().put(row.key(), Bytes::from(plain));
-        Ok(New {
-            row,
-            input,
-            grant: None,
-        })
+        Ok(New { row, input, grant: None })
     }
 
     /// Commits a group and gives back its rows as stored, and which of them were there before.
@@ -160,11 +144,7 @@ impl Service {
                     "the id or idempotency key belongs to execution {id:?}, which has a different request"
                 );
                 let single = rows.len() == 1;
-                let pointer = if single {
-                    "/id".to_owned()
-                } else {
-                    format!("/executions/{index}/id")
-                };
+                let pointer = if single { "/id".to_owned() } else { format!("/executions/{index}/id") };
                 Err(ApiError::field(Code::IdConflict, pointer, text))
             }
             _ => {

@@ -33,10 +33,7 @@ impl Service {
             workflow_id: fixed.workflow.clone(),
             engine_type: fixed.engine_type.clone(),
             engine: fixed.engine.clone(),
-            endpoint: state
-                .endpoint
-                .filter(|_| started)
-                .map(|at| self.endpoint_name(&fixed.engine, at)),
+            endpoint: state.endpoint.filter(|_| started).map(|at| self.endpoint_name(&fixed.engine, at)),
             priority: PriorityName(state.priority),
             user_id: fixed.user.clone(),
             tags: fixed.tags.clone(),
@@ -52,10 +49,7 @@ impl Service {
             engine_run_id: state.engine_run.clone(),
             cancel_requested_at: state.cancel_at.map(Timestamp),
             wait: self.wait_view(row),
-            failure: state
-                .failure
-                .as_ref()
-                .map(|f| self.failure_view(caller, row.key(), f)),
+            failure: state.failure.as_ref().map(|f| self.failure_view(caller, row.key(), f)),
             needs_input: state.needs_input,
             links: links(&id),
             result: None,
@@ -78,23 +72,15 @@ impl Service {
     }
 
     pub(super) fn endpoint_name(&self, engine: &str, at: u32) -> String {
-        let known = self
-            .cx
-            .registry
-            .get(engine)
-            .and_then(|e| e.settings.endpoints.get(at as usize));
+        let known = self.cx.registry.get(engine).and_then(|e| e.settings.endpoints.get(at as usize));
         known.map_or_else(|| at.to_string(), |e| e.name.clone())
     }
 
     pub(super) fn failure_view(&self, caller: &Caller, key: Key, failure: &Failure) -> FailureView {
         let mut message = own_text(failure.kind, &failure.code);
         if !failure.message.is_empty() && caller.may(Scope::ReadPayload) {
-            let opened = self.cx.sealer.open(
-                key,
-                Column::Failure,
-                &failure.message,
-                FAILURE_MESSAGE_BYTES_MAX * 2,
-            );
+            let opened =
+                self.cx.sealer.open(key, Column::Failure, &failure.message, FAILURE_MESSAGE_BYTES_MAX * 2);
             message = match opened {
                 Ok(bytes) => String::from_utf8_lossy(&bytes).into_owned(),
                 Err(error) => format!("the message cannot be opened: {error}"),
@@ -123,12 +109,7 @@ impl Service {
         put("fence", data.fence.map(Value::from));
         put("engineRunId", data.engine_run.clone().map(Value::from));
         put("reattached", data.reattach.then(|| json!(true)));
-        put(
-            "failure",
-            data.failure
-                .as_ref()
-                .map(|f| json!(self.failure_view(caller, key, f))),
-        );
+        put("failure", data.failure.as_ref().map(|f| json!(self.failure_view(caller, key, f))));
         put("readyAt", data.ready_at.map(|at| json!(Timestamp(at))));
         put("reason", data.reason.clone().map(Value::from));
         put("by", data.by.clone().map(Value::from));
@@ -150,10 +131,7 @@ impl Service {
                 attempts.push(AttemptView {
                     attempt: event.attempt,
                     worker: event.data.worker.clone(),
-                    endpoint: event
-                        .data
-                        .endpoint
-                        .map(|at| self.endpoint_name(&row.fixed.engine, at)),
+                    endpoint: event.data.endpoint.map(|at| self.endpoint_name(&row.fixed.engine, at)),
                     engine_run_id: event.data.engine_run.clone(),
                     reattached: event.data.reattach,
                     started_at: Timestamp(event.at),
@@ -172,11 +150,7 @@ impl Service {
             if let Some(outcome) = ended(event) {
                 last.ended_at = Some(Timestamp(event.at));
                 last.outcome = Some(outcome.to_owned());
-                last.failure = event
-                    .data
-                    .failure
-                    .as_ref()
-                    .map(|f| self.failure_view(caller, row.key(), f));
+                last.failure = event.data.failure.as_ref().map(|f| self.failure_view(caller, row.key(), f));
             }
         }
         attempts
@@ -190,11 +164,7 @@ fn ended(event: &Event) -> Option<&'static str> {
         EventType::ExecutionCompleted => Some("succeeded"),
         EventType::ExecutionCancelled => Some("cancelled"),
         EventType::ExecutionFailed => {
-            let lost = event
-                .data
-                .failure
-                .as_ref()
-                .is_some_and(|f| f.kind == FailureKind::Lost);
+            let lost = event.data.failure.as_ref().is_some_and(|f| f.kind == FailureKind::Lost);
             Some(if lost { "lost" } else { "failed" })
         }
         EventType::ExecutionRetrying if reason == Some("refused") => Some("refused"),

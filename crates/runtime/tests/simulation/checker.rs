@@ -33,11 +33,7 @@ pub(crate) async fn judge(
         let page = store.feed(after, 500).await.expect("the reference store answers");
         for change in page.commits.iter().flat_map(|c| &c.changes) {
             trace.push(line(change.key, &change.event));
-            histories
-                .entry(change.key)
-                .or_default()
-                .events
-                .push(change.event.clone());
+            histories.entry(change.key).or_default().events.push(change.event.clone());
         }
         if page.commits.is_empty() {
             break;
@@ -58,12 +54,7 @@ pub(crate) async fn judge(
     check_totals(store, &rows, &mut violations).await;
     let runs = world.runs.lock().expect("no panics");
     for row in &rows {
-        let Some(id) = row
-            .fixed
-            .ext_id
-            .as_ref()
-            .filter(|id| at_most_once.contains(id.as_str()))
-        else {
+        let Some(id) = row.fixed.ext_id.as_ref().filter(|id| at_most_once.contains(id.as_str())) else {
             continue;
         };
         let started = runs.iter().filter(|r| r.execution == id.as_str()).count();
@@ -81,11 +72,8 @@ pub(crate) async fn judge(
 async fn all_rows(store: &dyn Store) -> Vec<Execution> {
     let mut rows: Vec<Execution> = Vec::new();
     loop {
-        let query = ListQuery {
-            filter: Filter::default(),
-            after: rows.last().map(Execution::key),
-            limit: 500,
-        };
+        let query =
+            ListQuery { filter: Filter::default(), after: rows.last().map(Execution::key), limit: 500 };
         let page = store.list(&query).await.expect("the reference store answers");
         if page.is_empty() {
             break;
@@ -93,13 +81,7 @@ async fn all_rows(store: &dyn Store) -> Vec<Execution> {
         rows.extend(page);
     }
     let refs: Vec<Ref> = rows.iter().map(|r| Ref::Key(r.key())).collect();
-    store
-        .find(&refs)
-        .await
-        .expect("the reference store answers")
-        .into_iter()
-        .flatten()
-        .collect()
+    store.find(&refs).await.expect("the reference store answers").into_iter().flatten().collect()
 }
 
 fn check_events(key: Key, events: &[Event], violations: &mut Vec<String>) {
@@ -154,16 +136,10 @@ fn check_row(row: &Execution, histories: &BTreeMap<Key, Seen>, violations: &mut 
     }
     let events = histories.get(&row.key()).map_or(0, |s| s.events.len());
     if row.state.rev as usize != events {
-        wrong(format!(
-            "I7 rev {} but {events} events in the feed",
-            row.state.rev
-        ));
+        wrong(format!("I7 rev {} but {events} events in the feed", row.state.rev));
     }
     if row.history.len() != events.min(256) {
-        wrong(format!(
-            "I7 {} events in the history, {events} in the feed",
-            row.history.len()
-        ));
+        wrong(format!("I7 {} events in the history, {events} in the feed", row.history.len()));
     }
     let reported = row.state.reported;
     if reported > row.fixed.spec.retry.max_retries + 1 {
@@ -177,18 +153,9 @@ fn check_row(row: &Execution, histories: &BTreeMap<Key, Seen>, violations: &mut 
 async fn check_totals(store: &dyn Store, rows: &[Execution], violations: &mut Vec<String>) {
     let totals = store.totals().await.expect("the reference store answers");
     let count = |status: Status| rows.iter().filter(|r| r.status() == status).count() as u64;
-    let told = [
-        totals.pending,
-        totals.running,
-        totals.completed,
-        totals.failed,
-        totals.cancelled,
-    ];
+    let told = [totals.pending, totals.running, totals.completed, totals.failed, totals.cancelled];
     let true_counts = Status::ALL.map(count);
     if told != true_counts || totals.accepted != rows.len() as u64 {
-        violations.push(format!(
-            "totals say {told:?} of {}, rows say {true_counts:?}",
-            totals.accepted
-        ));
+        violations.push(format!("totals say {told:?} of {}, rows say {true_counts:?}", totals.accepted));
     }
 }

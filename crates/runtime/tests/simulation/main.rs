@@ -53,11 +53,7 @@ impl Run {
     fn new(seed: u64, nodes: u16, directory: &Path) -> Run {
         let mut random = StdRng::seed_from_u64(seed);
         let mut rate = |most: u32| {
-            if random.random_bool(0.5) {
-                random.random_range(0..most)
-            } else {
-                0
-            }
+            if random.random_bool(0.5) { random.random_range(0..most) } else { 0 }
         };
         let faults = Faults {
             commit_lost_before: rate(60),
@@ -92,16 +88,10 @@ impl Run {
                     default: reattach,
                     allow_inline: false,
                     max_concurrency: Some(ENGINE_LIMIT),
-                    endpoints: vec![EndpointSettings {
-                        name: "sim".into(),
-                        weight: 1.0,
-                    }],
+                    endpoints: vec![EndpointSettings { name: "sim".into(), weight: 1.0 }],
                     retry: None,
                 },
-                adapter: Arc::new(SimEngine {
-                    world: self.world.clone(),
-                    reattach,
-                }),
+                adapter: Arc::new(SimEngine { world: self.world.clone(), reattach }),
             })
             .collect()
     }
@@ -122,10 +112,7 @@ impl Run {
             );
             let settings = Settings {
                 node: NodeId(node),
-                workers: WorkerSettings {
-                    count: 2,
-                    capacity: 4,
-                },
+                workers: WorkerSettings { count: 2, capacity: 4 },
                 seed: Some(seed),
                 seal_key_file: Some(self.key_file.clone()),
                 ..Settings::default()
@@ -249,25 +236,18 @@ impl Run {
         // Longer than any total timeout, so that liveness is a matter of the service alone.
         sleep(Duration::from_secs(12 * 60)).await;
         self.audit(&lives);
-        let refs: Vec<Ref> = self
-            .acknowledged
-            .iter()
-            .map(|id| Ref::Id(id.clone().try_into().expect("a valid id")))
-            .collect();
+        let refs: Vec<Ref> =
+            self.acknowledged.iter().map(|id| Ref::Id(id.clone().try_into().expect("a valid id"))).collect();
         let found = self.store.find(&refs).await.expect("the reference store answers");
         let lost = found.iter().filter(|row| row.is_none()).count();
         let keys: Vec<Key> = found.iter().flatten().map(|row| row.key()).collect();
         let mut verdict = judge(&*self.store, &keys, &self.at_most_once, &self.world).await;
         if lost > 0 {
-            verdict
-                .violations
-                .push(format!("I1 {lost} acknowledged ids are not stored"));
+            verdict.violations.push(format!("I1 {lost} acknowledged ids are not stored"));
         }
         let leaders = self.world.followed.load(Ordering::SeqCst);
         if leaders != 0 {
-            verdict.violations.push(format!(
-                "{leaders} calls are still followed though everything ended"
-            ));
+            verdict.violations.push(format!("{leaders} calls are still followed though everything ended"));
         }
         for life in lives {
             life.node.stop().await;
@@ -316,17 +296,11 @@ fn every_seed_keeps_every_invariant() {
         if std::env::var("SEED").is_ok() {
             println!("{}", verdict.trace.join("\n"));
         }
-        assert_eq!(
-            verdict.violations,
-            Vec::<String>::new(),
-            "replay with SEED={seed}"
-        );
+        assert_eq!(verdict.violations, Vec::<String>::new(), "replay with SEED={seed}");
         kills += killed;
         events += verdict.trace.len();
         for (sum, count) in
-            faults
-                .iter_mut()
-                .zip([&fired.lost_before, &fired.lost_after, &fired.slow, &fired.reads])
+            faults.iter_mut().zip([&fired.lost_before, &fired.lost_after, &fired.slow, &fired.reads])
         {
             *sum += count.load(Ordering::SeqCst);
         }
@@ -340,10 +314,7 @@ fn every_seed_keeps_every_invariant() {
         faults[3]
     );
     if seeds().len() >= 20 {
-        assert!(
-            kills > 0 && faults.iter().all(|n| *n > 0),
-            "a fault that never fires proves nothing"
-        );
+        assert!(kills > 0 && faults.iter().all(|n| *n > 0), "a fault that never fires proves nothing");
     }
 }
 

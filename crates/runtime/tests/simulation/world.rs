@@ -36,10 +36,7 @@ pub(crate) struct SimClock {
 
 impl SimClock {
     pub(crate) fn new() -> Arc<SimClock> {
-        Arc::new(SimClock {
-            start: Instant::now(),
-            least: AtomicI64::new(0),
-        })
+        Arc::new(SimClock { start: Instant::now(), least: AtomicI64::new(0) })
     }
 }
 
@@ -93,15 +90,7 @@ impl SimStore {
         seed: u64,
     ) -> Arc<SimStore> {
         let random = Mutex::new(StdRng::seed_from_u64(seed));
-        Arc::new(SimStore {
-            inner,
-            shared,
-            dead: AtomicBool::new(false),
-            quiet,
-            faults,
-            fired,
-            random,
-        })
+        Arc::new(SimStore { inner, shared, dead: AtomicBool::new(false), quiet, faults, fired, random })
     }
 
     fn strikes(&self, per_thousand: u32) -> bool {
@@ -244,10 +233,7 @@ impl Store for SimStore {
     }
 
     fn features(&self) -> Features {
-        Features {
-            shared: self.shared,
-            durable: true,
-        }
+        Features { shared: self.shared, durable: true }
     }
 }
 
@@ -318,9 +304,7 @@ impl SimEngine {
         let submitted = submits.entry(call.execution_id.clone()).or_default();
         *submitted += 1;
         let mut runs = self.world.runs.lock().expect("no panics");
-        let known = runs
-            .iter()
-            .position(|r| r.idempotency_key == call.idempotency_key);
+        let known = runs.iter().position(|r| r.idempotency_key == call.idempotency_key);
         let number = known.filter(|_| self.reattach).unwrap_or_else(|| {
             let earlier = runs.iter().filter(|r| r.execution == call.execution_id).count();
             let fails = (u32::try_from(earlier).expect("few") < script.failures)
@@ -354,10 +338,7 @@ impl SimEngine {
         if run.ends > Instant::now() {
             sleep_until(run.ends).await;
         }
-        call.host.progress(Progress {
-            fraction: Some(1.0),
-            data: None,
-        });
+        call.host.progress(Progress { fraction: Some(1.0), data: None });
         match (self.run_at(number).cancelled, run.fails) {
             (true, _) => Outcome::Cancelled,
             (false, Some(kind)) => {
@@ -429,11 +410,7 @@ impl Engine for SimEngine {
     }
 
     async fn health(&self, _endpoint: usize) -> Health {
-        Health {
-            healthy: true,
-            detail: "simulated".into(),
-            latency: 0,
-        }
+        Health { healthy: true, detail: "simulated".into(), latency: 0 }
     }
 }
 

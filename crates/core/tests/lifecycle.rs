@@ -1,0 +1,354 @@
+//! The rules of one execution as a text table: verbs on the left, the row that must follow on the right.
+//!
+//! A table begins with `case NAME: OPTIONS`. Each line is `VERB ARGUMENTS @SECONDS => ROW`. Time starts at 0, jitter is 0.5,
+//! retries are 3 with a delay of 10 s and factor 2. A row reads `status event aATTEMPT rREPORTED runN` and then what stands
+//! out: `due`, `at=SECONDS` (ready then), `lost=N`, `crashes=N`, `gen=N`, `reattach`, `maybe`, `cancel`, `failure=KIND/CODE`.
+
+use enginehouse_core::execution::{Execution, Priority, Spec, Status};
+use enginehouse_core::failure::{Failure, FailureKind};
+use enginehouse_core::id::{Fence, Key, SessionId};
+use enginehouse_core::lifecycle::{self, Grant, Loss, NewExecution, Outcome, Refused, Transition};
+use enginehouse_core::rank::HeadStarts;
+use enginehouse_core::retry::RetryPolicy;
+use enginehouse_core::time::{DAY, HOUR, SECOND, Time};
+
+const TABLE: &str = "
+case a plain run
+  submit @0                          => pending execution_submitted a0 r0 run1 due
+  grant @1                           => running execution_started a1 r0 run1
+  attach @1                          => running execution_attached a1 r0 run1 reattach
+  ok @5                              => completed execution_completed a1 r1 run1 reattach
+
+case a delay is kept
+  submit readyAt=60 @0               => pending execution_submitted a0 r0 run1 at=60
+  grant @1                           => refused: its time has not come
+  wake @59                           => refused: its time has not come
+  wake @60                           => pending execution_ready a0 r0 run1 due
+  grant @60                          => running execution_started a1 r0 run1
+
+case an engine out of service is retried with back-off until the retries are used up
+  submit @0                          => pending execution_submitted a0 r0 run1 due
+  grant @0                           => running execution_started a1 r0 run1
+  fail unavailable @1                => pending execution_retrying a1 r1 run2 at=6 failure=unavailable/c
+  wake @6                            => pending execution_ready a1 r1 run2 due failure=unavailable/c
+  grant @6                           => running execution_started a2 r1 run2 failure=unavailable/c
+  fail unavailable @7                => pending execution_retrying a2 r2 run3 at=17 failure=unavailable/c
+  wake @17                           => pending execution_ready a2 r2 run3 due failure=unavailable/c
+  grant @17                          => running execution_started a3 r2 run3 failure=unavailable/c
+  fail unavailable @18               => pending execution_retrying a3 r3 run4 at=38 failure=unavailable/c
+  wake @38                           => pending execution_ready a3 r3 run4 due failure=unavailable/c
+  grant @38                          => running execution_started a4 r3 run4 failure=unavailable/c
+  fail unavailable @39               => failed execution_failed a4 r4 run4 failure=unavailable/c
+
+case a Retry-After is the least wait, and the jitter is added to it
+  submit @0                          => pending execution_submitted a0 r0 run1 due
+  grant @0                           => running execution_started a1 r0 run1
+  fail rate_limited after=120 @1     => pending execution_retrying a1 r1 run2 at=126 failure=rate_limited/c
+
+case no retry begins behind the deadline
+  submit total=10 @0                 => pending execution_submitted a0 r0 run1 due
+  grant @0                           => running execution_started a1 r0 run1
+  fail unavailable @8                => failed execution_failed a1 r1 run1 failure=unavailable/c
+
+case the workflow's own failure is final
+  submit @0                          => pending execution_submitted a0 r0 run1 due
+  grant @0                           => running execution_started a1 r0 run1
+  fail engine_error @1               => failed execution_failed a1 r1 run1 failure=engine_error/c
+
+case unless the request says otherwise
+  submit on=engine_error @0          => pending execution_submitted a0 r0 run1 due
+  grant @0                           => running execution_started a1 r0 run1
+  fail engine_error @1               => pending execution_retrying a1 r1 run2 at=6 failure=engine_error/c
+
+case what never reached the engine burns nothing and waits a little longer each time
+  submit @0                          => pending execution_submitted a0 r0 run1 due
+  grant @0                           => running execution_started a1 r0 run1
+  refuse @1                          => pending execution_retrying a1 r0 run1 at=1.375 failure=connection/c
+  wake @2                            => pending execution_ready a1 r0 run1 due failure=connection/c
+  grant @2                           => running execution_started a2 r0 run1 failure=connection/c
+  refuse @3                          => pending execution_retrying a2 r0 run1 at=3.75 failure=connection/c
+
+case a lost answer repeats under the same engine run number
+  submit @0                          => pending execution_submitted a0 r0 run1 due
+  grant @0                           => running execution_started a1 r0 run1
+  fail connection open @1            => pending execution_retrying a1 r1 run1 at=6 maybe failure=connection/c
+
+case and burns nothing where the run can be taken up again
+  submit @0                          => pending execution_submitted a0 r0 run1 due
+  grant @0                           => running execution_started a1 r0 run1
+  attach @0                          => running execution_attached a1 r0 run1 reattach
+  fail connection open @1            => pending execution_retrying a1 r0 run1 at=1.375 reattach failure=connection/c
+
+case the death of its node gives it back at its place
+  submit @0                          => pending execution_submitted a0 r0 run1 due
+  grant @0                           => running execution_started a1 r0 run1
+  die @1                             => pending execution_interrupted a1 r0 run1 due crashes=1 maybe
+  grant @2                           => running execution_started a2 r0 run1 crashes=1 maybe
+
+case and counts nothing where the run can be taken up again
+  submit @0                          => pending execution_submitted a0 r0 run1 due
+  grant @0                           => running execution_started a1 r0 run1
+  attach @0                          => running execution_attached a1 r0 run1 reattach
+  die @1                             => pending execution_interrupted a1 r0 run1 due reattach
+  lose @1                            => refused: the lease is no longer the current one
+
+case three lost workers are poison
+  submit @0                          => pending execution_submitted a0 r0 run1 due
+  grant @0                           => running execution_started a1 r0 run1
+  lose @1                            => pending execution_interrupted a1 r0 run1 due lost=1 maybe
+  grant @1                           => running execution_started a2 r0 run1 lost=1 maybe
+  lose @2                            => pending execution_interrupted a2 r0 run1 due lost=2 maybe
+  grant @2                           => running execution_started a3 r0 run1 lost=2 maybe
+  lose @3                            => failed execution_failed a3 r0 run1 lost=3 failure=lost/poison
+
+case a stopping node hands back and nothing is burnt
+  submit @0                          => pending execution_submitted a0 r0 run1 due
+  grant @0                           => running execution_started a1 r0 run1
+  handback @1                        => pending execution_interrupted a1 r0 run1 due maybe
+
+case at most once: a lost worker leaves the outcome open
+  submit once @0                     => pending execution_submitted a0 r0 run1 due
+  grant @0                           => running execution_started a1 r0 run1
+  lose @1                            => failed execution_failed a1 r0 run1 failure=unknown_outcome/at_most_once
+
+case at most once: but a run that can be taken up again is
+  submit once @0                     => pending execution_submitted a0 r0 run1 due
+  grant @0                           => running execution_started a1 r0 run1
+  attach @0                          => running execution_attached a1 r0 run1 reattach
+  lose @1                            => pending execution_interrupted a1 r0 run1 due reattach
+
+case at most once: so is one that never left
+  submit once @0                     => pending execution_submitted a0 r0 run1 due
+  grant @0                           => running execution_started a1 r0 run1
+  refuse @1                          => pending execution_retrying a1 r0 run1 at=1.375 failure=connection/c
+
+case at most once: a lost answer is an open end
+  submit once @0                     => pending execution_submitted a0 r0 run1 due
+  grant @0                           => running execution_started a1 r0 run1
+  fail connection open @1            => failed execution_failed a1 r0 run1 failure=unknown_outcome/at_most_once
+
+case cancelling what waits ends it
+  submit @0                          => pending execution_submitted a0 r0 run1 due
+  cancel @1                          => cancelled execution_cancelled a0 r0 run1 cancel
+  cancel @2                          => refused: the execution is already cancelled, or its cancellation is under way
+
+case a wish to cancel beats a retry
+  submit @0                          => pending execution_submitted a0 r0 run1 due
+  grant @0                           => running execution_started a1 r0 run1
+  cancel @1                          => running execution_cancel_requested a1 r0 run1 cancel
+  fail unavailable @2                => cancelled execution_cancelled a1 r0 run1 cancel
+
+case and a lost lease
+  submit @0                          => pending execution_submitted a0 r0 run1 due
+  grant @0                           => running execution_started a1 r0 run1
+  cancel @1                          => running execution_cancel_requested a1 r0 run1 cancel
+  lose @2                            => cancelled execution_cancelled a1 r0 run1 cancel
+
+case but not an end that came first
+  submit @0                          => pending execution_submitted a0 r0 run1 due
+  grant @0                           => running execution_started a1 r0 run1
+  ok @1                              => completed execution_completed a1 r1 run1
+  cancel @2                          => refused: the execution is already finished
+
+case an old fence changes nothing
+  submit @0                          => pending execution_submitted a0 r0 run1 due
+  grant @0                           => running execution_started a1 r0 run1
+  lose @1                            => pending execution_interrupted a1 r0 run1 due lost=1 maybe
+  grant @1                           => running execution_started a2 r0 run1 lost=1 maybe
+  ok fence=1 @2                      => refused: the lease is no longer the current one
+  late fence=1 @2                    => running late_result a2 r0 run1 lost=1 maybe
+  ok @3                              => completed execution_completed a2 r1 run1 lost=1 maybe
+
+case what never starts in time expires
+  submit expires=30 @0               => pending execution_submitted a0 r0 run1 due
+  wake @29                           => refused: its time has not come
+  grant @30                          => refused: its time has not come
+  wake @30                           => failed execution_failed a0 r0 run1 failure=expired/expired
+
+case expiry is over with the first start
+  submit expires=30 @0               => pending execution_submitted a0 r0 run1 due
+  grant @1                           => running execution_started a1 r0 run1
+  fail unavailable @40               => pending execution_retrying a1 r1 run2 at=45 failure=unavailable/c
+  wake @45                           => pending execution_ready a1 r1 run2 due failure=unavailable/c
+
+case the total time ends what waits
+  submit total=100 @0                => pending execution_submitted a0 r0 run1 due
+  wake @100                          => failed execution_failed a0 r0 run1 failure=timeout/total_timeout
+
+case a redrive begins a new generation with a new budget
+  submit @0                          => pending execution_submitted a0 r0 run1 due
+  redrive @0                         => refused: only a failed or cancelled execution can be redriven
+  grant @0                           => running execution_started a1 r0 run1
+  fail auth @1                       => failed execution_failed a1 r1 run1 failure=auth/c
+  redrive @50                        => pending execution_redriven a1 r0 run2 due gen=2
+  grant @50                          => running execution_started a2 r0 run2 gen=2
+
+case a new priority moves only what waits
+  submit @0                          => pending execution_submitted a0 r0 run1 due
+  priority CRITICAL @1               => pending operator_action a0 r0 run1 due
+  priority CRITICAL @1               => refused: nothing would change
+  grant @2                           => running execution_started a1 r0 run1
+  priority LOW @3                    => refused: the execution is not pending
+";
+
+fn seconds(text: &str) -> u64 {
+    text.parse::<u64>().expect("whole seconds") * SECOND
+}
+
+fn submit(arguments: &[&str], now: Time) -> Execution {
+    let option = |name: &str| arguments.iter().find_map(|a| a.strip_prefix(name)?.strip_prefix('='));
+    let on = option("on").map(|kind| FailureKind::parse(kind).expect("a kind"));
+    let once = arguments.contains(&"once");
+    let retry = RetryPolicy {
+        max_retries: if once { 0 } else { 3 },
+        delay: 10 * SECOND,
+        on: on.into_iter().collect(),
+        ..RetryPolicy::default()
+    };
+    let new = NewExecution {
+        key: Key(1),
+        ext_id: None,
+        idem_key: None,
+        request_hash: [0; 32],
+        engine: "e".into(),
+        engine_type: "demo".into(),
+        workflow: "w".into(),
+        user: None,
+        ckey: None,
+        tags: Vec::new(),
+        priority: Priority::Normal,
+        ready_at: option("readyAt").map(|at| Time(0).plus(seconds(at))),
+        spec: Spec {
+            timeout: HOUR,
+            total_timeout: option("total").map_or(7 * DAY, seconds),
+            expires_in: option("expires").map(seconds),
+            idle_timeout: None,
+            retry,
+            at_most_once: once,
+            fail_fast: false,
+            inline: false,
+            input_bytes: 0,
+        },
+        by: None,
+    };
+    lifecycle::submit(new, &HeadStarts::default(), now)
+}
+
+fn failure(kind: FailureKind) -> Failure {
+    Failure { kind, code: "c".into(), message: Vec::new(), retryable: false, attempt: 0, engine_status: None }
+}
+
+fn act(row: &Execution, verb: &str, arguments: &[&str], now: Time) -> Result<Transition, Refused> {
+    let option = |name: &str| arguments.iter().find_map(|a| a.strip_prefix(name)?.strip_prefix('='));
+    let fence = option("fence").map_or(row.state.fence, |n| Fence(n.parse().expect("a number")));
+    let heads = HeadStarts::default();
+    let finish = |outcome| lifecycle::finish(row, fence, outcome, &heads, 0.5, now);
+    match verb {
+        "grant" => {
+            let grant = Grant { session: SessionId(7), worker: "w1".into(), endpoint: 0 };
+            lifecycle::grant(row, &grant, now)
+        }
+        "attach" => lifecycle::attach(row, fence, "run-1".into(), true, now),
+        "ok" => finish(Outcome::Succeeded { needs_input: false, output_bytes: 2 }),
+        "fail" => finish(Outcome::Failed {
+            failure: failure(FailureKind::parse(arguments[0]).expect("a kind")),
+            retry_after: option("after").map(seconds),
+            open_end: arguments.contains(&"open"),
+        }),
+        "refuse" => finish(Outcome::Refused { failure: failure(FailureKind::Connection) }),
+        "handback" => finish(Outcome::Interrupted { reason: "node_stopped".into() }),
+        "lose" => lifecycle::lose(row, Loss::Worker, 0.5, now),
+        "die" => lifecycle::lose(row, Loss::Node, 0.5, now),
+        "cancel" => lifecycle::cancel(row, None, now),
+        "wake" => lifecycle::wake(row, now),
+        "redrive" => lifecycle::redrive(row, &heads, None, now),
+        "priority" => {
+            let priority = Priority::parse(arguments[0]).expect("a priority");
+            lifecycle::reprioritize(row, priority, &heads, None, now)
+        }
+        "late" => Ok(lifecycle::late_result(row, fence, now)),
+        other => panic!("no verb {other}"),
+    }
+}
+
+fn shown(row: &Execution) -> String {
+    let s = &row.state;
+    let event = row.history.last().expect("an event").kind.as_str();
+    let mut text = format!("{} {event} a{} r{} run{}", s.status.as_str(), s.attempt, s.reported, s.run);
+    let mut add = |part: String| text.push_str(&format!(" {part}"));
+    if s.due {
+        add("due".into());
+    }
+    if s.status == Status::Pending && !s.due {
+        add(format!("at={}", s.ready_at.0 as f64 / SECOND as f64));
+    }
+    for (name, count) in [("lost", s.lost), ("crashes", s.node_crashes)] {
+        if count > 0 {
+            add(format!("{name}={count}"));
+        }
+    }
+    if s.generation > 1 {
+        add(format!("gen={}", s.generation));
+    }
+    if s.can_reattach {
+        add("reattach".into());
+    }
+    if s.maybe_started && s.status != Status::Failed {
+        add("maybe".into());
+    }
+    if s.cancel_at.is_some() {
+        add("cancel".into());
+    }
+    if let Some(failure) = &s.failure {
+        add(format!("failure={}/{}", failure.kind.as_str(), failure.code));
+    }
+    text
+}
+
+/// What every row must be, whatever led to it.
+fn check(row: &Execution, name: &str) {
+    let s = &row.state;
+    assert_eq!(s.rev as usize, row.history.len(), "{name}: the rev is the number of its last event");
+    assert_eq!(s.status == Status::Running, s.holder.is_some(), "{name}: who runs has a holder");
+    assert_eq!(s.status == Status::Pending, s.wake_at.is_some(), "{name}: what waits has a timer");
+    assert_eq!(s.status.is_terminal(), s.ended_at.is_some(), "{name}: what ended has a time");
+}
+
+#[test]
+fn every_case_of_the_table_holds() {
+    let mut row: Option<Execution> = None;
+    let mut name = "";
+    let (mut cases, mut wrong) = (0, Vec::new());
+    for line in TABLE.lines().map(str::trim).filter(|l| !l.is_empty()) {
+        if let Some(title) = line.strip_prefix("case ") {
+            (name, row) = (title, None);
+            cases += 1;
+            continue;
+        }
+        let (left, expected) = line.split_once("=>").expect("an arrow");
+        let (call, at) = left.split_once('@').expect("a time");
+        let now = Time(0).plus(seconds(at.trim()));
+        let mut words = call.split_whitespace();
+        let verb = words.next().expect("a verb");
+        let arguments: Vec<&str> = words.collect();
+        let found = match (verb, &row) {
+            ("submit", _) => Ok(submit(&arguments, now)),
+            (verb, Some(before)) => act(before, verb, &arguments, now).map(|t| t.applied_to(before)),
+            (verb, None) => panic!("{name}: {verb} before submit"),
+        };
+        let text = match found {
+            Ok(next) => {
+                check(&next, name);
+                let text = shown(&next);
+                row = Some(next);
+                text
+            }
+            Err(refused) => format!("refused: {refused}"),
+        };
+        if text != expected.trim() {
+            wrong.push(format!("{name}\n  {}\n  expected {}\n  found    {text}", left.trim(), expected.trim()));
+        }
+    }
+    assert!(cases > 20, "the table was read");
+    assert!(wrong.is_empty(), "{}", wrong.join("\n\n"));
+}
