@@ -7,8 +7,12 @@
 mod client;
 pub mod config;
 mod contract;
+pub mod demo;
 pub mod langflow;
 pub mod langsmith;
 mod tracked;
 
 pub use contract::*;
+pub use demo::Demo;
+pub use langflow::{Langflow, LangflowConfig};
+pub use langsmith::{Langsmith, LangsmithConfig};
