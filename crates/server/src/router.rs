@@ -17,7 +17,6 @@ use enginehouse_core::limits::{REQUEST_TARGET_BYTES_MAX, SUBMIT_WAIT_MAX};
 use enginehouse_core::time::SECOND;
 use enginehouse_runtime::Caller;
 use futures_util::FutureExt;
-use http::header::ALLOW;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
@@ -128,10 +127,4 @@ async fn run(
         let detail = format!("no answer within {} s; the outcome is unknown", limit.as_secs_f32());
         Err(ApiError::new(Code::StoreUnavailable, detail).retry_after(SECOND))
     })
-}
-
-/// The methods of a path, as `Allow` lists them.
-#[cfg(test)]
-pub(crate) fn allow_of(response: &Response) -> String {
-    response.headers().get(ALLOW).and_then(|value| value.to_str().ok()).unwrap_or_default().to_owned()
 }

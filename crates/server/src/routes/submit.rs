@@ -2,6 +2,7 @@
 
 use super::params::{IDEMPOTENCY, LOCATION, WAIT, execution};
 use crate::answer;
+use crate::app::App;
 use crate::call::{Answer, Call};
 use crate::table::{Content, Operation, Policy, Route, Shape, Success, Tag, Verb};
 use axum::response::Response;
@@ -9,7 +10,7 @@ use enginehouse_api::{
     ApiError, BatchAnswer, BatchRequest, Code, ExecutionView, FieldError, RESERVED_IDS, SubmitRequest,
 };
 use enginehouse_core::execution::Status;
-use enginehouse_runtime::{Scope, Submitted};
+use enginehouse_runtime::{Caller, Scope, Submitted};
 use http::header::LOCATION as LOCATION_HEADER;
 use http::{HeaderName, HeaderValue, StatusCode};
 use std::time::Duration;
@@ -95,7 +96,7 @@ async fn submit(mut call: Call) -> Result<Response, ApiError> {
     match wait {
         None => stored(submitted, true),
         Some(at_most) => {
-            let (submitted, ended) = await_end(&call, submitted, at_most).await;
+            let (submitted, ended) = await_end(&call.app, &call.caller, submitted, at_most).await;
             stored(submitted, ended)
         }
     }
@@ -103,12 +104,17 @@ async fn submit(mut call: Call) -> Result<Response, ApiError> {
 
 /// The execution as it stands when it ended or the time is up, and whether it ended. What goes wrong from here on does
 /// not undo the submit, so it is not told as its failure.
-async fn await_end(call: &Call, mut submitted: Submitted, at_most: Duration) -> (Submitted, bool) {
+async fn await_end(
+    app: &App,
+    caller: &Caller,
+    mut submitted: Submitted,
+    at_most: Duration,
+) -> (Submitted, bool) {
     let id = submitted.execution.id.clone();
     let waited = tokio::select! {
         biased;
-        () = call.app.stop.cancelled() => None,
-        waited = call.service().wait(&call.caller, &id, at_most) => Some(waited),
+        () = app.stop.cancelled() => None,
+        waited = app.service.wait(caller, &id, at_most) => Some(waited),
     };
     match waited {
         Some(Ok(view)) => submitted.execution = view,
@@ -116,8 +122,8 @@ async fn await_end(call: &Call, mut submitted: Submitted, at_most: Duration) -> 
         None => {}
     }
     let ended = Status::parse(&submitted.execution.status).is_some_and(Status::is_terminal);
-    if ended && call.caller.may(Scope::ReadPayload) && submitted.execution.result.is_none() {
-        match call.service().result(&call.caller, &id).await {
+    if ended && caller.may(Scope::ReadPayload) && submitted.execution.result.is_none() {
+        match app.service.result(caller, &id).await {
             Ok(found) => submitted.execution.result = found.result,
             Err(error) => tracing::warn!(%error, id, "could not read a result"),
         }
