@@ -1,5 +1,6 @@
 //! Submitting, reading and steering executions.
 
+use crate::object::{list, optional};
 use crate::scalar::{PriorityName, Span, Timestamp};
 use crate::word::{FailureKindWord, OutcomeWord, PriorityWord, StatusWord, WaitReasonWord, schema};
 use enginehouse_core::limits::{TAG_CHARS_MAX, TAGS_MAX};
@@ -24,7 +25,7 @@ pub struct SubmitRequest {
     #[schema(min_length = 1, max_length = 256)]
     pub workflow_id: Option<String>,
     /// A workflow carried in the request; needs the scope `submit:inline` and an engine that allows it.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(deserialize_with = "optional", skip_serializing_if = "Option::is_none")]
     pub workflow: Option<InlineWorkflow>,
     /// `langflow`, `n8n`, `langsmith` (or `langgraph`), `http`, `command`, `demo`.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -60,7 +61,7 @@ pub struct SubmitRequest {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(maximum = 1000)]
     pub max_retries: Option<u32>,
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(deserialize_with = "optional", skip_serializing_if = "Option::is_none")]
     pub retry: Option<RetryRequest>,
     /// Whom it belongs to: a label for fair shares and filters, not an identity. A key may pin it. At most 256 bytes.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -157,6 +158,7 @@ pub struct RetryRequest {
 pub struct BatchRequest {
     /// 1 to 1,000; stored all or none.
     #[schema(min_items = 1, max_items = 1000)]
+    #[serde(deserialize_with = "list")]
     pub executions: Vec<SubmitRequest>,
 }
 
@@ -326,6 +328,7 @@ pub struct FilterRequest {
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct BulkRequest {
     /// At least one condition, unless `all` is true.
+    #[serde(deserialize_with = "optional")]
     pub filter: Option<FilterRequest>,
     /// Every execution the verb applies to.
     pub all: bool,

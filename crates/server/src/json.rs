@@ -2,7 +2,7 @@
 //! the field by its JSON pointer.
 
 use crate::fields::{nearest, plain, pointer};
-use enginehouse_api::{ApiError, Code};
+use enginehouse_api::{ApiError, Code, Object};
 use enginehouse_core::limits::JSON_DEPTH_MAX;
 use serde::de::DeserializeOwned;
 use serde_json::error::Category;
@@ -66,11 +66,11 @@ pub(crate) fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, ApiError> {
         return Err(ApiError::new(Code::InvalidJson, "the body is empty"));
     }
     // Keeping track of the path costs time that a good body need not pay: a bad one is read again with it.
-    if let Ok(value) = serde_json::from_str(text) {
+    if let Ok(Object(value)) = serde_json::from_str(text) {
         return Ok(value);
     }
     let mut from = serde_json::Deserializer::from_str(text);
-    match serde_path_to_error::deserialize::<_, T>(&mut from) {
+    match serde_path_to_error::deserialize::<_, Object<T>>(&mut from) {
         Err(error) => {
             let path = pointer(error.path());
             Err(problem(&path, error.inner()))
