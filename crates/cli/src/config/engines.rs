@@ -3,13 +3,14 @@
 use super::resolve::{Checker, Secrets};
 use super::secret::{Private, Secret};
 use super::types::{
-    Factor, FilePath, Flag, Key, Rate, Section, Setting, Span, Text, Texts, Whole, section,
+    Factor, FilePath, Flag, Key, Rate, Section, Setting, Span, Text, Texts, Whole, choice, section,
 };
 use enginehouse_core::failure::FailureKind;
 use enginehouse_core::retry::RetryPolicy;
 use enginehouse_core::time::{DAY, HOUR, SECOND};
 use enginehouse_engine::config::{EndpointConfig, HttpSettings, PollSettings};
-use enginehouse_engine::{Engine, Langsmith, LangsmithConfig};
+use enginehouse_engine::langflow::LangflowApi;
+use enginehouse_engine::{Demo, Engine, Langflow, LangflowConfig, Langsmith, LangsmithConfig};
 use enginehouse_runtime::{EndpointSettings, EngineSettings, RegisteredEngine};
 use secrecy::SecretString;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
@@ -88,6 +89,26 @@ section! {
         unreachable_after: Span<100, DAY> = Span(30 * SECOND);
     }
 
+    /// Keys of the type `demo`, which runs inside the service.
+    pub struct DemoRaw {
+        /// Endpoints it pretends to have.
+        endpoint_count: Whole<1, 256> = Whole(1);
+    }
+
+    /// Keys of the type `langflow`. The API key is sent as `x-api-key`.
+    pub struct LangflowRaw {
+        /// Which of Langflow's interfaces runs the flows.
+        api: ApiWord = ApiWord::V2;
+        /// Hands `parameters.tweaks` on, which change the fields of a flow's components.
+        allow_tweaks: Flag = Flag(false);
+        /// Hands `parameters.globals` on, which stand in for Langflow's global variables.
+        allow_globals: Flag = Flag(false);
+        /// A run that asks a human is waited for, instead of ending as failed with the code `needs_input`.
+        wait_for_input: Flag = Flag(false);
+        /// Reads a run's events for progress.
+        progress: Flag = Flag(true);
+    }
+
     /// Keys of the type `langsmith`: LangSmith Deployment and every other LangGraph Agent Server. The API key is sent as `x-api-key`.
     pub struct LangsmithRaw {
         /// What a run streams as progress: such as `custom`, `updates`, `messages`; empty for none.
@@ -95,13 +116,25 @@ section! {
     }
 }
 
+choice! {
+    /// Langflow's interfaces.
+    pub enum ApiWord {
+        /// Background jobs, which can be stopped and taken up again.
+        V2 "v2",
+        /// One request per run, for what v2 does not serve: nothing can be stopped or taken up again.
+        V1 "v1",
+    }
+}
+
 /// The engine types this program builds.
-pub const TYPES: &[&str] = &["langsmith"];
+pub const TYPES: &[&str] = &["langflow", "langsmith", "demo"];
 
 /// The keys of an engine type; `None` for a type that is not built.
 #[must_use]
 pub(crate) fn keys_of(engine_type: &str) -> Option<Vec<Key>> {
     let (http, own) = match engine_type {
+        "demo" => (false, DemoRaw::keys()),
+        "langflow" => (true, LangflowRaw::keys()),
         "langsmith" => (true, LangsmithRaw::keys()),
         _ => return None,
     };
@@ -135,6 +168,8 @@ pub struct EngineRaw {
 /// What depends on the type.
 #[derive(Debug, Clone, PartialEq)]
 pub enum AdapterRaw {
+    Demo(DemoRaw),
+    Langflow(Box<Http>, LangflowRaw),
     Langsmith(Box<Http>, LangsmithRaw),
 }
 
@@ -142,6 +177,8 @@ impl AdapterRaw {
     #[must_use]
     pub fn engine_type(&self) -> &'static str {
         match self {
+            AdapterRaw::Demo(..) => "demo",
+            AdapterRaw::Langflow(..) => "langflow",
             AdapterRaw::Langsmith(..) => "langsmith",
         }
     }
@@ -164,30 +201,22 @@ impl<'de> Deserialize<'de> for EngineRaw {
 fn adapter(kind: &str, mut table: Map<String, Value>) -> Result<AdapterRaw, serde_json::Error> {
     let table = &mut table;
     Ok(match kind {
-        "langsmith" => AdapterRaw::Langsmith(take(table)?, take(table)?),
+        "demo" => AdapterRaw::Demo(take(table)?),
+        "langflow" => AdapterRaw::Langflow(Box::new(take(table)?), take(table)?),
+        "langsmith" => AdapterRaw::Langsmith(Box::new(take(table)?), take(table)?),
         other => return Err(serde::de::Error::custom(format!("{other:?} is not an engine type"))),
     })
 }
 
 /// Takes the keys of one section out of a table.
-fn take<T: Taken>(table: &mut Map<String, Value>) -> Result<T, serde_json::Error> {
-    T::take(table)
-}
-
-trait Taken: Sized {
-    fn take(table: &mut Map<String, Value>) -> Result<Self, serde_json::Error>;
-}
-
-impl<T: Section> Taken for T {
-    fn take(table: &mut Map<String, Value>) -> Result<T, serde_json::Error> {
-        let mut own = Map::new();
-        for key in T::keys() {
-            if let Some(value) = table.remove(key.name) {
-                own.insert(key.name.to_owned(), value);
-            }
+fn take<T: Section>(table: &mut Map<String, Value>) -> Result<T, serde_json::Error> {
+    let mut own = Map::new();
+    for key in T::keys() {
+        if let Some(value) = table.remove(key.name) {
+            own.insert(key.name.to_owned(), value);
         }
-        serde_json::from_value(Value::Object(own))
     }
+    serde_json::from_value(Value::Object(own))
 }
 
 impl Serialize for EngineRaw {
@@ -196,6 +225,11 @@ impl Serialize for EngineRaw {
         table.insert("type".to_owned(), Value::from(self.adapter.engine_type()));
         add(&mut table, &self.common);
         match &self.adapter {
+            AdapterRaw::Demo(own) => add(&mut table, own),
+            AdapterRaw::Langflow(http, own) => {
+                add(&mut table, http);
+                add(&mut table, own);
+            }
             AdapterRaw::Langsmith(http, own) => {
                 add(&mut table, http);
                 add(&mut table, own);
@@ -226,6 +260,8 @@ pub(crate) fn groups() -> Vec<Group> {
     vec![
         group("Every engine", "Keys of `[engines.NAME]`, whatever its type.", all),
         group("Engines that speak HTTP", "Also keys of the types `n8n`, `langflow`, `langsmith` and `http`.", Http::keys()),
+        group("`demo`", "Runs inside the service; its parameters say what happens.", DemoRaw::keys()),
+        group("`langflow`", "Langflow. The API key is sent as `x-api-key`.", LangflowRaw::keys()),
         group(
             "`langsmith`",
             "LangSmith Deployment and every other LangGraph Agent Server. The API key is sent as `x-api-key`.",
@@ -244,6 +280,10 @@ pub struct EngineConfig {
 /// What an adapter is built from.
 #[derive(Clone)]
 pub enum AdapterConfig {
+    Demo {
+        endpoints: usize,
+    },
+    Langflow(LangflowConfig),
     Langsmith(LangsmithConfig),
 }
 
@@ -251,6 +291,8 @@ impl EngineConfig {
     /// Builds the adapter.
     pub fn build(self) -> Result<RegisteredEngine, enginehouse_engine::config::ConfigError> {
         let adapter: Arc<dyn Engine> = match self.adapter {
+            AdapterConfig::Demo { endpoints } => Arc::new(Demo::new(endpoints)?),
+            AdapterConfig::Langflow(config) => Arc::new(Langflow::new(config)?),
             AdapterConfig::Langsmith(config) => Arc::new(Langsmith::new(config)?),
         };
         Ok(RegisteredEngine { settings: self.settings, adapter })
@@ -267,6 +309,27 @@ pub(crate) fn resolve(
     let path = format!("engines/{name}");
     let retry = raw.common.retry.as_ref().and_then(|own| resolve_retry(own, retry, &path, checker));
     let (endpoints, adapter) = match &raw.adapter {
+        AdapterRaw::Demo(own) => {
+            let count = own.endpoint_count.0 as usize;
+            let endpoints = (1..=count).map(|n| EndpointSettings { name: format!("demo-{n}"), weight: 1.0 }).collect();
+            (endpoints, AdapterConfig::Demo { endpoints: count })
+        }
+        AdapterRaw::Langflow(http, own) => {
+            let (endpoints, http) = resolve_http(http, &path, checker)?;
+            let config = LangflowConfig {
+                http,
+                api: match own.api {
+                    ApiWord::V2 => LangflowApi::V2,
+                    ApiWord::V1 => LangflowApi::V1,
+                },
+                allow_inline: raw.common.allow_inline.0,
+                allow_tweaks: own.allow_tweaks.0,
+                allow_globals: own.allow_globals.0,
+                wait_for_input: own.wait_for_input.0,
+                progress: own.progress.0,
+            };
+            (endpoints, AdapterConfig::Langflow(config))
+        }
         AdapterRaw::Langsmith(http, own) => {
             let (endpoints, http) = resolve_http(http, &path, checker)?;
             (endpoints, AdapterConfig::Langsmith(LangsmithConfig { http, stream_modes: own.stream_modes.0.clone() }))

@@ -175,12 +175,8 @@ section! {
         auth: Flag = Flag(true);
         /// Certificate and key for HTTPS. Absent: plain HTTP.
         tls: Option<Tls> = None;
-        /// Host names (with the port unless it is the usual one) that requests may name beside the address itself, where no API keys are asked for.
-        allowed_hosts: super::types::Texts = super::types::Texts::default();
         /// Connections at once.
-        connections_max: Whole<1, 100000> = super::types::Whole(1024);
-        /// Bodies being read at once, so that many large ones cannot fill the memory.
-        bodies_max: Whole<1, 10000> = super::types::Whole(64);
+        connections_max: Whole<1, 100000> = super::types::Whole(4096);
         /// The longest a TLS handshake may take.
         handshake_timeout: UpToADay = Span(10 * SECOND);
         /// The longest the head of a request may take.

@@ -64,7 +64,11 @@ pub fn leaf<T: Leaf>() -> Shape {
 }
 
 macro_rules! leaves {
-    ($($type:ty),* $(,)?) => { $(impl Setting for $type { fn shape() -> Shape { leaf::<$type>() } })* };
+    ($($type:ty),* $(,)?) => { $(
+        impl $crate::config::types::Setting for $type {
+            fn shape() -> $crate::config::types::Shape { $crate::config::types::leaf::<$type>() }
+        }
+    )* };
 }
 pub(crate) use leaves;
 

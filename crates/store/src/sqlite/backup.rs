@@ -30,6 +30,17 @@ pub(super) fn backup(dir: &Path, to: &Path, closing: &AtomicBool) -> Result<(), 
     sync_dir(parent(to))
 }
 
+/// Copies one state of the store in `dir`, which another process may be working on, to the new file `to`.
+///
+/// # Errors
+/// When `dir` has no store, `to` exists, or one of them cannot be read or written.
+pub fn backup_from_dir(dir: &Path, to: &Path) -> Result<(), StoreError> {
+    if !dir.join(FILE).is_file() {
+        return Err(StoreError::Refused(format!("{} has no store; name a service's data directory", dir.display())));
+    }
+    backup(dir, to, &AtomicBool::new(false))
+}
+
 fn copy(dir: &Path, partial: &Path, closing: &AtomicBool) -> Result<(), StoreError> {
     make_new(partial)?;
     let from = open::reader(dir)?;

@@ -20,7 +20,7 @@ mod row;
 mod submit;
 mod writer;
 
-pub use backup::restore;
+pub use backup::{backup_from_dir, restore};
 
 use crate::{
     Batch, Clock, Committed, Cursor, Depth, Doc, DocKind, FeedPage, Features, LaneCount, ListQuery, Ready, Ref, Report,

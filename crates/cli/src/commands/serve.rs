@@ -1,0 +1,271 @@
+//! Running the service: configuration, store, node and HTTP server put together, until a signal ends it.
+
+use super::configure::ConfigArgs;
+use super::{Exit, Failure};
+use clap::Args;
+use enginehouse::api::KeyRequest;
+use enginehouse::config::{Config, LogFormat, ServerConfig};
+use enginehouse::{Caller, ExecutionService, Files, Scope, StartError, directory};
+use enginehouse_server::{Server, ServerSettings, TlsSettings};
+use serde_json::Value;
+use std::io::IsTerminal;
+use std::path::PathBuf;
+use std::time::Duration;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tracing_subscriber::EnvFilter;
+
+/// What the key of the first start is called.
+const FIRST_KEY: &str = "admin (made at the first start)";
+
+/// How the service runs.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+The first start makes an admin API key (shown once, and kept in DIR/admin.key for the commands on this machine) and the
+key that payloads are sealed with. SIGTERM or Ctrl-C stops gracefully: nothing new is started, running attempts get
+stop.grace, and what is left goes on at the next start; a second signal exits at once. SIGHUP reads the TLS certificate
+again.
+
+Examples:
+  enginehouse serve --demo
+  enginehouse serve --config enginehouse.toml --data /var/lib/enginehouse")]
+pub(crate) struct Serve {
+    #[command(flatten)]
+    from: ConfigArgs,
+    /// Address and port to listen on [default: 127.0.0.1:7070]
+    #[arg(long, value_name = "ADDR")]
+    listen: Option<String>,
+    /// Configure an engine `demo` to try things out with
+    #[arg(long)]
+    demo: bool,
+    /// Ask for no API keys; only on an address of this machine
+    #[arg(long)]
+    no_auth: bool,
+}
+
+impl Serve {
+    pub(crate) fn run(self, data: Option<PathBuf>) -> Result<Exit, Failure> {
+        let mut sources = self.from.sources(data.as_deref())?;
+        if let Some(listen) = &self.listen {
+            sources = sources.flag("--listen", "server.listen", Value::from(listen.as_str()));
+        }
+        if self.no_auth {
+            sources = sources.flag("--no-auth", "server.auth", Value::from(false));
+        }
+        if self.demo {
+            sources = sources.with_demo();
+        }
+        let config = sources.load().map_err(|faults| Failure::usage(faults.to_string()))?;
+        log(&config)?;
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .enable_all()
+            .build()
+            .map_err(|error| Failure::call(error.to_string()))?;
+        runtime.block_on(serve(config))
+    }
+}
+
+/// Log lines go to standard error.
+fn log(config: &Config) -> Result<(), Failure> {
+    let filter = EnvFilter::try_new(&config.log_level)
+        .map_err(|error| Failure::usage(format!("log.level: {:?}: {error}", config.log_level)))?;
+    let lines = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let set = match config.log_format {
+        LogFormat::Text => lines.with_ansi(std::io::stderr().is_terminal()).with_target(false).try_init(),
+        LogFormat::Json => lines.json().flatten_event(true).try_init(),
+    };
+    set.map_err(|error| Failure::call(error.to_string()))
+}
+
+async fn serve(config: Config) -> Result<Exit, Failure> {
+    // From the first moment on, so that no signal finds the process unprepared.
+    let mut signals = Signals::new().map_err(|error| Failure::call(format!("signals: {error}")))?;
+    for note in &config.notes {
+        tracing::warn!("{note}");
+    }
+    if config.engines.is_empty() {
+        tracing::warn!("no engine is configured, so nothing can run; try --demo, or see enginehouse config init");
+    }
+    let settings = server_settings(&config.server);
+    let service = ExecutionService::builder().config(config).start().await.map_err(|error| match error {
+        StartError::Config(_) | StartError::Engine { .. } => Failure::usage(error.to_string()),
+        _ => Failure::call(error.to_string()),
+    })?;
+    let tls = settings.tls.is_some();
+    let auth = !settings.no_auth;
+    let server = match Server::start(settings, service.service()).await {
+        Ok(server) => server,
+        Err(error) => {
+            service.stop().await;
+            return Err(Failure::call(with_sources(&error)));
+        }
+    };
+    let url = format!("{}://{}", if tls { "https" } else { "http" }, server.local_addr());
+    if let Err(failure) = welcome(&service, &url, auth).await {
+        service.stop().await;
+        return Err(failure);
+    }
+    let exit = until_told(&mut signals, &service, &server).await;
+    let files = service.files().cloned();
+    let calm = async {
+        service.stop().await;
+        server.stop().await;
+    };
+    tokio::select! {
+        () = calm => {}
+        () = signals.stop() => {
+            tracing::warn!("a second signal: exiting at once; what ran goes on at the next start");
+            std::process::exit(Exit::CallFailed as i32);
+        }
+    }
+    if let Some(files) = files {
+        directory::remove_address(&files.dir);
+    }
+    tracing::info!("stopped");
+    exit
+}
+
+fn server_settings(config: &ServerConfig) -> ServerSettings {
+    let ms = |span: Duration| u64::try_from(span.as_millis()).unwrap_or(u64::MAX);
+    ServerSettings {
+        listen: config.listen,
+        no_auth: !config.auth,
+        tls: config.tls.clone().map(|(cert_file, key_file)| TlsSettings { cert_file, key_file }),
+        connections_max: config.connections_max,
+        handshake_timeout: ms(config.handshake_timeout),
+        header_timeout: ms(config.header_timeout),
+        body_timeout: ms(config.body_timeout),
+        idle_timeout: ms(config.idle_timeout),
+        ..ServerSettings::default()
+    }
+}
+
+/// Says where the service is and what must be kept; makes the first API key.
+async fn welcome(service: &ExecutionService, url: &str, auth: bool) -> Result<(), Failure> {
+    if let Some(files) = service.files() {
+        tell_seal_key(files);
+        if auth {
+            first_key(service, files).await?;
+        }
+        directory::write_address(&files.dir, url)
+            .map_err(|error| Failure::call(format!("{}: {error}", files.dir.display())))?;
+    }
+    if !auth {
+        tracing::warn!("no API keys are asked for: every program on this machine may do everything");
+    }
+    let data = service.files().map(|files| files.dir.display().to_string()).unwrap_or_default();
+    tracing::info!(version = env!("CARGO_PKG_VERSION"), data, "listening on {url}, API reference at {url}/docs");
+    Ok(())
+}
+
+fn tell_seal_key(files: &Files) {
+    let (key, dir) = (files.seal_key.file.display(), files.dir.display());
+    if files.seal_key.new {
+        eprintln!(
+            "A new key seals the payloads in {dir}:\n  {key}\nKeep a copy of it in a safe place, apart from the data: \
+             without it no request, result or log can be read again.\n"
+        );
+    } else {
+        tracing::info!("payloads are sealed with the key {key}");
+    }
+    if files.seal_key.inside {
+        tracing::warn!("the seal key lies beside the data it protects; name another place with storage.seal_key_file");
+    }
+}
+
+async fn first_key(service: &ExecutionService, files: &Files) -> Result<(), Failure> {
+    let failed = |error: enginehouse::ApiError| Failure::call(error.to_string());
+    let api = service.service();
+    if !api.keys().await.map_err(failed)?.keys.is_empty() {
+        return Ok(());
+    }
+    let request = KeyRequest {
+        name: FIRST_KEY.to_owned(),
+        scopes: vec![Scope::Admin.as_str().to_owned()],
+        user_id: None,
+        expires_at: None,
+    };
+    let made = api.create_key(&Caller::local(), request).await.map_err(failed)?;
+    let path = files.dir.join(directory::ADMIN_KEY);
+    directory::write_admin_key(&files.dir, &made.secret)
+        .map_err(|error| Failure::call(format!("{}: {error}", path.display())))?;
+    eprintln!(
+        "The admin API key, shown this once:\n  {}\nIt is also in {} (mode 0600), where the commands on this machine \
+         find it.\n",
+        made.secret,
+        path.display()
+    );
+    Ok(())
+}
+
+/// Until a signal, or until the service cannot go on.
+async fn until_told(signals: &mut Signals, service: &ExecutionService, server: &Server) -> Result<Exit, Failure> {
+    let failed = service.failed();
+    tokio::pin!(failed);
+    loop {
+        let told = tokio::select! {
+            told = signals.next() => told,
+            why = &mut failed => {
+                tracing::error!("the service cannot go on: {why}");
+                return Err(Failure::call(format!("the service cannot go on: {why}")));
+            }
+        };
+        if told == Told::Stop {
+            tracing::info!("stopping: nothing new is started, running attempts get their grace");
+            return Ok(Exit::Done);
+        }
+        match server.reload_tls() {
+            Ok(()) => tracing::info!("the TLS certificate was read again; other settings need a restart"),
+            Err(error) => tracing::error!("the old certificate stays in force: {}", with_sources(&error)),
+        }
+    }
+}
+
+/// An error with what lies beneath it.
+fn with_sources(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut next = error.source();
+    while let Some(source) = next {
+        let words = source.to_string();
+        if !text.ends_with(&words) {
+            text = format!("{text}: {words}");
+        }
+        next = source.source();
+    }
+    text
+}
+
+/// What a signal asks for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Told {
+    Stop,
+    Reload,
+}
+
+/// The signals the service listens to.
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+    hang_up: Signal,
+}
+
+impl Signals {
+    fn new() -> std::io::Result<Signals> {
+        Ok(Signals {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+            hang_up: signal(SignalKind::hangup())?,
+        })
+    }
+
+    async fn next(&mut self) -> Told {
+        tokio::select! {
+            _ = self.terminate.recv() => Told::Stop,
+            _ = self.interrupt.recv() => Told::Stop,
+            _ = self.hang_up.recv() => Told::Reload,
+        }
+    }
+
+    async fn stop(&mut self) {
+        while self.next().await != Told::Stop {}
+    }
+}
