@@ -30,16 +30,8 @@ impl Api {
         }
     }
 
-    pub(crate) fn base(&self) -> &str {
-        &self.base
-    }
-
     pub(crate) fn get(&self, path: &str) -> Result<(u16, Value)> {
         self.call("GET", path, None)
-    }
-
-    pub(crate) fn post(&self, path: &str, body: &Value) -> Result<(u16, Value)> {
-        self.call("POST", path, Some(body))
     }
 
     /// The status and the body; a body that is not JSON becomes a string.

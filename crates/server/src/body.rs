@@ -16,11 +16,15 @@ const DISCARD_FOR: Duration = Duration::from_secs(5);
 
 /// The whole body, at most 4 MiB of JSON.
 pub(crate) async fn read_json(parts: &Parts, body: Body, within: Duration) -> Result<Bytes, ApiError> {
-    if body.is_end_stream() && !parts.headers.contains_key(CONTENT_TYPE) {
-        return Ok(Bytes::new());
+    let unsupported =
+        || ApiError::new(Code::UnsupportedMediaType, "the body must be application/json in UTF-8, not compressed");
+    if !parts.headers.contains_key(CONTENT_TYPE) && !parts.headers.contains_key(CONTENT_ENCODING) {
+        // A client may announce a body of unknown length and then send none; that is as good as no body.
+        let bytes = if body.is_end_stream() { Bytes::new() } else { read(parts, body, within).await? };
+        return if bytes.is_empty() { Ok(bytes) } else { Err(unsupported()) };
     }
     if !is_json(parts) {
-        return Err(ApiError::new(Code::UnsupportedMediaType, "the body must be application/json in UTF-8, not compressed"));
+        return Err(unsupported());
     }
     read(parts, body, within).await
 }

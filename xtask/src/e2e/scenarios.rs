@@ -1,0 +1,31 @@
+//! The rows of the table. A scenario drives the service through its HTTP API and reads what happened from the engine's
+//! own record; it gives its evidence in words, or an error that says what was seen instead.
+
+mod crashes;
+mod ends;
+mod stage;
+
+use super::table::Cell;
+use anyhow::Result;
+pub(super) use stage::Stage;
+
+/// One row of the table.
+type Scenario = fn(&mut Stage) -> Result<Cell>;
+
+pub(super) const ALL: [(&str, Scenario); 15] = [
+    ("echo", ends::echo),
+    ("parameters in, result out", ends::parameters),
+    ("slow, cancelled while running", ends::cancelled),
+    ("slow, past its timeout", ends::timed_out),
+    ("fail", ends::fails),
+    ("flaky, retried", ends::flaky),
+    ("big", ends::big),
+    ("wrong key", ends::wrong_key),
+    ("unknown workflow", ends::unknown_workflow),
+    ("inline definition", ends::inline),
+    ("20 at once", ends::twenty),
+    ("other ways to be tracked", ends::other_ways),
+    ("engine stopped, then started", crashes::engine_stopped),
+    ("engine killed in mid-run", crashes::engine_killed),
+    ("Enginehouse killed in mid-run", crashes::house_killed),
+];

@@ -1,0 +1,61 @@
+//! `cargo xtask tidy`: what the compiler does not check: crate edges, sizes, names, forbidden calls, links.
+//!
+//! Each rule is a function from text to findings, so that a planted fault shows in a test that the rule can fail.
+
+mod manifests;
+mod source;
+mod text;
+
+use crate::process::{output, root};
+use anyhow::{Result, bail};
+use std::process::Command;
+
+const HELP: &str = "\
+Check what the compiler does not: which crate may use which, lengths of files and functions,
+names that say nothing, calls that would make a simulation differ, module docs, links in
+Markdown, paths of one machine.
+
+Usage: cargo xtask tidy
+";
+
+pub(crate) fn command(args: &[String]) -> Result<()> {
+    if crate::helped(args, HELP) {
+        return Ok(());
+    }
+    let files = check()?;
+    println!("{files} files are tidy");
+    Ok(())
+}
+
+/// Checks every file git knows or would take; gives how many there were.
+pub(crate) fn check() -> Result<usize> {
+    let mut list = Command::new("git");
+    list.args(["ls-files", "--cached", "--others", "--exclude-standard"]).current_dir(root());
+    let listed = String::from_utf8(output(&mut list)?)?;
+    let mut findings = Vec::new();
+    let mut count = 0;
+    for path in listed.lines() {
+        // A file that was just deleted is still listed.
+        let Ok(bytes) = std::fs::read(root().join(path)) else { continue };
+        count += 1;
+        let Ok(content) = String::from_utf8(bytes) else { continue };
+        let mut found = text::check(path, &content);
+        if path.ends_with(".rs") {
+            found.extend(source::check(path, &content));
+        }
+        if path.ends_with(".md") {
+            found.extend(text::links(path, &content, |target| root().join(target).exists()));
+        }
+        if path.starts_with("docs/decisions/") {
+            found.extend(text::decision(&content));
+        }
+        if path.ends_with("Cargo.toml") {
+            found.extend(manifests::check(path, &content));
+        }
+        findings.extend(found.into_iter().map(|finding| format!("{path}{finding}")));
+    }
+    if !findings.is_empty() {
+        bail!("{} findings:\n{}", findings.len(), findings.join("\n"));
+    }
+    Ok(count)
+}
