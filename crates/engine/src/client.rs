@@ -62,9 +62,10 @@ impl HttpClient {
         let endpoints = parse_endpoints(settings)?;
         let headers = parse_headers(settings)?;
         let key = match (key_header, &settings.api_key) {
-            (Some(name), Some(key)) => {
-                Some((HeaderName::from_static(name), sensitive(key).map_err(|m| ConfigError::new("api_key", m))?))
-            }
+            (Some(name), Some(key)) => Some((
+                HeaderName::from_static(name),
+                sensitive(key).map_err(|m| ConfigError::new("api_key", m))?,
+            )),
             _ => None,
         };
         let configured = settings.headers.iter().map(|(_, value)| value);
@@ -96,7 +97,8 @@ impl HttpClient {
             percent_encode(segment, &mut text);
         }
         Url::parse(&text).map_err(|error| {
-            EngineFailure::new(FailureKind::InvalidRequest, "invalid_url", error.to_string()).with_reached(Reached::No)
+            EngineFailure::new(FailureKind::InvalidRequest, "invalid_url", error.to_string())
+                .with_reached(Reached::No)
         })
     }
 
@@ -104,7 +106,8 @@ impl HttpClient {
     pub(crate) fn endpoint(&self, endpoint: usize) -> Result<&Url, EngineFailure> {
         self.endpoints.get(endpoint).ok_or_else(|| {
             let message = format!("the engine has no endpoint {endpoint}");
-            EngineFailure::new(FailureKind::InvalidRequest, "unknown_endpoint", message).with_reached(Reached::No)
+            EngineFailure::new(FailureKind::InvalidRequest, "unknown_endpoint", message)
+                .with_reached(Reached::No)
         })
     }
 
@@ -175,7 +178,8 @@ impl HttpClient {
             Ok(Err(error)) => Err(self.scrubbed(classify::transport_failure(&error, &origin))),
             Err(_) => {
                 let message = format!("{origin} did not answer in time");
-                Err(EngineFailure::new(FailureKind::Connection, "no_answer", message).with_reached(Reached::Maybe))
+                Err(EngineFailure::new(FailureKind::Connection, "no_answer", message)
+                    .with_reached(Reached::Maybe))
             }
         }
     }
@@ -197,7 +201,11 @@ impl HttpClient {
     }
 
     /// Asks a health URL; healthy when the answer is a success and `accept` likes its body.
-    pub(crate) async fn health(&self, url: Result<Url, EngineFailure>, accept: fn(&Answer) -> bool) -> Health {
+    pub(crate) async fn health(
+        &self,
+        url: Result<Url, EngineFailure>,
+        accept: fn(&Answer) -> bool,
+    ) -> Health {
         let begun = Instant::now();
         let answer = match url {
             Ok(url) => self.send(self.get(url)).await,
@@ -315,14 +323,16 @@ impl Streaming {
     async fn collect(mut self, client: &HttpClient, body_bytes_max: usize) -> Result<Answer, EngineFailure> {
         let too_large = || {
             let message = format!("the engine's answer is over {body_bytes_max} bytes");
-            EngineFailure::new(FailureKind::TooLarge, "answer_too_large", message).with_reached(Reached::Maybe)
+            EngineFailure::new(FailureKind::TooLarge, "answer_too_large", message)
+                .with_reached(Reached::Maybe)
         };
         let status = self.status();
         let announced = self.response.content_length().unwrap_or(0);
         if announced > body_bytes_max as u64 {
             return Err(too_large().with_status(i32::from(status)));
         }
-        let mut body = BytesMut::with_capacity(usize::try_from(announced).unwrap_or(0).min(CONTROL_BYTES_MAX));
+        let mut body =
+            BytesMut::with_capacity(usize::try_from(announced).unwrap_or(0).min(CONTROL_BYTES_MAX));
         while let Some(chunk) = self.chunk(client).await? {
             if body.len() + chunk.len() > body_bytes_max {
                 return Err(too_large().with_status(i32::from(status)));
@@ -373,7 +383,8 @@ fn install_crypto() {
 fn read_certificates(path: &Path) -> Result<Vec<reqwest::Certificate>, ConfigError> {
     let refuse = |message: String| ConfigError::new("ca_file", format!("{}: {message}", path.display()));
     let pem = std::fs::read(path).map_err(|error| refuse(error.to_string()))?;
-    let found = reqwest::Certificate::from_pem_bundle(&pem).map_err(|error| refuse(classify::root_cause(&error)))?;
+    let found =
+        reqwest::Certificate::from_pem_bundle(&pem).map_err(|error| refuse(classify::root_cause(&error)))?;
     if found.is_empty() { Err(refuse("no certificate in this file".to_owned())) } else { Ok(found) }
 }
 

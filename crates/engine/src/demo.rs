@@ -48,7 +48,10 @@ impl Script {
         })?;
         let script = script.unwrap_or_default();
         if script.result_bytes > RESULT_BYTES_MAX {
-            return Err(invalid(format!("resultBytes is {}; at most {RESULT_BYTES_MAX}", script.result_bytes)));
+            return Err(invalid(format!(
+                "resultBytes is {}; at most {RESULT_BYTES_MAX}",
+                script.result_bytes
+            )));
         }
         if script.progress > PROGRESS_MAX {
             return Err(invalid(format!("progress is {}; at most {PROGRESS_MAX}", script.progress)));
@@ -106,7 +109,9 @@ impl Demo {
     /// From now on every run at the endpoint takes so much longer.
     pub fn set_delay(&self, endpoint: usize, delay: Duration) {
         if let Some(endpoint) = self.endpoints.get(endpoint) {
-            endpoint.delay.store(u64::try_from(delay.as_millis()).unwrap_or(SPAN_MAX).min(SPAN_MAX), Ordering::Release);
+            endpoint
+                .delay
+                .store(u64::try_from(delay.as_millis()).unwrap_or(SPAN_MAX).min(SPAN_MAX), Ordering::Release);
         }
     }
 
@@ -138,7 +143,8 @@ impl Demo {
         }
         let result = script.result(call.attempt);
         if result.len() > call.result_bytes_max {
-            let text = format!("the result has {} bytes; at most {} are kept", result.len(), call.result_bytes_max);
+            let text =
+                format!("the result has {} bytes; at most {} are kept", result.len(), call.result_bytes_max);
             return Err(EngineFailure::new(FailureKind::TooLarge, "result", text));
         }
         Ok(result)

@@ -16,8 +16,8 @@ use crate::contract::{Call, Capabilities, Engine, EngineFailure, Health, Outcome
 use crate::tracked::{Started, Tracked, drive, run_lost};
 use async_trait::async_trait;
 use enginehouse_core::failure::FailureKind;
-use reqwest::Url;
 use request::Input;
+use reqwest::Url;
 use tokio::sync::Notify;
 use uuid::Uuid;
 
@@ -109,7 +109,8 @@ impl Langflow {
 
     fn status_request(&self, call: &Call, job: Uuid) -> Result<Request, EngineFailure> {
         // A result comes twice, each time as text inside JSON.
-        let bytes_max = call.result_bytes_max.saturating_mul(4).saturating_add(CONTROL_BYTES_MAX).min(ANSWER_BYTES_MAX);
+        let bytes_max =
+            call.result_bytes_max.saturating_mul(4).saturating_add(CONTROL_BYTES_MAX).min(ANSWER_BYTES_MAX);
         let limit = self.client.transfer_timeout();
         let request = self.client.get(self.workflows_url(call.endpoint)?).query("job_id", &job.to_string());
         Ok(request.within(limit, limit).body_bytes_max(bytes_max))
@@ -122,10 +123,9 @@ impl Langflow {
             if self.config.progress {
                 let text = job.to_string();
                 let open = || {
-                    Ok(self.client.get(self.client.url(
-                        call.endpoint,
-                        &["api", "v2", "workflows", &text, "events"],
-                    )?))
+                    Ok(self
+                        .client
+                        .get(self.client.url(call.endpoint, &["api", "v2", "workflows", &text, "events"])?))
                 };
                 let mut progress = wire::JobProgress::default();
                 let on_event = |event: &StreamEvent| {
@@ -201,13 +201,16 @@ impl Engine for Langflow {
 
     fn validate(&self, workflow: &Workflow<'_>) -> Result<(), EngineFailure> {
         self.input(workflow.parameters)?;
-        let refuse = |code: &str, message: &str| Err(EngineFailure::new(FailureKind::InvalidRequest, code, message));
+        let refuse =
+            |code: &str, message: &str| Err(EngineFailure::new(FailureKind::InvalidRequest, code, message));
         match workflow.definition {
             Some(_) if !self.config.allow_inline => {
                 refuse("inline_not_allowed", "this engine takes no workflow definitions (allow_inline)")
             }
             Some(definition) => inline::Flow::read(definition, None).map(drop),
-            None if workflow.id.trim().is_empty() => refuse("invalid_workflow_id", "workflowId must name a flow"),
+            None if workflow.id.trim().is_empty() => {
+                refuse("invalid_workflow_id", "workflowId must name a flow")
+            }
             // Names of flows work in v1 only.
             None if self.config.api == LangflowApi::V2 && Uuid::parse_str(workflow.id).is_err() => {
                 refuse("invalid_workflow_id", "workflowId must be the UUID of a flow")

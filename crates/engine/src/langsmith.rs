@@ -11,9 +11,7 @@ mod wire;
 
 use crate::client::{Answer, HttpClient, Poll, Request, StreamEvent, check_result, watch_events};
 use crate::config::{ConfigError, HttpSettings, PROGRESS_BYTES_MAX};
-use crate::contract::{
-    Call, Capabilities, Engine, EngineFailure, Health, Outcome, Progress, Workflow,
-};
+use crate::contract::{Call, Capabilities, Engine, EngineFailure, Health, Outcome, Progress, Workflow};
 use crate::tracked::{Started, Tracked, drive, run_lost};
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -99,7 +97,11 @@ impl Langsmith {
                 Some(run) => Ok(run),
                 None => {
                     let refusal = self.client.refusal(&answer);
-                    Err(EngineFailure { kind: FailureKind::RateLimited, code: "thread_busy".to_owned(), ..refusal })
+                    Err(EngineFailure {
+                        kind: FailureKind::RateLimited,
+                        code: "thread_busy".to_owned(),
+                        ..refusal
+                    })
                 }
             },
             _ => Err(self.refused_start(&answer)),
@@ -109,7 +111,8 @@ impl Langsmith {
     fn refused_start(&self, answer: &Answer) -> EngineFailure {
         let refusal = self.client.refusal(answer);
         let unknown = answer.status == 404
-            || (answer.status == 422 && crate::client::answer_text(&answer.body).starts_with("Invalid assistant"));
+            || (answer.status == 422
+                && crate::client::answer_text(&answer.body).starts_with("Invalid assistant"));
         if unknown {
             let code = "workflow_not_found".to_owned();
             EngineFailure { kind: FailureKind::NotFound, code, ..refusal }
@@ -119,7 +122,12 @@ impl Langsmith {
     }
 
     /// Waits until the run has a status that ends it.
-    async fn until_ended(&self, call: &Call, run: &RunId, poll: &mut Poll) -> Result<wire::End, EngineFailure> {
+    async fn until_ended(
+        &self,
+        call: &Call,
+        run: &RunId,
+        poll: &mut Poll,
+    ) -> Result<wire::End, EngineFailure> {
         let ended = Notify::new();
         let watching = async {
             if !self.stream_modes.is_empty() {
@@ -169,7 +177,12 @@ impl Langsmith {
         let state = poll
             .until_read(
                 &self.client,
-                || Ok(self.run_request(call.endpoint, run, &["join"])?.within(limit, limit).body_bytes_max(bytes_max)),
+                || {
+                    Ok(self
+                        .run_request(call.endpoint, run, &["join"])?
+                        .within(limit, limit)
+                        .body_bytes_max(bytes_max))
+                },
                 |answer| match answer.status {
                     200..300 => {
                         let state = trimmed(&answer.body);
@@ -205,7 +218,8 @@ impl Engine for Langsmith {
 
     fn validate(&self, workflow: &Workflow<'_>) -> Result<(), EngineFailure> {
         if workflow.definition.is_some() {
-            let message = "an Agent Server takes no workflow definitions; deploy the graph and name it by workflowId";
+            let message =
+                "an Agent Server takes no workflow definitions; deploy the graph and name it by workflowId";
             return Err(EngineFailure::new(FailureKind::InvalidRequest, "inline_not_supported", message));
         }
         if workflow.id.trim().is_empty() {

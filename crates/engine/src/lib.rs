@@ -10,9 +10,11 @@ mod contract;
 pub mod demo;
 pub mod langflow;
 pub mod langsmith;
+pub mod n8n;
 mod tracked;
 
 pub use contract::*;
 pub use demo::Demo;
 pub use langflow::{Langflow, LangflowConfig};
 pub use langsmith::{Langsmith, LangsmithConfig};
+pub use n8n::{N8n, N8nConfig, N8nMode, N8nWebhook};

@@ -29,6 +29,8 @@ start() { # DATA_DIR
   export LANGFLOW_CREATE_STARTER_PROJECTS=false LANGFLOW_UPDATE_STARTER_PROJECTS=false
   export LANGFLOW_AGENTIC_EXPERIENCE="${LANGFLOW_AGENTIC_EXPERIENCE:-false}" LANGFLOW_MCP_SERVER_ENABLED=false
   export LANGFLOW_LAZY_LOAD_COMPONENTS="${LANGFLOW_LAZY_LOAD_COMPONENTS:-true}"
+  # A background result is cut to these lengths; the fixture for big results needs more than the default.
+  export LANGFLOW_MAX_TEXT_LENGTH="${LANGFLOW_MAX_TEXT_LENGTH:-4000000}" LANGFLOW_MAX_ITEMS_LENGTH="${LANGFLOW_MAX_ITEMS_LENGTH:-100000}"
   # With pretty logs (the default) one failing component blocks the whole server for seconds.
   export LANGFLOW_PRETTY_LOGS="${LANGFLOW_PRETTY_LOGS:-false}" LANGFLOW_LOG_LEVEL="${LANGFLOW_LOG_LEVEL:-warning}"
   export ENGINE_FIXTURE_STATE="$1/state" ENGINE_FIXTURE_TRACE="${ENGINE_FIXTURE_TRACE:-$RUN/trace}"

@@ -10,7 +10,9 @@ use enginehouse_core::retry::RetryPolicy;
 use enginehouse_core::time::{DAY, HOUR, SECOND};
 use enginehouse_engine::config::{EndpointConfig, HttpSettings, PollSettings};
 use enginehouse_engine::langflow::LangflowApi;
-use enginehouse_engine::{Demo, Engine, Langflow, LangflowConfig, Langsmith, LangsmithConfig};
+use enginehouse_engine::{
+    Demo, Engine, Langflow, LangflowConfig, Langsmith, LangsmithConfig, N8n, N8nConfig, N8nMode, N8nWebhook,
+};
 use enginehouse_runtime::{EndpointSettings, EngineSettings, RegisteredEngine};
 use secrecy::SecretString;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
@@ -109,6 +111,22 @@ section! {
         progress: Flag = Flag(true);
     }
 
+    /// Keys of the type `n8n`. The API key is sent as `X-N8N-API-KEY`, and never to a webhook.
+    pub struct N8nRaw {
+        /// How workflows are called, by their id. Others are asked for through n8n's API and called by what they say.
+        workflows: BTreeMap<String, WebhookRaw> = BTreeMap::new();
+    }
+
+    /// The webhook of one workflow.
+    pub struct WebhookRaw {
+        /// What follows `/webhook/` in its URL.
+        path: Option<Text> = None;
+        /// How its execution is known: the webhook's answer holds `executionId` (`track`), a node behind it answers with it (`ack`), or it is found by the header `x-execution-key` (`lookup`).
+        mode: ModeWord = ModeWord::Track;
+        /// What the webhook's own authentication asks for, by header name.
+        headers: BTreeMap<String, Private> = BTreeMap::new();
+    }
+
     /// Keys of the type `langsmith`: LangSmith Deployment and every other LangGraph Agent Server. The API key is sent as `x-api-key`.
     pub struct LangsmithRaw {
         /// What a run streams as progress: such as `custom`, `updates`, `messages`; empty for none.
@@ -117,6 +135,16 @@ section! {
 }
 
 choice! {
+    /// How an n8n execution is known.
+    pub enum ModeWord {
+        /// The webhook answers at once with the id.
+        Track "track",
+        /// A node behind it answers with the id.
+        Ack "ack",
+        /// It is found by a header.
+        Lookup "lookup",
+    }
+
     /// Langflow's interfaces.
     pub enum ApiWord {
         /// Background jobs, which can be stopped and taken up again.
@@ -127,13 +155,14 @@ choice! {
 }
 
 /// The engine types this program builds.
-pub const TYPES: &[&str] = &["langflow", "langsmith", "demo"];
+pub const TYPES: &[&str] = &["n8n", "langflow", "langsmith", "demo"];
 
 /// The keys of an engine type; `None` for a type that is not built.
 #[must_use]
 pub(crate) fn keys_of(engine_type: &str) -> Option<Vec<Key>> {
     let (http, own) = match engine_type {
         "demo" => (false, DemoRaw::keys()),
+        "n8n" => (true, N8nRaw::keys()),
         "langflow" => (true, LangflowRaw::keys()),
         "langsmith" => (true, LangsmithRaw::keys()),
         _ => return None,
@@ -169,6 +198,7 @@ pub struct EngineRaw {
 #[derive(Debug, Clone, PartialEq)]
 pub enum AdapterRaw {
     Demo(DemoRaw),
+    N8n(Box<Http>, N8nRaw),
     Langflow(Box<Http>, LangflowRaw),
     Langsmith(Box<Http>, LangsmithRaw),
 }
@@ -178,6 +208,7 @@ impl AdapterRaw {
     pub fn engine_type(&self) -> &'static str {
         match self {
             AdapterRaw::Demo(..) => "demo",
+            AdapterRaw::N8n(..) => "n8n",
             AdapterRaw::Langflow(..) => "langflow",
             AdapterRaw::Langsmith(..) => "langsmith",
         }
@@ -202,6 +233,7 @@ fn adapter(kind: &str, mut table: Map<String, Value>) -> Result<AdapterRaw, serd
     let table = &mut table;
     Ok(match kind {
         "demo" => AdapterRaw::Demo(take(table)?),
+        "n8n" => AdapterRaw::N8n(Box::new(take(table)?), take(table)?),
         "langflow" => AdapterRaw::Langflow(Box::new(take(table)?), take(table)?),
         "langsmith" => AdapterRaw::Langsmith(Box::new(take(table)?), take(table)?),
         other => return Err(serde::de::Error::custom(format!("{other:?} is not an engine type"))),
@@ -226,6 +258,10 @@ impl Serialize for EngineRaw {
         add(&mut table, &self.common);
         match &self.adapter {
             AdapterRaw::Demo(own) => add(&mut table, own),
+            AdapterRaw::N8n(http, own) => {
+                add(&mut table, http);
+                add(&mut table, own);
+            }
             AdapterRaw::Langflow(http, own) => {
                 add(&mut table, http);
                 add(&mut table, own);
@@ -261,6 +297,7 @@ pub(crate) fn groups() -> Vec<Group> {
         group("Every engine", "Keys of `[engines.NAME]`, whatever its type.", all),
         group("Engines that speak HTTP", "Also keys of the types `n8n`, `langflow`, `langsmith` and `http`.", Http::keys()),
         group("`demo`", "Runs inside the service; its parameters say what happens.", DemoRaw::keys()),
+        group("`n8n`", "n8n. The API key is sent as `X-N8N-API-KEY`, and never to a webhook.", N8nRaw::keys()),
         group("`langflow`", "Langflow. The API key is sent as `x-api-key`.", LangflowRaw::keys()),
         group(
             "`langsmith`",
@@ -283,6 +320,7 @@ pub enum AdapterConfig {
     Demo {
         endpoints: usize,
     },
+    N8n(N8nConfig),
     Langflow(LangflowConfig),
     Langsmith(LangsmithConfig),
 }
@@ -292,6 +330,7 @@ impl EngineConfig {
     pub fn build(self) -> Result<RegisteredEngine, enginehouse_engine::config::ConfigError> {
         let adapter: Arc<dyn Engine> = match self.adapter {
             AdapterConfig::Demo { endpoints } => Arc::new(Demo::new(endpoints)?),
+            AdapterConfig::N8n(config) => Arc::new(N8n::new(config)?),
             AdapterConfig::Langflow(config) => Arc::new(Langflow::new(config)?),
             AdapterConfig::Langsmith(config) => Arc::new(Langsmith::new(config)?),
         };
@@ -313,6 +352,11 @@ pub(crate) fn resolve(
             let count = own.endpoint_count.0 as usize;
             let endpoints = (1..=count).map(|n| EndpointSettings { name: format!("demo-{n}"), weight: 1.0 }).collect();
             (endpoints, AdapterConfig::Demo { endpoints: count })
+        }
+        AdapterRaw::N8n(http, own) => {
+            let (endpoints, http) = resolve_http(http, &path, checker)?;
+            let workflows = resolve_webhooks(own, &path, checker);
+            (endpoints, AdapterConfig::N8n(N8nConfig { http, workflows, allow_inline: raw.common.allow_inline.0 }))
         }
         AdapterRaw::Langflow(http, own) => {
             let (endpoints, http) = resolve_http(http, &path, checker)?;
@@ -419,6 +463,28 @@ fn resolve_http(http: &Http, path: &str, checker: &mut Checker<'_>) -> Option<(V
         },
     };
     Some((named, settings))
+}
+
+fn resolve_webhooks(own: &N8nRaw, path: &str, checker: &mut Checker<'_>) -> BTreeMap<String, N8nWebhook> {
+    let mut webhooks = BTreeMap::new();
+    for (id, raw) in &own.workflows {
+        let at = format!("{path}/workflows/{id}");
+        let Some(hook) = &raw.path else {
+            checker.fault(&format!("{at}/path"), "is missing: what follows /webhook/ in the workflow's URL");
+            continue;
+        };
+        let mode = match raw.mode {
+            ModeWord::Track => N8nMode::Track,
+            ModeWord::Ack => N8nMode::Ack,
+            ModeWord::Lookup => N8nMode::Lookup,
+        };
+        let headers = raw.headers.iter().filter_map(|(name, value)| {
+            read_private(name, value, &format!("{at}/headers/{name}"), checker).map(|value| (name.clone(), value))
+        });
+        let headers = headers.collect();
+        webhooks.insert(id.clone(), N8nWebhook { path: hook.0.clone(), mode, headers });
+    }
+    webhooks
 }
 
 fn read(secret: &Secret, path: &str, checker: &mut Checker<'_>) -> Option<SecretString> {

@@ -138,7 +138,8 @@ fn json_words(json: &serde_json::Value, level: usize) -> Option<String> {
     match json {
         serde_json::Value::String(words) => Some(words.clone()),
         serde_json::Value::Array(items) => {
-            let words: Vec<String> = items.iter().take(5).filter_map(|item| json_words(item, level + 1)).collect();
+            let words: Vec<String> =
+                items.iter().take(5).filter_map(|item| json_words(item, level + 1)).collect();
             (!words.is_empty()).then(|| words.join("; "))
         }
         serde_json::Value::Object(fields) => ["message", "detail", "error", "msg", "title", "hint"]

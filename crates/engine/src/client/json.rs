@@ -18,7 +18,8 @@ pub(crate) fn parse<T: DeserializeOwned>(body: &[u8]) -> Result<T, EngineFailure
             serde_json::error::Category::Data => "has not the expected form",
             _ => "is not JSON",
         };
-        let message = format!("the engine's answer {problem} (line {}, column {})", error.line(), error.column());
+        let message =
+            format!("the engine's answer {problem} (line {}, column {})", error.line(), error.column());
         EngineFailure::new(FailureKind::BadResponse, "malformed_answer", message).with_reached(Reached::Maybe)
     })
 }

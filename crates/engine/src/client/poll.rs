@@ -136,7 +136,9 @@ mod tests {
     async fn patience_ends_after_the_engine_was_away_for_too_long() {
         let (_stop, signal) = StopSignal::new();
         let mut poll = Poll::new(settings(), signal);
-        let away = || EngineFailure::new(FailureKind::Connection, "connection_refused", "").with_reached(Reached::No);
+        let away = || {
+            EngineFailure::new(FailureKind::Connection, "connection_refused", "").with_reached(Reached::No)
+        };
         assert!(poll.missed(away()).is_ok());
         tokio::time::advance(Duration::from_secs(29)).await;
         assert!(poll.missed(away()).is_ok());

@@ -45,9 +45,11 @@ impl Scrubber {
     /// Takes out the beginning of a secret at the end of a text that was cut in the middle of it.
     fn scrub_end(&self, mut text: String) -> String {
         for secret in &self.0 {
-            let cut = secret.char_indices().map(|(at, _)| at).rev().find(|at| {
-                *at >= SECRET_BYTES_MIN && text.ends_with(&secret[..*at])
-            });
+            let cut = secret
+                .char_indices()
+                .map(|(at, _)| at)
+                .rev()
+                .find(|at| *at >= SECRET_BYTES_MIN && text.ends_with(&secret[..*at]));
             if let Some(cut) = cut {
                 text.truncate(text.len() - cut);
                 text.push_str(PUT_INSTEAD);
@@ -65,7 +67,9 @@ mod tests {
     #[test]
     fn a_secret_goes_in_every_form() {
         let scrubber = Scrubber::new(["k/e\"y==", "Bearer tok-123", "k/e\"y==more", "abc"].into_iter());
-        for text in ["k/e\"y==", "a k/e\\\"y== b", "?k=k%2Fe%22y%3D%3D", "tok-123", "Bearer tok-123", "k/e\"y==more"] {
+        for text in
+            ["k/e\"y==", "a k/e\\\"y== b", "?k=k%2Fe%22y%3D%3D", "tok-123", "Bearer tok-123", "k/e\"y==more"]
+        {
             let scrubbed = scrubber.scrub(text);
             assert!(scrubbed.contains(PUT_INSTEAD), "{text}: {scrubbed}");
             for rest in ["y==", "tok", "more", "%22y"] {

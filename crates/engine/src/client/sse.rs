@@ -186,7 +186,8 @@ mod tests {
     #[test]
     fn events_come_whole_however_they_are_cut() {
         let text = b": beat\n\nevent: custom\ndata: {\"a\":\ndata: 1}\nid: 7\n\r\ndata:x\r\n\r\nevent: end\n\ndata: cut";
-        let expected = [event("custom", "{\"a\":\n1}", Some("7")), event("", "x", None), event("end", "", None)];
+        let expected =
+            [event("custom", "{\"a\":\n1}", Some("7")), event("", "x", None), event("end", "", None)];
         assert_eq!(read(&[text]), expected);
         let single: Vec<&[u8]> = text.chunks(1).collect();
         assert_eq!(read(&single), expected);
@@ -195,9 +196,12 @@ mod tests {
     #[test]
     fn an_event_over_the_bound_is_kept_as_a_bare_sign_of_life() {
         let long = "y".repeat(STREAM_EVENT_BYTES_MAX);
-        let text = format!("event: values\ndata: {long}\n\ndata: small\n\ndata: {long}\ndata: {long}\n\ndata: z\n\n");
+        let text = format!(
+            "event: values\ndata: {long}\n\ndata: small\n\ndata: {long}\ndata: {long}\n\ndata: z\n\n"
+        );
         let events = read(&[text.as_bytes()]);
-        let expected = [event("values", "", None), event("", "small", None), event("", "", None), event("", "z", None)];
+        let expected =
+            [event("values", "", None), event("", "small", None), event("", "", None), event("", "z", None)];
         assert_eq!(events, expected);
     }
 }

@@ -20,7 +20,8 @@ impl Flow {
     /// Takes an exported flow (`{"data": {"nodes": ...}}`) or its data alone (`{"nodes": ...}`).
     pub(super) fn read(definition: &[u8], name: Option<&str>) -> Result<Flow, EngineFailure> {
         let refuse = |message: String| {
-            EngineFailure::new(FailureKind::InvalidRequest, "invalid_definition", message).with_reached(Reached::No)
+            EngineFailure::new(FailureKind::InvalidRequest, "invalid_definition", message)
+                .with_reached(Reached::No)
         };
         let fields: BTreeMap<String, &RawValue> = serde_json::from_slice(definition)
             .map_err(|error| refuse(format!("the definition is not a JSON object: {error}")))?;
@@ -29,7 +30,11 @@ impl Flow {
             None if fields.get("nodes").is_some_and(|nodes| nodes.get().starts_with('[')) => {
                 std::str::from_utf8(definition).map_err(|error| refuse(error.to_string()))?
             }
-            _ => return Err(refuse("the definition has neither an object `data` nor a list `nodes`".to_owned())),
+            _ => {
+                return Err(refuse(
+                    "the definition has neither an object `data` nor a list `nodes`".to_owned(),
+                ));
+            }
         };
         let hash = digest::digest(&digest::SHA256, definition);
         let mut half = [0; 16];
@@ -74,14 +79,12 @@ impl Langflow {
         // The answer repeats the flow.
         let bytes_max = crate::config::CONTROL_BYTES_MAX + 4 * flow.body.len();
         // Nothing has been started yet, so a lost answer leaves no run open.
-        let answer = self
-            .client
-            .send(request.within(limit, limit).body_bytes_max(bytes_max))
-            .await
-            .map_err(|failure| match failure.reached {
+        let answer = self.client.send(request.within(limit, limit).body_bytes_max(bytes_max)).await.map_err(
+            |failure| match failure.reached {
                 Reached::Maybe => failure.with_reached(Reached::Yes),
                 _ => failure,
-            })?;
+            },
+        )?;
         match answer.status {
             // A conflict means that another call is uploading the same content.
             200..300 | 409 => {

@@ -18,9 +18,14 @@ impl<'a> Input<'a> {
     /// `input_value` is `parameters.input` (a string as it is, other JSON as text), else all of the parameters as JSON
     /// text. `tweaks` and `globals` have a meaning of their own only where they are allowed: there they are taken out.
     /// Beside an `input` they are refused where they are not allowed, because nothing would be left of them.
-    pub(super) fn read(parameters: &'a [u8], tweaks: bool, globals: bool) -> Result<Input<'a>, EngineFailure> {
+    pub(super) fn read(
+        parameters: &'a [u8],
+        tweaks: bool,
+        globals: bool,
+    ) -> Result<Input<'a>, EngineFailure> {
         let invalid = |message: String| refuse("invalid_parameters", message);
-        let raw: &RawValue = serde_json::from_slice(parameters).map_err(|error| invalid(error.to_string()))?;
+        let raw: &RawValue =
+            serde_json::from_slice(parameters).map_err(|error| invalid(error.to_string()))?;
         if !raw.get().starts_with('{') {
             return Ok(Input { value: as_text(raw)?, tweaks: None, globals: None });
         }

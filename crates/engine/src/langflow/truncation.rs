@@ -42,7 +42,8 @@ impl Completed {
     pub(super) fn of_json(result: Vec<u8>) -> Completed {
         let mut completed = Completed::default();
         // Most results hold no ellipsis, and are then not parsed.
-        if result.windows(4).any(|bytes| bytes == b"...\"") || result.windows(4).any(|bytes| bytes == b"... ") {
+        if result.windows(4).any(|bytes| bytes == b"...\"") || result.windows(4).any(|bytes| bytes == b"... ")
+        {
             if let Ok(json) = crate::client::parse::<serde_json::Value>(&result) {
                 completed.look_through(&json);
             }
@@ -71,7 +72,12 @@ fn cut_text(text: &str) -> Option<usize> {
 
 impl Langflow {
     /// The result as the flow made it, or a failure if the engine has only a part of it.
-    pub(super) async fn whole(&self, call: &Call, job: Uuid, completed: Completed) -> Result<Bytes, EngineFailure> {
+    pub(super) async fn whole(
+        &self,
+        call: &Call,
+        job: Uuid,
+        completed: Completed,
+    ) -> Result<Bytes, EngineFailure> {
         if completed.cut_at.is_empty() && !completed.cut_list {
             return Ok(completed.result);
         }
@@ -133,7 +139,8 @@ impl Langflow {
         messages
             .into_iter()
             .filter(|message| {
-                let run = message.session_metadata.as_ref().and_then(|metadata| metadata.graph_run_id.as_deref());
+                let run =
+                    message.session_metadata.as_ref().and_then(|metadata| metadata.graph_run_id.as_deref());
                 run == Some(&*job)
             })
             .map(|message| message.text)

@@ -101,9 +101,12 @@ impl Langflow {
                 Err(EngineFailure { code: "workflow_not_found".to_owned(), ..self.client.refusal(&answer) })
             }
             // A component that raised answers like a broken server, but says so.
-            500 => Err(wire::detail_text(&answer).map_or_else(|| self.client.refusal(&answer), |words| {
-                EngineFailure::new(FailureKind::EngineError, "workflow_failed", words).with_status(500)
-            })),
+            500 => Err(wire::detail_text(&answer).map_or_else(
+                || self.client.refusal(&answer),
+                |words| {
+                    EngineFailure::new(FailureKind::EngineError, "workflow_failed", words).with_status(500)
+                },
+            )),
             _ => Err(self.client.refusal(&answer)),
         }
     }

@@ -158,12 +158,14 @@ impl Job {
         parse::<serde::de::IgnoredAny>(body)?;
         let malformed = |problem: &str| {
             let message = format!("the engine's answer about a job {problem}");
-            EngineFailure::new(FailureKind::BadResponse, "malformed_answer", message).with_reached(Reached::Maybe)
+            EngineFailure::new(FailureKind::BadResponse, "malformed_answer", message)
+                .with_reached(Reached::Maybe)
         };
         let job: JobAnswer<'_> =
             serde_json::from_slice(body).map_err(|_| malformed("has not the expected form"))?;
         let failed = |errors: &[JobError]| {
-            let words = errors.first().map(|error| plain_words(&error.error)).filter(|words| !words.is_empty());
+            let words =
+                errors.first().map(|error| plain_words(&error.error)).filter(|words| !words.is_empty());
             let message = words.unwrap_or_else(|| "the flow failed without saying why".to_owned());
             Job::Failed(EngineFailure::new(FailureKind::EngineError, "workflow_failed", message))
         };
@@ -296,7 +298,11 @@ mod tests {
     use reqwest::header::HeaderMap;
 
     fn read(status: u16, body: &str) -> Option<Result<Job, EngineFailure>> {
-        Job::read(&Answer { status, headers: HeaderMap::new(), body: Bytes::copy_from_slice(body.as_bytes()) })
+        Job::read(&Answer {
+            status,
+            headers: HeaderMap::new(),
+            body: Bytes::copy_from_slice(body.as_bytes()),
+        })
     }
 
     fn told(status: u16, body: &str) -> String {
@@ -304,7 +310,9 @@ mod tests {
             None => "not about the job".to_owned(),
             Some(Err(failure)) => format!("unreadable {}", failure.code),
             Some(Ok(Job::Completed(completed))) => String::from_utf8(completed.result.to_vec()).unwrap(),
-            Some(Ok(Job::Failed(failure))) => format!("{} {}: {}", failure.kind.as_str(), failure.code, failure.message),
+            Some(Ok(Job::Failed(failure))) => {
+                format!("{} {}: {}", failure.kind.as_str(), failure.code, failure.message)
+            }
             Some(Ok(job)) => format!("{job:?}"),
         }
     }
@@ -312,7 +320,9 @@ mod tests {
     #[test]
     fn a_job_is_told_by_the_body() {
         let failed = |detail: &str| {
-            format!(r#"{{"detail":{{"code":"JOB_FAILED","message":"Job j has failed.","error_detail":{detail}}}}}"#)
+            format!(
+                r#"{{"detail":{{"code":"JOB_FAILED","message":"Job j has failed.","error_detail":{detail}}}}}"#
+            )
         };
         let boom = r#"{"text":"boom\n","content_blocks":[{"contents":[{"reason":"**ValueError**\n - **Details: boom**\n",
             "traceback":"Traceback ..."}]}]}"#;
@@ -336,7 +346,11 @@ mod tests {
                 r#"{"status":"completed","has_errors":true,"errors":[{"error":"a \n\nboom"}],"output":{}}"#,
                 "engine_error workflow_failed: a boom",
             ),
-            (200, r#"{"status":"failed"}"#, "engine_error workflow_failed: the flow failed without saying why"),
+            (
+                200,
+                r#"{"status":"failed"}"#,
+                "engine_error workflow_failed: the flow failed without saying why",
+            ),
             (200, "{}", "unreadable malformed_answer"),
             (200, "oops", "unreadable malformed_answer"),
             (404, r#"{"detail":{"code":"JOB_NOT_FOUND"}}"#, "Unknown"),
@@ -352,7 +366,8 @@ mod tests {
         assert_eq!(told(500, &failed(r#"{"type":"cancelled"}"#)), "Cancelled");
         let lost = told(500, &failed(r#"{"type":"worker_lost"}"#));
         assert!(lost.starts_with("unavailable worker_lost"), "{lost}");
-        let slow = told(408, r#"{"detail":{"code":"EXECUTION_TIMEOUT","message":"Workflow execution timed out"}}"#);
+        let slow =
+            told(408, r#"{"detail":{"code":"EXECUTION_TIMEOUT","message":"Workflow execution timed out"}}"#);
         assert_eq!(slow, "timeout engine_timeout: Workflow execution timed out");
     }
 

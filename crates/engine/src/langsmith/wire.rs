@@ -108,7 +108,8 @@ pub(super) struct Parts<'a> {
 /// stopped to ask.
 pub(super) fn split_parameters(parameters: &[u8]) -> Result<Parts<'_>, EngineFailure> {
     type Fields<'a> = BTreeMap<String, &'a RawValue>;
-    let raw: &RawValue = serde_json::from_slice(parameters).map_err(|error| invalid_parameters(&error.to_string()))?;
+    let raw: &RawValue =
+        serde_json::from_slice(parameters).map_err(|error| invalid_parameters(&error.to_string()))?;
     let whole = Parts { input: Some(raw), command: None };
     if !raw.get().starts_with('{') {
         return Ok(whole);
@@ -116,7 +117,8 @@ pub(super) fn split_parameters(parameters: &[u8]) -> Result<Parts<'_>, EngineFai
     let fields: Fields<'_> =
         serde_json::from_slice(parameters).map_err(|error| invalid_parameters(&error.to_string()))?;
     let Some(command) = fields.get("command") else { return Ok(whole) };
-    let resumes = serde_json::from_str::<Fields<'_>>(command.get()).is_ok_and(|fields| fields.contains_key("resume"));
+    let resumes =
+        serde_json::from_str::<Fields<'_>>(command.get()).is_ok_and(|fields| fields.contains_key("resume"));
     if !resumes {
         return Ok(whole);
     }
@@ -186,7 +188,9 @@ mod tests {
             parts.map(|p| (p.input.map(|i| i.get().to_owned()), p.command.map(|c| c.get().to_owned())))
         };
         let input = |text: &str| Ok((Some(text.to_owned()), None));
-        for text in ["null", "1", "[1]", r#"{"a":1.50}"#, r#"{"command":"x"}"#, r#"{"command":{"go":1}, "a":1}"#] {
+        for text in
+            ["null", "1", "[1]", r#"{"a":1.50}"#, r#"{"command":"x"}"#, r#"{"command":{"go":1}, "a":1}"#]
+        {
             assert_eq!(split(text), input(text));
         }
         let command = r#"{"resume":{"ok":true}}"#;
@@ -208,7 +212,10 @@ mod tests {
         assert_eq!(marks(r#"{"__interrupt__":[]}"#), (None, false));
         let error = r#"{"__error__":{"error":"RuntimeError","message":"boom"}}"#;
         assert_eq!(marks(error), (Some("RuntimeError: boom".to_owned()), false));
-        assert_eq!(marks(r#"{"__error__":{"error":"TimeoutError","message":""}}"#).0.unwrap(), "TimeoutError");
+        assert_eq!(
+            marks(r#"{"__error__":{"error":"TimeoutError","message":""}}"#).0.unwrap(),
+            "TimeoutError"
+        );
         assert_eq!(marks(r#"{"__error__":"text"}"#).0.unwrap(), "\"text\"");
     }
 }

@@ -1,0 +1,298 @@
+//! n8n: workflows started by their webhook, followed and stopped through the public API.
+//!
+//! n8n lets no caller choose an execution's id. A workflow tells it (*track*, *ack*), or the execution is found by the
+//! header `x-execution-key` it was called with (*lookup*), which n8n keeps with the execution. The same look-up comes
+//! before anything is repeated whose answer was lost, because n8n runs a repeated request twice.
+
+mod find;
+mod inline;
+mod start;
+mod wire;
+mod workflow;
+
+pub use workflow::{N8nMode, N8nWebhook};
+
+use crate::client::{Answer, HttpClient, Poll, Request, check_result};
+use crate::config::{ANSWER_BYTES_MAX, ConfigError, HttpSettings};
+use crate::contract::{Call, Capabilities, Engine, EngineFailure, Health, Outcome, Reached, Workflow};
+use crate::tracked::{Started, Tracked, drive, run_lost};
+use async_trait::async_trait;
+use bytes::Bytes;
+use enginehouse_core::failure::FailureKind;
+use reqwest::{Method, Url};
+use std::collections::BTreeMap;
+use std::sync::Mutex;
+use std::time::Duration;
+use tokio::time::Instant;
+use workflow::Known;
+
+/// n8n registers its webhooks some time after it begins to answer, or after an activation.
+const SETTLES_WITHIN: Duration = Duration::from_secs(30);
+/// How often in a row n8n may not know an execution before that is believed.
+const UNKNOWN_TIMES: u32 = 4;
+
+/// A configured n8n.
+#[derive(Debug, Clone)]
+pub struct N8nConfig {
+    /// The API key is sent as `X-N8N-API-KEY`, and never to a webhook.
+    pub http: HttpSettings,
+    /// How workflows are called, by their id. Others are asked for through the API and called by what they say.
+    pub workflows: BTreeMap<String, N8nWebhook>,
+    /// Workflows may come with a request. Whoever sends one runs code on the engine.
+    pub allow_inline: bool,
+}
+
+impl N8nConfig {
+    /// No workflow is configured, and none may come with a request.
+    #[must_use]
+    pub fn new(http: HttpSettings) -> N8nConfig {
+        N8nConfig { http, workflows: BTreeMap::new(), allow_inline: false }
+    }
+}
+
+/// The adapter.
+pub struct N8n {
+    client: HttpClient,
+    config: N8nConfig,
+    /// Workflows the API described, by endpoint and id.
+    known: Mutex<BTreeMap<(usize, String), Known>>,
+    /// One copy is made at a time, so that two first executions of a definition share it.
+    copying: tokio::sync::Mutex<()>,
+    /// When n8n was last seen starting, or this adapter itself began.
+    unsettled: Mutex<Instant>,
+    /// The key opened the API once; until then nothing is started that could not be followed.
+    key_is_good: Mutex<bool>,
+}
+
+impl N8n {
+    /// # Errors
+    /// A setting that cannot work, by its name.
+    pub fn new(config: N8nConfig) -> Result<N8n, ConfigError> {
+        for (id, webhook) in &config.workflows {
+            webhook.check().map_err(|message| ConfigError::new(format!("workflows.{id}.path"), message))?;
+        }
+        let secrets: Vec<_> = config
+            .workflows
+            .values()
+            .flat_map(|webhook| webhook.headers.iter().map(|(_, value)| value.clone()))
+            .collect();
+        let client = HttpClient::new(&config.http, Some("x-n8n-api-key"), &secrets)?;
+        Ok(N8n {
+            client,
+            config,
+            known: Mutex::default(),
+            copying: tokio::sync::Mutex::default(),
+            unsettled: Mutex::new(Instant::now()),
+            key_is_good: Mutex::new(false),
+        })
+    }
+
+    fn api(&self, endpoint: usize, segments: &[&str]) -> Result<Url, EngineFailure> {
+        let mut all = vec!["api", "v1"];
+        all.extend(segments);
+        self.client.url(endpoint, &all)
+    }
+
+    /// Asks the API; a refused key is noted, so that the next call looks at it first.
+    async fn ask(&self, request: Request) -> Result<Answer, EngineFailure> {
+        let answer = self.client.send(request).await;
+        match &answer {
+            Ok(answer) if matches!(answer.status, 401 | 403) => *lock(&self.key_is_good) = false,
+            Ok(answer) if matches!(answer.status, 502..=504) => *lock(&self.unsettled) = Instant::now(),
+            Err(failure) if failure.kind == FailureKind::Connection => {
+                *lock(&self.unsettled) = Instant::now()
+            }
+            _ => {}
+        }
+        answer
+    }
+
+    /// Makes sure that what is started can be followed.
+    async fn check_key(&self, endpoint: usize) -> Result<(), EngineFailure> {
+        if *lock(&self.key_is_good) {
+            return Ok(());
+        }
+        let request = self.client.get(self.api(endpoint, &["executions"])?).query("limit", "1");
+        let answer = self.ask(request).await.map_err(not_started)?;
+        if !answer.is_success() {
+            return Err(self.client.refusal(&answer));
+        }
+        *lock(&self.key_is_good) = true;
+        Ok(())
+    }
+
+    fn is_settling(&self) -> bool {
+        lock(&self.unsettled).elapsed() < SETTLES_WITHIN
+    }
+
+    fn execution(&self, endpoint: usize, id: &str, with_data: bool) -> Result<Request, EngineFailure> {
+        let request = self.client.get(self.api(endpoint, &["executions", id])?);
+        if !with_data {
+            return Ok(request);
+        }
+        let limit = self.client.transfer_timeout();
+        // The data of every node comes with the result of the last one.
+        Ok(request.query("includeData", "true").within(limit, limit).body_bytes_max(ANSWER_BYTES_MAX))
+    }
+
+    async fn outcome(&self, call: &Call, id: &str) -> Result<Outcome, EngineFailure> {
+        let mut poll = self.client.poll(call);
+        let mut unknown = 0;
+        let end = loop {
+            let status = self.status(&mut poll, call.endpoint, id).await?;
+            match status.as_deref().map(wire::End::of) {
+                None if unknown >= UNKNOWN_TIMES => {
+                    return Err(run_lost("n8n does not know this execution any more"));
+                }
+                None => unknown += 1,
+                Some(Some(end)) => break end,
+                Some(None) => unknown = 0,
+            }
+            poll.pause().await;
+        };
+        let data = poll
+            .until_read(
+                &self.client,
+                || self.execution(call.endpoint, id, true),
+                |answer| match answer.status {
+                    200..300 => answer.json::<wire::Ended>().map(Some),
+                    404 if is_n8n(&answer) => Ok(None),
+                    _ => Err(self.client.refusal(&answer)),
+                },
+            )
+            .await?
+            .ok_or_else(|| run_lost("n8n has no data of this execution any more"))?;
+        conclude(end, &data, call.result_bytes_max)
+    }
+
+    /// The status; `None` when n8n does not know the execution.
+    async fn status(
+        &self,
+        poll: &mut Poll,
+        endpoint: usize,
+        id: &str,
+    ) -> Result<Option<String>, EngineFailure> {
+        poll.until_read(
+            &self.client,
+            || self.execution(endpoint, id, false),
+            |answer| match answer.status {
+                200..300 => Ok(Some(answer.json::<wire::Listed>()?.status)),
+                404 if is_n8n(&answer) => Ok(None),
+                _ => Err(self.client.refusal(&answer)),
+            },
+        )
+        .await
+    }
+}
+
+#[async_trait]
+impl Engine for N8n {
+    fn engine_type(&self) -> &str {
+        "n8n"
+    }
+
+    fn capabilities(&self) -> Capabilities {
+        Capabilities {
+            cancel: true,
+            reattach: true,
+            idempotent_submit: false,
+            inline: self.config.allow_inline,
+            progress: false,
+        }
+    }
+
+    fn validate(&self, workflow: &Workflow<'_>) -> Result<(), EngineFailure> {
+        if let Some(definition) = workflow.definition {
+            self.inline_allowed()?;
+            return inline::Copy::read(definition, None).map(drop);
+        }
+        if workflow.id.trim().is_empty() {
+            let message = "workflowId must be the id of a workflow";
+            return Err(EngineFailure::new(FailureKind::InvalidRequest, "invalid_workflow_id", message));
+        }
+        Ok(())
+    }
+
+    async fn run(&self, call: Call) -> Outcome {
+        drive(self, &call).await
+    }
+
+    async fn cancel(&self, endpoint: usize, engine_run: &str) -> Result<(), EngineFailure> {
+        Tracked::cancel(self, endpoint, engine_run).await
+    }
+
+    async fn health(&self, endpoint: usize) -> Health {
+        self.client
+            .health(self.client.url(endpoint, &["healthz", "readiness"]), |answer| {
+                answer.json::<wire::Readiness>().is_ok_and(|answer| answer.status == "ok")
+            })
+            .await
+    }
+}
+
+#[async_trait]
+impl Tracked for N8n {
+    async fn start(&self, call: &Call) -> Result<Started, EngineFailure> {
+        let started = self.begin(call).await;
+        started.map(Started::Run).map_err(|failure| self.client.scrubbed(failure))
+    }
+
+    async fn follow(&self, call: &Call, engine_run: &str) -> Outcome {
+        let outcome = self.outcome(call, engine_run).await;
+        outcome.unwrap_or_else(|failure| Outcome::Failed(self.client.scrubbed(failure)))
+    }
+
+    async fn cancel(&self, endpoint: usize, engine_run: &str) -> Result<(), EngineFailure> {
+        let url = self.api(endpoint, &["executions", engine_run, "stop"])?;
+        let answer = self.ask(self.client.request(Method::POST, url)).await?;
+        match answer.status {
+            // Unknown and already ended executions have nothing left to stop.
+            200..300 | 404 | 409 => Ok(()),
+            _ => Err(self.client.refusal(&answer)),
+        }
+    }
+}
+
+/// Reads the data of an ended execution in the light of its status.
+fn conclude(end: wire::End, ended: &wire::Ended, bytes_max: usize) -> Result<Outcome, EngineFailure> {
+    match end {
+        wire::End::Success => {
+            let result = Bytes::from(ended.result());
+            check_result(&result, bytes_max)?;
+            Ok(Outcome::Succeeded { result, needs_input: false })
+        }
+        wire::End::Canceled if ended.timed_out() => {
+            let message = "the execution went over the time limit of its workflow";
+            Err(EngineFailure::new(FailureKind::Timeout, "engine_timeout", message))
+        }
+        wire::End::Canceled => Ok(Outcome::Cancelled),
+        wire::End::Crashed => {
+            let message = ended.error().unwrap_or_else(|| "n8n died while it ran the workflow".to_owned());
+            Err(EngineFailure::new(FailureKind::Unavailable, "run_crashed", message))
+        }
+        wire::End::Error => {
+            let message =
+                ended.error().unwrap_or_else(|| "the workflow failed without saying why".to_owned());
+            Err(EngineFailure::new(FailureKind::EngineError, "workflow_failed", message))
+        }
+    }
+}
+
+/// Whether an answer is n8n's own: something else on the way may not know the path either.
+fn is_n8n(answer: &Answer) -> bool {
+    answer
+        .json::<serde_json::Map<String, serde_json::Value>>()
+        .is_ok_and(|fields| fields.contains_key("message"))
+}
+
+/// The failure of a request that only prepared a start, so that no run can be open.
+fn not_started(failure: EngineFailure) -> EngineFailure {
+    match failure.reached {
+        Reached::Maybe => failure.with_reached(Reached::Yes),
+        _ => failure,
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+}
