@@ -46,10 +46,17 @@ pub(crate) fn check() -> Result<()> {
         if wanted == found {
             continue;
         }
-        let (wanted, found) = (String::from_utf8_lossy(&wanted).into_owned(), String::from_utf8_lossy(&found).into_owned());
+        let (wanted, found) =
+            (String::from_utf8_lossy(&wanted).into_owned(), String::from_utf8_lossy(&found).into_owned());
         let line = wanted.lines().zip(found.lines()).take_while(|(a, b)| a == b).count();
         let shown = |text: &str| text.lines().nth(line).unwrap_or("(nothing)").to_owned();
-        stale.push(format!("docs/{}:{}\n  has   {}\n  wants {}", page.0, line + 1, shown(&found), shown(&wanted)));
+        stale.push(format!(
+            "docs/{}:{}\n  has   {}\n  wants {}",
+            page.0,
+            line + 1,
+            shown(&found),
+            shown(&wanted)
+        ));
     }
     if !stale.is_empty() {
         bail!("run `cargo xtask docs`; these pages differ from the code:\n{}", stale.join("\n"));

@@ -37,7 +37,8 @@ fn difference(wanted: &str, found: &str) -> Option<String> {
         match (wanted.get(line), found.get(line)) {
             (Some(wanted), Some(found)) if matches(wanted, found) => {}
             (wanted, found) => {
-                let shown = |text: Option<&&str>| text.map_or("(nothing)".to_owned(), |text| (*text).to_owned());
+                let shown =
+                    |text: Option<&&str>| text.map_or("(nothing)".to_owned(), |text| (*text).to_owned());
                 return Some(format!("line {}: wanted {}, found {}", line + 1, shown(wanted), shown(found)));
             }
         }

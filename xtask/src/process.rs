@@ -53,7 +53,8 @@ pub(crate) fn works(command: &mut Command) -> bool {
 /// Runs to the end and gives what it wrote to its standard output; the error carries the end of its standard error.
 pub(crate) fn output(command: &mut Command) -> Result<Vec<u8>> {
     let what = shown(command);
-    let output = command.stdin(Stdio::null()).output().with_context(|| format!("{what}: could not be started"))?;
+    let output =
+        command.stdin(Stdio::null()).output().with_context(|| format!("{what}: could not be started"))?;
     if !output.status.success() {
         let said = String::from_utf8_lossy(&output.stderr);
         let end: Vec<&str> = said.lines().rev().take(30).collect();

@@ -55,8 +55,13 @@ fn installed() -> Result<PathBuf> {
     let python = std::env::var("PYTHON").unwrap_or_else(|_| "python3".to_owned());
     output(Command::new(&python).args(["-m", "venv", "--clear"]).arg(&venv)).context("python3 -m venv")?;
     let wanted = format!("schemathesis=={VERSION}");
-    output(Command::new(venv.join("bin/pip")).args(["install", "--quiet", "--disable-pip-version-check", &wanted]))
-        .context("pip install")?;
+    output(Command::new(venv.join("bin/pip")).args([
+        "install",
+        "--quiet",
+        "--disable-pip-version-check",
+        &wanted,
+    ]))
+    .context("pip install")?;
     std::fs::write(&marker, "")?;
     Ok(existing(&program)?.to_owned())
 }

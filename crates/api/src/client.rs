@@ -118,7 +118,10 @@ impl Client {
         let invalid = |text: String| ClientError::Invalid(text);
         let base = Url::parse(&options.url).map_err(|error| invalid(format!("{}: {error}", options.url)))?;
         if !matches!(base.scheme(), "http" | "https") || base.host_str().is_none() {
-            return Err(invalid(format!("{}: the URL of the service begins with http:// or https://", options.url)));
+            return Err(invalid(format!(
+                "{}: the URL of the service begins with http:// or https://",
+                options.url
+            )));
         }
         if !base.username().is_empty() || base.password().is_some() || base.query().is_some() {
             return Err(invalid("the URL of the service carries no user, password or query".to_owned()));
@@ -343,7 +346,8 @@ impl Client {
 
     fn execution(&self, id: &str, rest: &[&str]) -> Result<Url, ClientError> {
         // A word of the API in the place of an id would reach another route.
-        ExecutionId::try_from(id.to_owned()).map_err(|error| ClientError::Invalid(format!("{id:?}: {error}")))?;
+        ExecutionId::try_from(id.to_owned())
+            .map_err(|error| ClientError::Invalid(format!("{id:?}: {error}")))?;
         let mut segments = vec!["executions", id];
         segments.extend(rest);
         self.path(&segments)
@@ -382,7 +386,8 @@ impl Client {
             return Ok(response);
         }
         let status = response.status().as_u16();
-        let retry_after = response.headers().get(RETRY_AFTER).and_then(|value| value.to_str().ok()?.parse().ok());
+        let retry_after =
+            response.headers().get(RETRY_AFTER).and_then(|value| value.to_str().ok()?.parse().ok());
         let body = self.body(response).await?;
         match serde_json::from_slice::<Problem>(&body) {
             Ok(problem) => Err(ClientError::Problem {
@@ -437,7 +442,11 @@ fn root_cause(error: &reqwest::Error) -> String {
     cause.to_string()
 }
 
-fn build(options: &ClientOptions, tls: bool, silence: Option<Duration>) -> Result<reqwest::Client, ClientError> {
+fn build(
+    options: &ClientOptions,
+    tls: bool,
+    silence: Option<Duration>,
+) -> Result<reqwest::Client, ClientError> {
     if rustls::crypto::CryptoProvider::get_default().is_none() {
         // Losing a race to another thread means that a default is there, which is all that is wanted.
         let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
@@ -494,8 +503,14 @@ mod tests {
     #[test]
     fn paths_are_kept_apart_and_encoded() {
         let at_root = client("http://127.0.0.1:7070");
-        assert_eq!(at_root.execution("a:b", &["cancel"]).unwrap().as_str(), "http://127.0.0.1:7070/v1/executions/a:b/cancel");
-        assert_eq!(at_root.path(&["engines", "a/b c"]).unwrap().as_str(), "http://127.0.0.1:7070/v1/engines/a%2Fb%20c");
+        assert_eq!(
+            at_root.execution("a:b", &["cancel"]).unwrap().as_str(),
+            "http://127.0.0.1:7070/v1/executions/a:b/cancel"
+        );
+        assert_eq!(
+            at_root.path(&["engines", "a/b c"]).unwrap().as_str(),
+            "http://127.0.0.1:7070/v1/engines/a%2Fb%20c"
+        );
         let below = client("https://example.test/house/");
         assert_eq!(below.path(&["queue"]).unwrap().as_str(), "https://example.test/house/v1/queue");
         for wrong in ["", ".", "..", "a/b", "-a"] {

@@ -78,7 +78,9 @@ codes! {
 impl PartialSchema for Code {
     fn schema() -> RefOr<Schema> {
         let words: Vec<&str> = Code::ALL.iter().map(|code| code.as_str()).collect();
-        schema(json!({"type": "string", "description": "A stable error code; /docs/errors explains each.", "enum": words}))
+        schema(
+            json!({"type": "string", "description": "A stable error code; /docs/errors explains each.", "enum": words}),
+        )
     }
 }
 

@@ -99,7 +99,11 @@ impl std::str::FromStr for Span {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let wrong = || format!("{text:?} is not a duration; write milliseconds as an integer, or text like \"30s\", \"5m\", \"2h\", \"7d\"");
+        let wrong = || {
+            format!(
+                "{text:?} is not a duration; write milliseconds as an integer, or text like \"30s\", \"5m\", \"2h\", \"7d\""
+            )
+        };
         if !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit()) {
             return text.parse().map(Span).map_err(|_| wrong());
         }
@@ -194,12 +198,16 @@ impl<'de> Deserialize<'de> for PriorityName {
 
             fn visit_i64<E: Error>(self, number: i64) -> Result<PriorityName, E> {
                 let found = Priority::from_number(number);
-                found.map(PriorityName).ok_or_else(|| E::invalid_value(serde::de::Unexpected::Signed(number), &self))
+                found
+                    .map(PriorityName)
+                    .ok_or_else(|| E::invalid_value(serde::de::Unexpected::Signed(number), &self))
             }
 
             fn visit_str<E: Error>(self, text: &str) -> Result<PriorityName, E> {
                 let found = Priority::parse(text);
-                found.map(PriorityName).ok_or_else(|| E::invalid_value(serde::de::Unexpected::Str(text), &self))
+                found
+                    .map(PriorityName)
+                    .ok_or_else(|| E::invalid_value(serde::de::Unexpected::Str(text), &self))
             }
         }
         from.deserialize_any(Visitor)
@@ -222,9 +230,20 @@ mod tests {
             assert_eq!(text.parse::<Timestamp>(), Ok(Timestamp(Time(ms))), "{text}");
         }
         for bad in [
-            "", "now", "1970-01-01", "1970-01-01T00:00Z", "1970-01-01T00:00:00", "1970-01-01 00:00:00Z", "0",
-            "1970-01-01T00:00:00.Z", "1970-13-01T00:00:00Z", "1970-01-01T24:00:00Z", "1970-01-01T00:00:00+0100",
-            "1970-01-01T00:00:00Z[UTC]", "1970-01-01T00:00:00+01:00x", "19700-01-01T00:00:00Z",
+            "",
+            "now",
+            "1970-01-01",
+            "1970-01-01T00:00Z",
+            "1970-01-01T00:00:00",
+            "1970-01-01 00:00:00Z",
+            "0",
+            "1970-01-01T00:00:00.Z",
+            "1970-13-01T00:00:00Z",
+            "1970-01-01T24:00:00Z",
+            "1970-01-01T00:00:00+0100",
+            "1970-01-01T00:00:00Z[UTC]",
+            "1970-01-01T00:00:00+01:00x",
+            "19700-01-01T00:00:00Z",
         ] {
             assert!(bad.parse::<Timestamp>().is_err(), "{bad}");
         }
@@ -238,20 +257,41 @@ mod tests {
 
     #[test]
     fn spans_are_milliseconds_or_text() {
-        for (json, ms) in
-            [("0", 0), ("30000", 30_000), ("\"30s\"", 30_000), ("\"1h 30m\"", 5_400_000), ("\"7d\"", 604_800_000), ("\"250ms\"", 250), ("\"5\"", 5)]
-        {
+        for (json, ms) in [
+            ("0", 0),
+            ("30000", 30_000),
+            ("\"30s\"", 30_000),
+            ("\"1h 30m\"", 5_400_000),
+            ("\"7d\"", 604_800_000),
+            ("\"250ms\"", 250),
+            ("\"5\"", 5),
+        ] {
             let span: Span = serde_json::from_str(json).expect(json);
             assert_eq!(span, Span(ms), "{json}");
         }
-        for bad in ["-1", "1.5", "\"\"", "\"s\"", "\"-5s\"", "\"5 weeks\"", "\"1 2\"", "\"1m 2\"", "\"99999999999999999999s\"", "null", "[]", "true"] {
+        for bad in [
+            "-1",
+            "1.5",
+            "\"\"",
+            "\"s\"",
+            "\"-5s\"",
+            "\"5 weeks\"",
+            "\"1 2\"",
+            "\"1m 2\"",
+            "\"99999999999999999999s\"",
+            "null",
+            "[]",
+            "true",
+        ] {
             assert!(serde_json::from_str::<Span>(bad).is_err(), "{bad}");
         }
     }
 
     #[test]
     fn priorities_are_words_or_numbers() {
-        for (json, priority) in [("\"LOW\"", Priority::Low), ("4", Priority::Critical), ("2", Priority::Normal)] {
+        for (json, priority) in
+            [("\"LOW\"", Priority::Low), ("4", Priority::Critical), ("2", Priority::Normal)]
+        {
             let name: PriorityName = serde_json::from_str(json).expect(json);
             assert_eq!(name.0, priority, "{json}");
         }

@@ -231,7 +231,9 @@ impl Failure {
 impl From<ClientError> for Failure {
     fn from(error: ClientError) -> Failure {
         let hint = match error.code() {
-            Some(Code::Unauthorized) => "\nSet ENGINEHOUSE_API_KEY, name a --key-file, or point --data at the service's data directory.",
+            Some(Code::Unauthorized) => {
+                "\nSet ENGINEHOUSE_API_KEY, name a --key-file, or point --data at the service's data directory."
+            }
             _ => "",
         };
         let exit = match &error {

@@ -98,7 +98,11 @@ impl Sources {
     pub fn read(&self) -> Result<Loaded, ConfigFaults> {
         let tree = Tree::build(&raw::keys(), &self.layers).map_err(ConfigFaults)?;
         let raw: Raw = serde_json::from_value(tree.value()).map_err(|error| {
-            ConfigFaults(vec![Fault { origin: String::new(), path: String::new(), message: error.to_string() }])
+            ConfigFaults(vec![Fault {
+                origin: String::new(),
+                path: String::new(),
+                message: error.to_string(),
+            }])
         })?;
         Ok(Loaded { raw, tree })
     }
@@ -133,7 +137,12 @@ fn each_key(keys: &[Key], raw: &Raw, visit: &mut impl FnMut(&[String], &Key)) {
                 Shape::Engines => {
                     for (name, engine) in &raw.engines.0 {
                         path.push(name.clone());
-                        walk(&engines::keys_of(engine.adapter.engine_type()).unwrap_or_default(), raw, path, visit);
+                        walk(
+                            &engines::keys_of(engine.adapter.engine_type()).unwrap_or_default(),
+                            raw,
+                            path,
+                            visit,
+                        );
                         path.pop();
                     }
                 }

@@ -41,9 +41,15 @@ pub struct SealKey {
 pub fn seal_key(dir: &Path, configured: Option<&Path>, holds_executions: bool) -> Result<SealKey, String> {
     let known = read_line(&dir.join(SEAL_KEY_PATH)).map(PathBuf::from);
     let file = match (configured, known) {
-        (Some(file), _) => std::path::absolute(file).map_err(|error| format!("{}: {error}", file.display()))?,
+        (Some(file), _) => {
+            std::path::absolute(file).map_err(|error| format!("{}: {error}", file.display()))?
+        }
         (None, Some(file)) => file,
-        (None, None) => default_seal_key(dir, std::env::var_os("XDG_CONFIG_HOME").map(PathBuf::from), std::env::home_dir()),
+        (None, None) => default_seal_key(
+            dir,
+            std::env::var_os("XDG_CONFIG_HOME").map(PathBuf::from),
+            std::env::home_dir(),
+        ),
     };
     let new = !file.exists();
     if new && holds_executions {
@@ -87,7 +93,8 @@ fn default_seal_key(dir: &Path, config_home: Option<PathBuf>, home: Option<PathB
     match base {
         Some(base) => {
             let id = Uuid::new_v5(&DIRECTORIES, dir.as_os_str().as_encoded_bytes()).simple().to_string();
-            let name = dir.file_name().map_or_else(|| "data".to_owned(), |name| name.to_string_lossy().into_owned());
+            let name =
+                dir.file_name().map_or_else(|| "data".to_owned(), |name| name.to_string_lossy().into_owned());
             base.join("enginehouse").join(format!("{name}-{}.key", &id[..8]))
         }
         None => dir.join(SEAL_KEY_INSIDE),

@@ -12,12 +12,13 @@ pub use service::{Builder, ExecutionService, Files, StartError};
 pub use config::{Config, ConfigFaults};
 pub use enginehouse_api as api;
 pub use enginehouse_api::{
-    ApiError, BatchAnswer, Code, ExecutionView, FailureView, FilterRequest, MetricsView, QueueView, ResultView,
-    SubmitRequest, WorkerView,
+    ApiError, BatchAnswer, Code, ExecutionView, FailureView, FilterRequest, MetricsView, QueueView,
+    ResultView, SubmitRequest, WorkerView,
 };
 pub use enginehouse_core::failure::FailureKind;
 pub use enginehouse_engine::{
-    Call, Capabilities, Engine, EngineFailure, Health, Host, LetGo, Outcome, Progress, Reached, Stop, Workflow,
+    Call, Capabilities, Engine, EngineFailure, Health, Host, LetGo, Outcome, Progress, Reached, Stop,
+    Workflow,
 };
 pub use enginehouse_runtime::{
     Caller, EndpointSettings, EngineSettings, EventItem, EventStream, RegisteredEngine, Scope, Service,

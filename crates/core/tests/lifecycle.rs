@@ -346,7 +346,11 @@ fn every_case_of_the_table_holds() {
             Err(refused) => format!("refused: {refused}"),
         };
         if text != expected.trim() {
-            wrong.push(format!("{name}\n  {}\n  expected {}\n  found    {text}", left.trim(), expected.trim()));
+            wrong.push(format!(
+                "{name}\n  {}\n  expected {}\n  found    {text}",
+                left.trim(),
+                expected.trim()
+            ));
         }
     }
     assert!(cases > 20, "the table was read");

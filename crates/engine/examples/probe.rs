@@ -125,7 +125,11 @@ impl Arguments {
             "langflow" => {
                 let api = if self.get("--api") == Some("v1") { LangflowApi::V1 } else { LangflowApi::V2 };
                 let inline = self.has("--inline");
-                Ok(Arc::new(Langflow::new(LangflowConfig { api, allow_inline: inline, ..LangflowConfig::new(http) })?))
+                Ok(Arc::new(Langflow::new(LangflowConfig {
+                    api,
+                    allow_inline: inline,
+                    ..LangflowConfig::new(http)
+                })?))
             }
             other => Err(format!("no such engine type: {other}").into()),
         }

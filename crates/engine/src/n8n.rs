@@ -107,6 +107,15 @@ impl N8n {
         answer
     }
 
+    /// What an answer says that is no success. While n8n starts, it knows none of its own paths yet.
+    fn refusal(&self, answer: &Answer) -> EngineFailure {
+        let refusal = self.client.refusal(answer);
+        if answer.status == 404 && !is_n8n(answer) {
+            return EngineFailure { kind: FailureKind::Unavailable, code: "not_ready".to_owned(), ..refusal };
+        }
+        refusal
+    }
+
     /// Makes sure that what is started can be followed.
     async fn check_key(&self, endpoint: usize) -> Result<(), EngineFailure> {
         if *lock(&self.key_is_good) {
@@ -115,7 +124,7 @@ impl N8n {
         let request = self.client.get(self.api(endpoint, &["executions"])?).query("limit", "1");
         let answer = self.ask(request).await.map_err(not_started)?;
         if !answer.is_success() {
-            return Err(self.client.refusal(&answer));
+            return Err(self.refusal(&answer));
         }
         *lock(&self.key_is_good) = true;
         Ok(())
@@ -155,9 +164,12 @@ impl N8n {
                 &self.client,
                 || self.execution(call.endpoint, id, true),
                 |answer| match answer.status {
-                    200..300 => answer.json::<wire::Ended>().map(Some),
+                    200..300 => match answer.json::<wire::Ended>()? {
+                        ended if end == wire::End::Success && !ended.has_data() => Err(without_data()),
+                        ended => Ok(Some(ended)),
+                    },
                     404 if is_n8n(&answer) => Ok(None),
-                    _ => Err(self.client.refusal(&answer)),
+                    _ => Err(self.refusal(&answer)),
                 },
             )
             .await?
@@ -178,7 +190,7 @@ impl N8n {
             |answer| match answer.status {
                 200..300 => Ok(Some(answer.json::<wire::Listed>()?.status)),
                 404 if is_n8n(&answer) => Ok(None),
-                _ => Err(self.client.refusal(&answer)),
+                _ => Err(self.refusal(&answer)),
             },
         )
         .await
@@ -195,7 +207,7 @@ impl Engine for N8n {
         Capabilities {
             cancel: true,
             reattach: true,
-            idempotent_submit: false,
+            idempotent_submit: true,
             inline: self.config.allow_inline,
             progress: false,
         }
@@ -243,12 +255,15 @@ impl Tracked for N8n {
     }
 
     async fn cancel(&self, endpoint: usize, engine_run: &str) -> Result<(), EngineFailure> {
+        if !wire::is_id(engine_run) {
+            return Err(run_lost("not the id of an n8n execution"));
+        }
         let url = self.api(endpoint, &["executions", engine_run, "stop"])?;
         let answer = self.ask(self.client.request(Method::POST, url)).await?;
         match answer.status {
             // Unknown and already ended executions have nothing left to stop.
             200..300 | 404 | 409 => Ok(()),
-            _ => Err(self.client.refusal(&answer)),
+            _ => Err(self.refusal(&answer)),
         }
     }
 }
@@ -283,6 +298,11 @@ fn is_n8n(answer: &Answer) -> bool {
     answer
         .json::<serde_json::Map<String, serde_json::Value>>()
         .is_ok_and(|fields| fields.contains_key("message"))
+}
+
+fn without_data() -> EngineFailure {
+    let message = "n8n says that the execution succeeded, but not what it gave";
+    EngineFailure::new(FailureKind::BadResponse, "malformed_answer", message).with_reached(Reached::Maybe)
 }
 
 /// The failure of a request that only prepared a start, so that no run can be open.

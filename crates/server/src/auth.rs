@@ -28,7 +28,12 @@ impl Authenticator {
     }
 
     /// The caller, if it may do what needs `scope`.
-    pub(crate) async fn caller(&self, service: &Service, parts: &Parts, scope: Scope) -> Result<Caller, ApiError> {
+    pub(crate) async fn caller(
+        &self,
+        service: &Service,
+        parts: &Parts,
+        scope: Scope,
+    ) -> Result<Caller, ApiError> {
         if self.no_auth {
             same_origin::check(parts)?;
             return Ok(Caller::local());

@@ -16,8 +16,12 @@ const DISCARD_FOR: Duration = Duration::from_secs(5);
 
 /// The whole body, at most 4 MiB of JSON.
 pub(crate) async fn read_json(parts: &Parts, body: Body, within: Duration) -> Result<Bytes, ApiError> {
-    let unsupported =
-        || ApiError::new(Code::UnsupportedMediaType, "the body must be application/json in UTF-8, not compressed");
+    let unsupported = || {
+        ApiError::new(
+            Code::UnsupportedMediaType,
+            "the body must be application/json in UTF-8, not compressed",
+        )
+    };
     if !parts.headers.contains_key(CONTENT_TYPE) && !parts.headers.contains_key(CONTENT_ENCODING) {
         // A client may announce a body of unknown length and then send none; that is as good as no body.
         let bytes = if body.is_end_stream() { Bytes::new() } else { read(parts, body, within).await? };
@@ -30,7 +34,9 @@ pub(crate) async fn read_json(parts: &Parts, body: Body, within: Duration) -> Re
 }
 
 async fn read(parts: &Parts, mut body: Body, within: Duration) -> Result<Bytes, ApiError> {
-    let too_large = || ApiError::new(Code::BodyTooLarge, format!("the body has more than {REQUEST_BODY_BYTES_MAX} bytes"));
+    let too_large = || {
+        ApiError::new(Code::BodyTooLarge, format!("the body has more than {REQUEST_BODY_BYTES_MAX} bytes"))
+    };
     let announced = body.size_hint().lower();
     if announced > REQUEST_BODY_BYTES_MAX as u64 {
         // Who waits for permission to send has sent nothing yet and hears the answer at once.
@@ -126,7 +132,8 @@ mod tests {
             let request = Request::builder().header(CONTENT_TYPE, content_type).body(()).expect("a request");
             assert_eq!(is_json(&request.into_parts().0), good, "{content_type}");
         }
-        let packed = Request::builder().header(CONTENT_TYPE, "application/json").header(CONTENT_ENCODING, "gzip");
+        let packed =
+            Request::builder().header(CONTENT_TYPE, "application/json").header(CONTENT_ENCODING, "gzip");
         assert!(!is_json(&packed.body(()).expect("a request").into_parts().0));
     }
 }

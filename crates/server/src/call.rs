@@ -80,7 +80,9 @@ impl Call {
             && key.as_bytes().iter().all(u8::is_ascii_graphic)
             && given.next().is_none();
         if !good {
-            let detail = format!("must be 1 to {IDEMPOTENCY_KEY_CHARS_MAX} visible ASCII characters, and be given once");
+            let detail = format!(
+                "must be 1 to {IDEMPOTENCY_KEY_CHARS_MAX} visible ASCII characters, and be given once"
+            );
             return Err(ApiError::field(Code::InvalidField, "Idempotency-Key:", detail));
         }
         Ok(key.to_str().ok().map(str::to_owned))

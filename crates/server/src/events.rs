@@ -100,7 +100,8 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn events_are_framed_beats_fill_silence_and_the_end_is_the_service_s() {
         let (send, receive) = mpsc::channel(4);
-        let mut body = answer(receive, Duration::from_secs(15), CancellationToken::new(), room().await).into_body();
+        let mut body =
+            answer(receive, Duration::from_secs(15), CancellationToken::new(), room().await).into_body();
         send.send(item(1)).await.expect("room");
         let frame = body.frame().await.expect("a frame").expect("good").into_data().expect("data");
         let text = std::str::from_utf8(&frame).expect("text");

@@ -130,7 +130,9 @@ mod tests {
 
     #[test]
     fn depth_is_counted_outside_strings() {
-        for good in [&nested(64), r#""[[[[""#, r#"{"a":"\"[\\"}"#, "", "]]]]", &"[]".repeat(500), "\"", "\"\\"] {
+        for good in
+            [&nested(64), r#""[[[[""#, r#"{"a":"\"[\\"}"#, "", "]]]]", &"[]".repeat(500), "\"", "\"\\"]
+        {
             assert!(checked(good.as_bytes()).is_ok(), "{good}");
         }
         for bad in [nested(65), "[".repeat(100_000), format!("{{\"a\":\"]]]\",\"b\":{}}}", nested(64))] {
@@ -141,7 +143,9 @@ mod tests {
 
     #[test]
     fn bytes_that_are_not_utf8_are_refused() {
-        for bad in [&b"{\"id\":\"\xff\"}"[..], b"\xc3\x28", b"\xed\xa0\x80", b"\xf8\x88\x80\x80\x80", b"\xc0\xaf"] {
+        for bad in
+            [&b"{\"id\":\"\xff\"}"[..], b"\xc3\x28", b"\xed\xa0\x80", b"\xf8\x88\x80\x80\x80", b"\xc0\xaf"]
+        {
             assert_eq!(checked(bad).expect_err("not UTF-8").code, Code::InvalidJson);
         }
     }
@@ -164,7 +168,12 @@ mod tests {
         ("{\"a/b~c\":1}", "unknown_field", "/a~1b~0c", "not a known field"),
         ("{\"retry\":{\"factr\":2}}", "unknown_field", "/retry/factr", "did you mean factor?"),
         ("{\"retry\":{\"factor\":\"x\"}}", "invalid_field", "/retry/factor", "expected a number"),
-        ("{\"retry\":{\"maxRetries\":-1}}", "invalid_field", "/retry/maxRetries", "expected an integer of at least 0"),
+        (
+            "{\"retry\":{\"maxRetries\":-1}}",
+            "invalid_field",
+            "/retry/maxRetries",
+            "expected an integer of at least 0",
+        ),
         ("{\"retry\":[]}", "invalid_field", "/retry", "expected an object"),
         ("{\"maxRetries\":1.5}", "invalid_field", "/maxRetries", "expected an integer"),
         ("{\"timeout\":-5}", "invalid_field", "/timeout", "negative"),
@@ -176,7 +185,12 @@ mod tests {
         ("{\"atMostOnce\":\"yes\"}", "invalid_field", "/atMostOnce", "expected true or false"),
         ("{\"id\":\"a\",\"id\":\"b\"}", "invalid_field", "/id", "more than once"),
         ("{\"metadata\":[]}", "invalid_field", "/metadata", "expected an object"),
-        ("{\"workflow\":{\"definitoin\":{}}}", "unknown_field", "/workflow/definitoin", "did you mean definition?"),
+        (
+            "{\"workflow\":{\"definitoin\":{}}}",
+            "unknown_field",
+            "/workflow/definitoin",
+            "did you mean definition?",
+        ),
         ("{\"parameters\":{\"a\":tru}}", "invalid_json", "", "expected"),
     ];
 
@@ -189,10 +203,14 @@ mod tests {
             assert_eq!(found, *pointer, "{body}: {error}");
             assert!(error.detail.contains(detail), "{body}: {error}");
         }
-        let error = decode::<BatchRequest>(br#"{"executions":[{},{"retry":{"on":[1]}}]}"#).expect_err("a number");
+        let error =
+            decode::<BatchRequest>(br#"{"executions":[{},{"retry":{"on":[1]}}]}"#).expect_err("a number");
         assert_eq!(error.errors[0].pointer, "/executions/1/retry/on/0");
         let error = decode::<BatchRequest>(b"{}").expect_err("nothing");
-        assert_eq!((error.errors[0].pointer.as_str(), error.errors[0].detail.as_str()), ("/executions", "is required"));
+        assert_eq!(
+            (error.errors[0].pointer.as_str(), error.errors[0].detail.as_str()),
+            ("/executions", "is required")
+        );
         let error = decode::<BulkRequest>(br#"{"filter":{"status":"failed"}}"#).expect_err("not an array");
         assert_eq!(error.errors[0].pointer, "/filter/status");
     }

@@ -101,7 +101,8 @@ fn describe(route: &Route, operation: &Operation) -> Value {
         said["parameters"] = json!(parameters);
     }
     if let Some(shape) = operation.body {
-        said["requestBody"] = json!({"required": true, "content": {"application/json": {"schema": reference(shape)}}});
+        said["requestBody"] =
+            json!({"required": true, "content": {"application/json": {"schema": reference(shape)}}});
     }
     said
 }
@@ -185,7 +186,9 @@ fn success(answer: &Success) -> Value {
     match &answer.content {
         Content::Json(shape) => said["content"] = json!({"application/json": {"schema": reference(*shape)}}),
         Content::AnyJson => said["content"] = json!({"application/json": {"schema": {}}}),
-        Content::EventStream => said["content"] = json!({"text/event-stream": {"schema": {"type": "string"}}}),
+        Content::EventStream => {
+            said["content"] = json!({"text/event-stream": {"schema": {"type": "string"}}})
+        }
         Content::Nothing => {}
     }
     said

@@ -58,7 +58,9 @@ impl Query {
     where
         T::Err: std::fmt::Display,
     {
-        self.one(name).map(|text| text.parse().map_err(|error: T::Err| wrong(name, error.to_string()))).transpose()
+        self.one(name)
+            .map(|text| text.parse().map_err(|error: T::Err| wrong(name, error.to_string())))
+            .transpose()
     }
 }
 
@@ -133,6 +135,8 @@ mod tests {
             let error = Query::read(Some(text), KNOWN).expect_err(text);
             assert_eq!((error.code, error.errors[0].pointer.as_str()), (code, pointer), "{text}");
         }
-        assert!(Query::read(Some("limt=1"), KNOWN).expect_err("unknown").detail.contains("did you mean limit?"));
+        assert!(
+            Query::read(Some("limt=1"), KNOWN).expect_err("unknown").detail.contains("did you mean limit?")
+        );
     }
 }

@@ -52,9 +52,13 @@ mod tests {
     #[test]
     fn a_harmless_id_is_kept_and_another_replaced() {
         let ids = RequestIds::new(7);
-        for (given, kept) in
-            [("abc-1.2:3_x", true), ("", false), ("a b", false), ("<script>", false), (&"x".repeat(129), false)]
-        {
+        for (given, kept) in [
+            ("abc-1.2:3_x", true),
+            ("", false),
+            ("a b", false),
+            ("<script>", false),
+            (&"x".repeat(129), false),
+        ] {
             let mut headers = HeaderMap::new();
             headers.insert(X_REQUEST_ID, HeaderValue::from_str(given).expect("a header value"));
             assert_eq!(ids.of(&headers).as_str() == given, kept, "{given}");

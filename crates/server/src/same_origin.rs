@@ -16,7 +16,9 @@ pub(crate) fn check(parts: &Parts) -> Result<(), ApiError> {
         return refused("the request names no host; without authentication it must name a loopback one");
     };
     if !is_loopback(&host) {
-        return refused("without authentication only requests addressed to localhost or a loopback address are answered");
+        return refused(
+            "without authentication only requests addressed to localhost or a loopback address are answered",
+        );
     }
     if let Some(origin) = parts.headers.get(ORIGIN) {
         let same = origin.to_str().is_ok_and(|origin| {

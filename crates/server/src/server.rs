@@ -63,8 +63,9 @@ impl Server {
         let app = App::new(&settings, service, stop.clone(), changes.clone()).ok_or(ServerError::Random)?;
         let app = Arc::new(app);
         let router = router::router(&app, routes::all());
-        let answerer: Answerer =
-            Arc::new(move |request: Request<_>| Box::pin(router::serve(Arc::clone(&app), router.clone(), request)));
+        let answerer: Answerer = Arc::new(move |request: Request<_>| {
+            Box::pin(router::serve(Arc::clone(&app), router.clone(), request))
+        });
         Server::listen(settings, answerer, stop, changes)
     }
 

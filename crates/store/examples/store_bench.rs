@@ -9,7 +9,8 @@ use enginehouse_core::rank::HeadStarts;
 use enginehouse_core::retry::RetryPolicy;
 use enginehouse_core::time::{DAY, HOUR, Time};
 use enginehouse_store::{
-    Batch, Depth, Filter, ListQuery, New, Outcome, Ref, RoleWrite, SqliteOptions, SqliteStore, Store, StoreError, Write,
+    Batch, Depth, Filter, ListQuery, New, Outcome, Ref, RoleWrite, SqliteOptions, SqliteStore, Store,
+    StoreError, Write,
 };
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -109,7 +110,8 @@ impl Bench {
     async fn grant(&mut self, rows: Vec<Execution>) -> Result<Vec<Execution>, StoreError> {
         let now = self.store.now();
         let session = Grant { session: SessionId(1), worker: "worker-1".to_owned(), endpoint: 0 };
-        let grants: Vec<_> = rows.iter().filter_map(|row| lifecycle::grant(row, &session, now).ok()).collect();
+        let grants: Vec<_> =
+            rows.iter().filter_map(|row| lifecycle::grant(row, &session, now).ok()).collect();
         let granted = rows.iter().zip(&grants).map(|(row, grant)| grant.applied_to(row)).collect();
         self.commit(grants.into_iter().map(Write::Schedule).collect()).await?;
         Ok(granted)
@@ -125,7 +127,9 @@ impl Bench {
         let mut writes = Vec::new();
         for row in rows {
             let end = End::Succeeded { needs_input: false, output_bytes: PAYLOAD_BYTES as u64 };
-            if let Ok(mut done) = lifecycle::finish(&row, row.state.fence, end, &HeadStarts::default(), 0.5, now) {
+            if let Ok(mut done) =
+                lifecycle::finish(&row, row.state.fence, end, &HeadStarts::default(), 0.5, now)
+            {
                 done.parts.push((Part::Output, self.payload.clone()));
                 writes.push(Write::Apply(done));
             }
@@ -149,12 +153,18 @@ impl Meter {
         let (took, used) = (self.begun.elapsed(), processor_time() - self.processor);
         let each = |span: Duration| span.as_secs_f64() * 1e6 / executions as f64;
         let rate = executions as f64 / took.as_secs_f64();
-        println!("{what:<52} {rate:>9.0} /s   {:>6.1} us each, {:>6.1} us of processor", each(took), each(used));
+        println!(
+            "{what:<52} {rate:>9.0} /s   {:>6.1} us each, {:>6.1} us of processor",
+            each(took),
+            each(used)
+        );
     }
 }
 
 fn processor_time() -> Duration {
-    let of = |time: nix::sys::time::TimeVal| Duration::from_micros((time.tv_sec() * 1_000_000 + time.tv_usec()) as u64);
+    let of = |time: nix::sys::time::TimeVal| {
+        Duration::from_micros((time.tv_sec() * 1_000_000 + time.tv_usec()) as u64)
+    };
     nix::sys::resource::getrusage(nix::sys::resource::UsageWho::RUSAGE_SELF)
         .map_or(Duration::ZERO, |usage| of(usage.user_time()) + of(usage.system_time()))
 }
@@ -213,7 +223,10 @@ async fn reads(bench: &mut Bench) -> Result<(), StoreError> {
     let filters = [
         ("list newest 50", Filter::default()),
         ("list newest 50 of a status", Filter { statuses: completed.clone(), ..Filter::default() }),
-        ("list newest 50 of an engine and a status", Filter { statuses: completed, engine, ..Filter::default() }),
+        (
+            "list newest 50 of an engine and a status",
+            Filter { statuses: completed, engine, ..Filter::default() },
+        ),
     ];
     for (what, filter) in filters {
         let (query, mut times) = (ListQuery { filter, after: None, limit: 50 }, Vec::new());

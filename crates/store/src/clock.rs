@@ -41,7 +41,10 @@ impl Reading {
 impl SystemClock {
     #[must_use]
     pub fn new() -> SystemClock {
-        SystemClock { started: Instant::now(), reading: Mutex::new(Reading { monotonic: 0, value: wall_clock() }) }
+        SystemClock {
+            started: Instant::now(),
+            reading: Mutex::new(Reading { monotonic: 0, value: wall_clock() }),
+        }
     }
 }
 

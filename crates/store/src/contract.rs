@@ -53,7 +53,12 @@ pub trait Store: Send + Sync + 'static {
     async fn lanes(&self) -> Result<Vec<LaneCount>, StoreError>;
 
     /// Due rows of one lane after `after`, in (rank, key) order.
-    async fn ready(&self, lane: &Lane, after: Option<(Rank, Key)>, max: usize) -> Result<Vec<Ready>, StoreError>;
+    async fn ready(
+        &self,
+        lane: &Lane,
+        after: Option<(Rank, Key)>,
+        max: usize,
+    ) -> Result<Vec<Ready>, StoreError>;
 
     /// Pending rows whose `wake_at` is at or before `until`, the earliest first, without history.
     async fn due(&self, until: Time, max: usize) -> Result<Vec<Execution>, StoreError>;
@@ -122,9 +127,16 @@ pub enum Write {
     /// A service-wide event of the feed that belongs to no execution.
     Note(Note),
     /// A small document; applied only when the stored one has exactly `rev` (0: there is none).
-    Keep { doc: Doc, rev: u64 },
+    Keep {
+        doc: Doc,
+        rev: u64,
+    },
     /// Removes a document at exactly `rev`.
-    Forget { kind: DocKind, id: String, rev: u64 },
+    Forget {
+        kind: DocKind,
+        id: String,
+        rev: u64,
+    },
 }
 
 /// One execution to store.
@@ -142,7 +154,10 @@ pub enum SessionWrite {
     /// Inserts or replaces by id.
     Open(Session),
     /// Sets `lease_until` of those of these sessions that still exist and have a lease; the outcome lists the missing.
-    Renew { sessions: Vec<SessionId>, until: Time },
+    Renew {
+        sessions: Vec<SessionId>,
+        until: Time,
+    },
     Close(SessionId),
 }
 
@@ -178,7 +193,10 @@ pub enum Outcome {
     /// Of a `Submit`: one per execution.
     Submitted(Vec<SubmitOutcome>),
     /// Of a `Submit`: item `index` reuses an id or idempotency key with a different request; nothing was stored.
-    Conflict { index: usize, existing: Box<Execution> },
+    Conflict {
+        index: usize,
+        existing: Box<Execution>,
+    },
     /// The row's `rev` is another; here it is, with its history. `None` when there is no such row.
     Stale(Option<Box<Execution>>),
     /// Of a `Schedule`: the epoch is not the current one.
@@ -338,7 +356,9 @@ impl Totals {
             Status::Completed => {}
             // A redriven execution is no longer among the failed or cancelled ones.
             Status::Failed if next.status == Status::Pending => self.failed = self.failed.saturating_sub(1),
-            Status::Cancelled if next.status == Status::Pending => self.cancelled = self.cancelled.saturating_sub(1),
+            Status::Cancelled if next.status == Status::Pending => {
+                self.cancelled = self.cancelled.saturating_sub(1)
+            }
             Status::Failed | Status::Cancelled => {}
         }
         match next.status {
@@ -352,7 +372,8 @@ impl Totals {
         if transition.event.kind == EventType::ExecutionRetrying {
             self.retried += 1;
         }
-        let ended = matches!(next.status, Status::Completed | Status::Failed) && transition.from != next.status;
+        let ended =
+            matches!(next.status, Status::Completed | Status::Failed) && transition.from != next.status;
         if let (true, Some(started), Some(end)) = (ended, next.started_at, next.ended_at) {
             self.started += 1;
             self.run_ms += end.since(started);

@@ -52,7 +52,11 @@ impl MemoryStore {
     }
 
     fn tables(&self) -> Result<MutexGuard<'_, Tables>, StoreError> {
-        if self.closed.load(Ordering::SeqCst) { Err(StoreError::Closed) } else { Ok(self.shared.tables.lock()) }
+        if self.closed.load(Ordering::SeqCst) {
+            Err(StoreError::Closed)
+        } else {
+            Ok(self.shared.tables.lock())
+        }
     }
 }
 
@@ -63,7 +67,9 @@ impl Store for MemoryStore {
         // The time is read under the lock, so that times follow the order of commits.
         let now = self.shared.clock.now();
         let committed = tables.commit(batch, now);
-        self.shared.changed.send_if_modified(|newest| std::mem::replace(newest, committed.cursor) != committed.cursor);
+        self.shared
+            .changed
+            .send_if_modified(|newest| std::mem::replace(newest, committed.cursor) != committed.cursor);
         Ok(committed)
     }
 
@@ -104,7 +110,12 @@ impl Store for MemoryStore {
         Ok(tables.ready.iter().filter_map(count).collect())
     }
 
-    async fn ready(&self, lane: &Lane, after: Option<(Rank, Key)>, max: usize) -> Result<Vec<Ready>, StoreError> {
+    async fn ready(
+        &self,
+        lane: &Lane,
+        after: Option<(Rank, Key)>,
+        max: usize,
+    ) -> Result<Vec<Ready>, StoreError> {
         let tables = self.tables()?;
         let Some(rows) = tables.ready.get(lane) else { return Ok(Vec::new()) };
         let beyond = rows.iter().filter(|at| after.is_none_or(|after| **at > after));
@@ -202,7 +213,8 @@ impl Row {
 
     fn matches(&self, filter: &Filter) -> bool {
         let fixed = &self.fixed;
-        let is = |wanted: &Option<String>, found: Option<&String>| wanted.is_none() || wanted.as_ref() == found;
+        let is =
+            |wanted: &Option<String>, found: Option<&String>| wanted.is_none() || wanted.as_ref() == found;
         (filter.statuses.is_empty() || filter.statuses.contains(&self.state.status))
             && is(&filter.engine, Some(&fixed.engine))
             && is(&filter.engine_type, Some(&fixed.engine_type))
@@ -263,7 +275,8 @@ impl Tables {
     fn commit(&mut self, batch: Batch, now: Time) -> Committed {
         let mut trace = Trace::default();
         let epoch = batch.scheduler_epoch;
-        let outcomes = batch.writes.into_iter().map(|write| self.write(write, epoch, now, &mut trace)).collect();
+        let outcomes =
+            batch.writes.into_iter().map(|write| self.write(write, epoch, now, &mut trace)).collect();
         if trace.touched {
             self.publish(trace, batch.node, now);
         }
@@ -517,7 +530,8 @@ impl Tables {
             return Err(StoreError::Gone { oldest });
         }
         let from = Cursor(after.0.saturating_add(1));
-        let commits: Vec<Commit> = self.feed.range(from..).take(max).map(|(_, commit)| commit.clone()).collect();
+        let commits: Vec<Commit> =
+            self.feed.range(from..).take(max).map(|(_, commit)| commit.clone()).collect();
         let next = commits.last().map_or(after, |commit| commit.cursor);
         Ok(FeedPage { commits, next })
     }
@@ -541,7 +555,10 @@ impl Tables {
         expect("due", self.ready.values().map(|rows| rows.len() as u64).sum(), due);
         for row in self.rows.values() {
             if row.history.last().map(|event| event.seq) != Some(row.state.rev) {
-                findings.push(format!("execution {}: its last event is not its rev {}", row.fixed.key.0, row.state.rev));
+                findings.push(format!(
+                    "execution {}: its last event is not its rev {}",
+                    row.fixed.key.0, row.state.rev
+                ));
             }
         }
         findings

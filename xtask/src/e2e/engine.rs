@@ -179,7 +179,8 @@ impl Engine {
     /// Ids and statuses, running ones included; of one workflow after an id, or of all.
     fn n8n_executions(&self, of: Option<(&str, u64)>) -> Result<Vec<(u64, String)>> {
         let api = self.api();
-        let filter = of.map(|(workflow, _)| format!("&workflowId={}", self.workflow(workflow))).unwrap_or_default();
+        let filter =
+            of.map(|(workflow, _)| format!("&workflowId={}", self.workflow(workflow))).unwrap_or_default();
         let mut found = Vec::new();
         // The list leaves out what is not finished, unless it is asked for by its status.
         for status in ["", "&status=running", "&status=waiting"] {
@@ -202,7 +203,9 @@ impl Engine {
         Ok(match self.kind {
             Kind::N8n => {
                 let found = self.api().must("GET", &format!("/api/v1/workflows/{id}"), None)?;
-                Some(json!({"nodes": found["nodes"], "connections": found["connections"], "settings": found["settings"]}))
+                Some(
+                    json!({"nodes": found["nodes"], "connections": found["connections"], "settings": found["settings"]}),
+                )
             }
             Kind::Langflow => {
                 let found = self.api().must("GET", &format!("/api/v1/flows/{id}"), None)?;
@@ -216,7 +219,9 @@ impl Engine {
     pub(super) fn workflow_count(&self) -> Result<usize> {
         let api = self.api();
         let count = match self.kind {
-            Kind::N8n => api.must("GET", "/api/v1/workflows?limit=250", None)?["data"].as_array().map(Vec::len),
+            Kind::N8n => {
+                api.must("GET", "/api/v1/workflows?limit=250", None)?["data"].as_array().map(Vec::len)
+            }
             Kind::Langflow => {
                 let path = "/api/v1/flows/?get_all=true&remove_example_flows=true&header_flows=true";
                 api.must("GET", path, None)?.as_array().map(Vec::len)

@@ -28,7 +28,12 @@ impl House {
         House::start_built(dir, config, env, false)
     }
 
-    pub(crate) fn start_built(dir: &Path, config: &str, env: &[(&str, &str)], release: bool) -> Result<House> {
+    pub(crate) fn start_built(
+        dir: &Path,
+        config: &str,
+        env: &[(&str, &str)],
+        release: bool,
+    ) -> Result<House> {
         let program = crate::start::build(release)?;
         if dir.exists() {
             std::fs::remove_dir_all(dir).with_context(|| dir.display().to_string())?;

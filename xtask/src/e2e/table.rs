@@ -47,7 +47,11 @@ impl Table {
     /// Prints the words side by side, and below them the evidence of each cell.
     pub(super) fn print(&self) {
         let kinds: Vec<Kind> = Kind::ALL.into_iter().filter(|kind| self.has(*kind)).collect();
-        println!("\n{:<34}{}", "", kinds.iter().map(|kind| format!("{:<12}", kind.name())).collect::<String>());
+        println!(
+            "\n{:<34}{}",
+            "",
+            kinds.iter().map(|kind| format!("{:<12}", kind.name())).collect::<String>()
+        );
         for (row, cells) in &self.rows {
             let words = kinds.iter().map(|kind| {
                 let cell = cells.iter().find(|(of, _)| of == kind).map(|(_, cell)| cell);

@@ -33,9 +33,11 @@ pub(super) fn check(path: &str, content: &str) -> Vec<String> {
     if !content.contains("[lints]\nworkspace = true") {
         findings.push(": the lints of the workspace are not taken over".to_owned());
     }
-    let Some((_, ours)) = EDGES.iter().find(|(name, _)| *name == folder).or_else(|| {
-        (folder != "xtask").then_some(&("", &[] as &[&str]))
-    }) else {
+    let Some((_, ours)) = EDGES
+        .iter()
+        .find(|(name, _)| *name == folder)
+        .or_else(|| (folder != "xtask").then_some(&("", &[] as &[&str])))
+    else {
         return findings;
     };
     for (line, name) in dependencies(content) {
@@ -76,7 +78,9 @@ mod tests {
     #[test]
     fn a_new_edge_is_found() {
         let manifest = |dependency: &str| {
-            format!("[lints]\nworkspace = true\n\n[dependencies]\n{dependency}\n\n[dev-dependencies]\ntokio.workspace = true\n")
+            format!(
+                "[lints]\nworkspace = true\n\n[dependencies]\n{dependency}\n\n[dev-dependencies]\ntokio.workspace = true\n"
+            )
         };
         for (path, dependency, clean) in [
             ("crates/core/Cargo.toml", "serde.workspace = true", true),

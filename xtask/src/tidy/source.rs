@@ -17,9 +17,21 @@ const DETERMINISTIC: &[&str] = &["crates/core/src/", "crates/worker/src/", "crat
 
 const FORBIDDEN: &[Forbidden] = &[
     Forbidden { text: "SystemTime::now", below: DETERMINISTIC, why: "time comes from the store's clock" },
-    Forbidden { text: "std::time::Instant", below: DETERMINISTIC, why: "monotonic time is tokio's, which can be paused" },
-    Forbidden { text: "HashMap", below: DETERMINISTIC, why: "its order differs from run to run; use BTreeMap" },
-    Forbidden { text: "HashSet", below: DETERMINISTIC, why: "its order differs from run to run; use BTreeSet" },
+    Forbidden {
+        text: "std::time::Instant",
+        below: DETERMINISTIC,
+        why: "monotonic time is tokio's, which can be paused",
+    },
+    Forbidden {
+        text: "HashMap",
+        below: DETERMINISTIC,
+        why: "its order differs from run to run; use BTreeMap",
+    },
+    Forbidden {
+        text: "HashSet",
+        below: DETERMINISTIC,
+        why: "its order differs from run to run; use BTreeSet",
+    },
     Forbidden { text: "Uuid::now_v7", below: DETERMINISTIC, why: "ids come from Env" },
     Forbidden { text: "rand::rng(", below: DETERMINISTIC, why: "random numbers come from Env" },
     Forbidden { text: "tokio::spawn(", below: DETERMINISTIC, why: "tasks belong to the node's JoinSet" },
@@ -28,7 +40,11 @@ const FORBIDDEN: &[Forbidden] = &[
     Forbidden { text: "std::fs", below: &["crates/core/src/"], why: "core does no IO" },
     Forbidden { text: "std::net", below: &["crates/core/src/"], why: "core does no IO" },
     Forbidden { text: "todo!(", below: &["crates/", "xtask/"], why: "unfinished work does not land" },
-    Forbidden { text: "unimplemented!(", below: &["crates/", "xtask/"], why: "unfinished work does not land" },
+    Forbidden {
+        text: "unimplemented!(",
+        below: &["crates/", "xtask/"],
+        why: "unfinished work does not land",
+    },
 ];
 
 pub(super) fn check(path: &str, content: &str) -> Vec<String> {
@@ -70,7 +86,9 @@ fn long_functions(lines: &[&str]) -> Vec<String> {
     for (start, line) in lines.iter().enumerate() {
         let Some(name) = function_name(line) else { continue };
         let indent = line.len() - line.trim_start().len();
-        let closes = |line: &&str| line.len() > indent && line[indent..].starts_with('}') && line[..indent].trim().is_empty();
+        let closes = |line: &&str| {
+            line.len() > indent && line[indent..].starts_with('}') && line[..indent].trim().is_empty()
+        };
         let Some(length) = lines[start + 1..].iter().position(closes) else { continue };
         if length > FUNCTION_LINES_MAX {
             findings.push(format!(":{}: {name} has {length} lines; at most {FUNCTION_LINES_MAX}", start + 1));
@@ -101,7 +119,10 @@ mod tests {
     use super::*;
 
     fn function(lines: usize) -> String {
-        format!("//! Doc.\n\nimpl X {{\n    pub(crate) async fn long<T>(\n{}    }}\n}}\n", "        x();\n".repeat(lines))
+        format!(
+            "//! Doc.\n\nimpl X {{\n    pub(crate) async fn long<T>(\n{}    }}\n}}\n",
+            "        x();\n".repeat(lines)
+        )
     }
 
     #[test]
@@ -126,8 +147,14 @@ mod tests {
     fn what_is_fine_is_not_found() {
         for (path, content) in [
             ("crates/core/src/a.rs", function(70)),
-            ("crates/server/src/a.rs", "//! Doc.\nuse std::collections::HashMap;\n// SystemTime::now is fine here\n".to_owned()),
-            ("crates/core/src/a.rs", "//! Doc.\ntrait A {\n    fn a(&self);\n    fn b(&self) {}\n}\n".to_owned()),
+            (
+                "crates/server/src/a.rs",
+                "//! Doc.\nuse std::collections::HashMap;\n// SystemTime::now is fine here\n".to_owned(),
+            ),
+            (
+                "crates/core/src/a.rs",
+                "//! Doc.\ntrait A {\n    fn a(&self);\n    fn b(&self) {}\n}\n".to_owned(),
+            ),
         ] {
             assert_eq!(check(path, &content), Vec::<String>::new(), "{path}");
         }

@@ -84,7 +84,9 @@ mod tests {
     #[test]
     fn planted_faults_are_found() {
         let private = format!("see {}{}x\n", PRIVATE[0].0, PRIVATE[0].1);
-        for (content, part) in [("a\r\n", "carriage"), ("a", "line break"), (private.as_str(), "one machine"), ("a \n", "space")] {
+        for (content, part) in
+            [("a\r\n", "carriage"), ("a", "line break"), (private.as_str(), "one machine"), ("a \n", "space")]
+        {
             let findings = check("a.rs", content);
             assert!(findings.iter().any(|finding| finding.contains(part)), "{content:?}: {findings:?}");
         }

@@ -47,7 +47,9 @@ impl EventReader {
             let lost = |reason: String| ClientError::Lost { url: self.url.clone(), reason };
             match self.response.chunk().await.map_err(|error| lost(root_cause(&error)))? {
                 None => return Ok(None),
-                Some(chunk) => self.parser.push(&chunk, &mut self.ready).map_err(|text| lost(text.to_owned()))?,
+                Some(chunk) => {
+                    self.parser.push(&chunk, &mut self.ready).map_err(|text| lost(text.to_owned()))?
+                }
             }
         }
     }
@@ -121,7 +123,11 @@ mod tests {
     fn events_come_out_however_the_bytes_are_cut() {
         let text = ": beat\n\nid: 1\nevent: execution_started\ndata: {\"a\":\"\u{e9}\"}\n\r\nid: 2\r\ndata: x\r\ndata:y\r\n\r\nevent: none\n\n";
         let expected = [
-            ServerEvent { id: Some("1".into()), event: "execution_started".into(), data: "{\"a\":\"\u{e9}\"}".into() },
+            ServerEvent {
+                id: Some("1".into()),
+                event: "execution_started".into(),
+                data: "{\"a\":\"\u{e9}\"}".into(),
+            },
             ServerEvent { id: Some("2".into()), event: String::new(), data: "x\ny".into() },
         ];
         for size in 1..text.len() {

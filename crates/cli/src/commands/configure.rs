@@ -25,7 +25,8 @@ impl ConfigArgs {
         if let Some(path) = &self.config {
             sources = sources.file(path).map_err(|faults| Failure::usage(faults.to_string()))?;
         }
-        let readable = std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
+        let readable = std::env::vars_os()
+            .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
         sources = sources.environment(readable);
         for (key, value) in &self.set {
             sources = sources.flag("--set", key, Value::from(value.as_str()));
@@ -72,9 +73,13 @@ enum ConfigureCommand {
 impl Configure {
     pub(crate) fn run(self, data: Option<PathBuf>, output: &mut Output) -> Result<Exit, Failure> {
         match self.command {
-            ConfigureCommand::Check { from, skip_secrets } => check(&from, data.as_deref(), skip_secrets, output),
+            ConfigureCommand::Check { from, skip_secrets } => {
+                check(&from, data.as_deref(), skip_secrets, output)
+            }
             ConfigureCommand::Show { from } => {
-                let value = without_nulls(serde_json::to_value(&load(&from, data.as_deref())?.raw).unwrap_or_default());
+                let value = without_nulls(
+                    serde_json::to_value(&load(&from, data.as_deref())?.raw).unwrap_or_default(),
+                );
                 if output.is_json() {
                     output.document(&value)?;
                 } else {
@@ -95,7 +100,12 @@ fn load(from: &ConfigArgs, data: Option<&Path>) -> Result<Loaded, Failure> {
     from.sources(data)?.read().map_err(|faults| Failure::usage(faults.to_string()))
 }
 
-fn check(from: &ConfigArgs, data: Option<&Path>, skip_secrets: bool, output: &mut Output) -> Result<Exit, Failure> {
+fn check(
+    from: &ConfigArgs,
+    data: Option<&Path>,
+    skip_secrets: bool,
+    output: &mut Output,
+) -> Result<Exit, Failure> {
     let secrets = if skip_secrets { Secrets::Skip } else { Secrets::Read };
     let config = load(from, data)?.resolve(secrets).map_err(|faults| Failure::usage(faults.to_string()))?;
     let notes = config.notes.clone();
@@ -129,9 +139,9 @@ fn or_none(names: &[String]) -> String {
 /// TOML has no word for "absent".
 fn without_nulls(value: Value) -> Value {
     match value {
-        Value::Object(table) => {
-            Value::Object(table.into_iter().filter(|(_, v)| !v.is_null()).map(|(k, v)| (k, without_nulls(v))).collect())
-        }
+        Value::Object(table) => Value::Object(
+            table.into_iter().filter(|(_, v)| !v.is_null()).map(|(k, v)| (k, without_nulls(v))).collect(),
+        ),
         Value::Array(items) => Value::Array(items.into_iter().map(without_nulls).collect()),
         other => other,
     }

@@ -75,7 +75,9 @@ fn is_this_machine(url: &str) -> bool {
 
 /// A small text file; the error names it.
 pub(crate) fn read(path: &Path) -> Result<String, Failure> {
-    let size = std::fs::metadata(path).map_err(|error| Failure::usage(format!("{}: {error}", path.display())))?.len();
+    let size = std::fs::metadata(path)
+        .map_err(|error| Failure::usage(format!("{}: {error}", path.display())))?
+        .len();
     if size > FILE_BYTES_MAX {
         return Err(Failure::usage(format!("{}: larger than {FILE_BYTES_MAX} bytes", path.display())));
     }
@@ -88,10 +90,17 @@ mod tests {
 
     #[test]
     fn this_machine_is_told_from_others() {
-        for url in ["http://127.0.0.1:7070", "http://localhost", "https://[::1]:7070/base", "http://127.3.2.1/"] {
+        for url in
+            ["http://127.0.0.1:7070", "http://localhost", "https://[::1]:7070/base", "http://127.3.2.1/"]
+        {
             assert!(is_this_machine(url), "{url}");
         }
-        for url in ["http://10.0.0.1:7070", "http://localhost.example.test", "http://[2001:db8::1]:7070", "https://127.0.0.1.example.test"] {
+        for url in [
+            "http://10.0.0.1:7070",
+            "http://localhost.example.test",
+            "http://[2001:db8::1]:7070",
+            "https://127.0.0.1.example.test",
+        ] {
             assert!(!is_this_machine(url), "{url}");
         }
     }

@@ -49,7 +49,9 @@ impl One {
             .attempts
             .iter()
             .map(|attempt| {
-                let took = attempt.ended_at.map(|end| super::output::millis(end.0.since(attempt.started_at.0) as f64));
+                let took = attempt
+                    .ended_at
+                    .map(|end| super::output::millis(end.0.since(attempt.started_at.0) as f64));
                 vec![
                     attempt.attempt.to_string(),
                     attempt.outcome.clone().unwrap_or_else(|| "running".to_owned()),

@@ -31,7 +31,10 @@ impl Backup {
         } else {
             output.line(&format!("{}  {bytes} bytes", self.file.display()))?;
             if let Some(key) = key {
-                eprintln!("its payloads open only with the seal key {}; keep a copy of it too", key.display());
+                eprintln!(
+                    "its payloads open only with the seal key {}; keep a copy of it too",
+                    key.display()
+                );
             }
         }
         Ok(Exit::Done)

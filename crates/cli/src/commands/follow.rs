@@ -132,7 +132,9 @@ impl Follower {
             Err(error) => return self.outage(error).map(|()| None),
         }
         match client.get(id).await {
-            Ok(view) if matches!(view.status.as_str(), "completed" | "failed" | "cancelled") => Ok(Some(view)),
+            Ok(view) if matches!(view.status.as_str(), "completed" | "failed" | "cancelled") => {
+                Ok(Some(view))
+            }
             Ok(_) => Ok(None),
             Err(error) => self.outage(error).map(|()| None),
         }

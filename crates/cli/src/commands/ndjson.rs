@@ -232,7 +232,8 @@ fn refused_lines(problem: &Problem) -> Vec<(usize, String)> {
 fn tell(batch: &[Line], items: &[BatchItem], output: &mut Output) -> Result<(), Failure> {
     for (line, item) in batch.iter().zip(items) {
         if output.is_json() {
-            output.record(&serde_json::json!({ "line": line.number, "id": item.id, "status": item.status }))?;
+            output
+                .record(&serde_json::json!({ "line": line.number, "id": item.id, "status": item.status }))?;
         } else {
             output.line(&item.id)?;
         }

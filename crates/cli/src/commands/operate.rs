@@ -58,7 +58,8 @@ async fn list(client: &Client, output: &mut Output) -> Result<Exit, Failure> {
         .engines
         .iter()
         .map(|engine| {
-            let well = engine.endpoints.iter().filter(|e| e.health.as_ref().is_some_and(|h| h.healthy)).count();
+            let well =
+                engine.endpoints.iter().filter(|e| e.health.as_ref().is_some_and(|h| h.healthy)).count();
             vec![
                 engine.name.clone(),
                 engine.engine_type.clone(),
@@ -144,7 +145,10 @@ pub(crate) async fn queue(client: &Client, output: &mut Output) -> Result<Exit, 
         ("oldest due", queue.oldest.map(|oldest| age(oldest, now))),
         ("finished per second", Some(format!("{:.2}", queue.throughput))),
         ("average wait", Some(millis(queue.average_wait_time))),
-        ("wait p50, p95, p99", Some(format!("{}, {}, {}", millis(wait.p50), millis(wait.p95), millis(wait.p99)))),
+        (
+            "wait p50, p95, p99",
+            Some(format!("{}, {}, {}", millis(wait.p50), millis(wait.p95), millis(wait.p99))),
+        ),
         ("average run", Some(millis(queue.average_processing_time))),
         ("accepted in all", Some(queue.total_queued.to_string())),
         ("ended in all", Some(queue.total_processed.to_string())),
@@ -174,7 +178,8 @@ pub(crate) async fn workers(client: &Client, output: &mut Output) -> Result<Exit
         .workers
         .iter()
         .map(|worker| {
-            let types = if worker.engine_types.is_empty() { "all".to_owned() } else { worker.engine_types.join(",") };
+            let types =
+                if worker.engine_types.is_empty() { "all".to_owned() } else { worker.engine_types.join(",") };
             vec![
                 worker.id.clone(),
                 worker.status.clone(),
@@ -198,7 +203,8 @@ pub(crate) async fn metrics(client: &Client, output: &mut Output) -> Result<Exit
         output.document(&metrics)?;
         return Ok(Exit::Done);
     }
-    let three = |p: enginehouse_api::Percentiles| format!("{}, {}, {}", millis(p.p50), millis(p.p95), millis(p.p99));
+    let three =
+        |p: enginehouse_api::Percentiles| format!("{}, {}, {}", millis(p.p50), millis(p.p95), millis(p.p99));
     output.fields(&[
         ("accepted", Some(metrics.total_executions.to_string())),
         ("completed", Some(metrics.successful_executions.to_string())),
@@ -253,7 +259,8 @@ impl Keys {
             KeysCommand::Create { name, scopes, user, expires_in } => {
                 let now = Time(jiff::Timestamp::now().as_millisecond());
                 let expires_at = expires_in.map(|span| Timestamp(now.plus(span.0)));
-                let created = client.create_key(&KeyRequest { name, scopes, user_id: user, expires_at }).await?;
+                let created =
+                    client.create_key(&KeyRequest { name, scopes, user_id: user, expires_at }).await?;
                 if output.is_json() {
                     output.document(&created)?;
                 } else {

@@ -24,7 +24,8 @@ impl Output {
 
     /// One JSON document, indented for people.
     pub(crate) fn document(&mut self, value: &impl Serialize) -> Result<(), Failure> {
-        let text = if self.terminal { serde_json::to_string_pretty(value) } else { serde_json::to_string(value) };
+        let text =
+            if self.terminal { serde_json::to_string_pretty(value) } else { serde_json::to_string(value) };
         self.line(&text.map_err(|error| Failure::call(error.to_string()))?)
     }
 

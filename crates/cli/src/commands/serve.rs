@@ -83,7 +83,9 @@ async fn serve(config: Config) -> Result<Exit, Failure> {
         tracing::warn!("{note}");
     }
     if config.engines.is_empty() {
-        tracing::warn!("no engine is configured, so nothing can run; try --demo, or see enginehouse config init");
+        tracing::warn!(
+            "no engine is configured, so nothing can run; try --demo, or see enginehouse config init"
+        );
     }
     let settings = server_settings(&config.server);
     let service = ExecutionService::builder().config(config).start().await.map_err(|error| match error {
@@ -153,7 +155,11 @@ async fn welcome(service: &ExecutionService, url: &str, auth: bool) -> Result<()
         tracing::warn!("no API keys are asked for: every program on this machine may do everything");
     }
     let data = service.files().map(|files| files.dir.display().to_string()).unwrap_or_default();
-    tracing::info!(version = env!("CARGO_PKG_VERSION"), data, "listening on {url}, API reference at {url}/docs");
+    tracing::info!(
+        version = env!("CARGO_PKG_VERSION"),
+        data,
+        "listening on {url}, API reference at {url}/docs"
+    );
     Ok(())
 }
 
@@ -168,7 +174,9 @@ fn tell_seal_key(files: &Files) {
         tracing::info!("payloads are sealed with the key {key}");
     }
     if files.seal_key.inside {
-        tracing::warn!("the seal key lies beside the data it protects; name another place with storage.seal_key_file");
+        tracing::warn!(
+            "the seal key lies beside the data it protects; name another place with storage.seal_key_file"
+        );
     }
 }
 
@@ -198,7 +206,11 @@ async fn first_key(service: &ExecutionService, files: &Files) -> Result<(), Fail
 }
 
 /// Until a signal, or until the service cannot go on.
-async fn until_told(signals: &mut Signals, service: &ExecutionService, server: &Server) -> Result<Exit, Failure> {
+async fn until_told(
+    signals: &mut Signals,
+    service: &ExecutionService,
+    server: &Server,
+) -> Result<Exit, Failure> {
     let failed = service.failed();
     tokio::pin!(failed);
     loop {

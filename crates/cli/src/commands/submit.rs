@@ -263,13 +263,16 @@ struct Stdin {
 impl Stdin {
     fn json<T: DeserializeOwned>(&mut self, flag: &str, text: &str) -> Result<T, Failure> {
         let text = match (text, text.strip_prefix('@')) {
-            ("-", _) if self.used => return Err(Failure::usage(format!("{flag}: standard input is read already"))),
+            ("-", _) if self.used => {
+                return Err(Failure::usage(format!("{flag}: standard input is read already")));
+            }
             ("-", _) => {
                 self.used = true;
                 bounded(std::io::stdin().lock(), "standard input")?
             }
             (_, Some(path)) => {
-                let file = std::fs::File::open(path).map_err(|error| Failure::usage(format!("{path}: {error}")))?;
+                let file =
+                    std::fs::File::open(path).map_err(|error| Failure::usage(format!("{path}: {error}")))?;
                 bounded(file, path)?
             }
             (text, None) => text.to_owned(),
@@ -289,12 +292,17 @@ fn bounded(from: impl Read, name: &str) -> Result<String, Failure> {
 }
 
 /// Submits; a lost answer is asked for again where that cannot submit twice.
-async fn submit(client: &Client, request: &SubmitRequest, key: Option<&str>) -> Result<SubmitAnswer, Failure> {
+async fn submit(
+    client: &Client,
+    request: &SubmitRequest,
+    key: Option<&str>,
+) -> Result<SubmitAnswer, Failure> {
     let repeatable = request.id.is_some() || key.is_some();
     match client.submit(request, key, None).await {
         Err(ClientError::Lost { .. }) if repeatable => Ok(client.submit(request, key, None).await?),
         Err(error @ ClientError::Lost { .. }) => {
-            let advice = "It may have been accepted. With --id or --idempotency-key a repeated submit is safe.";
+            let advice =
+                "It may have been accepted. With --id or --idempotency-key a repeated submit is safe.";
             let failure = Failure::from(error);
             Err(Failure { message: format!("{}\n{advice}", failure.message), ..failure })
         }
@@ -350,8 +358,8 @@ async fn finish(client: &Client, view: &ExecutionView, output: &mut Output) -> R
         (Some(start), Some(end)) => format!(" in {}", super::output::millis(end.0.since(start.0) as f64)),
         _ => String::new(),
     };
-    let why = result.failure.as_ref().map(|failure| format!(": {}", failure_text(failure))).unwrap_or_default();
+    let why =
+        result.failure.as_ref().map(|failure| format!(": {}", failure_text(failure))).unwrap_or_default();
     eprintln!("{} {}{took}{why}", view.id, view.status);
     Ok(Exit::of_status(&view.status))
 }
-

@@ -63,7 +63,8 @@ fn table(out: &mut String, keys: &[Key], prefix: &str) {
     }
     out.push_str("| key | takes | default | meaning |\n|---|---|---|---|\n");
     for row in rows {
-        let _ = writeln!(out, "| `{}`{} | {} | {} | {} |", row.path, row.mark, row.kind, row.default, row.doc);
+        let _ =
+            writeln!(out, "| `{}`{} | {} | {} | {} |", row.path, row.mark, row.kind, row.default, row.doc);
     }
     out.push('\n');
 }

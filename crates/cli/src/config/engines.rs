@@ -295,9 +295,17 @@ pub(crate) fn groups() -> Vec<Group> {
     let group = |title, about, keys| Group { title, about, keys };
     vec![
         group("Every engine", "Keys of `[engines.NAME]`, whatever its type.", all),
-        group("Engines that speak HTTP", "Also keys of the types `n8n`, `langflow`, `langsmith` and `http`.", Http::keys()),
+        group(
+            "Engines that speak HTTP",
+            "Also keys of the types `n8n`, `langflow`, `langsmith` and `http`.",
+            Http::keys(),
+        ),
         group("`demo`", "Runs inside the service; its parameters say what happens.", DemoRaw::keys()),
-        group("`n8n`", "n8n. The API key is sent as `X-N8N-API-KEY`, and never to a webhook.", N8nRaw::keys()),
+        group(
+            "`n8n`",
+            "n8n. The API key is sent as `X-N8N-API-KEY`, and never to a webhook.",
+            N8nRaw::keys(),
+        ),
         group("`langflow`", "Langflow. The API key is sent as `x-api-key`.", LangflowRaw::keys()),
         group(
             "`langsmith`",
@@ -317,9 +325,7 @@ pub struct EngineConfig {
 /// What an adapter is built from.
 #[derive(Clone)]
 pub enum AdapterConfig {
-    Demo {
-        endpoints: usize,
-    },
+    Demo { endpoints: usize },
     N8n(N8nConfig),
     Langflow(LangflowConfig),
     Langsmith(LangsmithConfig),
@@ -350,13 +356,17 @@ pub(crate) fn resolve(
     let (endpoints, adapter) = match &raw.adapter {
         AdapterRaw::Demo(own) => {
             let count = own.endpoint_count.0 as usize;
-            let endpoints = (1..=count).map(|n| EndpointSettings { name: format!("demo-{n}"), weight: 1.0 }).collect();
+            let endpoints =
+                (1..=count).map(|n| EndpointSettings { name: format!("demo-{n}"), weight: 1.0 }).collect();
             (endpoints, AdapterConfig::Demo { endpoints: count })
         }
         AdapterRaw::N8n(http, own) => {
             let (endpoints, http) = resolve_http(http, &path, checker)?;
             let workflows = resolve_webhooks(own, &path, checker);
-            (endpoints, AdapterConfig::N8n(N8nConfig { http, workflows, allow_inline: raw.common.allow_inline.0 }))
+            (
+                endpoints,
+                AdapterConfig::N8n(N8nConfig { http, workflows, allow_inline: raw.common.allow_inline.0 }),
+            )
         }
         AdapterRaw::Langflow(http, own) => {
             let (endpoints, http) = resolve_http(http, &path, checker)?;
@@ -376,7 +386,10 @@ pub(crate) fn resolve(
         }
         AdapterRaw::Langsmith(http, own) => {
             let (endpoints, http) = resolve_http(http, &path, checker)?;
-            (endpoints, AdapterConfig::Langsmith(LangsmithConfig { http, stream_modes: own.stream_modes.0.clone() }))
+            (
+                endpoints,
+                AdapterConfig::Langsmith(LangsmithConfig { http, stream_modes: own.stream_modes.0.clone() }),
+            )
         }
     };
     let settings = EngineSettings {
@@ -391,7 +404,12 @@ pub(crate) fn resolve(
     Some(EngineConfig { settings, adapter })
 }
 
-fn resolve_retry(own: &Retry, base: &RetryPolicy, path: &str, checker: &mut Checker<'_>) -> Option<RetryPolicy> {
+fn resolve_retry(
+    own: &Retry,
+    base: &RetryPolicy,
+    path: &str,
+    checker: &mut Checker<'_>,
+) -> Option<RetryPolicy> {
     let mut kinds = |words: &Texts, key: &str| -> Vec<FailureKind> {
         let mut kinds = Vec::new();
         for word in &words.0 {
@@ -400,7 +418,8 @@ fn resolve_retry(own: &Retry, base: &RetryPolicy, path: &str, checker: &mut Chec
                 None => {
                     let known: Vec<&str> = FailureKind::ALL.iter().map(|kind| kind.as_str()).collect();
                     let near = super::tree::near_miss(word, known.iter().copied());
-                    let text = format!("{word:?} is not a failure kind{near}; the kinds are {}", known.join(", "));
+                    let text =
+                        format!("{word:?} is not a failure kind{near}; the kinds are {}", known.join(", "));
                     checker.fault(&format!("{path}/retry/{key}"), text);
                 }
             }
@@ -421,10 +440,17 @@ fn resolve_retry(own: &Retry, base: &RetryPolicy, path: &str, checker: &mut Chec
     Some(policy)
 }
 
-fn resolve_http(http: &Http, path: &str, checker: &mut Checker<'_>) -> Option<(Vec<EndpointSettings>, HttpSettings)> {
+fn resolve_http(
+    http: &Http,
+    path: &str,
+    checker: &mut Checker<'_>,
+) -> Option<(Vec<EndpointSettings>, HttpSettings)> {
     let (mut named, mut endpoints) = (Vec::new(), Vec::new());
     if http.endpoints.is_empty() {
-        checker.fault(&format!("{path}/endpoints"), "is missing; at least one is needed, such as [{ url = \"http://127.0.0.1:5678\" }]");
+        checker.fault(
+            &format!("{path}/endpoints"),
+            "is missing; at least one is needed, such as [{ url = \"http://127.0.0.1:5678\" }]",
+        );
     }
     for (index, endpoint) in http.endpoints.iter().enumerate() {
         let at = format!("{path}/endpoints");
@@ -446,7 +472,9 @@ fn resolve_http(http: &Http, path: &str, checker: &mut Checker<'_>) -> Option<(V
     let api_key = http.api_key.as_ref().and_then(|secret| read(secret, &format!("{path}/api_key"), checker));
     let mut headers = Vec::new();
     for (name, value) in &http.headers {
-        headers.extend(read_private(name, value, &format!("{path}/headers/{name}"), checker).map(|v| (name.clone(), v)));
+        headers.extend(
+            read_private(name, value, &format!("{path}/headers/{name}"), checker).map(|v| (name.clone(), v)),
+        );
     }
     let settings = HttpSettings {
         endpoints,
@@ -479,7 +507,8 @@ fn resolve_webhooks(own: &N8nRaw, path: &str, checker: &mut Checker<'_>) -> BTre
             ModeWord::Lookup => N8nMode::Lookup,
         };
         let headers = raw.headers.iter().filter_map(|(name, value)| {
-            read_private(name, value, &format!("{at}/headers/{name}"), checker).map(|value| (name.clone(), value))
+            read_private(name, value, &format!("{at}/headers/{name}"), checker)
+                .map(|value| (name.clone(), value))
         });
         let headers = headers.collect();
         webhooks.insert(id.clone(), N8nWebhook { path: hook.0.clone(), mode, headers });

@@ -3,7 +3,9 @@
 //! Which values make sense together is decided in [`resolve`](super::resolve); here each value stands alone.
 
 use super::engines::EngineRaw;
-use super::types::{Factor, FilePath, Flag, Fraction, Key, Section, Setting, Shape, Span, Text, choice, section};
+use super::types::{
+    Factor, FilePath, Flag, Fraction, Key, Section, Setting, Shape, Span, Text, choice, section,
+};
 use enginehouse_core::time::{DAY, HOUR, MINUTE, SECOND};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -222,4 +224,3 @@ impl Setting for Engines {
 pub fn keys() -> Vec<Key> {
     Raw::keys()
 }
-

@@ -116,12 +116,16 @@ fn check_spans(raw: &Raw, checker: &mut Checker<'_>) {
         || "must not be more than fault_tolerance.retry_max_delay".to_owned(),
     );
     let metrics = &raw.metrics;
-    checker.require(metrics.collection_interval.0 <= metrics.aggregation_window.0, "metrics/aggregation_window", || {
-        "must not be less than metrics.collection_interval".to_owned()
-    });
-    checker.require(metrics.aggregation_window.0 <= metrics.retention_period.0, "metrics/retention_period", || {
-        "must not be less than metrics.aggregation_window".to_owned()
-    });
+    checker.require(
+        metrics.collection_interval.0 <= metrics.aggregation_window.0,
+        "metrics/aggregation_window",
+        || "must not be less than metrics.collection_interval".to_owned(),
+    );
+    checker.require(
+        metrics.aggregation_window.0 <= metrics.retention_period.0,
+        "metrics/retention_period",
+        || "must not be less than metrics.aggregation_window".to_owned(),
+    );
     let defaults = &raw.defaults;
     checker.require(defaults.timeout.0 <= defaults.total_timeout.0, "defaults/total_timeout", || {
         "must not be less than defaults.timeout".to_owned()
@@ -175,7 +179,8 @@ fn server(raw: &Raw, checker: &mut Checker<'_>) -> Option<ServerConfig> {
     let found = match server.listen.0.to_socket_addrs() {
         Ok(mut found) => found.next(),
         Err(error) => {
-            let text = format!("{:?} is not an address and port such as 127.0.0.1:7070: {error}", server.listen.0);
+            let text =
+                format!("{:?} is not an address and port such as 127.0.0.1:7070: {error}", server.listen.0);
             checker.fault("server/listen", text);
             None
         }

@@ -26,15 +26,22 @@ impl Secret {
     /// The value. The error names the place, never the value.
     pub fn read(&self) -> Result<SecretString, String> {
         let (place, text) = match self {
-            Secret::Env(name) => (format!("the environment variable {name}"), std::env::var(name).map_err(|error| match error {
-                std::env::VarError::NotPresent => "is not set".to_owned(),
-                std::env::VarError::NotUnicode(_) => "is not UTF-8".to_owned(),
-            })),
+            Secret::Env(name) => (
+                format!("the environment variable {name}"),
+                std::env::var(name).map_err(|error| match error {
+                    std::env::VarError::NotPresent => "is not set".to_owned(),
+                    std::env::VarError::NotUnicode(_) => "is not UTF-8".to_owned(),
+                }),
+            ),
             Secret::File(path) => {
                 let path = path.expanded();
                 let mut text = String::new();
-                let read = std::fs::File::open(&path).and_then(|file| file.take(SECRET_BYTES_MAX).read_to_string(&mut text));
-                (format!("the file {}", path.display()), read.map(|_| text).map_err(|error| format!("cannot be read: {error}")))
+                let read = std::fs::File::open(&path)
+                    .and_then(|file| file.take(SECRET_BYTES_MAX).read_to_string(&mut text));
+                (
+                    format!("the file {}", path.display()),
+                    read.map(|_| text).map_err(|error| format!("cannot be read: {error}")),
+                )
             }
         };
         let text = text.map_err(|why| format!("the secret's place, {place}, {why}"))?;
@@ -74,7 +81,9 @@ fn parse(value: &Value) -> Result<Secret, String> {
 }
 
 fn is_variable(name: &str) -> bool {
-    !name.is_empty() && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_') && !name.as_bytes()[0].is_ascii_digit()
+    !name.is_empty()
+        && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_')
+        && !name.as_bytes()[0].is_ascii_digit()
 }
 
 /// A text that may be written, or the place of a secret.
@@ -115,7 +124,9 @@ impl<'de> Deserialize<'de> for Private {
         match Value::deserialize(from)? {
             Value::String(text) => Ok(Private::Written(text)),
             table @ Value::Object(_) => parse(&table).map(Private::Named).map_err(D::Error::custom),
-            other => Err(D::Error::custom(format!("must be text or the place of a secret, not {}", brief(&other)))),
+            other => {
+                Err(D::Error::custom(format!("must be text or the place of a secret, not {}", brief(&other))))
+            }
         }
     }
 }

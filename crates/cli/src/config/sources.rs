@@ -36,7 +36,8 @@ impl Format {
 pub fn file(path: &Path) -> Result<Layer, Fault> {
     let origin = path.display().to_string();
     let fault = |message: String| Fault { origin: origin.clone(), path: String::new(), message };
-    let format = Format::of(path).ok_or_else(|| fault("the file's name must end in .toml, .json, .yaml or .yml".into()))?;
+    let format = Format::of(path)
+        .ok_or_else(|| fault("the file's name must end in .toml, .json, .yaml or .yml".into()))?;
     let size = std::fs::metadata(path).map_err(|error| fault(error.to_string()))?.len();
     if size > FILE_BYTES_MAX {
         return Err(fault(format!("is larger than {FILE_BYTES_MAX} bytes")));
@@ -74,7 +75,8 @@ pub fn environment(vars: impl Iterator<Item = (String, String)>, engines: &[Stri
     vars.sort();
     vars.into_iter()
         .map(|(name, text)| {
-            let path: Vec<String> = name[PREFIX.len()..].split(SEPARATOR).map(str::to_ascii_lowercase).collect();
+            let path: Vec<String> =
+                name[PREFIX.len()..].split(SEPARATOR).map(str::to_ascii_lowercase).collect();
             let path = with_engine_name(path, engines);
             Layer { origin: name, tree: nested(&path, Value::String(text)), texts: true }
         })

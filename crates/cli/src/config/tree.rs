@@ -90,7 +90,8 @@ impl Tree {
     #[must_use]
     pub fn fault(&self, path: &str, message: impl Into<String>) -> Fault {
         let key: Vec<String> = path.split('/').map(str::to_owned).collect();
-        let found = (0..key.len()).rev().find_map(|cut| self.found.get(&key[..=cut]).map(|found| (cut, found)));
+        let found =
+            (0..key.len()).rev().find_map(|cut| self.found.get(&key[..=cut]).map(|found| (cut, found)));
         let (origin, path) = match found {
             Some((cut, found)) if cut + 1 == key.len() => (found.origin.clone(), found.written.clone()),
             Some((_, found)) => (found.origin.clone(), key.join(".")),
@@ -192,7 +193,9 @@ impl Walk<'_> {
             Shape::Leaf { check, .. } => self.leaf(*check, value, place),
             Shape::Section(keys) => self.section(keys, value, place),
             Shape::List(keys) => self.list(keys, value, place),
-            Shape::Named(inner) => self.named(value, place, |walk, _, below, at| walk.value(inner, below, at)),
+            Shape::Named(inner) => {
+                self.named(value, place, |walk, _, below, at| walk.value(inner, below, at))
+            }
             Shape::Engines => self.named(value, place, Self::engine),
         }
     }
@@ -209,7 +212,8 @@ impl Walk<'_> {
         let mut seen: Vec<&str> = Vec::new();
         for (written, below) in table {
             let at = place.below(written, written);
-            let Some(key) = keys.iter().find(|key| key.name == written || key.name == snake_case(written)) else {
+            let Some(key) = keys.iter().find(|key| key.name == written || key.name == snake_case(written))
+            else {
                 self.fault(&at, unknown(written, keys));
                 continue;
             };
@@ -244,11 +248,13 @@ impl Walk<'_> {
                 let known = engines::TYPES.join(", ");
                 let near = near_miss(&word, engines::TYPES.iter().copied());
                 let at = place.below("type", "type");
-                return self.fault(&at, format!("{word:?} is not an engine type{near}; the types are {known}"));
+                return self
+                    .fault(&at, format!("{word:?} is not an engine type{near}; the types are {known}"));
             }
             None => {
                 let known = engines::TYPES.join(", ");
-                return self.fault(&place.below("type", "type"), format!("is missing; the types are {known}"));
+                return self
+                    .fault(&place.below("type", "type"), format!("is missing; the types are {known}"));
             }
         };
         self.section(&keys, value, place);

@@ -158,7 +158,10 @@ impl<'de, const MIN: u64, const MAX: u64> Deserialize<'de> for Whole<MIN, MAX> {
         let value = Value::deserialize(from)?;
         match value.as_u64() {
             Some(number) if (MIN..=MAX).contains(&number) => Ok(Whole(number)),
-            _ => Err(D::Error::custom(format!("must be a whole number from {MIN} to {MAX}, not {}", brief(&value)))),
+            _ => Err(D::Error::custom(format!(
+                "must be a whole number from {MIN} to {MAX}, not {}",
+                brief(&value)
+            ))),
         }
     }
 }
@@ -179,7 +182,10 @@ impl<'de> Deserialize<'de> for Fraction {
         let value = Value::deserialize(from)?;
         match value.as_f64() {
             Some(number) if number > 0.0 && number <= 1.0 => Ok(Fraction(number)),
-            _ => Err(D::Error::custom(format!("must be a number above 0 and at most 1, not {}", brief(&value)))),
+            _ => Err(D::Error::custom(format!(
+                "must be a number above 0 and at most 1, not {}",
+                brief(&value)
+            ))),
         }
     }
 }
@@ -246,7 +252,10 @@ impl<'de, const MIN: Millis, const MAX: Millis> Deserialize<'de> for Span<MIN, M
             Some(ms) if (MIN..=MAX).contains(&ms) => Ok(Span(ms)),
             Some(_) => {
                 let (least, most) = (span_text(MIN), span_text(MAX));
-                Err(D::Error::custom(format!("must be a duration from {least} to {most}, not {}", brief(&value))))
+                Err(D::Error::custom(format!(
+                    "must be a duration from {least} to {most}, not {}",
+                    brief(&value)
+                )))
             }
             None => Err(D::Error::custom(format!(
                 "must be a duration (whole milliseconds, or text like \"30s\", \"5m\", \"2h\", \"7d\"), not {}",
@@ -300,7 +309,10 @@ impl<'de> Deserialize<'de> for Rate {
             Some(Rate { count: count.trim().parse().ok().filter(|count| *count > 0)?, per })
         });
         parsed.ok_or_else(|| {
-            D::Error::custom(format!("must be a rate such as \"50/s\", \"300/m\" or \"1000/h\", not {}", brief(&value)))
+            D::Error::custom(format!(
+                "must be a rate such as \"50/s\", \"300/m\" or \"1000/h\", not {}",
+                brief(&value)
+            ))
         })
     }
 }
@@ -468,7 +480,15 @@ mod tests {
 
     #[test]
     fn durations_are_written_with_the_largest_unit_that_divides_them() {
-        let rows = [(0, "0ms"), (1, "1ms"), (1_500, "1500ms"), (30_000, "30s"), (60_000, "1m"), (86_400_000, "1d"), (90_000, "90s")];
+        let rows = [
+            (0, "0ms"),
+            (1, "1ms"),
+            (1_500, "1500ms"),
+            (30_000, "30s"),
+            (60_000, "1m"),
+            (86_400_000, "1d"),
+            (90_000, "90s"),
+        ];
         for (ms, text) in rows {
             assert_eq!(span_text(ms), text);
             assert_eq!(text.parse::<ApiSpan>(), Ok(ApiSpan(ms)));

@@ -122,7 +122,7 @@ impl N8n {
                 }
                 Ok(request)
             },
-            |answer| if answer.is_success() { answer.json() } else { Err(self.client.refusal(&answer)) },
+            |answer| if answer.is_success() { answer.json() } else { Err(self.refusal(&answer)) },
         )
         .await
     }
@@ -147,7 +147,7 @@ impl N8n {
                     }
                 }
                 404 if is_n8n(&answer) => Ok(Ok(None)),
-                _ => Err(self.client.refusal(&answer)),
+                _ => Err(self.refusal(&answer)),
             },
         )
         .await

@@ -158,7 +158,7 @@ impl N8n {
         if answer.is_success() {
             return answer.json::<Created>().map(|created| created.id).map_err(not_started);
         }
-        let refusal = self.client.refusal(&answer);
+        let refusal = self.refusal(&answer);
         // n8n says by 400 what it does not like about a definition.
         if answer.status == 400 {
             return Err(EngineFailure { code: "invalid_definition".to_owned(), ..refusal });
@@ -171,7 +171,7 @@ impl N8n {
         let request = self.client.request(Method::POST, url).body_bytes_max(ANSWER_BYTES_MAX);
         let answer = self.ask(request).await.map_err(not_started)?;
         if !answer.is_success() {
-            let refusal = self.client.refusal(&answer);
+            let refusal = self.refusal(&answer);
             let code =
                 if answer.status == 400 { "invalid_definition".to_owned() } else { refusal.code.clone() };
             return Err(EngineFailure { code, ..refusal });

@@ -136,7 +136,7 @@ impl N8n {
                 Err(self.not_registered(call.endpoint, workflow).await)
             }
             401 | 403 => {
-                let refusal = self.client.refusal(answer);
+                let refusal = self.refusal(answer);
                 Err(EngineFailure { code: "webhook_unauthorized".to_owned(), ..refusal })
             }
             // 500 is what n8n answers when the workflow failed or was stopped: its execution says more.
@@ -144,18 +144,15 @@ impl N8n {
                 Some(id) => Ok(id),
                 None => Err(self.untracked(workflow, answer)),
             },
-            _ => Err(self.client.refusal(answer)),
+            _ => Err(self.refusal(answer)),
         }
     }
 
     fn untracked(&self, workflow: &str, answer: &Answer) -> EngineFailure {
         if answer.status == 500 {
-            let refusal = self.client.refusal(answer);
-            return EngineFailure {
-                kind: FailureKind::EngineError,
-                code: "workflow_failed".to_owned(),
-                ..refusal
-            };
+            let refusal = self.refusal(answer);
+            let code = "workflow_failed".to_owned();
+            return EngineFailure { kind: FailureKind::EngineError, code, reached: Reached::Yes, ..refusal };
         }
         let message = format!(
             "the workflow {workflow} was started, but n8n keeps no execution of it and its answer has no executionId: \

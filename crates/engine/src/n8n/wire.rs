@@ -106,6 +106,11 @@ impl Ended {
         self.data.as_ref()?.result_data.as_ref()
     }
 
+    /// Whether it says what its nodes gave, which every success does.
+    pub(super) fn has_data(&self) -> bool {
+        self.result_data().is_some()
+    }
+
     /// The items of the last node's first output that has any, as an array of their `json`.
     pub(super) fn result(&self) -> String {
         let items = self.result_data().and_then(|data| {

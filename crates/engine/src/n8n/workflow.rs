@@ -150,7 +150,7 @@ impl N8n {
                 let message = format!("n8n has no workflow {id}");
                 Err(EngineFailure::new(FailureKind::NotFound, "workflow_not_found", message).with_status(404))
             }
-            _ => Err(self.client.refusal(&answer)),
+            _ => Err(self.refusal(&answer)),
         }
     }
 

@@ -128,6 +128,8 @@ pub(crate) struct Fake {
     pub(crate) polls_to_end: u32,
     /// Health, where the dialect's engine can tell.
     pub(crate) healthy: bool,
+    /// What else was asked of it, where a test wants to know.
+    pub(crate) notes: Vec<String>,
 }
 
 #[derive(Debug, Clone)]
@@ -156,7 +158,7 @@ pub(crate) enum RunState {
 
 impl Fake {
     pub(crate) fn new(end: RunState) -> Fake {
-        Fake { runs: Vec::new(), end, polls_to_end: 2, healthy: true }
+        Fake { runs: Vec::new(), end, polls_to_end: 2, healthy: true, notes: Vec::new() }
     }
 
     /// Starts a run; answers its number, from 0.

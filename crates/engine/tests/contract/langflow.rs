@@ -232,7 +232,8 @@ fn with(settings: HttpSettings, change: fn(&mut LangflowConfig)) -> Adapter {
 async fn a_flow_is_asked_for_as_the_engine_wants_it() {
     let stub = Stub::start(Arc::new(Langflow), Fake::new(RunState::Succeeded), None).await;
     stub.fake(|fake| fake.polls_to_end = 20);
-    let engine = with(settings(stub.url()), |config| (config.allow_tweaks, config.allow_globals) = (true, true));
+    let engine =
+        with(settings(stub.url()), |config| (config.allow_tweaks, config.allow_globals) = (true, true));
     let host = Arc::new(NotingHost::default());
     let parameters = r#"{"input":{"n":1.50},"tweaks":{"C-1":{"f":"v"}},"globals":{"G":"1"}}"#;
     let (_stop, first) = call(&host, FLOW, parameters);
@@ -295,7 +296,8 @@ async fn an_inline_flow_is_uploaded_once_per_content() {
     let puts: Vec<Seen> = stub.seen(Step::Side).into_iter().filter(|seen| seen.method == "PUT").collect();
     assert_eq!(puts.len(), 2, "one upload per content");
     assert_eq!(puts[0].json()["data"], json!({ "nodes": [], "edges": [] }));
-    let flows: Vec<Value> = stub.seen(Step::Submit).iter().map(|seen| seen.json()["flow_id"].clone()).collect();
+    let flows: Vec<Value> =
+        stub.seen(Step::Submit).iter().map(|seen| seen.json()["flow_id"].clone()).collect();
     assert_eq!(flows[0], flows[1]);
     assert_ne!(flows[0], flows[2]);
     assert_eq!(puts[0].segments()[3], flows[0]);
@@ -388,9 +390,7 @@ impl Dialect for Cutting {
             (_, "/api/v1/config") => Reply::json(200, json!({ "serialization_max_text_length": 10 })),
             (_, "/api/v1/monitor/messages") => {
                 assert!(request.query.contains("session_id=e1"), "{}", request.query);
-                let message = |job: usize, text: &str| {
-                    json!({ "text": text, "session_metadata": { "graph_run_id": job_id(job) } })
-                };
+                let message = |job: usize, text: &str| json!({ "text": text, "session_metadata": { "graph_run_id": job_id(job) } });
                 let other = message(7, "0123456789 of another run");
                 let ours = [other.clone(), message(0, "a question"), message(0, self.text)];
                 Reply::json(200, if self.stores { json!(ours) } else { json!([other]) })
@@ -409,12 +409,16 @@ async fn a_result_the_engine_cut_is_never_taken_for_the_whole() {
         (false, "0123456789", Some("\"0123456789\"")),
         (false, "wait...", Some("\"wait...\"")),
     ] {
-        let stub = Stub::start(Arc::new(Cutting { stores, text }), Fake::new(RunState::Succeeded), None).await;
+        let stub =
+            Stub::start(Arc::new(Cutting { stores, text }), Fake::new(RunState::Succeeded), None).await;
         let (_stop, call) = call(&Arc::default(), FLOW, "{}");
         match (within(Langflow.engine(settings(stub.url())).run(call)).await, whole) {
             (Outcome::Succeeded { result, .. }, Some(whole)) => assert_eq!(result, whole.as_bytes()),
             (Outcome::Failed(failure), None) => {
-                assert_eq!((failure.kind, failure.code.as_str()), (FailureKind::TooLarge, "result_truncated"));
+                assert_eq!(
+                    (failure.kind, failure.code.as_str()),
+                    (FailureKind::TooLarge, "result_truncated")
+                );
             }
             (outcome, _) => panic!("{stores} {text}: {outcome:?}"),
         }

@@ -38,7 +38,9 @@ fn state_of(state: RunState) -> Value {
         RunState::Failed => json!({ "__error__": { "error": "RuntimeError", "message": "boom" } }),
         RunState::TimedOut => json!({ "__error__": { "error": "TimeoutError", "message": "" } }),
         RunState::Asks => json!({ "message": "hi", "__interrupt__": [{ "value": { "question": "go?" } }] }),
-        RunState::Forgotten => json!({ "__error__": { "error": "HTTPException", "message": "404: Run not found" } }),
+        RunState::Forgotten => {
+            json!({ "__error__": { "error": "HTTPException", "message": "404: Run not found" } })
+        }
         _ => json!({ "message": "hi", "output": { "echo": "hi" } }),
     }
 }
@@ -163,7 +165,8 @@ async fn a_run_is_asked_for_as_the_engine_wants_it() {
     let host = Arc::new(NotingHost::default());
     let (_stop, first) = call(&host, "my graph/1", r#"{"n":1.50,"big":12345678901234567890}"#);
     let resume = r#"{"command":{"resume":{"yes":true}}}"#;
-    let session = Call { session_id: Some("chat 7".to_owned()), idempotency_key: "e2.1".to_owned(), ..first.clone() };
+    let session =
+        Call { session_id: Some("chat 7".to_owned()), idempotency_key: "e2.1".to_owned(), ..first.clone() };
     let same = Call {
         idempotency_key: "e3.1".to_owned(),
         parameters: resume.as_bytes().to_vec().into(),
@@ -181,7 +184,10 @@ async fn a_run_is_asked_for_as_the_engine_wants_it() {
     assert!(sent.contains(r#""input":{"n":1.50,"big":12345678901234567890}"#), "{sent}");
     assert_eq!(body["assistant_id"], "my graph/1");
     assert_eq!(body["metadata"], json!({ "execution_id": "e1", "idempotency_key": "e1.1" }));
-    assert_eq!((body["multitask_strategy"].as_str(), body["if_not_exists"].as_str()), (Some("reject"), Some("create")));
+    assert_eq!(
+        (body["multitask_strategy"].as_str(), body["if_not_exists"].as_str()),
+        (Some("reject"), Some("create"))
+    );
     assert_eq!(asked[2].json()["command"], json!({ "resume": { "yes": true } }));
     assert_eq!(asked[2].json().get("input"), None);
     let threads: Vec<&str> = asked.iter().map(|request| request.segments()[1]).collect();

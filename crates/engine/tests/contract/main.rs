@@ -7,6 +7,7 @@ mod dialect;
 mod host;
 mod langflow;
 mod langsmith;
+mod n8n;
 mod stub;
 mod tls;
 
@@ -27,6 +28,7 @@ const ROWS_AT_ONCE: usize = 16;
 /// Every adapter of the suite.
 fn dialects() -> Vec<Arc<dyn Dialect>> {
     vec![
+        Arc::new(n8n::N8n),
         Arc::new(langsmith::Langsmith),
         Arc::new(langflow::Langflow),
         Arc::new(langflow::LangflowV1),
@@ -50,7 +52,8 @@ fn settings(url: &str) -> HttpSettings {
 
 /// Faults that only end by a time limit of ours get a short one.
 fn settings_for(url: &str, fault: Fault) -> HttpSettings {
-    let limit = Duration::from_millis(if matches!(fault, Fault::Stall | Fault::Drip) { 1_500 } else { 10_000 });
+    let limit =
+        Duration::from_millis(if matches!(fault, Fault::Stall | Fault::Drip) { 1_500 } else { 10_000 });
     HttpSettings { request_timeout: limit, transfer_timeout: limit, ..settings(url) }
 }
 
@@ -61,7 +64,9 @@ fn common_submit(fault: Fault) -> Expected {
     };
     match fault {
         Fault::Slow => Expected::Succeeds,
-        Fault::Stall | Fault::Drip | Fault::Reset | Fault::LostAnswer => Expected::Fails(Connection, Reached::Maybe),
+        Fault::Stall | Fault::Drip | Fault::Reset | Fault::LostAnswer => {
+            Expected::Fails(Connection, Reached::Maybe)
+        }
         Fault::NotHttp | Fault::Malformed | Fault::Empty | Fault::Truncated => {
             Expected::Fails(BadResponse, Reached::Maybe)
         }
@@ -86,7 +91,9 @@ fn common_submit(fault: Fault) -> Expected {
 fn common_follow(fault: Fault) -> Expected {
     use FailureKind::{BadResponse, Connection, RateLimited, Unavailable};
     match fault {
-        Fault::Stall | Fault::Drip | Fault::Reset | Fault::LostAnswer => Expected::Fails(Connection, Reached::Maybe),
+        Fault::Stall | Fault::Drip | Fault::Reset | Fault::LostAnswer => {
+            Expected::Fails(Connection, Reached::Maybe)
+        }
         Fault::Malformed | Fault::Empty | Fault::NotHttp | Fault::Truncated | Fault::TooDeep => {
             Expected::Fails(BadResponse, Reached::Maybe)
         }
@@ -143,7 +150,9 @@ where
             running.spawn(async move {
                 let _permit = permits.acquire_owned().await.unwrap();
                 let outcome = tokio::time::timeout(DEADLINE, row).await;
-                outcome.unwrap_or_else(|_| Err("hangs".to_owned())).map_err(|e| format!("{name} {fault:?}: {e}"))
+                outcome
+                    .unwrap_or_else(|_| Err("hangs".to_owned()))
+                    .map_err(|e| format!("{name} {fault:?}: {e}"))
             });
         }
     }
@@ -312,7 +321,8 @@ async fn ends_of_a_run() {
             let engine = dialect.engine(settings(stub.url()));
             let (_stop, call) = call(&Arc::default(), dialect.workflow_id(), dialect.parameters());
             let outcome = within(engine.run(call)).await;
-            compare(&*dialect, &outcome, expected).unwrap_or_else(|e| panic!("{} {state:?}: {e}", dialect.name()));
+            compare(&*dialect, &outcome, expected)
+                .unwrap_or_else(|e| panic!("{} {state:?}: {e}", dialect.name()));
             if let (RunState::Failed, Outcome::Failed(failure)) = (state, &outcome) {
                 let words = dialect.failure_words();
                 assert!(failure.message.contains(words), "{}: {failure:?}", dialect.name());
@@ -335,7 +345,8 @@ async fn a_server_that_is_not_there_was_not_reached() {
             let (_stop, call) = call(&Arc::default(), dialect.workflow_id(), dialect.parameters());
             let outcome = within(engine.run(call)).await;
             let expected = Expected::Fails(FailureKind::Connection, Reached::No);
-            compare(&*dialect, &outcome, expected).unwrap_or_else(|e| panic!("{} {url}: {e}", dialect.name()));
+            compare(&*dialect, &outcome, expected)
+                .unwrap_or_else(|e| panic!("{} {url}: {e}", dialect.name()));
             let Outcome::Failed(failure) = outcome else { unreachable!() };
             assert_eq!(failure.code, code, "{}: {failure:?}", dialect.name());
             assert!(!within(engine.health(0)).await.healthy);
@@ -393,7 +404,8 @@ async fn running(
 async fn a_wish_to_stop_stops_the_run_in_the_engine() {
     let faults = [None, Some((Fault::Reset, 2)), Some((Fault::Status(503), 2)), Some((Fault::LostAnswer, 1))];
     for dialect in dialects() {
-        for (stop_by, fault) in [Stop::Cancel, Stop::Timeout].into_iter().flat_map(|s| faults.map(|f| (s, f))) {
+        for (stop_by, fault) in [Stop::Cancel, Stop::Timeout].into_iter().flat_map(|s| faults.map(|f| (s, f)))
+        {
             let plan = fault.map(|(fault, times)| Plan { step: Step::Cancel, fault, times });
             let stub = Stub::start(dialect.clone(), Fake::new(RunState::Running), plan).await;
             let engine = dialect.engine(settings(stub.url()));
@@ -404,7 +416,11 @@ async fn a_wish_to_stop_stops_the_run_in_the_engine() {
             stop.send_replace(Some(stop_by));
             let outcome = within(task).await.unwrap();
             assert_eq!(outcome, Outcome::Cancelled, "{} {stop_by:?} {fault:?}", dialect.name());
-            assert!(stub.fake(|fake| fake.runs[0].cancels) > 0, "{}: the engine was not told", dialect.name());
+            assert!(
+                stub.fake(|fake| fake.runs[0].cancels) > 0,
+                "{}: the engine was not told",
+                dialect.name()
+            );
         }
     }
 }
@@ -422,7 +438,8 @@ async fn the_true_end_wins_over_a_late_wish_to_stop() {
         stub.fake(|fake| fake.runs[0].state = RunState::Succeeded);
         stop.send_replace(Some(Stop::Cancel));
         let outcome = within(task).await.unwrap();
-        compare(&*dialect, &outcome, Expected::Succeeds).unwrap_or_else(|e| panic!("{}: {e}", dialect.name()));
+        compare(&*dialect, &outcome, Expected::Succeeds)
+            .unwrap_or_else(|e| panic!("{}: {e}", dialect.name()));
     }
 }
 
@@ -448,7 +465,8 @@ async fn letting_go_leaves_the_run_alone_and_it_can_be_taken_up_again() {
         again.engine_run = Some(engine_run);
         again.attempt = 2;
         let outcome = within(engine.run(again)).await;
-        compare(&*dialect, &outcome, Expected::Succeeds).unwrap_or_else(|e| panic!("{}: {e}", dialect.name()));
+        compare(&*dialect, &outcome, Expected::Succeeds)
+            .unwrap_or_else(|e| panic!("{}: {e}", dialect.name()));
         let runs = stub.fake(|fake| fake.runs.clone());
         assert_eq!((runs.len(), runs[0].cancels), (1, 0), "{}", dialect.name());
     }

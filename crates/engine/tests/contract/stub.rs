@@ -181,7 +181,10 @@ fn reset_connection(socket: TcpStream) {
 }
 
 /// Answers requests until the connection is to end; says whether it is to end by a reset.
-async fn serve<S: AsyncRead + AsyncWrite + Unpin>(mut stream: S, shared: &Shared) -> std::io::Result<(S, bool)> {
+async fn serve<S: AsyncRead + AsyncWrite + Unpin>(
+    mut stream: S,
+    shared: &Shared,
+) -> std::io::Result<(S, bool)> {
     while let Some(request) = read_request(&mut stream).await? {
         let step = shared.dialect.step(&request);
         shared.seen.lock().unwrap().push((step, request.clone()));
@@ -214,7 +217,10 @@ async fn serve<S: AsyncRead + AsyncWrite + Unpin>(mut stream: S, shared: &Shared
 }
 
 /// Writes a reply; says whether the connection was held until the other side left it.
-async fn write_reply<S: AsyncRead + AsyncWrite + Unpin>(stream: &mut S, reply: &Reply) -> std::io::Result<bool> {
+async fn write_reply<S: AsyncRead + AsyncWrite + Unpin>(
+    stream: &mut S,
+    reply: &Reply,
+) -> std::io::Result<bool> {
     let mut head = format!("HTTP/1.1 {} Stub\r\n", reply.status);
     for (name, value) in &reply.headers {
         head.push_str(&format!("{name}: {value}\r\n"));
@@ -310,7 +316,8 @@ async fn read_request<S: AsyncRead + Unpin>(stream: &mut S) -> std::io::Result<O
         .filter_map(|line| line.split_once(':'))
         .map(|(name, value)| (name.to_ascii_lowercase(), value.trim().to_owned()))
         .collect();
-    let length = headers.iter().find(|(name, _)| name == "content-length").map_or(0, |(_, n)| n.parse().unwrap());
+    let length =
+        headers.iter().find(|(name, _)| name == "content-length").map_or(0, |(_, n)| n.parse().unwrap());
     assert!(length <= BODY_BYTES_MAX, "the body of a request is over {BODY_BYTES_MAX} bytes");
     let mut body = vec![0; length];
     stream.read_exact(&mut body).await?;

@@ -46,14 +46,19 @@ async fn openapi(call: Call) -> Result<Response, ApiError> {
 }
 
 async fn to_docs(_call: Call) -> Result<Response, ApiError> {
-    let mut response = answer::full(StatusCode::PERMANENT_REDIRECT, HeaderValue::from_static("text/plain"), "");
+    let mut response =
+        answer::full(StatusCode::PERMANENT_REDIRECT, HeaderValue::from_static("text/plain"), "");
     // Relative, so that it also leads right behind a proxy that puts a path in front.
     response.headers_mut().insert(LOCATION, HeaderValue::from_static("docs/"));
     Ok(response)
 }
 
 async fn errors(_call: Call) -> Result<Response, ApiError> {
-    Ok(html(answer::full(StatusCode::OK, HeaderValue::from_static("text/html; charset=utf-8"), errors_html())))
+    Ok(html(answer::full(
+        StatusCode::OK,
+        HeaderValue::from_static("text/html; charset=utf-8"),
+        errors_html(),
+    )))
 }
 
 async fn docs(call: Call) -> Result<Response, ApiError> {
@@ -65,8 +70,8 @@ async fn docs(call: Call) -> Result<Response, ApiError> {
     let Some(SwaggerFile { bytes, content_type, .. }) = file else {
         return Err(ApiError::new(Code::RouteNotFound, "no such page"));
     };
-    let content_type = HeaderValue::from_str(&content_type)
-        .unwrap_or(HeaderValue::from_static("application/octet-stream"));
+    let content_type =
+        HeaderValue::from_str(&content_type).unwrap_or(HeaderValue::from_static("application/octet-stream"));
     Ok(html(answer::full(StatusCode::OK, content_type, bytes.into_owned())))
 }
 

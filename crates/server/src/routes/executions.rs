@@ -7,8 +7,8 @@ use crate::table::{Content, HeaderParam, Operation, Policy, Route, Shape, Succes
 use crate::{answer, events};
 use axum::response::Response;
 use enginehouse_api::{
-    ApiError, AttemptsAnswer, BulkAnswer, BulkRequest, Code, FilterRequest, ListAnswer, LogsAnswer, PatchRequest,
-    ResultView, StatusWord,
+    ApiError, AttemptsAnswer, BulkAnswer, BulkRequest, Code, FilterRequest, ListAnswer, LogsAnswer,
+    PatchRequest, ResultView, StatusWord,
 };
 use enginehouse_core::execution::Status;
 use enginehouse_core::limits::{LIST_LIMIT_DEFAULT, LIST_LIMIT_MAX};
@@ -90,7 +90,12 @@ pub(crate) const ROUTES: &[Route] = &[
         policy: Policy::Scope(Scope::ReadPayload),
         handler: |call| -> Answer { Box::pin(request(call)) },
         operation: Some(Operation {
-            answers: &[Success { status: 200, description: "The request as it was sent.", content: Content::AnyJson, headers: &[] }],
+            answers: &[Success {
+                status: 200,
+                description: "The request as it was sent.",
+                content: Content::AnyJson,
+                headers: &[],
+            }],
             ..Operation::new("getRequest", Tag::Executions, "Get an execution's request")
         }),
     },
@@ -139,7 +144,12 @@ pub(crate) const ROUTES: &[Route] = &[
                 description: "The id of the last event seen; the stream goes on after it.",
                 schema: || json!({"type": "string", "maxLength": LAST_EVENT_ID_BYTES_MAX}),
             }],
-            answers: &[Success { status: 200, description: "The stream.", content: Content::EventStream, headers: &[] }],
+            answers: &[Success {
+                status: 200,
+                description: "The stream.",
+                content: Content::EventStream,
+                headers: &[],
+            }],
             problems: &[Code::EventGone, Code::RateLimited],
             ..Operation::new("streamEvents", Tag::Executions, "Stream an execution's events")
         }),
@@ -168,7 +178,13 @@ pub(crate) const ROUTES: &[Route] = &[
         operation: Some(Operation {
             description: "Puts a failed or cancelled execution back into the queue, with a new generation and a fresh retry budget.",
             answers: &[execution(200, "It is pending again.")],
-            problems: &[Code::NotRedrivable, Code::Stopping, Code::QueueFull, Code::UnknownEngine, Code::StoreFull],
+            problems: &[
+                Code::NotRedrivable,
+                Code::Stopping,
+                Code::QueueFull,
+                Code::UnknownEngine,
+                Code::StoreFull,
+            ],
             ..Operation::new("redriveExecution", Tag::Executions, "Redrive an execution")
         }),
     },
@@ -179,7 +195,10 @@ async fn list(call: Call) -> Result<Response, ApiError> {
     let text = |name: &str| query.one(name).map(str::to_owned);
     for status in query.all("status") {
         if Status::parse(status).is_none() {
-            return Err(wrong("status", format!("{status:?} is not one of {}", StatusWord::words().join(", "))));
+            return Err(wrong(
+                "status",
+                format!("{status:?} is not one of {}", StatusWord::words().join(", ")),
+            ));
         }
     }
     for param in LIST.iter().filter(|param| query.one(param.name) == Some("")) {
@@ -240,7 +259,9 @@ async fn stream_events(call: Call) -> Result<Response, ApiError> {
         Some(value) if value.is_empty() => None,
         Some(value) => {
             let text = value.to_str().ok().filter(|text| text.len() <= LAST_EVENT_ID_BYTES_MAX);
-            Some(text.ok_or_else(|| ApiError::new(Code::EventGone, "Last-Event-ID is not an id this service gave"))?)
+            Some(text.ok_or_else(|| {
+                ApiError::new(Code::EventGone, "Last-Event-ID is not an id this service gave")
+            })?)
         }
     };
     let room = Arc::clone(&call.app.streams).try_acquire_owned().map_err(|_| {

@@ -45,7 +45,12 @@ pub(crate) const ROUTES: &[Route] = &[
         policy: Policy::Scope(Scope::Admin),
         handler: |call| -> Answer { Box::pin(delete(call)) },
         operation: Some(Operation {
-            answers: &[Success { status: 204, description: "It is gone.", content: Content::Nothing, headers: &[] }],
+            answers: &[Success {
+                status: 204,
+                description: "It is gone.",
+                content: Content::Nothing,
+                headers: &[],
+            }],
             problems: &[Code::StoreFull],
             ..Operation::new("deleteKey", Tag::Keys, "Delete an API key")
         }),

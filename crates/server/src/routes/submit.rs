@@ -45,9 +45,18 @@ pub(crate) const ROUTES: &[Route] = &[
             headers: IDEMPOTENCY,
             body: Some(Shape::of::<SubmitRequest>()),
             answers: &[
-                Success { headers: &[LOCATION], ..execution(201, "Stored; with `?wait=`, also ended, and the result is here.") },
-                Success { headers: &[LOCATION, REPLAYED], ..execution(200, "The same request was accepted earlier.") },
-                Success { headers: &[LOCATION], ..execution(202, "Stored; with `?wait=`, not ended in time.") },
+                Success {
+                    headers: &[LOCATION],
+                    ..execution(201, "Stored; with `?wait=`, also ended, and the result is here.")
+                },
+                Success {
+                    headers: &[LOCATION, REPLAYED],
+                    ..execution(200, "The same request was accepted earlier.")
+                },
+                Success {
+                    headers: &[LOCATION],
+                    ..execution(202, "Stored; with `?wait=`, not ended in time.")
+                },
             ],
             problems: SUBMIT_PROBLEMS,
             ..Operation::new("submitExecution", Tag::Executions, "Submit an execution")

@@ -19,7 +19,10 @@ const REPLACED: &str = "enginehouse.sqlite.replaced";
 /// Copies one state of the store in `dir` to the new file `to`, synced.
 pub(super) fn backup(dir: &Path, to: &Path, closing: &AtomicBool) -> Result<(), StoreError> {
     if to.exists() {
-        return Err(StoreError::Refused(format!("{} exists already; a backup writes a new file", to.display())));
+        return Err(StoreError::Refused(format!(
+            "{} exists already; a backup writes a new file",
+            to.display()
+        )));
     }
     let partial = with_suffix(to, ".partial");
     let copied = copy(dir, &partial, closing).and_then(|()| put_in_place(&partial, to));
@@ -36,7 +39,10 @@ pub(super) fn backup(dir: &Path, to: &Path, closing: &AtomicBool) -> Result<(), 
 /// When `dir` has no store, `to` exists, or one of them cannot be read or written.
 pub fn backup_from_dir(dir: &Path, to: &Path) -> Result<(), StoreError> {
     if !dir.join(FILE).is_file() {
-        return Err(StoreError::Refused(format!("{} has no store; name a service's data directory", dir.display())));
+        return Err(StoreError::Refused(format!(
+            "{} has no store; name a service's data directory",
+            dir.display()
+        )));
     }
     backup(dir, to, &AtomicBool::new(false))
 }
@@ -124,7 +130,10 @@ fn put_aside(dir: &Path) -> Result<(), StoreError> {
 fn check_source(from: &Path) -> Result<(), StoreError> {
     let log = with_suffix(from, "-wal");
     if fs::metadata(&log).is_ok_and(|log| log.len() > 0) {
-        let why = format!("{} is in use or was not closed (it has a log beside it); take a backup of it", from.display());
+        let why = format!(
+            "{} is in use or was not closed (it has a log beside it); take a backup of it",
+            from.display()
+        );
         return Err(StoreError::Refused(why));
     }
     if !from.is_file() {

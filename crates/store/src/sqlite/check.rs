@@ -126,7 +126,8 @@ fn rows(db: &Connection, max: usize) -> Result<Vec<String>, StoreError> {
                 let (rev, kept) = (found.state.rev, found.history.len());
                 let last = found.history.last().map(|event| event.seq);
                 if last != Some(rev) || kept != HISTORY_EVENTS_MAX.min(rev as usize) {
-                    findings.push(format!("execution {key}: {kept} events up to {last:?}, but its rev is {rev}"));
+                    findings
+                        .push(format!("execution {key}: {kept} events up to {last:?}, but its rev is {rev}"));
                 }
             }
         }

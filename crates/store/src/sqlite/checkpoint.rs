@@ -91,10 +91,13 @@ fn run(db: &Connection, state: &LogState) {
         match move_log(db) {
             Ok(()) => {
                 // Unless a commit came meanwhile, the log counts as empty until the next one.
-                let emptied = state.pages.compare_exchange(pages, 0, Ordering::AcqRel, Ordering::Acquire).is_ok();
+                let emptied =
+                    state.pages.compare_exchange(pages, 0, Ordering::AcqRel, Ordering::Acquire).is_ok();
                 (seen, moved) = if emptied { (0, 0) } else { (pages, pages) };
             }
-            Err(error) => tracing::warn!(%error, "the store's log could not be moved into its file; trying again"),
+            Err(error) => {
+                tracing::warn!(%error, "the store's log could not be moved into its file; trying again")
+            }
         }
         // A reader that holds the log open, or a disk that refuses, is given time instead of a busy loop.
         if state.is_due() && state.wait(AGAIN, |_| false) {

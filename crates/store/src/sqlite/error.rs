@@ -7,7 +7,9 @@ impl From<Error> for StoreError {
     fn from(error: Error) -> StoreError {
         match error.sqlite_error_code() {
             Some(ErrorCode::DiskFull) => StoreError::Full,
-            Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => StoreError::Corrupt(error.to_string()),
+            Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => {
+                StoreError::Corrupt(error.to_string())
+            }
             Some(ErrorCode::OperationInterrupted) => {
                 StoreError::Unavailable("the query took longer than its limit".to_owned())
             }

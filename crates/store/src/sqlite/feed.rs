@@ -119,8 +119,11 @@ impl Kept {
         trace: Trace,
     ) -> Result<(), StoreError> {
         let body = trace.into_body(node)?;
-        db.prepare_cached("INSERT INTO feed (seq, at, body) VALUES (?, ?, ?)")?
-            .execute(params![signed(cursor.0), at.0, body])?;
+        db.prepare_cached("INSERT INTO feed (seq, at, body) VALUES (?, ?, ?)")?.execute(params![
+            signed(cursor.0),
+            at.0,
+            body
+        ])?;
         self.bytes += body.len() as u64;
         self.oldest.get_or_insert((cursor.0, at));
         for _ in 0..DROPPED_AT_ONCE {
@@ -151,7 +154,8 @@ pub(super) fn read(db: &Connection, after: Cursor, max: usize) -> Result<FeedPag
     {
         return Err(StoreError::Gone { oldest: Cursor(oldest) });
     }
-    let mut statement = db.prepare_cached("SELECT seq, at, body FROM feed WHERE seq > ? ORDER BY seq LIMIT ?")?;
+    let mut statement =
+        db.prepare_cached("SELECT seq, at, body FROM feed WHERE seq > ? ORDER BY seq LIMIT ?")?;
     let mut rows = statement.query(params![signed(after.0), signed(max as u64)])?;
     let (mut commits, mut bytes) = (Vec::new(), 0);
     while let Some(row) = rows.next()? {

@@ -41,8 +41,10 @@ impl Lanes {
             None => {
                 self.sweep(db)?;
                 self.stored += 1;
-                db.prepare_cached("INSERT INTO lane (engine, user, ckey, retry) VALUES (?, ?, ?, ?) RETURNING id")?
-                    .query_row(params![lane.engine, lane.user, lane.ckey, lane.retry], |row| row.get(0))?
+                db.prepare_cached(
+                    "INSERT INTO lane (engine, user, ckey, retry) VALUES (?, ?, ?, ?) RETURNING id",
+                )?
+                .query_row(params![lane.engine, lane.user, lane.ckey, lane.retry], |row| row.get(0))?
             }
         };
         if self.names.len() >= REMEMBERED_MAX {

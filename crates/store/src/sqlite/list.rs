@@ -127,7 +127,11 @@ fn candidates(db: &Connection, filter: &Filter) -> Result<Vec<Vec<Stream>>, Stor
         choices.push(vec![Stream::of_execution("execution INDEXED BY by_user", condition, user.clone())]);
     }
     if let Some(workflow) = &filter.workflow {
-        choices.push(vec![Stream::of_execution("execution INDEXED BY by_workflow", "workflow = ?1", workflow.clone())]);
+        choices.push(vec![Stream::of_execution(
+            "execution INDEXED BY by_workflow",
+            "workflow = ?1",
+            workflow.clone(),
+        )]);
     }
     let mut statuses = filter.statuses.clone();
     statuses.sort_unstable();
@@ -153,7 +157,12 @@ fn count(db: &Connection, stream: &Stream, keys: Keys) -> Result<u64, StoreError
     Ok(db.prepare_cached(&sql)?.query_row(values, |row| row.get(0).map(unsigned))?)
 }
 
-fn read(db: &Connection, stream: &Stream, keys: Keys, query: &ListQuery) -> Result<Vec<Execution>, StoreError> {
+fn read(
+    db: &Connection,
+    stream: &Stream,
+    keys: Keys,
+    query: &ListQuery,
+) -> Result<Vec<Execution>, StoreError> {
     let (sql, values) = statement(stream, keys, query);
     many(db, &sql, params_from_iter(values))
 }
@@ -161,8 +170,7 @@ fn read(db: &Connection, stream: &Stream, keys: Keys, query: &ListQuery) -> Resu
 fn statement(stream: &Stream, keys: Keys, query: &ListQuery) -> (String, Vec<Value>) {
     let mut values = vec![stream.value.clone(), keys.least.into(), keys.most.into()];
     let Stream { from, condition, key, .. } = stream;
-    let mut sql =
-        format!("SELECT {} FROM {from} WHERE {condition} AND {key} BETWEEN ?2 AND ?3", *COLUMNS);
+    let mut sql = format!("SELECT {} FROM {from} WHERE {condition} AND {key} BETWEEN ?2 AND ?3", *COLUMNS);
     let filter = &query.filter;
     let mut also = |condition: &str, value: Option<Value>| {
         if let Some(value) = value {
@@ -177,7 +185,10 @@ fn statement(stream: &Stream, keys: Keys, query: &ListQuery) -> (String, Vec<Val
     also("execution.user =", text(&filter.user));
     also("execution.created_at >=", filter.since.map(|since| since.0.into()));
     also("execution.created_at <", filter.until.map(|until| until.0.into()));
-    also("execution.key IN (SELECT t.key FROM tag t WHERE t.key = execution.key AND t.tag =", text(&filter.tag));
+    also(
+        "execution.key IN (SELECT t.key FROM tag t WHERE t.key = execution.key AND t.tag =",
+        text(&filter.tag),
+    );
     if filter.tag.is_some() {
         sql.push(')');
     }
@@ -197,7 +208,8 @@ mod tests {
 
     fn plan(db: &Connection, sql: &str, values: usize) -> String {
         let mut statement = db.prepare(&format!("EXPLAIN QUERY PLAN {sql}")).expect("plan");
-        let steps = statement.query_map(params_from_iter(vec![Value::Null; values]), |row| row.get::<_, String>(3));
+        let steps =
+            statement.query_map(params_from_iter(vec![Value::Null; values]), |row| row.get::<_, String>(3));
         steps.expect("plan").map(|step| step.expect("text")).collect::<Vec<_>>().join("; ")
     }
 
@@ -229,15 +241,24 @@ mod tests {
             }
         }
         let fixed = [
-            (read::READY_SAME_RANK, 4), (read::READY_BEYOND, 3), (&*read::DUE, 2), (&*read::RUNNING, 3), (read::NEXT_WAKE, 0), (read::LANE_COUNTS, 0),
-            (read::LANE_HEAD, 1), (&*read::BY_KEY, 1), (&*read::BY_EXT_ID, 1), (&*read::BY_IDEM_KEY, 1),
+            (read::READY_SAME_RANK, 4),
+            (read::READY_BEYOND, 3),
+            (&*read::DUE, 2),
+            (&*read::RUNNING, 3),
+            (read::NEXT_WAKE, 0),
+            (read::LANE_COUNTS, 0),
+            (read::LANE_HEAD, 1),
+            (&*read::BY_KEY, 1),
+            (&*read::BY_EXT_ID, 1),
+            (&*read::BY_IDEM_KEY, 1),
             (super::super::lane::FIND, 4),
         ];
         statements.extend(fixed.map(|(sql, values)| (sql.to_owned(), values)));
         for (sql, values) in statements {
             let plan = plan(&db, &sql, values);
             // The one walk over a whole index is the hydration's, and its groups lie in the index's order.
-            let walk = plan.contains("SCAN") && !sql.contains("GROUP BY lane") && !sql.contains("wake_at LIMIT 1");
+            let walk =
+                plan.contains("SCAN") && !sql.contains("GROUP BY lane") && !sql.contains("wake_at LIMIT 1");
             assert!(!walk && !plan.contains("TEMP B-TREE"), "{plan}\n{sql}");
         }
         let same_rank = plan(&db, read::READY_SAME_RANK, 4);

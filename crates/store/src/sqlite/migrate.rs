@@ -43,7 +43,9 @@ impl Identity {
             return Ok(());
         }
         if self.application_id != APPLICATION_ID {
-            return refused(format!("{name} is an SQLite file of another program; choose another data directory"));
+            return refused(format!(
+                "{name} is an SQLite file of another program; choose another data directory"
+            ));
         }
         if self.format > NEWEST {
             return refused(format!(

@@ -23,8 +23,8 @@ mod writer;
 pub use backup::{backup_from_dir, restore};
 
 use crate::{
-    Batch, Clock, Committed, Cursor, Depth, Doc, DocKind, FeedPage, Features, LaneCount, ListQuery, Ready, Ref, Report,
-    Sealed, Store, StoreError, SystemClock, Totals,
+    Batch, Clock, Committed, Cursor, Depth, Doc, DocKind, Features, FeedPage, LaneCount, ListQuery, Ready,
+    Ref, Report, Sealed, Store, StoreError, SystemClock, Totals,
 };
 use async_trait::async_trait;
 use checkpoint::LogState;
@@ -157,7 +157,8 @@ impl SqliteStore {
             Checkpoint::Thread(Some(checkpoint::start(&options.dir, log.clone())?))
         };
         let engine = Engine { writer, log, checkpoint, changed: changed.clone(), _lock: lock };
-        let commits = if inline { Commits::Inline(Mutex::new(Some(engine))) } else { Commits::start(engine)? };
+        let commits =
+            if inline { Commits::Inline(Mutex::new(Some(engine))) } else { Commits::start(engine)? };
         Ok(SqliteStore {
             dir: options.dir,
             clock: options.clock,
@@ -226,7 +227,8 @@ impl Commits {
             }
         };
         let thread = std::thread::Builder::new().name("store-writer".to_owned()).spawn(run);
-        let thread = thread.map_err(|e| StoreError::Unavailable(format!("cannot start the writer thread: {e}")))?;
+        let thread =
+            thread.map_err(|e| StoreError::Unavailable(format!("cannot start the writer thread: {e}")))?;
         Ok(Commits::Thread { batches: Mutex::new(Some(sender)), thread: Mutex::new(Some(thread)) })
     }
 
@@ -303,7 +305,12 @@ impl Store for SqliteStore {
         self.readers.read(read::lanes).await
     }
 
-    async fn ready(&self, lane: &Lane, after: Option<(Rank, Key)>, max: usize) -> Result<Vec<Ready>, StoreError> {
+    async fn ready(
+        &self,
+        lane: &Lane,
+        after: Option<(Rank, Key)>,
+        max: usize,
+    ) -> Result<Vec<Ready>, StoreError> {
         let lane = lane.clone();
         self.readers.read(move |db| read::ready(db, &lane, after, max)).await
     }

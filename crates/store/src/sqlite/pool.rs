@@ -41,7 +41,8 @@ impl Pool {
         let place = self.places.clone().acquire_owned().await.map_err(|_| StoreError::Closed)?;
         let idle = self.idle.clone();
         let task = move || {
-            let lost = || StoreError::Unavailable("a reading connection was lost to an earlier failure".to_owned());
+            let lost =
+                || StoreError::Unavailable("a reading connection was lost to an earlier failure".to_owned());
             let mut db = idle.lock().pop().ok_or_else(lost)?;
             let done = read_in_transaction(&mut db, work);
             idle.lock().push(db);

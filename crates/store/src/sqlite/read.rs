@@ -14,10 +14,12 @@ use std::sync::{Arc, LazyLock};
 
 pub(super) static BY_KEY: LazyLock<String> =
     LazyLock::new(|| format!("SELECT {}, history FROM execution WHERE key = ?", *COLUMNS));
-pub(super) static BY_EXT_ID: LazyLock<String> =
-    LazyLock::new(|| format!("SELECT {}, history FROM execution INDEXED BY by_ext_id WHERE ext_id = ?", *COLUMNS));
-pub(super) static BY_IDEM_KEY: LazyLock<String> =
-    LazyLock::new(|| format!("SELECT {}, history FROM execution INDEXED BY by_idem_key WHERE idem_key = ?", *COLUMNS));
+pub(super) static BY_EXT_ID: LazyLock<String> = LazyLock::new(|| {
+    format!("SELECT {}, history FROM execution INDEXED BY by_ext_id WHERE ext_id = ?", *COLUMNS)
+});
+pub(super) static BY_IDEM_KEY: LazyLock<String> = LazyLock::new(|| {
+    format!("SELECT {}, history FROM execution INDEXED BY by_idem_key WHERE idem_key = ?", *COLUMNS)
+});
 pub(super) static DUE: LazyLock<String> = LazyLock::new(|| {
     let columns = &*COLUMNS;
     format!(
@@ -33,9 +35,11 @@ pub(super) static RUNNING: LazyLock<String> = LazyLock::new(|| {
     )
 });
 /// Many rows may share one rank, and SQLite enters an index at (rank, key) only where the rank is equal.
-pub(super) const READY_SAME_RANK: &str = "SELECT key, rank, priority, endpoint, can_reattach AND engine_run IS NOT NULL
+pub(super) const READY_SAME_RANK: &str =
+    "SELECT key, rank, priority, endpoint, can_reattach AND engine_run IS NOT NULL
     FROM execution INDEXED BY ready WHERE lane = ?1 AND rank = ?2 AND key > ?3 ORDER BY key LIMIT ?4";
-pub(super) const READY_BEYOND: &str = "SELECT key, rank, priority, endpoint, can_reattach AND engine_run IS NOT NULL
+pub(super) const READY_BEYOND: &str =
+    "SELECT key, rank, priority, endpoint, can_reattach AND engine_run IS NOT NULL
     FROM execution INDEXED BY ready WHERE lane = ?1 AND rank > ?2 ORDER BY rank, key LIMIT ?3";
 pub(super) const NEXT_WAKE: &str = "SELECT wake_at FROM execution INDEXED BY wake
     WHERE wake_at IS NOT NULL AND status = 0 ORDER BY wake_at LIMIT 1";
@@ -100,7 +104,10 @@ fn lane_name(db: &Connection, number: i64) -> Result<Lane, StoreError> {
     let lane = |row: &rusqlite::Row<'_>| {
         Ok(Lane { engine: row.get(0)?, user: row.get(1)?, ckey: row.get(2)?, retry: row.get(3)? })
     };
-    statement.query_row([number], lane).optional()?.ok_or_else(|| corrupt("lane", format!("{number} has no name")))
+    statement
+        .query_row([number], lane)
+        .optional()?
+        .ok_or_else(|| corrupt("lane", format!("{number} has no name")))
 }
 
 pub(super) fn ready(
@@ -121,14 +128,24 @@ pub(super) fn ready(
     Ok(found)
 }
 
-fn read_ready(db: &Connection, sql: &str, values: impl Params, found: &mut Vec<Ready>) -> Result<(), StoreError> {
+fn read_ready(
+    db: &Connection,
+    sql: &str,
+    values: impl Params,
+    found: &mut Vec<Ready>,
+) -> Result<(), StoreError> {
     let mut statement = db.prepare_cached(sql)?;
     let mut rows = statement.query(values)?;
     while let Some(row) = rows.next()? {
         let endpoint: Option<u32> = row.get(3)?;
         let reattaches: bool = row.get(4)?;
         let (key, rank) = (Key(row.get(0)?), Rank(row.get(1)?));
-        found.push(Ready { key, rank, priority: priority_of(row.get(2)?)?, pinned: endpoint.filter(|_| reattaches) });
+        found.push(Ready {
+            key,
+            rank,
+            priority: priority_of(row.get(2)?)?,
+            pinned: endpoint.filter(|_| reattaches),
+        });
     }
     Ok(())
 }

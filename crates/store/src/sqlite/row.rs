@@ -17,21 +17,59 @@ pub(super) const SEPARATOR: &str = ",\n";
 
 /// The columns a transition writes, in the order of [`put_state`].
 const STATE_COLUMNS: [&str; 31] = [
-    "rev", "generation", "status", "priority", "rank", "due", "retrying", "lane", "wake_at", "ready_at",
-    "clock_from", "started_at", "run_started_at", "ended_at", "endpoint", "worker", "holder", "fence", "attempt",
-    "reported", "lost", "node_crashes", "refused", "run", "engine_run", "can_reattach", "maybe_started", "cancel_at",
-    "failure", "needs_input", "output_bytes",
+    "rev",
+    "generation",
+    "status",
+    "priority",
+    "rank",
+    "due",
+    "retrying",
+    "lane",
+    "wake_at",
+    "ready_at",
+    "clock_from",
+    "started_at",
+    "run_started_at",
+    "ended_at",
+    "endpoint",
+    "worker",
+    "holder",
+    "fence",
+    "attempt",
+    "reported",
+    "lost",
+    "node_crashes",
+    "refused",
+    "run",
+    "engine_run",
+    "can_reattach",
+    "maybe_started",
+    "cancel_at",
+    "failure",
+    "needs_input",
+    "output_bytes",
 ];
 
 /// The columns a submit fixes for good, in the order of [`put_fixed`].
 const FIXED_COLUMNS: [&str; 12] = [
-    "key", "ext_id", "idem_key", "request_hash", "engine", "engine_type", "workflow", "user", "ckey", "tags",
-    "created_at", "spec",
+    "key",
+    "ext_id",
+    "idem_key",
+    "request_hash",
+    "engine",
+    "engine_type",
+    "workflow",
+    "user",
+    "ckey",
+    "tags",
+    "created_at",
+    "spec",
 ];
 
 /// What [`execution`] reads, without the history.
 pub(super) static COLUMNS: LazyLock<String> = LazyLock::new(|| {
-    let all: Vec<String> = FIXED_COLUMNS.iter().chain(&STATE_COLUMNS).map(|c| format!("execution.{c}")).collect();
+    let all: Vec<String> =
+        FIXED_COLUMNS.iter().chain(&STATE_COLUMNS).map(|c| format!("execution.{c}")).collect();
     all.join(", ")
 });
 
@@ -78,7 +116,18 @@ pub(super) fn signed(number: u64) -> i64 {
 
 pub(super) fn put_fixed(binder: &mut Binder<'_, '_>, fixed: &Fixed) -> Result<(), StoreError> {
     let Fixed {
-        key, ext_id, idem_key, request_hash, engine, engine_type, workflow, user, ckey, tags, created_at, spec,
+        key,
+        ext_id,
+        idem_key,
+        request_hash,
+        engine,
+        engine_type,
+        workflow,
+        user,
+        ckey,
+        tags,
+        created_at,
+        spec,
     } = fixed;
     binder.put(key.0)?;
     binder.put(ext_id.as_ref().map(ExecutionId::as_str))?;
@@ -95,11 +144,42 @@ pub(super) fn put_fixed(binder: &mut Binder<'_, '_>, fixed: &Fixed) -> Result<()
     Ok(())
 }
 
-pub(super) fn put_state(binder: &mut Binder<'_, '_>, state: &State, lane: Option<i64>) -> Result<(), StoreError> {
+pub(super) fn put_state(
+    binder: &mut Binder<'_, '_>,
+    state: &State,
+    lane: Option<i64>,
+) -> Result<(), StoreError> {
     let State {
-        rev, generation, status, priority, rank, due, retrying, wake_at, ready_at, clock_from, started_at,
-        run_started_at, ended_at, endpoint, worker, holder, fence, attempt, reported, lost, node_crashes, refused,
-        run, engine_run, can_reattach, maybe_started, cancel_at, failure, needs_input, output_bytes,
+        rev,
+        generation,
+        status,
+        priority,
+        rank,
+        due,
+        retrying,
+        wake_at,
+        ready_at,
+        clock_from,
+        started_at,
+        run_started_at,
+        ended_at,
+        endpoint,
+        worker,
+        holder,
+        fence,
+        attempt,
+        reported,
+        lost,
+        node_crashes,
+        refused,
+        run,
+        engine_run,
+        can_reattach,
+        maybe_started,
+        cancel_at,
+        failure,
+        needs_input,
+        output_bytes,
     } = state;
     let time = |at: &Option<Time>| at.map(|at| at.0);
     binder.put(rev)?;
@@ -167,7 +247,11 @@ pub(super) fn execution(row: &Row<'_>, with_history: bool) -> Result<Execution, 
     let mut columns = Columns { row, next: 0 };
     let fixed = Arc::new(fixed(&mut columns)?);
     let state = state(&mut columns)?;
-    let history = if with_history { history(row.get_ref(columns.next)?.as_str().map_err(|e| corrupt("history", e))?)? } else { Vec::new() };
+    let history = if with_history {
+        history(row.get_ref(columns.next)?.as_str().map_err(|e| corrupt("history", e))?)?
+    } else {
+        Vec::new()
+    };
     Ok(Execution { fixed, state, history })
 }
 
@@ -234,7 +318,8 @@ pub(super) fn unsigned(number: i64) -> u64 {
 }
 
 pub(super) fn to_json<T: serde::Serialize + ?Sized>(value: &T) -> Result<String, StoreError> {
-    serde_json::to_string(value).map_err(|e| StoreError::Unavailable(format!("a value cannot be written as JSON: {e}")))
+    serde_json::to_string(value)
+        .map_err(|e| StoreError::Unavailable(format!("a value cannot be written as JSON: {e}")))
 }
 
 /// The events of a stored history.

@@ -81,7 +81,13 @@ impl Writer {
     }
 
     /// Stores the row; false when its key, id or idempotency key is taken.
-    fn insert(&self, fixed: &Fixed, state: &State, lane: Option<i64>, events: &[String]) -> Result<bool, StoreError> {
+    fn insert(
+        &self,
+        fixed: &Fixed,
+        state: &State,
+        lane: Option<i64>,
+        events: &[String],
+    ) -> Result<bool, StoreError> {
         let mut statement = self.db.prepare_cached(&INSERT)?;
         let mut binder = Binder::new(&mut statement);
         row::put_fixed(&mut binder, fixed)?;
@@ -104,23 +110,31 @@ impl Writer {
             }
             same = Some(found);
         }
-        let missing = || StoreError::Corrupt(format!("execution {} is neither stored nor in the way", fixed.key.0));
+        let missing =
+            || StoreError::Corrupt(format!("execution {} is neither stored nor in the way", fixed.key.0));
         same.map(|row| Item::Done(SubmitOutcome::Existing(Box::new(row)))).ok_or_else(missing)
     }
 
     fn store_tags(&self, fixed: &Fixed) -> Result<(), StoreError> {
         for tag in &fixed.tags {
-            let mut statement = self.db.prepare_cached("INSERT OR IGNORE INTO tag (tag, key) VALUES (?, ?)")?;
+            let mut statement =
+                self.db.prepare_cached("INSERT OR IGNORE INTO tag (tag, key) VALUES (?, ?)")?;
             statement.execute(params![tag, fixed.key.0])?;
         }
         Ok(())
     }
 
     fn store_engine(&mut self, fixed: &Fixed) -> Result<(), StoreError> {
-        if self.memory.engine.as_ref().is_some_and(|(t, name)| (t, name) == (&fixed.engine_type, &fixed.engine)) {
+        if self
+            .memory
+            .engine
+            .as_ref()
+            .is_some_and(|(t, name)| (t, name) == (&fixed.engine_type, &fixed.engine))
+        {
             return Ok(());
         }
-        let mut statement = self.db.prepare_cached("INSERT OR IGNORE INTO engine (type, name) VALUES (?, ?)")?;
+        let mut statement =
+            self.db.prepare_cached("INSERT OR IGNORE INTO engine (type, name) VALUES (?, ?)")?;
         statement.execute([&fixed.engine_type, &fixed.engine])?;
         self.memory.engine = Some((fixed.engine_type.clone(), fixed.engine.clone()));
         Ok(())

@@ -4,7 +4,9 @@ use super::feed::{ChangeText, Kept, Trace};
 use super::lane::Lanes;
 use super::read::{self, Standing};
 use super::row::{self, Binder, UPDATE, UPDATE_FOLDED, signed, to_json};
-use crate::{Batch, Clock, Committed, Cursor, Doc, DocKind, Outcome, Ref, RoleWrite, SessionWrite, StoreError, Write};
+use crate::{
+    Batch, Clock, Committed, Cursor, Doc, DocKind, Outcome, Ref, RoleWrite, SessionWrite, StoreError, Write,
+};
 use enginehouse_core::execution::{Lane, Status};
 use enginehouse_core::id::{Key, SessionId};
 use enginehouse_core::lifecycle::{Part, Transition};
@@ -78,7 +80,10 @@ impl Writer {
     }
 
     fn attempt(&mut self, batch: Batch) -> Result<Committed, Failed> {
-        self.db.prepare_cached("BEGIN IMMEDIATE").and_then(|mut s| s.raw_execute()).map_err(StoreError::from)?;
+        self.db
+            .prepare_cached("BEGIN IMMEDIATE")
+            .and_then(|mut s| s.raw_execute())
+            .map_err(StoreError::from)?;
         // Two batches may fall into one millisecond, but never does time run backwards from commit to commit.
         let now = self.clock.now().max(self.memory.standing.at);
         let mut trace = Trace::default();
@@ -108,7 +113,9 @@ impl Writer {
     fn roll_back(&mut self, error: &StoreError, sync: bool) {
         let rolled_back = if self.db.is_autocommit() { Ok(()) } else { self.db.execute_batch("ROLLBACK") };
         if sync {
-            let why = format!("a commit could not be synced ({error}); its outcome is known once the store is opened again");
+            let why = format!(
+                "a commit could not be synced ({error}); its outcome is known once the store is opened again"
+            );
             self.broken = Some(StoreError::Unavailable(why));
             return;
         }
@@ -252,7 +259,14 @@ impl Writer {
         let Session { id, node, worker, capacity, engine_types, started_at, lease_until, draining } = session;
         let (engine_types, lease_until) = (to_json(engine_types)?, lease_until.map(|until| until.0));
         self.db.prepare_cached(sql)?.execute(params![
-            id.0, node.0, worker, capacity, engine_types, started_at.0, lease_until, draining
+            id.0,
+            node.0,
+            worker,
+            capacity,
+            engine_types,
+            started_at.0,
+            lease_until,
+            draining
         ])?;
         Ok(())
     }
@@ -272,7 +286,8 @@ impl Writer {
 
     fn elect(&mut self, write: RoleWrite, now: Time, trace: &mut Trace) -> Result<Outcome, StoreError> {
         let held = self.memory.role;
-        let Some(grant) = RoleGrant::acquire(held, write.node, write.known_epoch, write.exclusive, now) else {
+        let Some(grant) = RoleGrant::acquire(held, write.node, write.known_epoch, write.exclusive, now)
+        else {
             return Ok(held.map_or(Outcome::WrongEpoch, Outcome::Role));
         };
         trace.touched |= held.is_none_or(|before| before.epoch != grant.epoch);
@@ -294,7 +309,13 @@ impl Writer {
         Ok(Outcome::Applied)
     }
 
-    fn forget(&mut self, kind: DocKind, id: &str, rev: u64, trace: &mut Trace) -> Result<Outcome, StoreError> {
+    fn forget(
+        &mut self,
+        kind: DocKind,
+        id: &str,
+        rev: u64,
+        trace: &mut Trace,
+    ) -> Result<Outcome, StoreError> {
         let stored = read::doc(&self.db, kind, id)?;
         if stored.as_ref().is_none_or(|stored| stored.rev != rev) {
             return Ok(Outcome::DocStale(stored));

@@ -10,10 +10,14 @@ pub(super) fn engine_stopped(stage: &mut Stage) -> Result<Cell> {
     stage.engine_down()?;
     let id = stage.submit(&stage.request("echo", &json!({"message": "patience"}), &json!({})))?;
     // It has to be tried at least twice while nobody is there.
-    let waiting = until(SOON, || "the second attempt".to_owned(), || {
-        let view = stage.view(&id)?;
-        Ok((view["attempt"].as_u64() >= Some(2)).then_some(view))
-    })?;
+    let waiting = until(
+        SOON,
+        || "the second attempt".to_owned(),
+        || {
+            let view = stage.view(&id)?;
+            Ok((view["attempt"].as_u64() >= Some(2)).then_some(view))
+        },
+    )?;
     if waiting["status"] != "pending" && waiting["status"] != "running" {
         bail!("it did not wait: {}", brief(&waiting));
     }
@@ -42,9 +46,17 @@ pub(super) fn house_killed(stage: &mut Stage) -> Result<Cell> {
     let id = stage.submit(&stage.request("slow", &json!({"seconds": 8, "key": mark.key}), &json!({})))?;
     stage.until_seen("slow", &mark, SOON, |seen| seen.started == 1)?;
     // The engine's run id is stored as soon as it is known; a kill before that is for the look-up scenarios.
-    until(SOON, || "the engine's run id".to_owned(), || {
-        Ok(stage.attempts(&stage.view(&id)?)?.iter().any(|attempt| attempt["engineRunId"].is_string()).then_some(()))
-    })?;
+    until(
+        SOON,
+        || "the engine's run id".to_owned(),
+        || {
+            Ok(stage
+                .attempts(&stage.view(&id)?)?
+                .iter()
+                .any(|attempt| attempt["engineRunId"].is_string())
+                .then_some(()))
+        },
+    )?;
     stage.house.kill()?;
     stage.house.launch()?;
     let view = stage.ended(&id, LATER)?;

@@ -161,7 +161,11 @@ pub(super) fn other_ways(stage: &mut Stage) -> Result<Cell> {
         Kind::N8n => {
             for workflow in ["ack", "lookup"] {
                 let mark = stage.mark(workflow)?;
-                let view = stage.run(&stage.request(workflow, &json!({"seconds": 2, "key": mark.key}), &json!({})))?;
+                let view = stage.run(&stage.request(
+                    workflow,
+                    &json!({"seconds": 2, "key": mark.key}),
+                    &json!({}),
+                ))?;
                 expect(&view, "completed")?;
                 let seen = stage.until_seen(workflow, &mark, SOON, |seen| seen.ended == 1)?;
                 if seen.started != 1 {
@@ -170,7 +174,9 @@ pub(super) fn other_ways(stage: &mut Stage) -> Result<Cell> {
             }
             Ok(Cell::Ok("ack and lookup: completed, the engine ran each once".to_owned()))
         }
-        Kind::Langflow => Ok(Cell::NotApplicable("background jobs are always tracked by their id".to_owned())),
+        Kind::Langflow => {
+            Ok(Cell::NotApplicable("background jobs are always tracked by their id".to_owned()))
+        }
         Kind::Langgraph => human_answer(stage),
     }
 }

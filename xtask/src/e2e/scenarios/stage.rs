@@ -132,10 +132,14 @@ impl Stage {
         within: Duration,
         wanted: impl Fn(&Seen) -> bool,
     ) -> Result<Seen> {
-        let found = until(within, || "the engine's own record".to_owned(), || {
-            let seen = self.engine.seen(workflow, mark)?;
-            Ok(wanted(&seen).then_some(seen))
-        });
+        let found = until(
+            within,
+            || "the engine's own record".to_owned(),
+            || {
+                let seen = self.engine.seen(workflow, mark)?;
+                Ok(wanted(&seen).then_some(seen))
+            },
+        );
         found.or_else(|error| bail!("{error:#}; it says {:?}", self.engine.seen(workflow, mark)?))
     }
 }
@@ -205,11 +209,19 @@ fn configuration(engine: &Engine) -> String {
             engine.url(),
         ));
         if engine.kind() == Kind::N8n {
-            for (workflow, mode) in
-                [("echo", "track"), ("slow", "track"), ("fail", "track"), ("big", "track"), ("flaky", "track"), ("ack", "ack"), ("lookup", "lookup")]
-            {
+            for (workflow, mode) in [
+                ("echo", "track"),
+                ("slow", "track"),
+                ("fail", "track"),
+                ("big", "track"),
+                ("flaky", "track"),
+                ("ack", "ack"),
+                ("lookup", "lookup"),
+            ] {
                 let id = engine.workflow(workflow);
-                config.push_str(&format!("workflows.\"{id}\" = {{ path = \"fixture-{workflow}\", mode = \"{mode}\" }}\n"));
+                config.push_str(&format!(
+                    "workflows.\"{id}\" = {{ path = \"fixture-{workflow}\", mode = \"{mode}\" }}\n"
+                ));
             }
         }
         config.push('\n');

@@ -1,0 +1,236 @@
+//! The stub as an n8n.
+
+use crate::dialect::{CANARY, Dialect, Expected, Fake, Fault, RunState, Step};
+use crate::host::{NotingHost, call};
+use crate::stub::{Reply, Seen, Stub};
+use crate::{settings, within};
+use bytes::Bytes;
+use enginehouse_core::failure::FailureKind;
+use enginehouse_engine::config::HttpSettings;
+use enginehouse_engine::{Call, Engine, N8n as Adapter, N8nConfig, N8nMode, N8nWebhook, Outcome, Reached};
+use serde_json::{Value, json};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+/// A workflow whose webhook answers with its execution's id.
+pub(crate) struct N8n;
+
+const WORKFLOW: &str = "wf1";
+/// A workflow that says nothing about its execution.
+const SILENT: &str = "wf2";
+
+fn number(index: usize) -> String {
+    (index + 1).to_string()
+}
+
+fn index_of(id: &str) -> usize {
+    id.parse::<usize>().map_or(usize::MAX, |number| number.wrapping_sub(1))
+}
+
+fn status_of(state: RunState) -> &'static str {
+    match state {
+        RunState::Running | RunState::Asks => "running",
+        RunState::Succeeded => "success",
+        RunState::Failed => "error",
+        RunState::TimedOut | RunState::Cancelled => "canceled",
+        RunState::Crashed => "crashed",
+        RunState::Forgotten => "gone",
+    }
+}
+
+/// An execution as the API gives it.
+fn execution(index: usize, state: RunState, key: &str, with_data: bool) -> Value {
+    let mut said =
+        json!({"id": number(index), "status": status_of(state), "finished": state == RunState::Succeeded});
+    if with_data {
+        let hook =
+            json!([{"data": {"main": [[{"json": {"headers": {"x-execution-key": key}, "body": {}}}]]}}]);
+        let last = json!([{"data": {"main": [[{"json": {"echo": "hi"}}]]}}]);
+        let error = match state {
+            RunState::Failed => json!({"name": "Error", "message": "boom"}),
+            RunState::TimedOut => json!({"name": "TimeoutExecutionCancelledError"}),
+            RunState::Cancelled => json!({"name": "ManualExecutionCancelledError"}),
+            _ => Value::Null,
+        };
+        said["data"] = json!({"resultData": {
+            "runData": {"Hook": hook, "Echo": last}, "lastNodeExecuted": "Echo", "error": error,
+        }});
+    }
+    said
+}
+
+fn adapter(settings: HttpSettings, allow_inline: bool) -> Adapter {
+    let webhook = |path: &str, mode| N8nWebhook { path: path.to_owned(), mode, headers: Vec::new() };
+    let workflows = BTreeMap::from([
+        (WORKFLOW.to_owned(), webhook("hook", N8nMode::Track)),
+        (SILENT.to_owned(), webhook("silent", N8nMode::Lookup)),
+    ]);
+    Adapter::new(N8nConfig { http: settings, workflows, allow_inline }).unwrap()
+}
+
+impl Dialect for N8n {
+    fn name(&self) -> &'static str {
+        "n8n"
+    }
+
+    fn engine(&self, settings: HttpSettings) -> Arc<dyn Engine> {
+        Arc::new(adapter(settings, true))
+    }
+
+    fn workflow_id(&self) -> &'static str {
+        WORKFLOW
+    }
+
+    fn result(&self) -> &'static str {
+        r#"[{"echo":"hi"}]"#
+    }
+
+    fn step(&self, request: &Seen) -> Step {
+        match (request.method.as_str(), request.segments().as_slice()) {
+            ("GET", ["healthz", "readiness"]) => Step::Health,
+            ("POST", ["webhook", ..]) => Step::Submit,
+            ("POST", ["api", "v1", "executions", _, "stop"]) => Step::Cancel,
+            ("GET", ["api", "v1", "executions", _]) if request.query.contains("includeData=true") => {
+                Step::Result
+            }
+            ("GET", ["api", "v1", "executions", _]) => Step::Status,
+            _ => Step::Side,
+        }
+    }
+
+    fn answer(&self, request: &Seen, fake: &mut Fake) -> Reply {
+        let segments = request.segments();
+        let open = matches!(segments.first(), Some(&"healthz" | &"webhook"));
+        if !open && request.header("x-n8n-api-key") != Some(CANARY) {
+            return Reply::json(401, json!({"message": "Unauthorized"}));
+        }
+        let not_found = || Reply::json(404, json!({"message": "Not Found"}));
+        match (request.method.as_str(), segments.as_slice()) {
+            ("GET", ["healthz", "readiness"]) if fake.healthy => Reply::json(200, json!({"status": "ok"})),
+            ("GET", ["healthz", "readiness"]) => Reply::json(503, json!({"status": "error"})),
+            ("POST", ["webhook", path]) => {
+                assert!(request.header("x-n8n-api-key").is_none(), "the API key is not for a webhook");
+                let index = fake.start(request.header("x-execution-key").unwrap_or_default());
+                match *path {
+                    "silent" => Reply::json(200, json!([{"echo": "hi"}])),
+                    _ => Reply::json(200, json!({"executionId": number(index)})),
+                }
+            }
+            ("GET", ["webhook", _]) => {
+                let text =
+                    "This webhook is not registered for GET requests. Did you mean to make a POST request?";
+                Reply::json(404, json!({"code": 404, "message": text}))
+            }
+            ("GET", ["api", "v1", "executions"]) => {
+                let running = request.query.contains("status=running");
+                let rows = fake
+                    .runs
+                    .iter()
+                    .enumerate()
+                    .rev()
+                    .filter(|(_, run)| (run.state == RunState::Running) == running);
+                let rows: Vec<Value> =
+                    rows.map(|(index, run)| execution(index, run.state, &run.key, false)).collect();
+                let rows = if request.query.contains("status=waiting") { Vec::new() } else { rows };
+                Reply::json(200, json!({"data": rows, "nextCursor": null}))
+            }
+            ("GET", ["api", "v1", "executions", id]) => {
+                let index = index_of(id);
+                let with_data = request.query.contains("includeData=true");
+                let key = fake.runs.get(index).map(|run| run.key.clone()).unwrap_or_default();
+                let state = if with_data {
+                    fake.runs.get(index).map_or(RunState::Forgotten, |run| run.state)
+                } else {
+                    fake.poll(index)
+                };
+                match state {
+                    RunState::Forgotten => not_found(),
+                    state => Reply::json(200, execution(index, state, &key, with_data)),
+                }
+            }
+            ("POST", ["api", "v1", "executions", id, "stop"]) => match fake.cancel(index_of(id)) {
+                true => Reply::json(200, json!({"status": "canceled"})),
+                false => {
+                    Reply::json(409, json!({"message": "Only running or waiting executions can be stopped"}))
+                }
+            },
+            ("POST", ["api", "v1", "workflows"]) => {
+                fake.notes.push(format!("create {}", request.json()["nodes"][0]["parameters"]["path"]));
+                Reply::json(200, json!({"id": "copy1", "active": false}))
+            }
+            ("POST", ["api", "v1", "workflows", id, "activate"]) => {
+                fake.notes.push(format!("activate {id}"));
+                Reply::json(200, json!({"id": id, "active": true}))
+            }
+            ("GET", ["api", "v1", "workflows", "copy1"]) => {
+                Reply::json(200, json!({"active": true, "nodes": []}))
+            }
+            _ => not_found(),
+        }
+    }
+
+    fn differs(&self, step: Step, fault: Fault) -> Option<Expected> {
+        use FailureKind::{EngineError, InvalidRequest};
+        match (step, fault) {
+            // A webhook may answer anything; what counts is whether its execution is found, and here there is none.
+            (
+                Step::Submit,
+                Fault::Malformed | Fault::Empty | Fault::TooDeep | Fault::Huge | Fault::Endless,
+            ) => Some(Expected::Fails(InvalidRequest, Reached::Yes)),
+            (Step::Submit, Fault::Status(500)) => Some(Expected::Fails(EngineError, Reached::Yes)),
+            _ => None,
+        }
+    }
+}
+
+/// A workflow that tells no id is found by the header it was called with, and not confused with others.
+#[tokio::test]
+async fn a_silent_workflow_is_found_by_its_header() {
+    let stub = Stub::start(Arc::new(N8n), Fake::new(RunState::Succeeded), None).await;
+    stub.fake(|fake| fake.start("somebody.1"));
+    let (_stop, call) = call(&Arc::default(), SILENT, "{}");
+    let outcome = within(adapter(settings(stub.url()), false).run(call)).await;
+    assert!(matches!(outcome, Outcome::Succeeded { .. }), "{outcome:?}");
+    assert_eq!(stub.fake(|fake| fake.runs.len()), 2);
+}
+
+/// What may have been started by an earlier attempt is looked up before anything is repeated.
+#[tokio::test]
+async fn a_run_of_an_earlier_attempt_is_taken_up() {
+    let stub = Stub::start(Arc::new(N8n), Fake::new(RunState::Succeeded), None).await;
+    let host = Arc::new(NotingHost::default());
+    let (_stop, first) = call(&host, WORKFLOW, "{}");
+    stub.fake(|fake| fake.start(&first.idempotency_key));
+    let again = Call { maybe_started: true, attempt: 2, ..first };
+    let outcome = within(adapter(settings(stub.url()), false).run(again)).await;
+    assert!(matches!(outcome, Outcome::Succeeded { .. }), "{outcome:?}");
+    assert_eq!((stub.fake(|fake| fake.runs.len()), host.engine_run()), (1, Some("1".to_owned())));
+}
+
+#[tokio::test]
+async fn a_definition_is_copied_and_activated_once() {
+    let stub = Stub::start(Arc::new(N8n), Fake::new(RunState::Succeeded), None).await;
+    let engine = adapter(settings(stub.url()), true);
+    let host = Arc::new(NotingHost::default());
+    let definition = json!({"connections": {}, "nodes": [{"type": "n8n-nodes-base.webhook", "parameters": {"path": "guessed"}}]});
+    for _ in 0..2 {
+        let (_stop, call) = call(&host, "label", "{}");
+        let call = Call { definition: Some(Bytes::from(definition.to_string())), ..call };
+        let outcome = within(engine.run(call)).await;
+        assert!(matches!(outcome, Outcome::Succeeded { .. }), "{outcome:?}");
+    }
+    let notes = stub.fake(|fake| fake.notes.clone());
+    assert_eq!(notes.len(), 2, "{notes:?}");
+    assert!(notes[0].starts_with("create \"enginehouse-") && notes[1] == "activate copy1", "{notes:?}");
+}
+
+#[tokio::test]
+async fn a_wrong_key_starts_nothing() {
+    let stub = Stub::start(Arc::new(N8n), Fake::new(RunState::Succeeded), None).await;
+    let http = HttpSettings { api_key: Some("another".into()), ..settings(stub.url()) };
+    let (_stop, call) = call(&Arc::default(), WORKFLOW, "{}");
+    let Outcome::Failed(failure) = within(adapter(http, false).run(call)).await else {
+        panic!("not refused")
+    };
+    assert_eq!((failure.kind, stub.fake(|fake| fake.runs.len())), (FailureKind::Auth, 0));
+}
