@@ -65,11 +65,14 @@ pub struct WorkerRules {
     pub open: bool,
 }
 
+/// A user with work for an engine: virtual time, then the first row.
+type Head = (i64, Rank, Key, User);
+
 #[derive(Debug)]
 struct EngineQueue {
     rules: EngineRules,
     /// Users with something that could start, the next one first.
-    heads: BTreeSet<(i64, Rank, Key, User)>,
+    heads: BTreeSet<Head>,
     /// Smoothed run time of one attempt, in milliseconds: what a grant is expected to cost.
     run_ms: f64,
 }
@@ -243,7 +246,7 @@ impl Queue {
 
     /// Decides the next start and takes its lease; `None` when nothing may start now.
     pub fn pick(&mut self, now: Time) -> Option<Pick> {
-        let mut best: Option<(&str, &(i64, Rank, Key, User))> = None;
+        let mut best: Option<(&str, &Head)> = None;
         for (name, engine) in &self.engines {
             let Some(head) = engine.heads.first() else {
                 continue;

@@ -22,6 +22,7 @@ const READ_PAGE: usize = 1_000;
 
 /// One write with the row it was decided on, so that the queue can follow it.
 #[derive(Debug)]
+#[allow(clippy::large_enum_variant, reason = "most are changes, and each is moved once")]
 pub(crate) enum Planned {
     Submit(Vec<New>),
     Change {

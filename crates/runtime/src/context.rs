@@ -24,6 +24,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use tokio::sync::{Notify, mpsc, oneshot};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 
 /// A run of the engine that no attempt follows any more and that is to be stopped there.
 #[derive(Debug)]
@@ -55,6 +57,9 @@ pub(crate) struct Context {
     /// What the wake timer sleeps towards, in milliseconds since the epoch.
     pub(crate) wake_target: AtomicI64,
     pub(crate) stopping: AtomicBool,
+    /// What carries events to readers, one task each; ends with its reader or with [`Context::halt`].
+    pub(crate) readers: TaskTracker,
+    pub(crate) halt: CancellationToken,
     /// Why the node cannot go on, once it cannot.
     pub(crate) failure: tokio::sync::watch::Sender<Option<String>>,
 }

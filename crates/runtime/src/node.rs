@@ -31,6 +31,7 @@ use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 
 /// Requests kept in memory between submit and start.
 const INPUT_CACHE_BYTES: usize = 32 << 20;
@@ -166,6 +167,9 @@ impl Node {
         if tokio::time::timeout(HAND_BACK_PATIENCE, all_ended).await.is_err() {
             self.roles.abort_all();
         }
+        self.cx.halt.cancel();
+        self.cx.readers.close();
+        self.cx.readers.wait().await;
         if let Err(error) = self.cx.store.close().await {
             tracing::warn!(%error, "the store did not close cleanly");
         }
@@ -246,6 +250,8 @@ async fn context(
         rows: Mutex::new(BTreeMap::new()),
         ports: Mutex::new(BTreeMap::new()),
         hub: Hub::default(),
+        readers: TaskTracker::new(),
+        halt: CancellationToken::new(),
         grant_nudge: Notify::new(),
         wake_nudge: Notify::new(),
         wake_target: AtomicI64::new(i64::MAX),

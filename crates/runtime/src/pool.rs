@@ -45,6 +45,9 @@ pub(crate) enum Assigned {
     Order(Order),
 }
 
+/// Sealed payloads that go with a transition.
+type Parts = Vec<(Part, Arc<[u8]>)>;
+
 /// How often reading a granted request from the store is tried before the attempt is handed back.
 const READ_TRIES: u32 = 20;
 /// How long an engine's room stays taken by an abandoned call that was past its timeout already.
@@ -248,12 +251,7 @@ impl LocalLink {
     }
 
     /// The report in the terms of the lifecycle, with its payloads sealed.
-    fn outcome(
-        &self,
-        lease: LeaseRef,
-        end: End,
-        logs: Option<String>,
-    ) -> (Outcome, Vec<(Part, Arc<[u8]>)>, bool) {
+    fn outcome(&self, lease: LeaseRef, end: End, logs: Option<String>) -> (Outcome, Parts, bool) {
         let seal = |column, plain: &[u8]| self.cx.sealer.seal(lease.key, column, plain);
         let mut parts = Vec::new();
         if let Some(logs) = logs {

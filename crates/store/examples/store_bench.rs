@@ -2,6 +2,8 @@
 //!
 //! `cargo run --release -p enginehouse-store --example store_bench [-- DIR [EXECUTIONS]]`
 
+#![allow(clippy::print_stdout, reason = "a program for people at a terminal")]
+
 use enginehouse_core::execution::{Execution, Priority, Spec};
 use enginehouse_core::id::{Key, KeyMaker, NodeId, SessionId};
 use enginehouse_core::lifecycle::{self, Grant, NewExecution, Outcome as End, Part};

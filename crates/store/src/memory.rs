@@ -336,7 +336,7 @@ impl Tables {
                     self.totals = totals;
                     trace.changes.truncate(changes);
                     trace.touched = touched;
-                    return Outcome::Conflict { index, existing: Box::new(existing) };
+                    return Outcome::Conflict { index, existing };
                 }
             }
         }
@@ -344,7 +344,7 @@ impl Tables {
     }
 
     /// The row this submit repeats, or as an error the row whose id or idempotency key it takes for something else.
-    fn existing(&self, fixed: &Fixed) -> Result<Option<Execution>, Execution> {
+    fn existing(&self, fixed: &Fixed) -> Result<Option<Execution>, Box<Execution>> {
         let by_id = fixed.ext_id.as_ref().and_then(|id| self.by_id.get(id));
         let by_idempotency = fixed.idem_key.as_ref().and_then(|key| self.by_idempotency.get(key));
         let by_key = Some(&fixed.key);
@@ -354,7 +354,7 @@ impl Tables {
             let another = same.is_some_and(|first| first.fixed.key != row.fixed.key);
             let key_taken = row.fixed.key == fixed.key && row.fixed.ext_id != fixed.ext_id;
             if another || key_taken || row.fixed.request_hash != fixed.request_hash {
-                return Err(row.with_history());
+                return Err(Box::new(row.with_history()));
             }
             same = Some(row);
         }

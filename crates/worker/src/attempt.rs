@@ -137,18 +137,16 @@ async fn drive(
     let deadline = sleep(Duration::from_millis(limit.after));
     let running = engine.run(call);
     tokio::pin!(deadline, running);
-    let stopped = loop {
-        tokio::select! {
-            biased;
-            outcome = &mut running => return classify(outcome, None, false),
-            command = commands.beyond(Command::Go) => match command {
-                Command::Cancel => break Why::Cancel,
-                Command::HandBack => return Some(End::Interrupted { reason: "node_stopped".to_owned() }),
-                _ => return None,
-            },
-            () = &mut deadline => break Why::Timeout(limit.code),
-            () = notes.idle(assignment.idle_timeout) => break Why::Timeout("idle_timeout"),
-        }
+    let stopped = tokio::select! {
+        biased;
+        outcome = &mut running => return classify(outcome, None, false),
+        command = commands.beyond(Command::Go) => match command {
+            Command::Cancel => Why::Cancel,
+            Command::HandBack => return Some(End::Interrupted { reason: "node_stopped".to_owned() }),
+            _ => return None,
+        },
+        () = &mut deadline => Why::Timeout(limit.code),
+        () = notes.idle(assignment.idle_timeout) => Why::Timeout("idle_timeout"),
     };
     let _ = stop.send(Some(if stopped == Why::Cancel { Stop::Cancel } else { Stop::Timeout }));
     tokio::select! {

@@ -89,6 +89,11 @@ fn long_functions(lines: &[&str]) -> Vec<String> {
         let closes = |line: &&str| {
             line.len() > indent && line[indent..].starts_with('}') && line[..indent].trim().is_empty()
         };
+        // A declaration without a body ends before any brace opens.
+        let opens = lines[start..].iter().find(|line| line.trim_end().ends_with(['{', ';']));
+        if opens.is_none_or(|line| line.trim_end().ends_with(';')) {
+            continue;
+        }
         let Some(length) = lines[start + 1..].iter().position(closes) else { continue };
         if length > FUNCTION_LINES_MAX {
             findings.push(format!(":{}: {name} has {length} lines; at most {FUNCTION_LINES_MAX}", start + 1));

@@ -43,7 +43,7 @@ fn print(event: &ServerEvent, output: &mut Output) -> Result<(), Failure> {
         (Err(_), true) => output.record(&serde_json::json!({ "type": event.event, "data": event.data })),
         (Ok(view), false) => {
             let words = words(&view);
-            output.line(&format!("{}  {:<26} {words}", view.at, view.kind).trim_end().to_owned())?;
+            output.line(format!("{}  {:<26} {words}", view.at, view.kind).trim_end())?;
             output.flush()
         }
         (Err(_), false) => {

@@ -105,9 +105,9 @@ pub(crate) fn age(at: Timestamp, now: jiff::Timestamp) -> String {
 
 fn span(seconds: i64) -> String {
     match seconds {
-        ..=119 => format!("{seconds}s"),
-        ..=7_199 => format!("{}m", seconds / 60),
-        ..=172_799 => format!("{}h", seconds / 3_600),
+        i64::MIN..=119 => format!("{seconds}s"),
+        120..=7_199 => format!("{}m", seconds / 60),
+        7_200..=172_799 => format!("{}h", seconds / 3_600),
         _ => format!("{}d", seconds / 86_400),
     }
 }

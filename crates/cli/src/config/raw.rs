@@ -11,11 +11,11 @@ use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
 /// A duration up to a year.
-pub type UpToAYear = Span<1, { 366 * DAY }>;
+pub(super) type UpToAYear = Span<1, { 366 * DAY }>;
 /// A duration up to a day.
-pub type UpToADay = Span<1, DAY>;
+pub(super) type UpToADay = Span<1, DAY>;
 /// A duration that may be nothing, up to a day.
-pub type MaybeNone = Span<0, DAY>;
+pub(super) type MaybeNone = Span<0, DAY>;
 type Whole<const MIN: u64, const MAX: u64> = super::types::Whole<MIN, MAX>;
 
 section! {
@@ -221,6 +221,6 @@ impl Setting for Engines {
 
 /// The keys of the whole configuration.
 #[must_use]
-pub fn keys() -> Vec<Key> {
+pub(super) fn keys() -> Vec<Key> {
     Raw::keys()
 }

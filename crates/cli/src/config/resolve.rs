@@ -225,13 +225,13 @@ fn engines(raw: &Raw, retry: &RetryPolicy, checker: &mut Checker<'_>) -> Vec<Eng
             "an engine's name is 1 to 64 of a-z A-Z 0-9 . _ - and begins with a letter or digit".to_owned()
         });
         let kind = engine.adapter.engine_type();
-        if engine.common.default.0 {
-            if let Some(other) = defaults.insert(kind, name) {
-                checker.fault(
-                    &format!("{path}/default"),
-                    format!("there can be one default for the type {kind}, and {other} is it already"),
-                );
-            }
+        if engine.common.default.0
+            && let Some(other) = defaults.insert(kind, name)
+        {
+            checker.fault(
+                &format!("{path}/default"),
+                format!("there can be one default for the type {kind}, and {other} is it already"),
+            );
         }
         found.extend(engines::resolve(name, engine, retry, checker));
     }

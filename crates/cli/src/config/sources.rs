@@ -33,7 +33,7 @@ impl Format {
 }
 
 /// Reads a file.
-pub fn file(path: &Path) -> Result<Layer, Fault> {
+pub(super) fn file(path: &Path) -> Result<Layer, Fault> {
     let origin = path.display().to_string();
     let fault = |message: String| Fault { origin: origin.clone(), path: String::new(), message };
     let format = Format::of(path)
@@ -47,7 +47,7 @@ pub fn file(path: &Path) -> Result<Layer, Fault> {
 }
 
 /// Reads a text; `origin` names it in faults.
-pub fn text_layer(text: &str, format: Format, origin: &str) -> Result<Layer, Fault> {
+pub(super) fn text_layer(text: &str, format: Format, origin: &str) -> Result<Layer, Fault> {
     let parsed: Result<Value, String> = match format {
         Format::Toml => toml::from_str(text).map_err(|error| error.to_string()),
         Format::Json => serde_json::from_str(text).map_err(|error| error.to_string()),
@@ -68,7 +68,7 @@ pub fn text_layer(text: &str, format: Format, origin: &str) -> Result<Layer, Fau
 /// A variable is configuration when its name is `ENGINEHOUSE_` and a path with `__` in it: such as
 /// `ENGINEHOUSE_SCALING__MIN_WORKERS`. Names without `__` are not (an orchestrator may set such for its own purposes).
 #[must_use]
-pub fn environment(vars: impl Iterator<Item = (String, String)>, engines: &[String]) -> Vec<Layer> {
+pub(super) fn environment(vars: impl Iterator<Item = (String, String)>, engines: &[String]) -> Vec<Layer> {
     let mut vars: Vec<(String, String)> = vars
         .filter(|(name, _)| name.strip_prefix(PREFIX).is_some_and(|rest| rest.contains(SEPARATOR)))
         .collect();
@@ -96,14 +96,14 @@ fn with_engine_name(mut path: Vec<String>, engines: &[String]) -> Vec<String> {
 
 /// The names of the engines in a layer.
 #[must_use]
-pub fn engine_names(layer: &Layer) -> Vec<String> {
+pub(super) fn engine_names(layer: &Layer) -> Vec<String> {
     let engines = layer.tree.get("engines").and_then(Value::as_object);
     engines.map(|table| table.keys().cloned().collect()).unwrap_or_default()
 }
 
 /// A flag's layer; `path` is the key in snake_case, joined by dots.
 #[must_use]
-pub fn flag(origin: &str, path: &str, value: Value) -> Layer {
+pub(super) fn flag(origin: &str, path: &str, value: Value) -> Layer {
     let path: Vec<String> = path.split('.').map(str::to_owned).collect();
     Layer { origin: origin.to_owned(), tree: nested(&path, value), texts: true }
 }

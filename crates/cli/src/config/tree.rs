@@ -35,7 +35,7 @@ impl fmt::Display for Fault {
 
 /// One source of configuration.
 #[derive(Debug, Clone)]
-pub struct Layer {
+pub(super) struct Layer {
     /// A file's path, the word for the environment, a flag.
     pub origin: String,
     pub tree: Value,
@@ -53,14 +53,14 @@ struct Found {
 
 /// All layers laid over each other: one value per documented key.
 #[derive(Debug, Default)]
-pub struct Tree {
+pub(super) struct Tree {
     /// By path in snake_case. A table that must exist even when empty has an entry of its own.
     found: BTreeMap<Vec<String>, Found>,
 }
 
 impl Tree {
     /// Lays the layers over each other, the later over the earlier.
-    pub fn build(root: &[Key], layers: &[Layer]) -> Result<Tree, Vec<Fault>> {
+    pub(super) fn build(root: &[Key], layers: &[Layer]) -> Result<Tree, Vec<Fault>> {
         let types = engine_types(layers);
         let mut walk = Walk { types, found: BTreeMap::new(), faults: Vec::new(), origin: "", texts: false };
         for layer in layers {
@@ -78,7 +78,7 @@ impl Tree {
 
     /// The merged configuration with every key in snake_case.
     #[must_use]
-    pub fn value(&self) -> Value {
+    pub(super) fn value(&self) -> Value {
         let mut root = Map::new();
         for (path, found) in &self.found {
             place(&mut root, path, &found.value);
@@ -88,7 +88,7 @@ impl Tree {
 
     /// A fault at a key; the key is named as it was written, or as it is documented when it was not.
     #[must_use]
-    pub fn fault(&self, path: &str, message: impl Into<String>) -> Fault {
+    pub(super) fn fault(&self, path: &str, message: impl Into<String>) -> Fault {
         let key: Vec<String> = path.split('/').map(str::to_owned).collect();
         let found =
             (0..key.len()).rev().find_map(|cut| self.found.get(&key[..=cut]).map(|found| (cut, found)));
@@ -102,14 +102,14 @@ impl Tree {
 
     /// Whether a key (its path joined by `/`) was given by any layer.
     #[must_use]
-    pub fn given(&self, path: &str) -> bool {
+    pub(super) fn given(&self, path: &str) -> bool {
         let key: Vec<String> = path.split('/').map(str::to_owned).collect();
         self.found.contains_key(&key)
     }
 
     /// Where a key (its path joined by `/`) was given.
     #[must_use]
-    pub fn origin(&self, path: &str) -> Option<&str> {
+    pub(super) fn origin(&self, path: &str) -> Option<&str> {
         let key: Vec<String> = path.split('/').map(str::to_owned).collect();
         self.found.get(&key).map(|found| found.origin.as_str())
     }
@@ -279,12 +279,11 @@ impl Walk<'_> {
 
     fn leaf(&mut self, check: fn(&Value) -> Result<(), String>, value: &Value, place: &Place) {
         // The environment knows only text: what reads as JSON and fits is taken so, else the text itself.
-        if let (true, Value::String(text)) = (self.texts, value) {
-            if let Ok(parsed) = serde_json::from_str::<Value>(text) {
-                if check(&parsed).is_ok() {
-                    return self.keep(place, parsed);
-                }
-            }
+        if let (true, Value::String(text)) = (self.texts, value)
+            && let Ok(parsed) = serde_json::from_str::<Value>(text)
+            && check(&parsed).is_ok()
+        {
+            return self.keep(place, parsed);
         }
         match check(value) {
             Ok(()) => self.keep(place, value.clone()),
@@ -294,10 +293,10 @@ impl Walk<'_> {
 
     /// A table or list written as JSON text, where texts may stand for them.
     fn structured<'v>(&self, value: &'v Value) -> std::borrow::Cow<'v, Value> {
-        if let (true, Value::String(text)) = (self.texts, value) {
-            if let Ok(parsed @ (Value::Object(_) | Value::Array(_))) = serde_json::from_str(text) {
-                return std::borrow::Cow::Owned(parsed);
-            }
+        if let (true, Value::String(text)) = (self.texts, value)
+            && let Ok(parsed @ (Value::Object(_) | Value::Array(_))) = serde_json::from_str(text)
+        {
+            return std::borrow::Cow::Owned(parsed);
         }
         std::borrow::Cow::Borrowed(value)
     }
@@ -336,7 +335,7 @@ pub(crate) fn near_miss<'w>(written: &str, words: impl Iterator<Item = &'w str>)
 
 /// `minWorkers` as `min_workers`.
 #[must_use]
-pub fn snake_case(text: &str) -> String {
+pub(super) fn snake_case(text: &str) -> String {
     let mut out = String::with_capacity(text.len() + 4);
     for c in text.chars() {
         if c.is_ascii_uppercase() {

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 /// What a place in the configuration may hold.
 #[derive(Clone)]
-pub enum Shape {
+pub(super) enum Shape {
     /// One value. `kind` says in words what it takes.
     Leaf { kind: String, check: fn(&Value) -> Result<(), String> },
     /// A table with these keys.
@@ -26,7 +26,7 @@ pub enum Shape {
 
 /// One documented key of a section.
 #[derive(Clone)]
-pub struct Key {
+pub(super) struct Key {
     /// In snake_case.
     pub name: &'static str,
     /// What it means.
@@ -39,17 +39,17 @@ pub struct Key {
 }
 
 /// A type that can stand in the configuration.
-pub trait Setting: Serialize + DeserializeOwned {
+pub(super) trait Setting: Serialize + DeserializeOwned {
     fn shape() -> Shape;
 }
 
 /// A section: a struct made by [`section!`](crate::config::section).
-pub trait Section: Setting + Default {
+pub(super) trait Section: Setting + Default {
     fn keys() -> Vec<Key>;
 }
 
 /// A type that takes one value.
-pub trait Leaf: Serialize + DeserializeOwned {
+pub(super) trait Leaf: Serialize + DeserializeOwned {
     fn kind() -> String;
 }
 
@@ -59,7 +59,7 @@ fn check<T: DeserializeOwned>(value: &Value) -> Result<(), String> {
 
 /// The shape of a [`Leaf`].
 #[must_use]
-pub fn leaf<T: Leaf>() -> Shape {
+pub(super) fn leaf<T: Leaf>() -> Shape {
     Shape::Leaf { kind: T::kind(), check: check::<T> }
 }
 
@@ -267,9 +267,9 @@ impl<'de, const MIN: Millis, const MAX: Millis> Deserialize<'de> for Span<MIN, M
 
 /// The shortest text of a duration: the largest unit that divides it.
 #[must_use]
-pub fn span_text(ms: Millis) -> String {
+pub(super) fn span_text(ms: Millis) -> String {
     let units = [(86_400_000, "d"), (3_600_000, "h"), (60_000, "m"), (1_000, "s")];
-    match units.iter().find(|(size, _)| ms > 0 && ms % size == 0) {
+    match units.iter().find(|(size, _)| ms > 0 && ms.is_multiple_of(*size)) {
         Some((size, unit)) => format!("{}{unit}", ms / size),
         None => format!("{ms}ms"),
     }
@@ -408,22 +408,11 @@ impl<'de> Deserialize<'de> for FilePath {
     }
 }
 
-/// Any JSON value, for templates and literals that an adapter understands.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(transparent)]
-pub struct Any(pub Value);
-
-impl Leaf for Any {
-    fn kind() -> String {
-        "any value".to_owned()
-    }
-}
-
-leaves!(Fraction, Factor, Rate, Text, Texts, Flag, FilePath, Any);
+leaves!(Fraction, Factor, Rate, Text, Texts, Flag, FilePath);
 
 /// A value for an error text: short, and never more than a glimpse of what was written.
 #[must_use]
-pub fn brief(value: &Value) -> String {
+pub(super) fn brief(value: &Value) -> String {
     match value {
         Value::Null => "nothing".to_owned(),
         Value::Array(_) => "a list".to_owned(),

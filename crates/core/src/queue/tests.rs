@@ -1,3 +1,5 @@
+//! The queue by examples and under random histories.
+
 use super::*;
 use proptest::prelude::*;
 

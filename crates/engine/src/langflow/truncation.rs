@@ -42,11 +42,11 @@ impl Completed {
     pub(super) fn of_json(result: Vec<u8>) -> Completed {
         let mut completed = Completed::default();
         // Most results hold no ellipsis, and are then not parsed.
-        if result.windows(4).any(|bytes| bytes == b"...\"") || result.windows(4).any(|bytes| bytes == b"... ")
+        if (result.windows(4).any(|bytes| bytes == b"...\"")
+            || result.windows(4).any(|bytes| bytes == b"... "))
+            && let Ok(json) = crate::client::parse::<serde_json::Value>(&result)
         {
-            if let Ok(json) = crate::client::parse::<serde_json::Value>(&result) {
-                completed.look_through(&json);
-            }
+            completed.look_through(&json);
         }
         Completed { result: Bytes::from(result), ..completed }
     }
@@ -85,10 +85,10 @@ impl Langflow {
         if !completed.cut_list && !completed.cut_at.contains(&limit) {
             return Ok(completed.result);
         }
-        if let Some(text) = &completed.text {
-            if let Some(whole) = self.message_of(call, job, &text[..text.len() - ELLIPSIS.len()]).await {
-                return Ok(single_string(&whole));
-            }
+        if let Some(text) = &completed.text
+            && let Some(whole) = self.message_of(call, job, &text[..text.len() - ELLIPSIS.len()]).await
+        {
+            return Ok(single_string(&whole));
         }
         let message = format!(
             "the engine keeps only {limit} characters of a text (or a part of a list) of a background result; raise \

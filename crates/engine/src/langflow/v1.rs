@@ -144,7 +144,7 @@ mod tests {
         assert_eq!(result(&answer(r#"{"message":{"text":"hi\n"}}"#)).unwrap(), "\"hi\\n\"");
         assert_eq!(result(&answer(r#"{"message":{"text":"{\"a\":1.50}"}}"#)).unwrap(), r#"{"a":1.50}"#);
         let table = answer(r#"{"table":[1]}"#);
-        assert_eq!(result(&table).unwrap(), table[11..table.len() - 1].as_bytes());
+        assert_eq!(result(&table).unwrap(), table.as_bytes()[11..table.len() - 1]);
         assert_eq!(result(r#"{"outputs":[]}"#).unwrap(), "[]");
         assert_eq!(result("{}"), Err("malformed_answer".to_owned()));
     }

@@ -3,6 +3,8 @@
 //! A row is (adapter, step, fault); `common` holds what every adapter owes, and a [`Dialect`] says where one rightly
 //! differs. No failure may ever hold the API key, whatever the server repeats.
 
+#![allow(clippy::unwrap_used, reason = "what a test cannot go on without may end it")]
+
 mod dialect;
 mod host;
 mod langflow;
@@ -195,15 +197,15 @@ async fn faults_at_submit() {
         let (_stop, call) = call(&Arc::default(), dialect.workflow_id(), dialect.parameters());
         let outcome = engine.run(call).await;
         compare(&*dialect, &outcome, expected)?;
-        if let (Fault::Busy, Outcome::Failed(failure)) = (fault, &outcome) {
-            if failure.retry_after != Some(7_000) {
-                return Err(format!("Retry-After was not read: {failure:?}"));
-            }
+        if let (Fault::Busy, Outcome::Failed(failure)) = (fault, &outcome)
+            && failure.retry_after != Some(7_000)
+        {
+            return Err(format!("Retry-After was not read: {failure:?}"));
         }
-        if let (Fault::Status(status), Outcome::Failed(failure)) = (fault, &outcome) {
-            if failure.engine_status != Some(i32::from(status)) {
-                return Err(format!("the engine's status is missing: {failure:?}"));
-            }
+        if let (Fault::Status(status), Outcome::Failed(failure)) = (fault, &outcome)
+            && failure.engine_status != Some(i32::from(status))
+        {
+            return Err(format!("the engine's status is missing: {failure:?}"));
         }
         Ok(())
     })

@@ -43,7 +43,10 @@ impl Service {
             live: 0,
             sender,
         };
-        tokio::spawn(pump.run(subscription));
+        let halt = self.cx.halt.clone();
+        self.cx.readers.spawn(async move {
+            halt.run_until_cancelled(pump.run(subscription)).await;
+        });
         Ok(stream)
     }
 }

@@ -108,7 +108,7 @@ impl Service {
         put("endpoint", data.endpoint.map(Value::from));
         put("fence", data.fence.map(Value::from));
         put("engineRunId", data.engine_run.clone().map(Value::from));
-        put("reattached", data.reattach.then(|| json!(true)));
+        put("reattached", data.reattach.then_some(json!(true)));
         put("failure", data.failure.as_ref().map(|f| json!(self.failure_view(caller, key, f))));
         put("readyAt", data.ready_at.map(|at| json!(Timestamp(at))));
         put("reason", data.reason.clone().map(Value::from));

@@ -201,7 +201,7 @@ async fn list(call: Call) -> Result<Response, ApiError> {
             ));
         }
     }
-    for param in LIST.iter().filter(|param| query.one(param.name) == Some("")) {
+    if let Some(param) = LIST.iter().find(|param| query.one(param.name) == Some("")) {
         return Err(wrong(param.name, "is empty"));
     }
     let limit = match query.parsed::<u64>("limit").map_err(|_| wrong("limit", "must be an integer"))? {

@@ -110,7 +110,7 @@ pub struct SqliteStore {
 }
 
 enum Commits {
-    Inline(Mutex<Option<Engine>>),
+    Inline(Box<Mutex<Option<Engine>>>),
     Thread { batches: Mutex<Option<mpsc::Sender<Request>>>, thread: Mutex<Option<JoinHandle<()>>> },
 }
 
@@ -157,8 +157,11 @@ impl SqliteStore {
             Checkpoint::Thread(Some(checkpoint::start(&options.dir, log.clone())?))
         };
         let engine = Engine { writer, log, checkpoint, changed: changed.clone(), _lock: lock };
-        let commits =
-            if inline { Commits::Inline(Mutex::new(Some(engine))) } else { Commits::start(engine)? };
+        let commits = if inline {
+            Commits::Inline(Box::new(Mutex::new(Some(engine))))
+        } else {
+            Commits::start(engine)?
+        };
         Ok(SqliteStore {
             dir: options.dir,
             clock: options.clock,

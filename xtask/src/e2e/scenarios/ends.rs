@@ -13,7 +13,7 @@ pub(super) fn echo(stage: &mut Stage) -> Result<Cell> {
     if !holds(&result, "hello") {
         bail!("the result does not hold the message: {result}");
     }
-    Ok(Cell::Ok(format!("{}", short(&result))))
+    Ok(Cell::Ok(short(&result).to_string()))
 }
 
 pub(super) fn parameters(stage: &mut Stage) -> Result<Cell> {

@@ -1,0 +1,7 @@
+//! Prints docs/CONFIG.md.
+
+#![allow(clippy::print_stdout, reason = "printing is what it is for")]
+
+fn main() {
+    print!("{}", enginehouse::config::markdown());
+}
