@@ -94,18 +94,14 @@ async fn serve(config: Config) -> Result<Exit, Failure> {
     })?;
     let tls = settings.tls.is_some();
     let auth = !settings.no_auth;
-    let server = match Server::start(settings, service.service()).await {
+    let server = match open_door(&service, settings).await {
         Ok(server) => server,
-        Err(error) => {
+        Err(failure) => {
             service.stop().await;
-            return Err(Failure::call(with_sources(&error)));
+            return Err(failure);
         }
     };
-    let url = format!("{}://{}", if tls { "https" } else { "http" }, server.local_addr());
-    if let Err(failure) = welcome(&service, &url, auth).await {
-        service.stop().await;
-        return Err(failure);
-    }
+    announce(&service, &server, tls, auth)?;
     let exit = until_told(&mut signals, &service, &server).await;
     let files = service.files().cloned();
     let calm = async {
@@ -141,25 +137,30 @@ fn server_settings(config: &ServerConfig) -> ServerSettings {
     }
 }
 
-/// Says where the service is and what must be kept; makes the first API key.
-async fn welcome(service: &ExecutionService, url: &str, auth: bool) -> Result<(), Failure> {
+/// Makes what a caller needs, then lets callers in.
+async fn open_door(service: &ExecutionService, settings: ServerSettings) -> Result<Server, Failure> {
     if let Some(files) = service.files() {
         tell_seal_key(files);
-        if auth {
+        if !settings.no_auth {
             first_key(service, files).await?;
         }
-        directory::write_address(&files.dir, url)
+    }
+    Server::start(settings, service.service()).await.map_err(|error| Failure::call(with_sources(&error)))
+}
+
+/// Says where the service is, to people and to the other commands on this machine.
+fn announce(service: &ExecutionService, server: &Server, tls: bool, auth: bool) -> Result<(), Failure> {
+    let url = format!("{}://{}", if tls { "https" } else { "http" }, server.local_addr());
+    if let Some(files) = service.files() {
+        directory::write_address(&files.dir, &url)
             .map_err(|error| Failure::call(format!("{}: {error}", files.dir.display())))?;
     }
     if !auth {
         tracing::warn!("no API keys are asked for: every program on this machine may do everything");
     }
     let data = service.files().map(|files| files.dir.display().to_string()).unwrap_or_default();
-    tracing::info!(
-        version = env!("CARGO_PKG_VERSION"),
-        data,
-        "listening on {url}, API reference at {url}/docs"
-    );
+    let version = env!("CARGO_PKG_VERSION");
+    tracing::info!(version, data, "listening on {url}, API reference at {url}/docs");
     Ok(())
 }
 

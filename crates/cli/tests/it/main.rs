@@ -1,0 +1,12 @@
+//! The real program from outside: real processes, real HTTP, real signals. One binary for all of it.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "what a test cannot go on without may end it")]
+#![allow(clippy::print_stdout, reason = "figures are printed for whoever looks")]
+
+mod bad_input;
+mod burst;
+mod command_line;
+mod house;
+mod http;
+mod kills;
+mod stopping;
