@@ -5,6 +5,7 @@
 //! that it is stored, and only then waits for the end.
 
 mod client;
+pub mod command;
 pub mod config;
 mod contract;
 pub mod demo;
@@ -13,6 +14,7 @@ pub mod langsmith;
 pub mod n8n;
 mod tracked;
 
+pub use command::{Command, CommandConfig, CommandOutput};
 pub use contract::*;
 pub use demo::Demo;
 pub use langflow::{Langflow, LangflowConfig};

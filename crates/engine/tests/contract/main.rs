@@ -5,6 +5,7 @@
 
 #![allow(clippy::unwrap_used, reason = "what a test cannot go on without may end it")]
 
+mod command;
 mod dialect;
 mod host;
 mod langflow;
