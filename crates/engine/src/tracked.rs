@@ -39,7 +39,6 @@ pub(crate) enum Started {
     /// The engine's run id.
     Run(String),
     /// The engine answered with the end at once.
-    #[allow(dead_code, reason = "for engine types that can answer at once")]
     Ended(Outcome),
 }
 

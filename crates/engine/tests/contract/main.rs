@@ -8,6 +8,7 @@
 mod command;
 mod dialect;
 mod host;
+mod http;
 mod langflow;
 mod langsmith;
 mod n8n;
@@ -32,6 +33,8 @@ const ROWS_AT_ONCE: usize = 16;
 fn dialects() -> Vec<Arc<dyn Dialect>> {
     vec![
         Arc::new(n8n::N8n),
+        Arc::new(http::Jobs),
+        Arc::new(http::Direct),
         Arc::new(langsmith::Langsmith),
         Arc::new(langflow::Langflow),
         Arc::new(langflow::LangflowV1),

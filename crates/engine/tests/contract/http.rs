@@ -1,0 +1,247 @@
+//! The stub as some HTTP service: once with a poll and a cancel step, once answering at the end.
+
+use crate::dialect::{CANARY, Dialect, Expected, Fake, Fault, RunState, Step};
+use crate::host::call;
+use crate::stub::{Reply, Seen, Stub};
+use crate::{settings, within};
+use enginehouse_core::failure::FailureKind;
+use enginehouse_engine::config::HttpSettings;
+use enginehouse_engine::{Engine, Http as Adapter, HttpConfig, HttpPoll, HttpStep, Outcome, Reached};
+use serde_json::json;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+/// Starts a job, polls it, stops it.
+pub(crate) struct Jobs;
+
+/// Answers when it is done.
+pub(crate) struct Direct;
+
+fn jobs(settings: HttpSettings) -> HttpConfig {
+    HttpConfig {
+        poll: Some(HttpPoll {
+            run_id: "/job/id".to_owned(),
+            step: HttpStep::new("GET", "/jobs/{{ run_id }}"),
+            done: "body.state != 'running'".to_owned(),
+        }),
+        cancel: Some(HttpStep::new("POST", "/jobs/{{ run_id }}/stop")),
+        success: Some("status == 200 and body.state == 'done'".to_owned()),
+        failure: Some("status == 200 and body.state == 'failed'".to_owned()),
+        cancelled: Some("body.state == 'cancelled'".to_owned()),
+        result: Some("/output".to_owned()),
+        message: Some("/error".to_owned()),
+        health: Some("/health".to_owned()),
+        idempotent: true,
+        ..HttpConfig::new(settings, "/jobs")
+    }
+}
+
+fn state_of(state: RunState) -> &'static str {
+    match state {
+        RunState::Succeeded => "done",
+        RunState::Failed => "failed",
+        RunState::Running => "running",
+        RunState::Cancelled => "cancelled",
+        _ => "odd",
+    }
+}
+
+fn guarded(request: &Seen) -> Option<Reply> {
+    let known = request.path == "/health" || request.header("x-api-key") == Some(CANARY);
+    (!known).then(|| Reply::json(401, json!({"error": "who are you"})))
+}
+
+impl Dialect for Jobs {
+    fn name(&self) -> &'static str {
+        "http (jobs)"
+    }
+
+    fn engine(&self, settings: HttpSettings) -> Arc<dyn Engine> {
+        Arc::new(Adapter::new(jobs(settings)).unwrap())
+    }
+
+    fn workflow_id(&self) -> &'static str {
+        "w"
+    }
+
+    fn result(&self) -> &'static str {
+        r#"{"echo": 1.0}"#
+    }
+
+    fn step(&self, request: &Seen) -> Step {
+        match (request.method.as_str(), request.segments().as_slice()) {
+            ("GET", ["health"]) => Step::Health,
+            ("POST", ["jobs"]) => Step::Submit,
+            ("POST", ["jobs", _, "stop"]) => Step::Cancel,
+            ("GET", ["jobs", _]) => Step::Status,
+            _ => Step::Side,
+        }
+    }
+
+    fn answer(&self, request: &Seen, fake: &mut Fake) -> Reply {
+        if let Some(refusal) = guarded(request) {
+            return refusal;
+        }
+        let index = |id: &str| id.trim_start_matches('j').parse().unwrap_or(usize::MAX);
+        match (request.method.as_str(), request.segments().as_slice()) {
+            ("GET", ["health"]) => Reply::json(if fake.healthy { 200 } else { 503 }, json!({})),
+            ("POST", ["jobs"]) => {
+                let key = request.header("idempotency-key").unwrap_or_default().to_owned();
+                let run = fake.find(&key).unwrap_or_else(|| fake.start(&key));
+                Reply::json(202, json!({"job": {"id": format!("j{run}")}}))
+            }
+            ("GET", ["jobs", id]) => match fake.poll(index(id)) {
+                RunState::Forgotten => Reply::json(404, json!({"error": "no such job"})),
+                state => Reply::json(
+                    200,
+                    format!(r#"{{"state":"{}","output":{{"echo": 1.0}},"error":"boom"}}"#, state_of(state)),
+                ),
+            },
+            ("POST", ["jobs", id, "stop"]) => match fake.cancel(index(id)) {
+                true => Reply::json(200, json!({})),
+                false => Reply::json(404, json!({})),
+            },
+            _ => Reply::json(404, json!({})),
+        }
+    }
+
+    fn ends(&self, state: RunState) -> Option<Expected> {
+        match state {
+            RunState::Succeeded => Some(Expected::Succeeds),
+            RunState::Failed => Some(Expected::Fails(FailureKind::EngineError, Reached::Yes)),
+            RunState::Forgotten => Some(Expected::Fails(FailureKind::Unavailable, Reached::Yes)),
+            RunState::Cancelled => Some(Expected::Cancelled),
+            _ => None,
+        }
+    }
+
+    fn skips(&self, step: Step, _fault: Fault) -> bool {
+        // The last poll brings the result.
+        step == Step::Result
+    }
+}
+
+impl Dialect for Direct {
+    fn name(&self) -> &'static str {
+        "http (direct)"
+    }
+
+    fn engine(&self, settings: HttpSettings) -> Arc<dyn Engine> {
+        let config = HttpConfig { health: Some("/health".to_owned()), ..HttpConfig::new(settings, "/run") };
+        Arc::new(Adapter::new(config).unwrap())
+    }
+
+    fn workflow_id(&self) -> &'static str {
+        "w"
+    }
+
+    fn result(&self) -> &'static str {
+        r#"{"echo": "hi"}"#
+    }
+
+    fn step(&self, request: &Seen) -> Step {
+        match request.segments().as_slice() {
+            ["health"] => Step::Health,
+            ["run"] => Step::Submit,
+            _ => Step::Side,
+        }
+    }
+
+    fn answer(&self, request: &Seen, fake: &mut Fake) -> Reply {
+        if let Some(refusal) = guarded(request) {
+            return refusal;
+        }
+        match request.segments().as_slice() {
+            ["health"] => Reply::json(if fake.healthy { 200 } else { 503 }, json!({})),
+            ["run"] => {
+                fake.start("k");
+                Reply::json(200, r#"{"echo": "hi"}"#)
+            }
+            _ => Reply::json(404, json!({})),
+        }
+    }
+
+    fn skips(&self, step: Step, fault: Fault) -> bool {
+        // There is no second request, whatever the service says is its result, and only the attempt's own time limit ends an answer that does not come.
+        step != Step::Submit || matches!(fault, Fault::Stall | Fault::Drip | Fault::Malformed | Fault::Empty)
+    }
+
+    fn differs(&self, step: Step, fault: Fault) -> Option<Expected> {
+        match (step, fault) {
+            (Step::Submit, Fault::TooDeep) => Some(Expected::Fails(FailureKind::TooLarge, Reached::Yes)),
+            _ => None,
+        }
+    }
+
+    fn ends(&self, state: RunState) -> Option<Expected> {
+        (state == RunState::Succeeded).then_some(Expected::Succeeds)
+    }
+}
+
+#[tokio::test]
+async fn templates_make_the_request_and_the_result() {
+    let stub = Stub::start(Arc::new(Jobs), Fake::new(RunState::Succeeded), None).await;
+    let config = HttpConfig {
+        request: HttpStep {
+            method: "PUT".to_owned(),
+            path: "/flows/{{ workflow_id }}/{{ parameters.name }}?attempt={{ attempt }}".to_owned(),
+            headers: BTreeMap::from([("x-session".to_owned(), "s-{{ session_id }}".to_owned())]),
+            body: Some(r#"{"input": {{ parameters }}, "quoted": {{ parameters.name }}}"#.to_owned()),
+        },
+        success: Some("status == 404".to_owned()),
+        result_template: Some(r#"{"was": {{ status }}}"#.to_owned()),
+        ..HttpConfig::new(settings(stub.url()), "/")
+    };
+    let (_stop, call) = call(&Arc::default(), "a/b", r#"{"name":"x y\"z"}"#);
+    let outcome = within(Adapter::new(config).unwrap().run(call)).await;
+    assert!(
+        matches!(&outcome, Outcome::Succeeded { result, .. } if &result[..] == br#"{"was": 404}"#),
+        "{outcome:?}"
+    );
+    let seen = stub.seen(Step::Side).pop().unwrap();
+    assert_eq!((seen.path.as_str(), seen.query.as_str()), ("/flows/a%2Fb/x%20y%22z", "attempt=1"));
+    assert_eq!(seen.json(), json!({"input": {"name": "x y\"z"}, "quoted": "x y\"z"}));
+    assert_eq!(seen.header("x-session"), Some("s-e1"));
+    assert_eq!(seen.header("idempotency-key"), Some("e1.1"));
+}
+
+#[tokio::test]
+async fn values_that_do_not_fit_a_path_are_refused() {
+    let stub = Stub::start(Arc::new(Jobs), Fake::new(RunState::Succeeded), None).await;
+    for parameters in [r#"{"name":".."}"#, r#"{"name":""}"#, "{}"] {
+        let config = HttpConfig::new(settings(stub.url()), "/x/{{ parameters.name }}");
+        let (_stop, call) = call(&Arc::default(), "w", parameters);
+        let Outcome::Failed(failure) = within(Adapter::new(config).unwrap().run(call)).await else {
+            panic!("{parameters}")
+        };
+        assert_eq!(
+            (failure.kind, failure.code.as_str()),
+            (FailureKind::InvalidRequest, "template"),
+            "{parameters}"
+        );
+    }
+    assert!(stub.seen(Step::Side).is_empty());
+}
+
+#[test]
+fn settings_that_cannot_work_are_refused_by_name() {
+    let http = || HttpSettings::new("http://127.0.0.1:1");
+    let refused =
+        |config: HttpConfig| Adapter::new(config).err().map(|error| error.field).unwrap_or_default();
+    assert_eq!(refused(HttpConfig::new(http(), "no-slash")), "request.path");
+    assert_eq!(refused(HttpConfig::new(http(), "/{{ open")), "request.path");
+    let request = HttpStep { method: "BREW".to_owned(), ..HttpStep::new("GET", "/") };
+    assert_eq!(refused(HttpConfig { request, ..HttpConfig::new(http(), "/") }), "request.method");
+    assert_eq!(
+        refused(HttpConfig { success: Some("status ==".to_owned()), ..HttpConfig::new(http(), "/") }),
+        "success"
+    );
+    assert_eq!(
+        refused(HttpConfig { result: Some("a.b".to_owned()), ..HttpConfig::new(http(), "/") }),
+        "result"
+    );
+    assert_eq!(
+        refused(HttpConfig { cancel: Some(HttpStep::new("POST", "/")), ..HttpConfig::new(http(), "/") }),
+        "cancel"
+    );
+}
