@@ -33,7 +33,7 @@ pub struct HttpConfig {
     /// Starts the work.
     pub request: HttpStep,
     /// Asks how it is doing; without it the answer to `request` is the end.
-    pub poll: Option<HttpPoll>,
+    pub follow: Option<HttpFollow>,
     /// Stops it; its templates see `run_id` only.
     pub cancel: Option<HttpStep>,
     /// Whether an answer means success; without it, a status of 200 to 299. Sees `status` and `body`.
@@ -67,7 +67,7 @@ pub struct HttpStep {
 
 /// How a run is followed.
 #[derive(Debug, Clone)]
-pub struct HttpPoll {
+pub struct HttpFollow {
     /// Where in the answer to the request the service's id of the run is.
     pub run_id: String,
     pub step: HttpStep,
@@ -82,7 +82,7 @@ impl HttpConfig {
         HttpConfig {
             http,
             request: HttpStep::new("POST", path),
-            poll: None,
+            follow: None,
             cancel: None,
             success: None,
             failure: None,
@@ -143,16 +143,16 @@ impl Http {
         let client = HttpClient::new(&config.http, Some("x-api-key"), &[])?;
         let mut templates = Templates::new();
         config.request.compile("request", &mut templates)?;
-        if let Some(poll) = &config.poll {
-            poll.step.compile("poll", &mut templates)?;
-            templates.check_condition("poll.done", &poll.done)?;
-            pointer::check(&poll.run_id).map_err(|text| ConfigError::new("poll.run_id", text))?;
+        if let Some(poll) = &config.follow {
+            poll.step.compile("follow", &mut templates)?;
+            templates.check_condition("follow.done", &poll.done)?;
+            pointer::check(&poll.run_id).map_err(|text| ConfigError::new("follow.run_id", text))?;
         }
         if let Some(cancel) = &config.cancel {
-            if config.poll.is_none() {
+            if config.follow.is_none() {
                 return Err(ConfigError::new(
                     "cancel",
-                    "needs poll: without the id of a run nothing can be stopped",
+                    "needs follow: without the id of a run nothing can be stopped",
                 ));
             }
             cancel.compile("cancel", &mut templates)?;
@@ -298,7 +298,7 @@ impl Http {
         &self,
         call: &Call,
         engine_run: &str,
-        follow: &HttpPoll,
+        follow: &HttpFollow,
     ) -> Result<Outcome, EngineFailure> {
         let mut poll = self.client.poll(call);
         let limit = self.client.transfer_timeout();
@@ -308,7 +308,7 @@ impl Http {
                 .until_read(
                     &self.client,
                     || {
-                        let request = self.request("poll", &follow.step, call.endpoint, &values)?;
+                        let request = self.request("follow", &follow.step, call.endpoint, &values)?;
                         Ok(request.within(limit, limit).body_bytes_max(2 * call.result_bytes_max))
                     },
                     |answer| self.polled(follow, answer),
@@ -322,7 +322,7 @@ impl Http {
         }
     }
 
-    fn polled(&self, follow: &HttpPoll, answer: Answer) -> Result<Polled, EngineFailure> {
+    fn polled(&self, follow: &HttpFollow, answer: Answer) -> Result<Polled, EngineFailure> {
         match answer.status {
             404 | 410 => Ok(Polled::Unknown),
             // It says nothing about the run; what passes is waited for.
@@ -330,7 +330,7 @@ impl Http {
             _ => {
                 let _: serde::de::IgnoredAny = answer.json()?;
                 let values = answer_values(answer.status, &answer.body);
-                if self.templates.holds("poll.done", &follow.done, &values)? {
+                if self.templates.holds("follow.done", &follow.done, &values)? {
                     Ok(Polled::Ended(Box::new(answer)))
                 } else {
                     Ok(Polled::GoesOn)
@@ -356,7 +356,7 @@ impl Engine for Http {
     fn capabilities(&self) -> Capabilities {
         Capabilities {
             cancel: self.config.cancel.is_some(),
-            reattach: self.config.poll.is_some(),
+            reattach: self.config.follow.is_some(),
             idempotent_submit: self.config.idempotent,
             inline: false,
             progress: false,
@@ -404,7 +404,7 @@ impl Engine for Http {
 impl Tracked for Http {
     async fn start(&self, call: &Call) -> Result<Started, EngineFailure> {
         let request = self.start_request(call)?;
-        let Some(follow) = &self.config.poll else {
+        let Some(follow) = &self.config.follow else {
             let request = request.within(AS_LONG_AS_IT_TAKES, AS_LONG_AS_IT_TAKES);
             let answer = self.client.send(request.body_bytes_max(2 * call.result_bytes_max)).await?;
             return self.conclude(&answer, call.result_bytes_max).map(Started::Ended);
@@ -426,9 +426,9 @@ impl Tracked for Http {
     }
 
     async fn follow(&self, call: &Call, engine_run: &str) -> Outcome {
-        let outcome = match &self.config.poll {
+        let outcome = match &self.config.follow {
             Some(follow) => self.outcome(call, engine_run, follow).await,
-            None => Err(run_lost("this service has no poll step any more")),
+            None => Err(run_lost("this service has no follow step any more")),
         };
         outcome.unwrap_or_else(|failure| Outcome::Failed(self.client.scrubbed(failure)))
     }
@@ -451,7 +451,7 @@ impl Tracked for Http {
     }
 
     fn can_reattach(&self) -> bool {
-        self.config.poll.is_some()
+        self.config.follow.is_some()
     }
 }
 

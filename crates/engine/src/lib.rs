@@ -18,7 +18,7 @@ mod tracked;
 pub use command::{Command, CommandConfig, CommandOutput};
 pub use contract::*;
 pub use demo::Demo;
-pub use http::{Http, HttpConfig, HttpPoll, HttpStep};
+pub use http::{Http, HttpConfig, HttpFollow, HttpStep};
 pub use langflow::{Langflow, LangflowConfig};
 pub use langsmith::{Langsmith, LangsmithConfig};
 pub use n8n::{N8n, N8nConfig, N8nMode, N8nWebhook};

@@ -126,7 +126,9 @@ mod tests {
     /// A method whose body and the rest of its head have so many lines.
     fn function(lines: usize) -> String {
         let body = "        x();\n".repeat(lines - 2);
-        format!("//! Doc.\n\nimpl X {{\n    pub(crate) async fn long<T>(\n        a: T,\n    ) {{\n{body}    }}\n}}\n")
+        format!(
+            "//! Doc.\n\nimpl X {{\n    pub(crate) async fn long<T>(\n        a: T,\n    ) {{\n{body}    }}\n}}\n"
+        )
     }
 
     #[test]

@@ -1,5 +1,8 @@
 //! `[engines.NAME]`: what all engines have in common, what those that speak HTTP share, and what each type adds.
 
+mod command;
+mod service;
+
 use super::resolve::{Checker, Secrets};
 use super::secret::{Private, Secret};
 use super::types::{
@@ -11,7 +14,8 @@ use enginehouse_core::time::{DAY, HOUR, SECOND};
 use enginehouse_engine::config::{EndpointConfig, HttpSettings, PollSettings};
 use enginehouse_engine::langflow::LangflowApi;
 use enginehouse_engine::{
-    Demo, Engine, Langflow, LangflowConfig, Langsmith, LangsmithConfig, N8n, N8nConfig, N8nMode, N8nWebhook,
+    Command, CommandConfig, Demo, Engine, HttpConfig, Langflow, LangflowConfig, Langsmith, LangsmithConfig,
+    N8n, N8nConfig, N8nMode, N8nWebhook,
 };
 use enginehouse_runtime::{EndpointSettings, EngineSettings, RegisteredEngine};
 use secrecy::SecretString;
@@ -155,12 +159,14 @@ choice! {
 }
 
 /// The engine types this program builds.
-pub const TYPES: &[&str] = &["n8n", "langflow", "langsmith", "demo"];
+pub const TYPES: &[&str] = &["n8n", "langflow", "langsmith", "http", "command", "demo"];
 
 /// The keys of an engine type; `None` for a type that is not built.
 #[must_use]
 pub(crate) fn keys_of(engine_type: &str) -> Option<Vec<Key>> {
     let (http, own) = match engine_type {
+        "http" => (true, service::HttpRaw::keys()),
+        "command" => (false, command::CommandRaw::keys()),
         "demo" => (false, DemoRaw::keys()),
         "n8n" => (true, N8nRaw::keys()),
         "langflow" => (true, LangflowRaw::keys()),
@@ -197,6 +203,8 @@ pub struct EngineRaw {
 /// What depends on the type.
 #[derive(Debug, Clone, PartialEq)]
 pub enum AdapterRaw {
+    Http(Box<Http>, Box<service::HttpRaw>),
+    Command(command::CommandRaw),
     Demo(DemoRaw),
     N8n(Box<Http>, N8nRaw),
     Langflow(Box<Http>, LangflowRaw),
@@ -207,6 +215,8 @@ impl AdapterRaw {
     #[must_use]
     pub fn engine_type(&self) -> &'static str {
         match self {
+            AdapterRaw::Http(..) => "http",
+            AdapterRaw::Command(..) => "command",
             AdapterRaw::Demo(..) => "demo",
             AdapterRaw::N8n(..) => "n8n",
             AdapterRaw::Langflow(..) => "langflow",
@@ -232,6 +242,8 @@ impl<'de> Deserialize<'de> for EngineRaw {
 fn adapter(kind: &str, mut table: Map<String, Value>) -> Result<AdapterRaw, serde_json::Error> {
     let table = &mut table;
     Ok(match kind {
+        "http" => AdapterRaw::Http(Box::new(take(table)?), Box::new(take(table)?)),
+        "command" => AdapterRaw::Command(take(table)?),
         "demo" => AdapterRaw::Demo(take(table)?),
         "n8n" => AdapterRaw::N8n(Box::new(take(table)?), take(table)?),
         "langflow" => AdapterRaw::Langflow(Box::new(take(table)?), take(table)?),
@@ -257,6 +269,11 @@ impl Serialize for EngineRaw {
         table.insert("type".to_owned(), Value::from(self.adapter.engine_type()));
         add(&mut table, &self.common);
         match &self.adapter {
+            AdapterRaw::Http(http, own) => {
+                add(&mut table, http);
+                add(&mut table, own);
+            }
+            AdapterRaw::Command(own) => add(&mut table, own),
             AdapterRaw::Demo(own) => add(&mut table, own),
             AdapterRaw::N8n(http, own) => {
                 add(&mut table, http);
@@ -300,6 +317,18 @@ pub(crate) fn groups() -> Vec<Group> {
             "Also keys of the types `n8n`, `langflow`, `langsmith` and `http`.",
             Http::keys(),
         ),
+        group(
+            "`http`",
+            "Any HTTP service. The API key is sent as `x-api-key`. Templates are minijinja: those of requests see \
+             `parameters`, `workflow_id`, `execution_id`, `session_id`, `attempt` and `idempotency_key`, those of `follow` \
+             also `run_id`; conditions see `status` and `body`.",
+            service::HttpRaw::keys(),
+        ),
+        group(
+            "`command`",
+            "A local program: the parameters are its standard input as JSON, its standard error is kept as logs.",
+            command::CommandRaw::keys(),
+        ),
         group("`demo`", "Runs inside the service; its parameters say what happens.", DemoRaw::keys()),
         group(
             "`n8n`",
@@ -325,6 +354,8 @@ pub struct EngineConfig {
 /// What an adapter is built from.
 #[derive(Clone)]
 pub enum AdapterConfig {
+    Http(Box<HttpConfig>),
+    Command(CommandConfig),
     Demo { endpoints: usize },
     N8n(N8nConfig),
     Langflow(LangflowConfig),
@@ -335,6 +366,8 @@ impl EngineConfig {
     /// Builds the adapter.
     pub fn build(self) -> Result<RegisteredEngine, enginehouse_engine::config::ConfigError> {
         let adapter: Arc<dyn Engine> = match self.adapter {
+            AdapterConfig::Http(config) => Arc::new(enginehouse_engine::Http::new(*config)?),
+            AdapterConfig::Command(config) => Arc::new(Command::new(config)?),
             AdapterConfig::Demo { endpoints } => Arc::new(Demo::new(endpoints)?),
             AdapterConfig::N8n(config) => Arc::new(N8n::new(config)?),
             AdapterConfig::Langflow(config) => Arc::new(Langflow::new(config)?),
@@ -354,6 +387,15 @@ pub(crate) fn resolve(
     let path = format!("engines/{name}");
     let retry = raw.common.retry.as_ref().and_then(|own| resolve_retry(own, retry, &path, checker));
     let (endpoints, adapter) = match &raw.adapter {
+        AdapterRaw::Http(http, own) => {
+            let (endpoints, http) = resolve_http(http, &path, checker)?;
+            (endpoints, AdapterConfig::Http(Box::new(service::resolve(own, http, &path, checker))))
+        }
+        AdapterRaw::Command(own) => {
+            let config = command::resolve(own, &path, checker);
+            let name = config.argv.first().cloned().unwrap_or_default();
+            (vec![EndpointSettings { name, weight: 1.0 }], AdapterConfig::Command(config))
+        }
         AdapterRaw::Demo(own) => {
             let count = own.endpoint_count.0 as usize;
             let endpoints =

@@ -6,7 +6,7 @@ use crate::stub::{Reply, Seen, Stub};
 use crate::{settings, within};
 use enginehouse_core::failure::FailureKind;
 use enginehouse_engine::config::HttpSettings;
-use enginehouse_engine::{Engine, Http as Adapter, HttpConfig, HttpPoll, HttpStep, Outcome, Reached};
+use enginehouse_engine::{Engine, Http as Adapter, HttpConfig, HttpFollow, HttpStep, Outcome, Reached};
 use serde_json::json;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -19,7 +19,7 @@ pub(crate) struct Direct;
 
 fn jobs(settings: HttpSettings) -> HttpConfig {
     HttpConfig {
-        poll: Some(HttpPoll {
+        follow: Some(HttpFollow {
             run_id: "/job/id".to_owned(),
             step: HttpStep::new("GET", "/jobs/{{ run_id }}"),
             done: "body.state != 'running'".to_owned(),

@@ -1,0 +1,57 @@
+//! Keys of the type `command`: a local program.
+
+use super::read_private;
+use crate::config::resolve::Checker;
+use crate::config::secret::Private;
+use crate::config::types::{FilePath, Span, Texts, choice, section};
+use enginehouse_core::time::{HOUR, SECOND};
+use enginehouse_engine::{CommandConfig, CommandOutput};
+use std::collections::BTreeMap;
+
+section! {
+    /// Keys of the type `command`. The parameters are the program's standard input as JSON; its standard error is kept as logs.
+    pub struct CommandRaw {
+        /// The program's absolute path, then its arguments; there is no shell.
+        argv: Texts = Texts(Vec::new());
+        /// The whole environment of the program, by name.
+        env: BTreeMap<String, Private> = BTreeMap::new();
+        /// What the program writes to its standard output.
+        output: OutputWord = OutputWord::Json;
+        /// Each attempt gets a directory of its own below this one. Absent: the system's directory for temporary files.
+        work_dir: Option<FilePath> = None;
+        /// From the wish to stop (SIGTERM) to the kill of the whole process group.
+        kill_after: Span<0, HOUR> = Span(5 * SECOND);
+    }
+}
+
+choice! {
+    /// What a program writes.
+    pub enum OutputWord {
+        /// One JSON value.
+        Json "json",
+        /// Text, which becomes a JSON string.
+        Text "text",
+    }
+}
+
+pub(super) fn resolve(raw: &CommandRaw, path: &str, checker: &mut Checker<'_>) -> CommandConfig {
+    if raw.argv.0.is_empty() {
+        checker.fault(&format!("{path}/argv"), "is missing: the program's absolute path, then its arguments");
+    }
+    let mut env = Vec::new();
+    for (name, value) in &raw.env {
+        env.extend(
+            read_private(name, value, &format!("{path}/env/{name}"), checker).map(|v| (name.clone(), v)),
+        );
+    }
+    CommandConfig {
+        env,
+        output: match raw.output {
+            OutputWord::Json => CommandOutput::Json,
+            OutputWord::Text => CommandOutput::Text,
+        },
+        work_dir: raw.work_dir.as_ref().map_or_else(std::env::temp_dir, FilePath::expanded),
+        kill_after: raw.kill_after.duration(),
+        ..CommandConfig::new(raw.argv.0.clone())
+    }
+}

@@ -1,0 +1,114 @@
+//! Keys of the type `http`: any HTTP service.
+
+use crate::config::resolve::Checker;
+use crate::config::types::{Flag, Text, section};
+use enginehouse_engine::config::HttpSettings;
+use enginehouse_engine::{HttpConfig, HttpFollow, HttpStep};
+use std::collections::BTreeMap;
+
+section! {
+    /// Keys of the type `http`. Templates are minijinja; those of requests see `parameters`, `workflow_id`, `execution_id`, `session_id`, `attempt`, `idempotency_key`, those of `follow` also `run_id`; conditions see `status` and `body`.
+    pub struct HttpRaw {
+        /// Starts the work.
+        request: StepRaw = StepRaw::default();
+        /// Follows it. Absent: the answer to `request` is the end.
+        follow: Option<FollowRaw> = None;
+        /// Stops it; sees `run_id` only.
+        cancel: Option<StepRaw> = None;
+        /// Condition on an answer: it is a success. Absent: a status of 200 to 299.
+        success: Option<Text> = None;
+        /// Condition on an answer: the work itself failed.
+        failure: Option<Text> = None;
+        /// Condition on an answer: the run was stopped.
+        cancelled: Option<Text> = None;
+        /// JSON pointer to the result in the answer. Absent: all of it.
+        result: Option<Text> = None;
+        /// Template that makes the result (JSON) from the answer; wins over `result`.
+        result_template: Option<Text> = None;
+        /// JSON pointer to the message in a failed answer.
+        message: Option<Text> = None;
+        /// Path of a health check. Absent: any answer to `/` below 500 will do.
+        health: Option<Text> = None;
+        /// The service recognises a repeated request by its `Idempotency-Key`.
+        idempotent: Flag = Flag(false);
+    }
+
+    /// One request.
+    pub struct StepRaw {
+        /// `GET`, `POST`, `PUT`, `PATCH` or `DELETE`.
+        method: Text = Text("POST".to_owned());
+        /// Template of the path below the endpoint's URL; each value becomes one percent-encoded segment.
+        path: Text = Text("/".to_owned());
+        /// Templates of headers, by name; for secrets use the engine's own `headers`.
+        headers: BTreeMap<String, Text> = BTreeMap::new();
+        /// Template of a JSON body, each value as JSON. Absent: the parameters as they are.
+        body: Option<Text> = None;
+    }
+
+    /// How a run is followed.
+    pub struct FollowRaw {
+        /// JSON pointer to the service's id of the run, in the answer to `request`.
+        run_id: Text = Text("/id".to_owned());
+        /// `GET` or another method.
+        method: Text = Text("GET".to_owned());
+        /// Template of the path.
+        path: Text = Text("/".to_owned());
+        /// Templates of headers, by name.
+        headers: BTreeMap<String, Text> = BTreeMap::new();
+        /// Template of a JSON body.
+        body: Option<Text> = None;
+        /// Condition on a polled answer: it is the end.
+        done: Option<Text> = None;
+    }
+}
+
+fn step(raw: &StepRaw) -> HttpStep {
+    HttpStep {
+        method: raw.method.0.clone(),
+        path: raw.path.0.clone(),
+        headers: texts(&raw.headers),
+        body: raw.body.as_ref().map(|text| text.0.clone()),
+    }
+}
+
+fn texts(raw: &BTreeMap<String, Text>) -> BTreeMap<String, String> {
+    raw.iter().map(|(name, value)| (name.clone(), value.0.clone())).collect()
+}
+
+pub(super) fn resolve(
+    raw: &HttpRaw,
+    http: HttpSettings,
+    path: &str,
+    checker: &mut Checker<'_>,
+) -> HttpConfig {
+    let text = |text: &Option<Text>| text.as_ref().map(|text| text.0.clone());
+    let follow = raw.follow.as_ref().map(|follow| {
+        if follow.done.is_none() {
+            checker.fault(&format!("{path}/follow/done"), "is missing: when is a polled answer the end?");
+        }
+        HttpFollow {
+            run_id: follow.run_id.0.clone(),
+            step: HttpStep {
+                method: follow.method.0.clone(),
+                path: follow.path.0.clone(),
+                headers: texts(&follow.headers),
+                body: text(&follow.body),
+            },
+            done: text(&follow.done).unwrap_or_default(),
+        }
+    });
+    HttpConfig {
+        http,
+        request: step(&raw.request),
+        follow,
+        cancel: raw.cancel.as_ref().map(step),
+        success: text(&raw.success),
+        failure: text(&raw.failure),
+        cancelled: text(&raw.cancelled),
+        result: text(&raw.result),
+        result_template: text(&raw.result_template),
+        message: text(&raw.message),
+        health: text(&raw.health),
+        idempotent: raw.idempotent.0,
+    }
+}
