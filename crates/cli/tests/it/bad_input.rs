@@ -151,7 +151,6 @@ fn more_requests(key: (&str, &str)) -> Vec<(&'static str, Vec<u8>, u16, &'static
     let long_tag = format!(r#"{{"engineType":"demo","workflowId":"w","tags":["{}"]}}"#, "t".repeat(65));
     let long_id = format!(r#"{{"engineType":"demo","workflowId":"w","id":"{}"}}"#, "i".repeat(129));
     let long_path = format!("/v1/executions?tag={}", "t".repeat(9_000));
-    let long_key = "k".repeat(300);
     vec![
         ("no key", post(&[json_type], submit), 401, "unauthorized"),
         (
@@ -181,7 +180,7 @@ fn more_requests(key: (&str, &str)) -> Vec<(&'static str, Vec<u8>, u16, &'static
         ("a long id", post(&[key, json_type], long_id.as_bytes()), 400, "invalid_field"),
         (
             "a long idempotency key",
-            post(&[key, json_type, ("idempotency-key", &long_key)], submit),
+            post(&[key, json_type, ("idempotency-key", &"k".repeat(300))], submit),
             400,
             "invalid_field",
         ),
