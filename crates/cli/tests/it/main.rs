@@ -6,6 +6,7 @@
 mod bad_input;
 mod burst;
 mod command_line;
+mod door;
 mod engines;
 mod house;
 mod http;
