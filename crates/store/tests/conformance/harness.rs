@@ -15,9 +15,11 @@ use enginehouse_store::{
 use std::sync::Arc;
 use tempfile::TempDir;
 
+type Open = fn(&TempDir, Arc<ManualClock>) -> Result<Arc<dyn Store>, StoreError>;
+
 /// Makes a driver, or opens it again on what it kept.
 pub(crate) struct Driver {
-    open: fn(&TempDir, Arc<ManualClock>) -> Result<Arc<dyn Store>, StoreError>,
+    open: Open,
     keeps: bool,
 }
 
