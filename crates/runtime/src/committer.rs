@@ -132,13 +132,8 @@ impl Committer {
             Ok((sessions, lanes, running)) => {
                 let queue = self.cx.fresh_queue(&sessions);
                 self.cx.scheduler.lock().hydrate(queue, lanes, &running);
-                for row in running {
-                    self.cx.rows.lock().insert(row.key(), row.clone());
-                    // A grant whose commit was answered by an error may stand although its worker never heard of it.
-                    if let Some(session) = row.state.holder {
-                        self.cx.deliver(session, row);
-                    }
-                }
+                // A grant whose commit was answered by an error may stand although its worker never heard of it.
+                running.into_iter().for_each(|row| self.cx.take_on(row));
             }
             Err(error) => tracing::warn!(%error, "the queue could not be read from the store; trying again"),
         }

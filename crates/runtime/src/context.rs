@@ -205,15 +205,15 @@ impl Context {
         ports.get(&session).map_or_else(|| format!("session-{}", session.0), |p| p.name.clone())
     }
 
-    /// Hands a granted row to its worker, if that is one of this node's and does not have it yet.
-    pub(crate) fn deliver(&self, session: SessionId, row: Execution) {
+    /// Hands a granted row to its worker; `false` when that is none of this node's, or has or had it.
+    pub(crate) fn deliver(&self, session: SessionId, row: Execution) -> bool {
         let mut ports = self.ports.lock();
         let Some(port) = ports.get_mut(&session) else {
-            return;
+            return false;
         };
         let lease = LeaseRef { key: row.key(), fence: row.state.fence };
-        if !port.held.insert(lease) {
-            return;
+        if !port.begin(lease) {
+            return false;
         }
         let request = self.inputs.lock().take(row.key());
         if port.orders.try_send(Assigned::Run { row: Box::new(row), request }).is_err() {
@@ -222,6 +222,20 @@ impl Context {
                 worker = port.name,
                 "a worker's orders overflow; its work will be given out again"
             );
+        }
+        true
+    }
+
+    /// Gives a running row to the worker of this node that holds it, with the wish to cancel it if there is one. A worker
+    /// that has it already is told nothing new.
+    pub(crate) fn take_on(&self, row: Execution) {
+        let Some(session) = row.state.holder else { return };
+        // A row that was read before its end must not come back to life here, so only a new lease brings it in.
+        if self.deliver(session, row.clone()) {
+            self.rows.lock().insert(row.key(), row.clone());
+        }
+        if row.state.cancel_at.is_some() {
+            self.send_cancel(&row);
         }
     }
 

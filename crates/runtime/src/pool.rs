@@ -17,7 +17,7 @@ use enginehouse_core::time::{SECOND, Time};
 use enginehouse_engine::{EngineFailure, Progress, Reached};
 use enginehouse_store::{Doc, DocKind, StoreError, Write};
 use enginehouse_worker::{Assignment, End, LeaseRef, Limit, Link, LinkError, Order, Report, Worker};
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{Mutex, mpsc};
@@ -30,9 +30,29 @@ pub(crate) struct Port {
     pub(crate) orders: mpsc::Sender<Assigned>,
     /// What the worker was given and has not reported yet.
     pub(crate) held: BTreeSet<LeaseRef>,
+    /// The leases that ended last. Whoever read a row before its end must not give it out again after it.
+    ended: VecDeque<LeaseRef>,
     pub(crate) done: u64,
     pub(crate) failed: u64,
     pub(crate) busy_ms: u64,
+}
+
+/// How many ended leases are remembered, far more than can end between a read and what follows from it.
+const ENDED_REMEMBERED: usize = 512;
+
+impl Port {
+    /// Takes note that the worker is to have this lease; `false` when it has it, or had it.
+    pub(crate) fn begin(&mut self, lease: LeaseRef) -> bool {
+        !self.ended.contains(&lease) && self.held.insert(lease)
+    }
+
+    fn end(&mut self, lease: LeaseRef) {
+        self.held.remove(&lease);
+        if self.ended.len() >= ENDED_REMEMBERED {
+            self.ended.pop_front();
+        }
+        self.ended.push_back(lease);
+    }
 }
 
 /// What goes down a link.
@@ -74,6 +94,7 @@ pub(crate) async fn start(
             started_at: now,
             orders,
             held: BTreeSet::new(),
+            ended: VecDeque::new(),
             done: 0,
             failed: 0,
             busy_ms: 0,
@@ -300,7 +321,7 @@ impl LocalLink {
     fn count(&self, lease: LeaseRef, row: &Execution) {
         let took = row.history.last().map_or(0, |e| e.at.since(row.state.run_started_at.unwrap_or(e.at)));
         if let Some(port) = self.cx.ports.lock().get_mut(&self.session) {
-            port.held.remove(&lease);
+            port.end(lease);
             port.done += 1;
             port.busy_ms += took;
             port.failed += u64::from(row.history.last().is_some_and(|e| e.data.failure.is_some()));
@@ -326,7 +347,7 @@ impl LocalLink {
         match error {
             ChangeError::NotFound | ChangeError::Refused(_) => {
                 if let Some(port) = self.cx.ports.lock().get_mut(&self.session) {
-                    port.held.remove(&lease);
+                    port.end(lease);
                 }
                 LinkError::Stale
             }

@@ -62,11 +62,7 @@ impl Reaper {
     /// A granted row whose worker here does not have it (its order was lost) is given out again.
     fn redeliver(&self) {
         let rows: Vec<Execution> = self.cx.rows.lock().values().cloned().collect();
-        for row in rows {
-            if let Some(session) = row.state.holder {
-                self.cx.deliver(session, row);
-            }
-        }
+        rows.into_iter().for_each(|row| self.cx.take_on(row));
     }
 }
 

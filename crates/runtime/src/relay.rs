@@ -2,7 +2,8 @@
 
 use crate::context::Context;
 use enginehouse_core::event::EventType;
-use enginehouse_core::execution::Execution;
+use enginehouse_core::execution::{Execution, Status};
+use enginehouse_core::id::SessionId;
 use enginehouse_store::{Change, Cursor, Ref, StoreError};
 use std::sync::Arc;
 use std::time::Duration;
@@ -43,6 +44,7 @@ impl Relay {
                     // What lies between is not known: read the queue anew, and go on from the oldest commit kept.
                     self.cx.scheduler.lock().lose_track();
                     self.cursor = Cursor(oldest.0.saturating_sub(1));
+                    self.look_for_own().await?;
                     continue;
                 }
                 Err(error) => return Err(error),
@@ -61,6 +63,24 @@ impl Relay {
                 return Ok(());
             }
         }
+    }
+
+    /// Takes on what this node's workers were granted while the feed was not heard.
+    async fn look_for_own(&self) -> Result<(), StoreError> {
+        let sessions: Vec<SessionId> = self.cx.ports.lock().keys().copied().collect();
+        for session in sessions {
+            let mut after = None;
+            loop {
+                let rows = self.cx.store.running(Some(session), after, PAGE).await?;
+                after = rows.last().map(Execution::key);
+                let last = rows.len() < PAGE;
+                rows.into_iter().for_each(|row| self.cx.take_on(row));
+                if last {
+                    break;
+                }
+            }
+        }
+        Ok(())
     }
 
     /// Takes in what another node committed.
@@ -82,18 +102,18 @@ impl Relay {
                 self.cx.scheduler.lock().resync(&row, now);
                 self.cx.grant_nudge.notify_one();
             }
-            let current = row.state.rev == change.event.seq;
             match change.event.kind {
                 EventType::ExecutionCancelRequested if local => self.cx.send_cancel(&row),
-                EventType::ExecutionStarted if local && current => {
-                    self.cx.rows.lock().insert(row.key(), row.clone());
-                    if let Some(session) = row.state.holder {
-                        self.cx.deliver(session, row);
-                    }
-                }
+                // Later events may have followed already; what counts is whether this very grant still stands.
+                EventType::ExecutionStarted if local && stands(&row, change) => self.cx.take_on(row),
                 _ => {}
             }
         }
         Ok(())
     }
+}
+
+/// Whether the row still runs under the grant that the change tells of.
+fn stands(row: &Execution, change: &Change) -> bool {
+    row.status() == Status::Running && change.event.data.fence == Some(row.state.fence.0)
 }
