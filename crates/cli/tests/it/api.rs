@@ -141,7 +141,7 @@ fn events(house: &House, id: &str, after: Option<&str>) -> Vec<(String, String)>
 #[test]
 fn events_are_followed_live_and_resumed() {
     let house = House::start("");
-    submit(&house, &demo("one", json!({"sleepMs": 600, "progress": 3})));
+    submit(&house, &demo("one", json!({"sleepMs": 2_000, "progress": 7})));
     let live = events(&house, "one", None);
     let types: Vec<&str> = live.iter().map(|(_, kind)| kind.as_str()).collect();
     assert_eq!(
@@ -224,7 +224,7 @@ fn work_expires_times_out_and_keeps_its_limits() {
     assert_eq!(house.ended("total")["status"], "failed");
     // One key runs one at a time.
     for id in ["k1", "k2"] {
-        with(id, json!({"sleepMs": 300}), json!({"concurrencyKey": "customer-1"}));
+        with(id, json!({"sleepMs": 2_000}), json!({"concurrencyKey": "customer-1"}));
     }
     house.until("k1", |view| view["status"] == "running");
     let second = house.must("GET", "/v1/executions/k2", None);

@@ -21,9 +21,8 @@ fn until_closed(stream: &mut TcpStream) -> Vec<u8> {
 
 #[test]
 fn slow_and_silent_callers_are_cut() {
-    let house = House::start(
-        "[server]\nheader_timeout = \"300ms\"\nidle_timeout = \"300ms\"\nbody_timeout = \"300ms\"\n",
-    );
+    let house =
+        House::start("[server]\nheader_timeout = \"1s\"\nidle_timeout = \"1s\"\nbody_timeout = \"1s\"\n");
     let connect = || TcpStream::connect(house.address).unwrap();
     assert_eq!(until_closed(&mut connect()), b"", "one that says nothing");
     let mut slow = connect();

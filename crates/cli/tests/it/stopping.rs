@@ -14,7 +14,7 @@ fn sleeper(house: &House, id: &str, sleep_ms: u64) {
 #[test]
 fn what_runs_may_end_and_nothing_new_begins() {
     let mut house = House::start("");
-    sleeper(&house, "short", 1_500);
+    sleeper(&house, "short", 4_000);
     house.signal("TERM");
     // From the signal on submits are refused, while reads are still answered.
     let another = json!({"engineType": "demo", "workflowId": "w"});

@@ -22,6 +22,11 @@ const LOOK_EVERY: Duration = Duration::from_millis(200);
 /// What n8n may add to a definition when it gives it back.
 const ANSWER_BYTES_MAX: usize = 32 << 20;
 
+/// Copies that were not used for so long are deleted.
+const UNUSED_DAYS: u64 = 7;
+/// Workflows looked through for them.
+const LISTED: &str = "250";
+
 /// A definition, ready to be copied.
 #[derive(Debug)]
 pub(super) struct Copy {
@@ -32,6 +37,18 @@ pub(super) struct Copy {
     settings: Map<String, Value>,
     label: String,
     mode: N8nMode,
+}
+
+#[derive(Debug, Deserialize)]
+struct Workflows {
+    data: Vec<Named>,
+}
+
+#[derive(Debug, Deserialize)]
+struct Named {
+    id: String,
+    #[serde(default)]
+    name: String,
 }
 
 #[derive(Debug, Deserialize)]
@@ -126,17 +143,50 @@ impl N8n {
         let copy = Copy::read(definition, call.workflow_name.as_deref())?;
         let fact = self.fact(call, &copy)?;
         let _one = self.copying.lock().await;
-        if let Some(found) = call.host.recall(&fact).await
-            && let Some((id, path)) = found.split_once(' ')
-            && self.is_there(call, id).await?
+        let known = call.host.recall(&fact).await.and_then(|text| Kept::parse(&text));
+        if let Some(kept) = known
+            && self.is_there(call, &kept.id).await?
         {
-            return Ok((id.to_owned(), copy.webhook(path)));
+            if kept.day != today() {
+                call.host.remember(&fact, &Kept { day: today(), ..kept.clone() }.to_string()).await;
+            }
+            return Ok((kept.id, copy.webhook(&kept.path)));
         }
         let path = unguessable()?;
         let id = self.create(call, &copy, &path).await?;
         self.activate(call, &id, &path).await?;
-        call.host.remember(&fact, &format!("{id} {path}")).await;
-        Ok((id, copy.webhook(&path)))
+        let kept = Kept { id, path, day: today() };
+        call.host.remember(&fact, &kept.to_string()).await;
+        // A new copy is rare, and the moment to see which old ones nobody uses any more.
+        if let Err(failure) = self.remove_unused(call).await {
+            tracing::warn!(code = failure.code, "old copies of workflows could not be looked for in n8n");
+        }
+        Ok((kept.id, copy.webhook(&kept.path)))
+    }
+
+    /// Deletes copies of ours that were not used for a week. What another service copied is not ours to delete.
+    async fn remove_unused(&self, call: &Call) -> Result<(), EngineFailure> {
+        let url = self.api(call.endpoint, &["workflows"])?;
+        let request = self.client.get(url).query("limit", LISTED).body_bytes_max(ANSWER_BYTES_MAX);
+        let answer = self.ask(request).await?;
+        if !answer.is_success() {
+            return Err(self.refusal(&answer));
+        }
+        for workflow in answer.json::<Workflows>()?.data {
+            let Some(hash) = hash_in(&workflow.name) else { continue };
+            let fact = self.fact_of(call.endpoint, hash)?;
+            let kept = call.host.recall(&fact).await.and_then(|text| Kept::parse(&text));
+            let unused = kept.is_some_and(|kept| kept.id == workflow.id && kept.day + UNUSED_DAYS <= today());
+            if unused {
+                let url = self.api(call.endpoint, &["workflows", &workflow.id])?;
+                let request = self.client.request(Method::DELETE, url).body_bytes_max(ANSWER_BYTES_MAX);
+                let answer = self.ask(request).await?;
+                if answer.is_success() || answer.status == 404 {
+                    call.host.remember(&fact, "").await;
+                }
+            }
+        }
+        Ok(())
     }
 
     /// Whether a copy is still in n8n and active; somebody may have removed it.
@@ -193,11 +243,49 @@ impl N8n {
 
     /// The name of the fact that an endpoint has a copy.
     fn fact(&self, call: &Call, copy: &Copy) -> Result<String, EngineFailure> {
-        let endpoint = self.client.endpoint(call.endpoint)?;
+        self.fact_of(call.endpoint, &copy.hash)
+    }
+
+    fn fact_of(&self, endpoint: usize, content: &str) -> Result<String, EngineFailure> {
+        let endpoint = self.client.endpoint(endpoint)?;
         let hash = digest::digest(&digest::SHA256, endpoint.as_str().as_bytes());
         let place: String = hash.as_ref()[..8].iter().map(|byte| format!("{byte:02x}")).collect();
-        Ok(format!("n8n/{place}/{}", copy.hash))
+        Ok(format!("n8n/{place}/{content}"))
     }
+}
+
+/// What is remembered of a copy.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Kept {
+    id: String,
+    path: String,
+    /// When it was used last, in days since 1970.
+    day: u64,
+}
+
+impl Kept {
+    fn parse(text: &str) -> Option<Kept> {
+        let mut words = text.split(' ');
+        let (id, path) = (words.next()?.to_owned(), words.next()?.to_owned());
+        Some(Kept { id, path, day: words.next()?.parse().ok()? })
+    }
+}
+
+impl std::fmt::Display for Kept {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} {} {}", self.id, self.path, self.day)
+    }
+}
+
+fn today() -> u64 {
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+    since.map_or(0, |since| since.as_secs() / 86_400)
+}
+
+/// The content in the name of a copy.
+fn hash_in(name: &str) -> Option<&str> {
+    let (_, rest) = name.rsplit_once("(enginehouse ")?;
+    rest.strip_suffix(')').filter(|hash| hash.len() == 32)
 }
 
 /// A path of 128 random bits.

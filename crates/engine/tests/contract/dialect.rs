@@ -130,6 +130,8 @@ pub(crate) struct Fake {
     pub(crate) healthy: bool,
     /// What else was asked of it, where a test wants to know.
     pub(crate) notes: Vec<String>,
+    /// Names of the workflows it was given.
+    pub(crate) names: Vec<String>,
 }
 
 #[derive(Debug, Clone)]
@@ -158,7 +160,7 @@ pub(crate) enum RunState {
 
 impl Fake {
     pub(crate) fn new(end: RunState) -> Fake {
-        Fake { runs: Vec::new(), end, polls_to_end: 2, healthy: true, notes: Vec::new() }
+        Fake { runs: Vec::new(), end, polls_to_end: 2, healthy: true, notes: Vec::new(), names: Vec::new() }
     }
 
     /// Starts a run; answers its number, from 0.

@@ -155,8 +155,18 @@ impl Dialect for N8n {
                 }
             },
             ("POST", ["api", "v1", "workflows"]) => {
-                fake.notes.push(format!("create {}", request.json()["nodes"][0]["parameters"]["path"]));
+                let body = request.json();
+                fake.notes.push(format!("create {}", body["nodes"][0]["parameters"]["path"]));
+                fake.names.push(body["name"].as_str().unwrap_or_default().to_owned());
                 Reply::json(200, json!({"id": "copy1", "active": false}))
+            }
+            ("GET", ["api", "v1", "workflows"]) => {
+                let rows = fake.names.iter().map(|name| json!({"id": "copy1", "name": name, "nodes": []}));
+                Reply::json(200, json!({"data": Value::from_iter(rows), "nextCursor": null}))
+            }
+            ("DELETE", ["api", "v1", "workflows", id]) => {
+                fake.notes.push(format!("delete {id}"));
+                Reply::json(200, json!({"id": id}))
             }
             ("POST", ["api", "v1", "workflows", id, "activate"]) => {
                 fake.notes.push(format!("activate {id}"));
@@ -222,6 +232,30 @@ async fn a_definition_is_copied_and_activated_once() {
     let notes = stub.fake(|fake| fake.notes.clone());
     assert_eq!(notes.len(), 2, "{notes:?}");
     assert!(notes[0].starts_with("create \"enginehouse-") && notes[1] == "activate copy1", "{notes:?}");
+}
+
+/// Only what this service copied itself and nobody used for a week is deleted, when the next copy is made.
+#[tokio::test]
+async fn a_copy_nobody_uses_is_deleted() {
+    let stub = Stub::start(Arc::new(N8n), Fake::new(RunState::Succeeded), None).await;
+    stub.fake(|fake| fake.names.push(format!("another's (enginehouse {})", "0".repeat(32))));
+    let engine = adapter(settings(stub.url()), true);
+    let host = Arc::new(NotingHost::default());
+    let run = async |label: &str| {
+        let hook = json!({"type": "n8n-nodes-base.webhook", "name": label, "parameters": {}});
+        let definition = json!({"connections": {}, "nodes": [hook]});
+        let (_stop, call) = call(&host, "label", "{}");
+        let call = Call { definition: Some(Bytes::from(definition.to_string())), ..call };
+        assert!(matches!(within(engine.run(call)).await, Outcome::Succeeded { .. }));
+    };
+    run("old").await;
+    for fact in host.facts.lock().unwrap().values_mut() {
+        let (rest, day) = fact.rsplit_once(' ').unwrap();
+        *fact = format!("{rest} {}", day.parse::<u64>().unwrap() - 7);
+    }
+    run("new").await;
+    let deleted = stub.fake(|fake| fake.notes.iter().filter(|note| note.starts_with("delete")).count());
+    assert_eq!(deleted, 1);
 }
 
 #[tokio::test]
