@@ -35,9 +35,9 @@ Exit codes:
   2  wrong usage or configuration     6  the service cannot be reached
   3  the execution failed
 
-The service is found by --url or ENGINEHOUSE_URL; without them it is the one that works on --data. The API key comes
-from --key-file or ENGINEHOUSE_API_KEY; on the service's own machine DIR/admin.key is used. Data goes to standard
-output, everything else to standard error.";
+The service is found by --url or ENGINEHOUSE_URL; without them it is the one that works on
+--data. The API key comes from --key-file or ENGINEHOUSE_API_KEY; on the service's own machine
+DIR/admin.key is used. Data goes to standard output, everything else to standard error.";
 
 /// Durable execution of AI workflows on n8n, Langflow, LangGraph and others.
 #[derive(Debug, Parser)]

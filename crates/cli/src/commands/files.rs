@@ -10,8 +10,9 @@ use std::path::{Path, PathBuf};
 /// Where a backup goes.
 #[derive(Debug, Args)]
 #[command(after_help = "\
-The copy is one consistent state of the store, taken while the service works; the file must not exist yet. Payloads in
-it are sealed: keep a copy of the seal key too, apart from it. The command tells where the key lies.
+The copy is one consistent state of the store, taken while the service works; the file must not
+exist yet. Payloads in it are sealed: keep a copy of the seal key too, apart from it. The command
+tells where the key lies.
 
 Example:
   enginehouse backup --data /var/lib/enginehouse /backups/enginehouse-monday.sqlite")]

@@ -20,10 +20,12 @@ const FIRST_KEY: &str = "admin (made at the first start)";
 /// How the service runs.
 #[derive(Debug, Args)]
 #[command(after_help = "\
-The first start makes an admin API key (shown once, and kept in DIR/admin.key for the commands on this machine) and the
-key that payloads are sealed with. SIGTERM or Ctrl-C stops gracefully: nothing new is started, running attempts get
-stop.grace, and what is left goes on at the next start; a second signal exits at once. SIGHUP reads the TLS certificate
-again.
+The first start makes an admin API key (shown once, and kept in DIR/admin.key for the
+commands on this machine) and the key that payloads are sealed with.
+
+SIGTERM or Ctrl-C stops gracefully: nothing new is started, running attempts get stop.grace,
+and what is left goes on at the next start; a second signal exits at once. SIGHUP reads the
+TLS certificate again.
 
 Examples:
   enginehouse serve --demo
