@@ -11,6 +11,8 @@ use enginehouse_core::time::Millis;
 use enginehouse_engine::{
     Call, Engine, EngineFailure, Host, LetGo, Outcome, Progress, Reached, Stop, StopSignal,
 };
+use futures_util::FutureExt;
+use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::sync::watch;
@@ -135,7 +137,9 @@ async fn drive(
 ) -> Option<End> {
     let limit = assignment.limit;
     let deadline = sleep(Duration::from_millis(limit.after));
-    let running = engine.run(call);
+    // An adapter's panic is its attempt's end, not its worker's: the others go on.
+    let running =
+        AssertUnwindSafe(engine.run(call)).catch_unwind().map(|ended| ended.unwrap_or_else(|_| panicked()));
     tokio::pin!(deadline, running);
     let stopped = tokio::select! {
         biased;
@@ -159,6 +163,12 @@ async fn drive(
         },
         () = sleep(Duration::from_millis(settings.cancel_grace)) => classify(Outcome::Cancelled, Some(stopped), true),
     }
+}
+
+fn panicked() -> Outcome {
+    let text = "the adapter panicked; the service's standard error has more";
+    let failure = EngineFailure::new(FailureKind::BadResponse, "adapter_panicked", text);
+    Outcome::Failed(failure.with_reached(Reached::Maybe))
 }
 
 /// Why the engine was told to stop.

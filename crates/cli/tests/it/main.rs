@@ -8,6 +8,7 @@ mod bad_input;
 mod burst;
 mod command_line;
 mod door;
+mod embedded;
 mod engines;
 mod house;
 mod http;

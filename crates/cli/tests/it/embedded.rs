@@ -1,0 +1,65 @@
+//! The library inside a program, with engines that misbehave.
+
+use async_trait::async_trait;
+use enginehouse::{
+    Call, Capabilities, Engine, EngineFailure, ExecutionService, Health, Outcome, SubmitRequest, Workflow,
+};
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Panics when told to, else answers.
+struct Brittle;
+
+#[async_trait]
+impl Engine for Brittle {
+    fn engine_type(&self) -> &str {
+        "brittle"
+    }
+    fn capabilities(&self) -> Capabilities {
+        Capabilities {
+            cancel: false,
+            reattach: false,
+            idempotent_submit: false,
+            inline: false,
+            progress: false,
+        }
+    }
+    fn validate(&self, _: &Workflow<'_>) -> Result<(), EngineFailure> {
+        Ok(())
+    }
+    async fn run(&self, call: Call) -> Outcome {
+        assert!(&call.parameters[..] != b"\"panic\"", "as it was told");
+        Outcome::Succeeded { result: call.parameters, needs_input: false }
+    }
+    async fn cancel(&self, _: usize, _: &str) -> Result<(), EngineFailure> {
+        Ok(())
+    }
+    async fn health(&self, _: usize) -> Health {
+        Health { healthy: true, detail: "always".to_owned(), latency: 0 }
+    }
+}
+
+async fn ended(service: &ExecutionService, body: &str) -> enginehouse::ExecutionView {
+    let request: SubmitRequest = serde_json::from_str(body).unwrap();
+    let id = service.submit(request).await.unwrap().id;
+    service.wait(&id, Duration::from_secs(30)).await.unwrap()
+}
+
+#[tokio::test]
+async fn an_adapter_that_panics_ends_its_attempt_and_nothing_else() {
+    let service = ExecutionService::builder()
+        .engine_adapter("brittle", Arc::new(Brittle))
+        .store_memory()
+        .start()
+        .await
+        .unwrap();
+    let body = |parameters: &str| {
+        let retry = r#""retry":{"maxRetries":1,"delay":1}"#;
+        format!(r#"{{"engineType":"brittle","workflowId":"w",{retry},"parameters":{parameters}}}"#)
+    };
+    let failed = ended(&service, &body("\"panic\"")).await;
+    assert_eq!((failed.status.as_str(), failed.attempt), ("failed", 2));
+    assert_eq!(failed.failure.map(|failure| failure.code).as_deref(), Some("adapter_panicked"));
+    assert_eq!(ended(&service, &body("1")).await.status, "completed", "the worker goes on");
+    service.stop().await;
+}
