@@ -5,12 +5,12 @@
 use crate::committer::Planned;
 use crate::context::{ChangeError, Context};
 use crate::hub::Live;
-use crate::seal::Column;
+use crate::seal::{Column, hex, unhex};
 use async_trait::async_trait;
 use bytes::Bytes;
 use enginehouse_core::execution::Execution;
 use enginehouse_core::failure::{Failure, FailureKind};
-use enginehouse_core::id::SessionId;
+use enginehouse_core::id::{Key, SessionId};
 use enginehouse_core::lifecycle::{self, Outcome, Part, Refused};
 use enginehouse_core::limits::{LOG_BYTES_MAX, REQUEST_BODY_BYTES_MAX, RESULT_BYTES_MAX};
 use enginehouse_core::time::{SECOND, Time};
@@ -67,6 +67,11 @@ pub(crate) enum Assigned {
 
 /// Sealed payloads that go with a transition.
 type Parts = Vec<(Part, Arc<[u8]>)>;
+
+/// What facts of adapters are bound to in the place of an execution.
+const FACTS: Key = Key(0);
+/// One fact with its name.
+const FACT_BYTES_MAX: usize = 16 << 10;
 
 /// How often reading a granted request from the store is tried before the attempt is handed back.
 const READ_TRIES: u32 = 20;
@@ -182,12 +187,17 @@ impl Link for LocalLink {
         let id = format!("{engine}/{name}");
         let docs = self.cx.store.docs(DocKind::EngineMemory).await.ok()?;
         let doc = docs.into_iter().find(|d| d.id == id)?;
-        doc.body.as_str().map(str::to_owned)
+        let sealed = unhex(doc.body.as_str()?)?;
+        let opened = self.cx.sealer.open(FACTS, Column::Fact, &sealed, FACT_BYTES_MAX).ok()?;
+        // The name is sealed with the value, so that one fact cannot be put in the place of another.
+        String::from_utf8(opened).ok()?.strip_prefix(&format!("{id}\n")).map(str::to_owned)
     }
 
     async fn remember(&self, engine: &str, name: &str, value: &str) {
         let id = format!("{engine}/{name}");
-        if let Err(error) = self.cx.keep(DocKind::EngineMemory, &id, |_| value.into()).await {
+        // A fact may be as good as a secret, such as a path nobody else is to call.
+        let sealed = hex(&self.cx.sealer.seal(FACTS, Column::Fact, format!("{id}\n{value}").as_bytes()));
+        if let Err(error) = self.cx.keep(DocKind::EngineMemory, &id, |_| sealed.clone().into()).await {
             tracing::warn!(%error, engine, "a fact an adapter wanted kept was not stored");
         }
     }

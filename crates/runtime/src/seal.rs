@@ -31,6 +31,8 @@ pub(crate) enum Column {
     Output,
     Logs,
     Failure,
+    /// A fact an adapter keeps; it belongs to no execution.
+    Fact,
 }
 
 impl From<Part> for Column {
@@ -193,6 +195,7 @@ fn additional(header: &[u8], row: Key, column: Column) -> [u8; HEADER + 9] {
         Column::Output => 2,
         Column::Logs => 3,
         Column::Failure => 4,
+        Column::Fact => 5,
     };
     bound
 }
@@ -201,6 +204,13 @@ pub(crate) fn fresh_secret() -> [u8; 32] {
     let mut secret = [0; 32];
     rand::fill(&mut secret).expect("the system gives random numbers");
     secret
+}
+
+/// The bytes of what [`hex`] wrote.
+pub(crate) fn unhex(text: &str) -> Option<Vec<u8>> {
+    let digit = |byte: &u8| char::from(*byte).to_digit(16).and_then(|digit| u8::try_from(digit).ok());
+    let pairs = text.as_bytes().chunks(2);
+    pairs.map(|pair| Some(digit(pair.first()?)? << 4 | digit(pair.get(1)?)?)).collect()
 }
 
 pub(crate) fn hex(bytes: &[u8]) -> String {
@@ -267,5 +277,14 @@ mod tests {
         let id = sealer().key_id();
         assert_eq!(other.open(Key(5), Column::Output, &sealed, 1 << 20), Err(SealError::MissingKey(id)));
         assert_eq!(sealer().open(Key(5), Column::Output, &sealed, 10), Err(SealError::TooLarge(10)));
+    }
+
+    #[test]
+    fn hexadecimal_text_goes_both_ways() {
+        let bytes: Vec<u8> = (0..=255).collect();
+        assert_eq!(unhex(&hex(&bytes)), Some(bytes));
+        for bad in ["0", "0g", "é0"] {
+            assert_eq!(unhex(bad), None, "{bad}");
+        }
     }
 }

@@ -13,4 +13,5 @@ mod engines;
 mod house;
 mod http;
 mod kills;
+mod sealed;
 mod stopping;
