@@ -34,6 +34,19 @@ struct Script {
     result_bytes: usize,
     /// Progress items, spread over the time it takes.
     progress: u32,
+    /// Changes an endpoint first; this reaches even one that is down.
+    endpoint: Option<Switch>,
+}
+
+/// How an endpoint is from now on; what is not said stays.
+#[derive(Debug, Clone, Copy, Default, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+struct Switch {
+    /// Which one, from 0; absent: all of them.
+    index: Option<usize>,
+    down: Option<bool>,
+    /// Milliseconds added to every run.
+    delay_ms: Option<u64>,
 }
 
 impl Script {
@@ -43,7 +56,7 @@ impl Script {
         let script: Option<Script> = serde_json::from_slice(parameters).map_err(|error| {
             invalid(format!(
                 "the demo engine does not understand its parameters: {error}; it takes echo, sleepMs, failTimes, \
-                 failKind, resultBytes and progress"
+                 failKind, resultBytes, progress and endpoint"
             ))
         })?;
         let script = script.unwrap_or_default();
@@ -115,6 +128,20 @@ impl Demo {
         }
     }
 
+    fn switch(&self, switch: Switch) {
+        for endpoint in 0..self.endpoints.len() {
+            if switch.index.is_some_and(|index| index != endpoint) {
+                continue;
+            }
+            if let Some(down) = switch.down {
+                self.set_down(endpoint, down);
+            }
+            if let Some(delay) = switch.delay_ms {
+                self.set_delay(endpoint, Duration::from_millis(delay));
+            }
+        }
+    }
+
     fn reach(&self, endpoint: usize) -> Result<&Endpoint, EngineFailure> {
         let found = self.endpoints.get(endpoint).filter(|e| !e.down.load(Ordering::Acquire));
         found.ok_or_else(|| {
@@ -124,8 +151,12 @@ impl Demo {
     }
 
     async fn play(&self, call: &Call) -> Result<Bytes, EngineFailure> {
-        let delay = self.reach(call.endpoint)?.delay.load(Ordering::Acquire);
         let script = Script::read(&call.parameters)?;
+        if let Some(switch) = script.endpoint {
+            self.switch(switch);
+            return Ok(script.result(call.attempt));
+        }
+        let delay = self.reach(call.endpoint)?.delay.load(Ordering::Acquire);
         let takes = Duration::from_millis(script.sleep_ms.saturating_add(delay));
         let steps = script.progress + 1;
         for step in 1..=steps {

@@ -276,3 +276,23 @@ fn pages_for_people_work_offline() {
     }
     house.stop();
 }
+
+#[test]
+fn work_waits_for_an_engine_that_is_away_and_burns_nothing() {
+    let house = House::start("");
+    let switch = |id: &str, down: bool| {
+        assert_eq!(submit(&house, &demo(id, json!({"endpoint": {"down": down}}))).status, 201);
+        assert_eq!(house.ended(id)["status"], "completed");
+    };
+    switch("away", true);
+    let mut patient = demo("patient", json!({"echo": 1}));
+    patient["maxRetries"] = json!(0);
+    submit(&house, &patient);
+    let waiting = house.until("patient", |view| view["attempt"] == 2);
+    assert!(matches!(waiting["status"].as_str(), Some("pending" | "running")), "{waiting}");
+    let test = house.must("POST", "/v1/engines/demo/test", None);
+    assert_eq!(test["healthy"], false, "{test}");
+    switch("back", false);
+    assert_eq!(house.ended("patient")["status"], "completed", "without a retry to spare");
+    house.stop();
+}

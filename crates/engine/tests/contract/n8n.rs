@@ -68,6 +68,34 @@ fn adapter(settings: HttpSettings, allow_inline: bool) -> Adapter {
     Adapter::new(N8nConfig { http: settings, workflows, allow_inline }).unwrap()
 }
 
+/// The part of the API about workflows; it knows one copy.
+fn workflows(request: &Seen, fake: &mut Fake) -> Reply {
+    match (request.method.as_str(), request.segments().as_slice()) {
+        ("POST", ["api", "v1", "workflows"]) => {
+            let body = request.json();
+            fake.notes.push(format!("create {}", body["nodes"][0]["parameters"]["path"]));
+            fake.names.push(body["name"].as_str().unwrap_or_default().to_owned());
+            Reply::json(200, json!({"id": "copy1", "active": false}))
+        }
+        ("GET", ["api", "v1", "workflows"]) => {
+            let rows = fake.names.iter().map(|name| json!({"id": "copy1", "name": name, "nodes": []}));
+            Reply::json(200, json!({"data": Value::from_iter(rows), "nextCursor": null}))
+        }
+        ("DELETE", ["api", "v1", "workflows", id]) => {
+            fake.notes.push(format!("delete {id}"));
+            Reply::json(200, json!({"id": id}))
+        }
+        ("POST", ["api", "v1", "workflows", id, "activate"]) => {
+            fake.notes.push(format!("activate {id}"));
+            Reply::json(200, json!({"id": id, "active": true}))
+        }
+        ("GET", ["api", "v1", "workflows", "copy1"]) => {
+            Reply::json(200, json!({"active": true, "nodes": []}))
+        }
+        _ => Reply::json(404, json!({"message": "Not Found"})),
+    }
+}
+
 impl Dialect for N8n {
     fn name(&self) -> &'static str {
         "n8n"
@@ -154,27 +182,7 @@ impl Dialect for N8n {
                     Reply::json(409, json!({"message": "Only running or waiting executions can be stopped"}))
                 }
             },
-            ("POST", ["api", "v1", "workflows"]) => {
-                let body = request.json();
-                fake.notes.push(format!("create {}", body["nodes"][0]["parameters"]["path"]));
-                fake.names.push(body["name"].as_str().unwrap_or_default().to_owned());
-                Reply::json(200, json!({"id": "copy1", "active": false}))
-            }
-            ("GET", ["api", "v1", "workflows"]) => {
-                let rows = fake.names.iter().map(|name| json!({"id": "copy1", "name": name, "nodes": []}));
-                Reply::json(200, json!({"data": Value::from_iter(rows), "nextCursor": null}))
-            }
-            ("DELETE", ["api", "v1", "workflows", id]) => {
-                fake.notes.push(format!("delete {id}"));
-                Reply::json(200, json!({"id": id}))
-            }
-            ("POST", ["api", "v1", "workflows", id, "activate"]) => {
-                fake.notes.push(format!("activate {id}"));
-                Reply::json(200, json!({"id": id, "active": true}))
-            }
-            ("GET", ["api", "v1", "workflows", "copy1"]) => {
-                Reply::json(200, json!({"active": true, "nodes": []}))
-            }
+            (_, ["api", "v1", "workflows", ..]) => workflows(request, fake),
             _ => not_found(),
         }
     }

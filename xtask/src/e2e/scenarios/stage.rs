@@ -48,7 +48,7 @@ impl Stage {
         self.engine.kind()
     }
 
-    /// Whether an engine of this kind can take a run up again after its caller died.
+    /// The service's API, with its admin key.
     pub(super) fn api(&self) -> Api {
         self.house.api()
     }
