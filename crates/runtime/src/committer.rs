@@ -114,6 +114,10 @@ impl Committer {
             Ok(committed) => self.settle(requests, grants, &shape, committed, now),
             Err(error) => {
                 tracing::error!(%error, "a commit failed; its outcome is unknown");
+                if let StoreError::Broken(_) = &error {
+                    // Who started this process starts the next one, and that one reads what the disk really holds.
+                    self.cx.fail(error.to_string());
+                }
                 self.cx.scheduler.lock().lose_track();
                 self.cx.rows.lock().clear();
                 for request in requests {

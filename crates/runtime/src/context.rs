@@ -78,6 +78,11 @@ pub(crate) enum ChangeError {
 const DECISIONS_MAX: usize = 3;
 
 impl Context {
+    /// The node cannot go on; the first reason stays.
+    pub(crate) fn fail(&self, why: String) {
+        self.failure.send_if_modified(|now| now.is_none().then(|| *now = Some(why)).is_some());
+    }
+
     pub(crate) fn is_stopping(&self) -> bool {
         self.stopping.load(Ordering::Acquire)
     }

@@ -218,7 +218,7 @@ impl Drop for Bell {
     fn drop(&mut self) {
         if !self.stop.is_cancelled() {
             let why = format!("the role {} ended", self.name);
-            self.cx.failure.send_if_modified(|now| now.is_none().then(|| *now = Some(why)).is_some());
+            self.cx.fail(why);
         }
     }
 }

@@ -399,6 +399,9 @@ pub enum StoreError {
     /// The outcome of a write is unknown; a read may be tried again.
     #[error("the store is unavailable: {0}")]
     Unavailable(String),
+    /// Nothing can be written any more until the store is opened again, which also tells what became of the last batch.
+    #[error("the store cannot go on: {0}")]
+    Broken(String),
     #[error("the store's disk is full")]
     Full,
     #[error("these commits were pruned; the oldest kept is {}", oldest.0)]

@@ -104,8 +104,16 @@ async fn serve(config: Config) -> Result<Exit, Failure> {
         }
     };
     announce(&service, &server, tls, auth)?;
-    let exit = until_told(&mut signals, &service, &server).await;
+    let told = until_told(&mut signals, &service, &server).await;
     let files = service.files().cloned();
+    if let Err(why) = told {
+        // Nothing can be stored any more, so nothing is gained by waiting: what runs is taken up by the next start.
+        tracing::error!("the service cannot go on: {why}; start it again");
+        if let Some(files) = files {
+            directory::remove_address(&files.dir);
+        }
+        std::process::exit(Exit::CallFailed as i32);
+    }
     let calm = async {
         service.stop().await;
         server.stop().await;
@@ -121,7 +129,7 @@ async fn serve(config: Config) -> Result<Exit, Failure> {
         directory::remove_address(&files.dir);
     }
     tracing::info!("stopped");
-    exit
+    Ok(Exit::Done)
 }
 
 fn server_settings(config: &ServerConfig) -> ServerSettings {
@@ -208,25 +216,24 @@ async fn first_key(service: &ExecutionService, files: &Files) -> Result<(), Fail
     Ok(())
 }
 
-/// Until a signal, or until the service cannot go on.
+/// Until a signal, or until the service cannot go on, with the reason.
 async fn until_told(
     signals: &mut Signals,
     service: &ExecutionService,
     server: &Server,
-) -> Result<Exit, Failure> {
+) -> Result<(), String> {
     let failed = service.failed();
     tokio::pin!(failed);
     loop {
         let told = tokio::select! {
             told = signals.next() => told,
             why = &mut failed => {
-                tracing::error!("the service cannot go on: {why}");
-                return Err(Failure::call(format!("the service cannot go on: {why}")));
+                return Err(why);
             }
         };
         if told == Told::Stop {
             tracing::info!("stopping: nothing new is started, running attempts get their grace");
-            return Ok(Exit::Done);
+            return Ok(());
         }
         match server.reload_tls() {
             Ok(()) => tracing::info!("the TLS certificate was read again; other settings need a restart"),

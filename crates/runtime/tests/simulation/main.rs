@@ -329,3 +329,27 @@ fn a_seed_repeats_exactly() {
         assert_eq!(first.len(), second.len());
     }
 }
+
+/// After a failed sync nobody in this process knows what the disk holds, so the node says that it cannot go on.
+#[test]
+fn a_store_that_cannot_go_on_fails_its_node() {
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_time()
+        .start_paused(true)
+        .build()
+        .expect("a runtime");
+    runtime.block_on(async {
+        let mut run = Run::new(1, 1, directory.path());
+        run.quiet.store(true, Ordering::SeqCst);
+        let life = run.live(0).await;
+        let failed = timeout(Duration::from_secs(60), life.node.failed()).await;
+        assert!(failed.is_err(), "it goes on while all is well");
+        life.store.broken.store(true, Ordering::SeqCst);
+        let request = run.request(1);
+        let answer = life.node.service().submit(&Caller::local(), request, None).await;
+        assert_eq!(answer.map(|_| ()).expect_err("not stored").code.as_str(), "store_unavailable");
+        let why = timeout(Duration::from_secs(60), life.node.failed()).await.expect("it says so");
+        assert!(why.contains("cannot go on"), "{why}");
+    });
+}

@@ -74,6 +74,8 @@ pub(crate) struct SimStore {
     pub(crate) inner: Arc<dyn Store>,
     pub(crate) shared: bool,
     pub(crate) dead: AtomicBool,
+    /// A sync failed: nothing can be written through this handle any more.
+    pub(crate) broken: AtomicBool,
     pub(crate) quiet: Arc<AtomicBool>,
     pub(crate) faults: Faults,
     pub(crate) fired: Arc<Fired>,
@@ -90,7 +92,16 @@ impl SimStore {
         seed: u64,
     ) -> Arc<SimStore> {
         let random = Mutex::new(StdRng::seed_from_u64(seed));
-        Arc::new(SimStore { inner, shared, dead: AtomicBool::new(false), quiet, faults, fired, random })
+        Arc::new(SimStore {
+            inner,
+            shared,
+            dead: AtomicBool::new(false),
+            broken: AtomicBool::new(false),
+            quiet,
+            faults,
+            fired,
+            random,
+        })
     }
 
     fn strikes(&self, per_thousand: u32) -> bool {
@@ -124,6 +135,9 @@ impl SimStore {
 impl Store for SimStore {
     async fn commit(&self, batch: Batch) -> Result<Committed, StoreError> {
         self.alive().await;
+        if self.broken.load(Ordering::SeqCst) {
+            return Err(StoreError::Broken("simulated".into()));
+        }
         if self.strikes(self.faults.commit_slow) {
             self.fired.slow.fetch_add(1, Ordering::SeqCst);
             sleep(Duration::from_millis(700)).await;

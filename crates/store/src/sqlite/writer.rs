@@ -116,14 +116,14 @@ impl Writer {
             let why = format!(
                 "a commit could not be synced ({error}); its outcome is known once the store is opened again"
             );
-            self.broken = Some(StoreError::Unavailable(why));
+            self.broken = Some(StoreError::Broken(why));
             return;
         }
         match rolled_back.map_err(StoreError::from).and_then(|()| Memory::load(&self.db)) {
             Ok(memory) => self.memory = memory,
             Err(second) => {
                 let why = format!("a failed commit could not be rolled back: {error}; {second}");
-                self.broken = Some(StoreError::Unavailable(why));
+                self.broken = Some(StoreError::Broken(why));
             }
         }
     }
