@@ -74,7 +74,7 @@ impl Writer {
             Ok(committed) => Ok(committed),
             Err(Failed { error, sync }) => {
                 self.roll_back(&error, sync);
-                Err(error)
+                Err(self.broken.clone().unwrap_or(error))
             }
         }
     }
