@@ -403,7 +403,10 @@ impl Tables {
     }
 
     fn apply(&mut self, transition: &Transition, trace: &mut Trace) -> Outcome {
-        let Some(row) = self.rows.get(&transition.key) else { return Outcome::Stale(None) };
+        let Some(row) = self.rows.get(&transition.key) else {
+            trace.refused.insert(transition.key);
+            return Outcome::Stale(None);
+        };
         if row.state.rev != transition.rev || trace.refused.contains(&transition.key) {
             trace.refused.insert(transition.key);
             return Outcome::Stale(Some(Box::new(row.with_history())));

@@ -61,6 +61,18 @@ pub(crate) async fn a_refused_change_takes_later_ones_of_its_row_along(harness: 
         "{outcomes:?}"
     );
     assert_eq!(harness.find(Key(1)).await, cancel.applied_to(&row));
+    // A change of a row that is not there yet is refused as well, whatever the batch submits later.
+    let new = harness.row(plain(3));
+    let writes = vec![
+        Write::Apply(grant(&new, now)),
+        Write::Submit(vec![harness.packed(&new)]),
+        Write::Apply(grant(&new, now)),
+    ];
+    let outcomes = harness.commit(writes).await.outcomes;
+    assert!(
+        matches!(&outcomes[..], [Outcome::Stale(None), Outcome::Submitted(_), Outcome::Stale(Some(_))]),
+        "{outcomes:?}"
+    );
 }
 
 pub(crate) async fn payloads_come_with_a_transition(harness: &mut Harness) {
