@@ -296,6 +296,15 @@ impl Client {
         self.command(self.path(&["engines", name, "resume"])?).await
     }
 
+    /// Forces an engine's circuit breakers open or closed, or lets them go by what is measured again.
+    pub async fn force_breaker(
+        &self,
+        name: &str,
+        request: &BreakerRequest,
+    ) -> Result<EngineView, ClientError> {
+        self.post(self.path(&["engines", name, "breaker"])?, request).await
+    }
+
     /// Asks every endpoint of the engine for its health now.
     pub async fn test_engine(&self, name: &str) -> Result<EngineTest, ClientError> {
         self.command(self.path(&["engines", name, "test"])?).await

@@ -1,7 +1,7 @@
 //! Engines, workers, the queue, metrics and keys.
 
-use crate::scalar::Timestamp;
-use crate::word::{ScopeWord, WorkerStatusWord};
+use crate::scalar::{Span, Timestamp};
+use crate::word::{BreakerStateWord, LimitModeWord, ScopeWord, WorkerStatusWord};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use utoipa::ToSchema;
@@ -30,6 +30,8 @@ pub struct EngineView {
     /// Executions pending and running on it.
     pub pending: u64,
     pub running: u64,
+    /// Retries that may start now; beyond them retries wait for successes.
+    pub retries_left: f64,
 }
 
 /// What an engine's adapter can do.
@@ -61,9 +63,99 @@ pub struct EndpointView {
     pub max_concurrency: Option<u32>,
     /// Attempts running on it now.
     pub running: u64,
+    /// What keeps its work from a failing endpoint.
+    pub breaker: BreakerView,
+    /// How many attempts it is given at once.
+    pub limit: LimitView,
     /// The last health check; `null` before the first.
     #[schema(required)]
     pub health: Option<HealthView>,
+}
+
+/// The circuit breaker of an endpoint. While it is open the endpoint's work waits with the reason `parked` and burns no
+/// attempt.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct BreakerView {
+    /// `closed`, `open`, or `half_open`: one attempt finds out whether the endpoint is back.
+    #[schema(value_type = BreakerStateWord)]
+    pub state: String,
+    /// When the state last changed; `null`: never.
+    #[schema(required)]
+    pub since: Option<Timestamp>,
+    /// When the endpoint is looked at again.
+    #[schema(required)]
+    pub next_probe: Option<Timestamp>,
+    /// Counted failures, and attempts ended, within the monitoring period.
+    pub failures: u32,
+    pub calls: u32,
+    /// After a recovery: how many attempts the present group lets start; `null`: nothing is held back.
+    #[schema(required)]
+    pub releasing: Option<u32>,
+    /// An operator's word, which stands above what is measured.
+    #[schema(required)]
+    pub forced: Option<ForcedView>,
+}
+
+/// Why and by whom a breaker was forced.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct ForcedView {
+    pub reason: String,
+    /// The API key that asked for it, by its id.
+    #[schema(required)]
+    pub by: Option<String>,
+    pub since: Timestamp,
+    /// Back to measuring from then on; `null`: until told otherwise.
+    #[schema(required)]
+    pub until: Option<Timestamp>,
+}
+
+/// The concurrency limit in force at an endpoint.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct LimitView {
+    /// The least of what is configured and what was learned; `null`: bounded by the workers only.
+    #[schema(required)]
+    pub current: Option<u32>,
+    /// Whether it may go below what is configured.
+    pub adaptive: bool,
+    /// `open`: nothing was learned against more; `cut` and `hold`: more made it slower; `external`: it is slow whatever the
+    /// concurrency.
+    #[schema(value_type = LimitModeWord)]
+    pub mode: String,
+    /// How fast it works compared with what it showed while it was well, 1 being as fast.
+    pub speed: f64,
+    /// The endpoint asked to be left alone until then.
+    #[schema(required)]
+    pub frozen_until: Option<Timestamp>,
+}
+
+/// What is to become of a breaker.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct BreakerRequest {
+    /// `open`: nothing starts; `closed`: work starts whatever fails; `auto`: by what is measured.
+    pub state: BreakerWord,
+    /// One endpoint, by name; all when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(min_length = 1, max_length = 2048)]
+    pub endpoint: Option<String>,
+    /// Why, for those who will wonder. 1 to 256 bytes.
+    #[schema(min_length = 1, max_length = 256)]
+    pub reason: String,
+    /// Back to `auto` after this time.
+    #[serde(default, rename = "for", skip_serializing_if = "Option::is_none")]
+    pub span: Option<Span>,
+}
+
+/// What an operator says of a breaker.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum BreakerWord {
+    Open,
+    Closed,
+    Auto,
 }
 
 /// What an endpoint answered when its health was asked.

@@ -53,6 +53,10 @@ words! {
     OutcomeWord = vec!["succeeded", "failed", "cancelled", "lost", "interrupted", "refused"];
     /// What a worker is doing.
     WorkerStatusWord = vec!["starting", "idle", "busy", "overloaded", "unhealthy", "draining", "offline"];
+    /// What an endpoint's circuit breaker does.
+    BreakerStateWord = vec!["closed", "open", "half_open"];
+    /// What was learned about how much an endpoint can do at once.
+    LimitModeWord = vec!["open", "cut", "hold", "external"];
     /// What an API key may do.
     ScopeWord =
         vec!["submit", "submit:inline", "read", "read:payload", "cancel", "worker", "metrics", "admin"];

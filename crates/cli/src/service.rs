@@ -87,9 +87,8 @@ impl Builder {
             engine_type: adapter.engine_type().to_owned(),
             default: true,
             allow_inline: adapter.capabilities().inline,
-            max_concurrency: None,
             endpoints: vec![EndpointSettings { name: "local".to_owned(), weight: 1.0 }],
-            retry: None,
+            ..EngineSettings::default()
         };
         self.engine(RegisteredEngine { settings, adapter })
     }

@@ -1,7 +1,7 @@
 //! Durable events: one per transition, numbered 1..n per execution, written in the transition's own transaction.
 
 use crate::failure::Failure;
-use crate::time::Time;
+use crate::time::{Millis, Time};
 use serde::{Deserialize, Serialize};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -88,6 +88,9 @@ pub struct EventData {
     /// When the next attempt may begin.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ready_at: Option<Time>,
+    /// How long the engine asked to be left alone, in milliseconds.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub retry_after: Option<Millis>,
     /// A word or sentence on why, never payload.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,

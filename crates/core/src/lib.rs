@@ -3,12 +3,16 @@
 //! Nothing here is async, does IO, reads a clock or rolls dice: `now` and random numbers are passed in, so a decision
 //! can be tested as a table, replayed from a seed and run in virtual time.
 
+pub mod breaker;
 pub mod event;
 pub mod execution;
 pub mod failure;
+pub mod gate;
 pub mod id;
 pub mod lifecycle;
+pub mod limiter;
 pub mod limits;
+pub mod pace;
 pub mod queue;
 pub mod rank;
 pub mod retry;

@@ -73,6 +73,8 @@ pub enum Outcome {
         retry_after: Option<Millis>,
         /// The request may have left and its end is not known.
         open_end: bool,
+        /// What a rule of the engine says of this very failure, above what its kind says.
+        retry: Option<bool>,
     },
     /// The engine stopped the run.
     Cancelled,
@@ -273,13 +275,15 @@ pub fn finish(
         Outcome::Cancelled => end(row, Status::Cancelled, None, now),
         Outcome::Interrupted { reason } => interrupt(row, reason, now),
         Outcome::Refused { failure } => wait_unburnt(row, failure, "refused", jitter, now),
-        Outcome::Failed { failure, retry_after, open_end } => {
+        Outcome::Failed { failure, retry_after, open_end, retry } => {
             if open_end && can_reattach(row) {
                 wait_unburnt(row, failure, "unreachable", jitter, now)
             } else if open_end && row.fixed.spec.at_most_once {
-                open_ended(row, now)
+                let mut ended = open_ended(row, now);
+                ended.event.data.reason = Some(failure.kind.as_str().to_owned());
+                ended
             } else {
-                let end = ReportedEnd { failure, retry_after, open_end };
+                let end = ReportedEnd { failure, retry_after, open_end, retry };
                 fail_or_retry(row, end, head_starts, jitter, now)
             }
         }
@@ -367,6 +371,19 @@ pub fn wake(row: &Execution, now: Time) -> Result<Transition, Refused> {
     let mut next = row.state.clone();
     next.due = true;
     Ok(back_to_pending(row, next, EventType::ExecutionReady, None, None, now))
+}
+
+/// Every endpoint of its engine has its breaker open, and its caller asked not to wait for that.
+pub fn fail_fast(row: &Execution, now: Time) -> Result<Transition, Refused> {
+    if row.status() != Status::Pending || !row.state.due {
+        return Err(Refused::NotPending);
+    }
+    if !row.fixed.spec.fail_fast {
+        return Err(Refused::NoChange);
+    }
+    let mut failure = own_failure(row, FailureKind::Unavailable, "breaker_open");
+    failure.retryable = true;
+    Ok(end(row, Status::Failed, Some(failure), now))
 }
 
 /// Puts a failed or cancelled execution back: generation + 1, the retry budget starts anew, fences and attempts go on.
@@ -524,23 +541,25 @@ struct ReportedEnd {
     failure: Failure,
     retry_after: Option<Millis>,
     open_end: bool,
+    retry: Option<bool>,
 }
 
 fn fail_or_retry(
     row: &Execution,
-    ReportedEnd { mut failure, retry_after, open_end }: ReportedEnd,
+    ReportedEnd { mut failure, retry_after, open_end, retry: rule }: ReportedEnd,
     head_starts: &HeadStarts,
     jitter: f64,
     now: Time,
 ) -> Transition {
     let retry = &row.fixed.spec.retry;
     let reported = row.state.reported + 1;
-    failure.retryable = retry.retries(failure.kind);
+    failure.retryable = retry.retries_by(failure.kind, rule);
     failure.attempt = row.state.attempt;
     let again_at = now.plus(retry.backoff(reported, jitter, retry_after));
     if !failure.retryable || reported > retry.max_retries || again_at >= row.deadline() {
         let mut dead = end(row, Status::Failed, Some(failure), now);
         dead.next.reported = reported;
+        dead.event.data.retry_after = retry_after;
         return dead;
     }
     let mut next = waiting_again(row);
@@ -562,6 +581,7 @@ fn fail_or_retry(
     next.failure = Some(failure.clone());
     let mut again = back_to_pending(row, next, EventType::ExecutionRetrying, None, None, now);
     again.event.data.failure = Some(failure);
+    again.event.data.retry_after = retry_after;
     again
 }
 

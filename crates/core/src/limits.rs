@@ -61,6 +61,10 @@ pub const RETRY_AFTER_MAX: Millis = HOUR;
 pub const RETRY_CEILING: Millis = MINUTE;
 /// How long an engine may take to stop a cancelled run before the worker abandons the call.
 pub const CANCEL_GRACE: Millis = 10 * SECOND;
+/// How long an engine that says it is overloaded, without saying for how long, gets nothing new; and the longest such wait
+/// for the whole engine (a single execution waits for what it was told, up to [`RETRY_AFTER_MAX`]).
+pub const ENGINE_FREEZE_DEFAULT: Millis = SECOND;
+pub const ENGINE_FREEZE_MAX: Millis = 5 * MINUTE;
 pub const STOP_GRACE: Millis = 30 * SECOND;
 /// The longest `?wait=` of a submit.
 pub const SUBMIT_WAIT_MAX: Millis = 5 * MINUTE;

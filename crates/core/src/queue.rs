@@ -5,16 +5,22 @@
 //! user's weight, corrected when the true one is known (start-time fair queueing: Goyal, Vin, Cheng, SIGCOMM 1996).
 //! Without user names all work is one user's and the order is plain rank.
 //!
+//! What an engine lets in is asked of its [`Gate`](crate::gate::Gate). Rows are kept apart by the endpoint they are bound to
+//! and by being retries, so that what a closed gate holds back never stands before what it would let in.
+//!
 //! Invariants: occupancy is one map of leases with derived counts ([`Queue::audit`] recomputes them); no pick is made
 //! while live leases reach a limit; a lane's rows in memory are a prefix of its rows in the store, the rest is counted.
 
 use crate::execution::{Lane, Priority};
+use crate::gate::{Gate, Gates, Shut};
 use crate::id::{Key, SessionId};
-use crate::limits::{READY_LANE_WINDOW, READY_REFILL, READY_ROWS_MAX};
+use crate::limits::READY_ROWS_MAX;
 use crate::rank::Rank;
 use crate::time::{Millis, SECOND, Time};
+use lane::LaneRows;
 use std::collections::{BTreeMap, BTreeSet};
 
+mod lane;
 mod occupancy;
 pub use occupancy::{Lease, Occupancy};
 
@@ -29,6 +35,8 @@ pub struct Entry {
     pub priority: Priority,
     /// The only endpoint it may start on: the engine's run to re-attach to lives there.
     pub pinned: Option<u32>,
+    /// It would rather fail than wait for a closed engine.
+    pub fail_fast: bool,
 }
 
 /// A decided start. Its lease is taken already; [`Queue::release`] gives it back when the commit refuses it.
@@ -50,8 +58,6 @@ pub struct EngineRules {
 
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct EndpointRules {
-    /// Live leases at which nothing more starts there.
-    pub limit: Option<u32>,
     pub weight: f64,
 }
 
@@ -68,28 +74,32 @@ pub struct WorkerRules {
 /// A user with work for an engine: virtual time, then the first row.
 type Head = (i64, Rank, Key, User);
 
-#[derive(Debug)]
-struct EngineQueue {
-    rules: EngineRules,
-    /// Users with something that could start, the next one first.
-    heads: BTreeSet<Head>,
-    /// Smoothed run time of one attempt, in milliseconds: what a grant is expected to cost.
-    run_ms: f64,
+/// Rows that a gate lets in, or holds back, together.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+struct Class {
+    /// The endpoint they are bound to.
+    pin: Option<u32>,
+    retry: bool,
 }
 
 #[derive(Debug)]
-struct LaneRows {
-    lane: Lane,
-    rows: BTreeMap<(Rank, Key), Entry>,
-    /// Rows behind those in memory, known by number only.
-    tail: u64,
+struct EngineQueue {
+    rules: EngineRules,
+    /// Users with something that could start, by class, the next one first.
+    heads: BTreeMap<Class, BTreeSet<Head>>,
+    /// Due rows, in memory and behind.
+    depth: u64,
+    /// Rows in memory that would rather fail than wait for a closed engine.
+    impatient: BTreeSet<Key>,
+    /// Smoothed run time of one attempt, in milliseconds: what a grant is expected to cost.
+    run_ms: f64,
 }
 
 #[derive(Debug, Default)]
 struct UserLanes {
     lanes: BTreeSet<LaneNo>,
-    /// Its present entry in the engine's heads.
-    listed: Option<(i64, Rank, Key)>,
+    /// Its present entries in the engine's heads.
+    listed: BTreeMap<Class, (i64, Rank, Key)>,
 }
 
 /// See the module's text.
@@ -105,6 +115,10 @@ pub struct Queue {
     index: BTreeMap<Key, (LaneNo, Rank)>,
     hungry: BTreeSet<LaneNo>,
     vtime: BTreeMap<User, i64>,
+    /// Shares of the slots' time; 1 where none is set.
+    weights: BTreeMap<String, f64>,
+    /// Due rows of each user, in memory and behind.
+    user_depth: BTreeMap<User, u64>,
     /// The virtual time of the user served last: where a returning user starts.
     served: i64,
     workers: BTreeMap<SessionId, WorkerRules>,
@@ -131,6 +145,8 @@ impl Queue {
             index: BTreeMap::new(),
             hungry: BTreeSet::new(),
             vtime: BTreeMap::new(),
+            weights: BTreeMap::new(),
+            user_depth: BTreeMap::new(),
             served: 0,
             workers: BTreeMap::new(),
             occupancy: Occupancy::default(),
@@ -145,7 +161,15 @@ impl Queue {
         match self.engines.get_mut(name) {
             Some(engine) => engine.rules = rules,
             None => {
-                let engine = EngineQueue { rules, heads: BTreeSet::new(), run_ms: FIRST_ESTIMATE };
+                let depth = self.lane_numbers.values().map(|n| &self.lanes[*n]);
+                let depth = depth.filter(|l| l.lane.engine == name).map(|l| l.counted).sum();
+                let engine = EngineQueue {
+                    rules,
+                    heads: BTreeMap::new(),
+                    depth,
+                    impatient: BTreeSet::new(),
+                    run_ms: FIRST_ESTIMATE,
+                };
                 self.engines.insert(name.to_owned(), engine);
                 let waiting: Vec<User> = self.users.keys().cloned().collect();
                 for user in waiting {
@@ -153,6 +177,11 @@ impl Queue {
                 }
             }
         }
+    }
+
+    /// Gives users other shares of the slots' time than 1; a share that is not above 0 counts as 1.
+    pub fn set_weights(&mut self, weights: BTreeMap<String, f64>) {
+        self.weights = weights;
     }
 
     pub fn set_worker(&mut self, session: SessionId, rules: WorkerRules) {
@@ -176,30 +205,27 @@ impl Queue {
             return;
         }
         let number = self.lane_number(lane);
-        let total = self.index.len();
-        let rows = &mut self.lanes[number];
-        let last = rows.rows.last_key_value().map(|(at, _)| *at);
-        let behind = last.is_none_or(|last| (entry.rank, entry.key) > last);
-        let full = rows.rows.len() >= READY_LANE_WINDOW || total >= READY_ROWS_MAX;
-        if behind && (rows.tail > 0 || (full && !rows.rows.is_empty())) {
-            rows.tail += 1;
+        let memory_is_full = self.index.len() >= READY_ROWS_MAX;
+        if self.lanes[number].goes_behind((entry.rank, entry.key), memory_is_full) {
+            self.lanes[number].tail += 1;
+            self.recount(number);
             return;
         }
-        rows.rows.insert((entry.rank, entry.key), entry);
-        self.index.insert(entry.key, (number, entry.rank));
+        self.insert(number, entry);
+        self.recount(number);
         self.refresh_lane(number);
     }
 
     /// Takes a row out (cancelled, expired, its priority changes). `lane` is where it stands if it is not in memory.
     pub fn remove(&mut self, key: Key, lane: &Lane) {
-        if let Some((number, rank)) = self.index.remove(&key) {
-            self.lanes[number].rows.remove(&(rank, key));
-            self.note_hunger(number);
+        if let Some((number, _)) = self.index.get(&key).copied() {
+            self.take_out(key);
             self.refresh_lane(number);
             self.drop_lane_if_empty(number);
         } else if let Some(number) = self.lane_numbers.get(lane).copied() {
             let rows = &mut self.lanes[number];
             rows.tail = rows.tail.saturating_sub(1);
+            self.recount(number);
             self.drop_lane_if_empty(number);
         }
     }
@@ -208,7 +234,7 @@ impl Queue {
     #[must_use]
     pub fn wants_refill(&self) -> Option<(Lane, Option<(Rank, Key)>)> {
         let rows = &self.lanes[*self.hungry.first()?];
-        Some((rows.lane.clone(), rows.rows.last_key_value().map(|(at, _)| *at)))
+        Some((rows.lane.clone(), rows.last()))
     }
 
     /// Adds rows read for [`wants_refill`](Self::wants_refill); `more` says that the store may hold further ones.
@@ -223,12 +249,12 @@ impl Queue {
             if self.index.contains_key(&entry.key) || self.occupancy.lease(entry.key).is_some() {
                 continue;
             }
-            self.lanes[number].rows.insert((entry.rank, entry.key), entry);
-            self.index.insert(entry.key, (number, entry.rank));
+            self.insert(number, entry);
         }
         if !more {
             self.lanes[number].tail = 0;
         }
+        self.recount(number);
         self.note_hunger(number);
         self.refresh_lane(number);
         self.drop_lane_if_empty(number);
@@ -237,7 +263,8 @@ impl Queue {
     /// Says that `rows` due rows of a lane are in the store; they are read by refills.
     pub fn hydrate(&mut self, lane: &Lane, rows: u64) {
         let number = self.lane_number(lane);
-        self.lanes[number].tail = rows.saturating_sub(self.lanes[number].rows.len() as u64);
+        self.lanes[number].tail = rows.saturating_sub(self.lanes[number].len() as u64);
+        self.recount(number);
         self.note_hunger(number);
         self.drop_lane_if_empty(number);
     }
@@ -245,38 +272,63 @@ impl Queue {
     // ---- starting and ending
 
     /// Decides the next start and takes its lease; `None` when nothing may start now.
-    pub fn pick(&mut self, now: Time) -> Option<Pick> {
-        let mut best: Option<(&str, &Head)> = None;
-        for (name, engine) in &self.engines {
-            let Some(head) = engine.heads.first() else {
-                continue;
-            };
-            let sooner = best.is_none_or(|(_, other)| (head.0, head.1, head.2) < (other.0, other.1, other.2));
-            if sooner && self.place(name, engine, head.2).is_some() {
-                best = Some((name, head));
-            }
-        }
-        let (name, head) = best?;
-        let (name, key, user, vtime) = (name.to_owned(), head.2, head.3.clone(), head.0);
-        let engine = &self.engines[&name];
-        let (worker, endpoint) = self.place(&name, engine, key)?;
-        let cost = engine.run_ms.max(1.0) as i64;
-        let (number, rank) = self.index.remove(&key)?;
+    pub fn pick(&mut self, gates: &mut Gates, now: Time) -> Option<Pick> {
+        let (name, head, worker, endpoint, class) = self.next_start(gates, now)?;
+        let (vtime, _, key, user) = head;
+        let cost = self.engines[&name].run_ms.max(1.0) as i64;
+        let (number, _) = self.index.get(&key).copied()?;
         let ckey = self.lanes[number].lane.ckey.clone();
-        self.lanes[number].rows.remove(&(rank, key));
-        self.note_hunger(number);
+        self.take_out(key);
         self.served = self.served.max(vtime);
-        self.vtime.insert(user.clone(), vtime + cost);
-        let charged = u64::try_from(cost).unwrap_or(0);
-        self.occupancy.take(
-            key,
-            Lease { engine: name, endpoint, ckey, user: user.clone(), worker, since: now, charged },
-        );
+        self.vtime.insert(user.clone(), vtime.saturating_add(self.charge_of(&user, cost)));
+        if let Some(gate) = gates.get_mut(&name) {
+            gate.started(endpoint, key, class.retry, now);
+        }
+        let lease = Lease {
+            engine: name,
+            endpoint,
+            ckey,
+            user: user.clone(),
+            worker,
+            since: now,
+            charged: u64::try_from(cost).unwrap_or(0),
+            retry: class.retry,
+        };
+        self.occupancy.take(key, lease);
         self.refresh_lane(number);
         self.refresh_user(&user);
         self.refresh_key_lanes(number);
         self.drop_lane_if_empty(number);
         Some(Pick { key, worker, endpoint })
+    }
+
+    /// The first head over all engines that are open, with where it would run.
+    fn next_start(&self, gates: &Gates, now: Time) -> Option<(String, Head, SessionId, u32, Class)> {
+        let mut best: Option<(&str, &Head, SessionId, u32, Class)> = None;
+        for (name, engine) in self.engines.iter().filter(|(_, e)| !e.rules.paused && !e.heads.is_empty()) {
+            let gate = gates.get(name);
+            let free = self.endpoint(name, engine, gate, None, now);
+            let (Some(free), Some(worker)) = (free, self.worker_for(engine)) else { continue };
+            if gate.is_some_and(|g| !g.has_token(now)) {
+                continue;
+            }
+            let may_retry = gate.is_none_or(|g| g.may_retry(now));
+            for (class, heads) in engine.heads.iter().filter(|(class, _)| may_retry || !class.retry) {
+                let Some(head) = heads.first() else { continue };
+                let later = best.is_some_and(|(_, b, ..)| (b.0, b.1, b.2) <= (head.0, head.1, head.2));
+                let endpoint = match class.pin {
+                    _ if later => continue,
+                    None => Some(free),
+                    pinned => self.endpoint(name, engine, gate, pinned, now),
+                };
+                if let Some(endpoint) = endpoint {
+                    best = Some((name, head, worker, endpoint, *class));
+                }
+            }
+        }
+        best.map(|(name, head, worker, endpoint, class)| {
+            (name.to_owned(), head.clone(), worker, endpoint, class)
+        })
     }
 
     /// Takes the lease of a row that already runs (hydration, or another node's grant).
@@ -297,12 +349,25 @@ impl Queue {
             engine.run_ms += SMOOTHING * (took as f64 - engine.run_ms);
         }
         let correction = i64::try_from(took).unwrap_or(i64::MAX) - i64::try_from(lease.charged).unwrap_or(0);
+        let correction = self.charge_of(&lease.user, correction);
         if let Some(vtime) = self.vtime.get_mut(&lease.user) {
             *vtime = vtime.saturating_add(correction);
         }
         self.refresh_ckey(lease.ckey.as_deref());
         self.refresh_user(&lease.user);
         self.forget_idle_user(&lease.user);
+    }
+
+    /// Charges users for what runs longer than it was expected to, so that long runs are paid for while they run.
+    pub fn charge_running(&mut self, now: Time) {
+        let charges: Vec<(User, i64)> = self.occupancy.overdue(now);
+        for (user, more) in charges {
+            let more = self.charge_of(&user, more);
+            if let Some(vtime) = self.vtime.get_mut(&user) {
+                *vtime = vtime.saturating_add(more);
+            }
+            self.refresh_user(&user);
+        }
     }
 
     /// Ends a lease whose call was abandoned: the worker's slot is free, the engine's room stays taken until `until`.
@@ -340,18 +405,32 @@ impl Queue {
     /// Due rows by engine, in memory and behind.
     #[must_use]
     pub fn due_by_engine(&self) -> BTreeMap<String, u64> {
-        let mut counts = BTreeMap::new();
-        for rows in self.lane_numbers.values().map(|n| &self.lanes[*n]) {
-            *counts.entry(rows.lane.engine.clone()).or_default() += rows.rows.len() as u64 + rows.tail;
-        }
-        counts
+        let waiting = self.engines.iter().filter(|(_, e)| e.depth > 0);
+        waiting.map(|(name, e)| (name.clone(), e.depth)).collect()
+    }
+
+    /// Due rows of one engine, and of one user.
+    #[must_use]
+    pub fn depth_of_engine(&self, engine: &str) -> u64 {
+        self.engines.get(engine).map_or(0, |e| e.depth)
+    }
+
+    #[must_use]
+    pub fn depth_of_user(&self, user: &Option<String>) -> u64 {
+        self.user_depth.get(user).copied().unwrap_or(0)
+    }
+
+    /// Rows of the engine that would rather fail than wait for it, as far as they are in memory.
+    #[must_use]
+    pub fn impatient(&self, engine: &str, max: usize) -> Vec<Key> {
+        self.engines.get(engine).map_or(Vec::new(), |e| e.impatient.iter().take(max).copied().collect())
     }
 
     /// Due rows in memory by priority; rows behind the window are not told apart.
     #[must_use]
     pub fn due_by_priority(&self) -> BTreeMap<Priority, u64> {
         let mut counts = BTreeMap::new();
-        for entry in self.lanes.iter().flat_map(|l| l.rows.values()) {
+        for entry in self.lanes.iter().flat_map(LaneRows::entries) {
             *counts.entry(entry.priority).or_default() += 1;
         }
         counts
@@ -361,12 +440,39 @@ impl Queue {
     #[must_use]
     pub fn position(&self, key: Key) -> Option<u64> {
         let (number, rank) = self.index.get(&key)?;
-        Some(self.lanes[*number].rows.range(..(*rank, key)).count() as u64)
+        Some(self.lanes[*number].position(*rank, key))
     }
 
+    /// When the first engine that holds due work back only for a time lets the next one in.
     #[must_use]
-    pub fn engine_has_room(&self, name: &str) -> bool {
-        self.engines.get(name).is_some_and(|e| self.endpoint(name, e, None).is_some())
+    pub fn next_opening(&self, gates: &Gates, now: Time) -> Option<Time> {
+        let waiting = self.engines.iter().filter(|(_, e)| !e.rules.paused && !e.heads.is_empty());
+        let opening = waiting.filter_map(|(name, _)| match self.shut(gates, name, None, now) {
+            Some(Shut::Frozen { until }) => Some(until),
+            Some(_) => None,
+            None => gates.get(name).filter(|g| !g.has_token(now)).map(|g| g.next_token(now)),
+        });
+        opening.min()
+    }
+
+    /// Why no endpoint of the engine takes a row (of those bound to `pinned`); `None` when one does. Of several reasons
+    /// the mildest: one that is full is worth more than one that is parked.
+    #[must_use]
+    pub fn shut(&self, gates: &Gates, name: &str, pinned: Option<u32>, now: Time) -> Option<Shut> {
+        let engine = self.engines.get(name)?;
+        let gate = gates.get(name)?;
+        let mut mildest: Option<Shut> = None;
+        for at in (0u32..).take(engine.rules.endpoints.len()).filter(|at| pinned.is_none_or(|p| p == *at)) {
+            let shut = gate.shut(at, self.occupancy.of_endpoint(name, at), now)?;
+            mildest = Some(mildest.map_or(shut, |other| other.min(shut)));
+        }
+        mildest
+    }
+
+    /// Whether another user's work goes before this one's although slots are free for nobody else.
+    #[must_use]
+    pub fn is_outshared(&self, user: &Option<String>) -> bool {
+        self.vtime.get(user).is_some_and(|vtime| *vtime > self.served) && self.users.len() > 1
     }
 
     #[must_use]
@@ -383,7 +489,7 @@ impl Queue {
     #[must_use]
     pub fn audit(&self) -> Vec<String> {
         let mut findings = self.occupancy.audit();
-        let rows: usize = self.lanes.iter().map(|l| l.rows.len()).sum();
+        let rows: usize = self.lanes.iter().map(LaneRows::len).sum();
         if rows != self.index.len() {
             findings.push(format!("{rows} rows in lanes, {} in the index", self.index.len()));
         }
@@ -392,9 +498,22 @@ impl Queue {
         }
         for (user, engines) in &self.users {
             for (engine, lanes) in engines {
-                if lanes.listed != self.head_of(user, lanes) && self.engines.contains_key(engine) {
+                if lanes.listed != self.heads_of(user, lanes) && self.engines.contains_key(engine) {
                     findings.push(format!("head of {user:?} on {engine} is out of date"));
                 }
+            }
+        }
+        let lanes = || self.lane_numbers.values().map(|n| &self.lanes[*n]);
+        for (name, engine) in &self.engines {
+            let due: u64 = lanes().filter(|l| &l.lane.engine == name).map(LaneRows::total).sum();
+            if due != engine.depth {
+                findings.push(format!("{due} rows are due on {name}, its depth says {}", engine.depth));
+            }
+        }
+        for (user, depth) in &self.user_depth {
+            let due: u64 = lanes().filter(|l| &l.lane.user == user).map(LaneRows::total).sum();
+            if due != *depth {
+                findings.push(format!("{due} rows are due of {user:?}, its depth says {depth}"));
             }
         }
         findings
@@ -402,30 +521,30 @@ impl Queue {
 
     // ---- inside
 
-    /// Where the row could run now: a worker with a free slot and an endpoint with room.
-    fn place(&self, name: &str, engine: &EngineQueue, key: Key) -> Option<(SessionId, u32)> {
-        if engine.rules.paused {
-            return None;
-        }
-        let (number, rank) = self.index.get(&key)?;
-        let pinned = self.lanes[*number].rows.get(&(*rank, key))?.pinned;
-        let endpoint = self.endpoint(name, engine, pinned)?;
-        let worker = self
-            .workers
+    /// The fullest worker with a free slot that serves the engine.
+    fn worker_for(&self, engine: &EngineQueue) -> Option<SessionId> {
+        self.workers
             .iter()
             .filter(|(_, w)| w.open && serves(w, &engine.rules.engine_type))
             .map(|(id, w)| (self.free_of(*id, w), *id))
             .filter(|(free, _)| *free > 0)
-            .min()?;
-        Some((worker.1, endpoint))
+            .min()
+            .map(|(_, id)| id)
     }
 
-    /// The endpoint with the most room per weight, or the pinned one if it has room.
-    fn endpoint(&self, name: &str, engine: &EngineQueue, pinned: Option<u32>) -> Option<u32> {
+    /// The endpoint with the most room per weight, or the pinned one if it lets something in.
+    fn endpoint(
+        &self,
+        name: &str,
+        engine: &EngineQueue,
+        gate: Option<&Gate>,
+        pinned: Option<u32>,
+        now: Time,
+    ) -> Option<u32> {
         let mut best: Option<(f64, u32)> = None;
         for (at, rules) in (0u32..).zip(&engine.rules.endpoints) {
             let used = self.occupancy.of_endpoint(name, at);
-            if pinned.is_some_and(|p| p != at) || rules.limit.is_some_and(|limit| used >= limit) {
+            if pinned.is_some_and(|p| p != at) || gate.is_some_and(|g| g.shut(at, used, now).is_some()) {
                 continue;
             }
             let load = f64::from(used + 1) / rules.weight.max(f64::MIN_POSITIVE);
@@ -436,6 +555,51 @@ impl Queue {
         best.map(|(_, at)| at)
     }
 
+    /// What a span of a slot's time costs its user.
+    fn charge_of(&self, user: &User, span: i64) -> i64 {
+        let weight = user.as_ref().and_then(|u| self.weights.get(u)).copied().filter(|w| *w > 0.0);
+        weight.map_or(span, |weight| (span as f64 / weight) as i64)
+    }
+
+    fn insert(&mut self, number: LaneNo, entry: Entry) {
+        self.lanes[number].insert(entry);
+        self.index.insert(entry.key, (number, entry.rank));
+        if entry.fail_fast
+            && let Some(engine) = self.engines.get_mut(&self.lanes[number].lane.engine)
+        {
+            engine.impatient.insert(entry.key);
+        }
+    }
+
+    /// Takes a row in memory out of its lane, without looking at heads.
+    fn take_out(&mut self, key: Key) {
+        let Some((number, rank)) = self.index.remove(&key) else { return };
+        let entry = self.lanes[number].remove(rank, key);
+        if entry.is_some_and(|e| e.fail_fast)
+            && let Some(engine) = self.engines.get_mut(&self.lanes[number].lane.engine)
+        {
+            engine.impatient.remove(&key);
+        }
+        self.recount(number);
+        self.note_hunger(number);
+    }
+
+    /// Brings the depths of the lane's engine and user up to date.
+    fn recount(&mut self, number: LaneNo) {
+        let rows = &mut self.lanes[number];
+        let (before, after) = (rows.counted, rows.total());
+        rows.counted = after;
+        let moved = |depth: u64| (depth + after).saturating_sub(before);
+        if let Some(engine) = self.engines.get_mut(&rows.lane.engine) {
+            engine.depth = moved(engine.depth);
+        }
+        let depth = self.user_depth.entry(rows.lane.user.clone()).or_default();
+        *depth = moved(*depth);
+        if *depth == 0 {
+            self.user_depth.remove(&rows.lane.user);
+        }
+    }
+
     fn free_of(&self, id: SessionId, worker: &WorkerRules) -> u32 {
         worker.capacity.saturating_sub(self.occupancy.of_worker(id))
     }
@@ -444,7 +608,7 @@ impl Queue {
         if let Some(number) = self.lane_numbers.get(lane) {
             return *number;
         }
-        let rows = LaneRows { lane: lane.clone(), rows: BTreeMap::new(), tail: 0 };
+        let rows = LaneRows::new(lane.clone());
         let number = if let Some(free) = self.free_lanes.pop() {
             self.lanes[free] = rows;
             free
@@ -468,7 +632,7 @@ impl Queue {
 
     fn drop_lane_if_empty(&mut self, number: LaneNo) {
         let rows = &self.lanes[number];
-        if !rows.rows.is_empty() || rows.tail > 0 || self.lane_numbers.get(&rows.lane) != Some(&number) {
+        if rows.total() > 0 || self.lane_numbers.get(&rows.lane) != Some(&number) {
             return;
         }
         let lane = rows.lane.clone();
@@ -507,8 +671,7 @@ impl Queue {
     }
 
     fn note_hunger(&mut self, number: LaneNo) {
-        let rows = &self.lanes[number];
-        if rows.tail > 0 && rows.rows.len() < READY_REFILL / 2 {
+        if self.lanes[number].is_hungry() {
             self.hungry.insert(number);
         } else {
             self.hungry.remove(&number);
@@ -540,36 +703,46 @@ impl Queue {
         }
     }
 
-    /// Brings the user's entry in the engine's heads up to date.
+    /// Brings the user's entries in the engine's heads up to date.
     fn refresh(&mut self, user: &User, engine: &str) {
         let Some(lanes) = self.users.get(user).and_then(|e| e.get(engine)) else {
             return;
         };
-        let head = self.head_of(user, lanes);
-        let listed = lanes.listed;
+        let heads = self.heads_of(user, lanes);
+        if heads == lanes.listed {
+            return;
+        }
         let Some(queue) = self.engines.get_mut(engine) else {
             return;
         };
-        if head == listed {
-            return;
+        for (class, (vtime, rank, key)) in &lanes.listed {
+            if let Some(listed) = queue.heads.get_mut(class) {
+                listed.remove(&(*vtime, *rank, *key, user.clone()));
+                if listed.is_empty() {
+                    queue.heads.remove(class);
+                }
+            }
         }
-        if let Some((vtime, rank, key)) = listed {
-            queue.heads.remove(&(vtime, rank, key, user.clone()));
-        }
-        if let Some((vtime, rank, key)) = head {
-            queue.heads.insert((vtime, rank, key, user.clone()));
+        for (class, (vtime, rank, key)) in &heads {
+            queue.heads.entry(*class).or_default().insert((*vtime, *rank, *key, user.clone()));
         }
         if let Some(lanes) = self.users.get_mut(user).and_then(|e| e.get_mut(engine)) {
-            lanes.listed = head;
+            lanes.listed = heads;
         }
     }
 
-    /// The least (rank, key) over the user's lanes that are not blocked, with its virtual time.
-    fn head_of(&self, user: &User, lanes: &UserLanes) -> Option<(i64, Rank, Key)> {
+    /// For each class the least (rank, key) over the user's lanes that are not blocked, with the user's virtual time.
+    fn heads_of(&self, user: &User, lanes: &UserLanes) -> BTreeMap<Class, (i64, Rank, Key)> {
         let vtime = self.vtime.get(user).copied().unwrap_or(self.served);
-        let open = lanes.lanes.iter().map(|n| &self.lanes[*n]).filter(|l| !self.is_blocked(&l.lane));
-        let head = open.filter_map(|l| l.rows.first_key_value().map(|(at, _)| *at)).min()?;
-        Some((vtime, head.0, head.1))
+        let mut heads: BTreeMap<Class, (i64, Rank, Key)> = BTreeMap::new();
+        for rows in lanes.lanes.iter().map(|n| &self.lanes[*n]).filter(|l| !self.is_blocked(&l.lane)) {
+            for (pin, (rank, key)) in rows.heads() {
+                let class = Class { pin, retry: rows.lane.retry };
+                let head = heads.entry(class).or_insert((vtime, rank, key));
+                *head = (*head).min((vtime, rank, key));
+            }
+        }
+        heads
     }
 
     fn is_blocked(&self, lane: &Lane) -> bool {

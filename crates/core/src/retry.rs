@@ -48,6 +48,15 @@ impl RetryPolicy {
             && (self.on.contains(&kind) || kind.retried_by_default())
     }
 
+    /// The same, with a rule for this very failure above the kinds; a request's `notOn` and final kinds stand above both.
+    #[must_use]
+    pub fn retries_by(&self, kind: FailureKind, rule: Option<bool>) -> bool {
+        match rule {
+            Some(retry) => retry && !kind.is_final() && !self.not_on.contains(&kind),
+            None => self.retries(kind),
+        }
+    }
+
     /// The wait before retry number `retry` (from 1): `jitter` in `[0, 1)` picks the point of the draw, and the
     /// engine's `retry_after` is the least.
     #[must_use]

@@ -1,6 +1,7 @@
 //! Why a pending execution is not running yet: a closed list, answered by the code that decides.
 
 use crate::execution::{Execution, Status};
+use crate::gate::{Gates, Shut};
 use crate::queue::Queue;
 use crate::time::Time;
 
@@ -52,12 +53,11 @@ pub struct Wait {
 
 /// Why `row` waits; `None` when it is not pending.
 #[must_use]
-pub fn explain(row: &Execution, queue: &Queue, now: Time) -> Option<Wait> {
+pub fn explain(row: &Execution, queue: &Queue, gates: &Gates, now: Time) -> Option<Wait> {
     if row.status() != Status::Pending {
         return None;
     }
     let state = &row.state;
-    let engine = row.fixed.engine.as_str();
     let wait = |reason, text: String| Wait { reason, until: None, position: None, text };
     if !state.due && state.ready_at > now {
         let until = Some(state.ready_at);
@@ -69,14 +69,8 @@ pub fn explain(row: &Execution, queue: &Queue, now: Time) -> Option<Wait> {
         };
         return Some(Wait { until, ..wait(reason, text) });
     }
-    let Some(rules) = queue.engine(engine) else {
-        return Some(wait(WaitReason::Paused, format!("engine {engine} is not configured any more")));
-    };
-    if rules.paused {
-        return Some(wait(WaitReason::Paused, format!("engine {engine} is paused")));
-    }
-    if !queue.has_capable_worker(&rules.engine_type) {
-        return Some(wait(WaitReason::NoCapableWorker, format!("no worker serves {}", rules.engine_type)));
+    if let Some(held) = held_by_engine(row, queue, gates, now) {
+        return Some(held);
     }
     if row.fixed.ckey.as_deref().is_some_and(|k| queue.key_is_full(k)) {
         return Some(wait(
@@ -84,13 +78,59 @@ pub fn explain(row: &Execution, queue: &Queue, now: Time) -> Option<Wait> {
             "others with its concurrency key are running".to_owned(),
         ));
     }
-    if !queue.engine_has_room(engine) {
-        return Some(wait(WaitReason::EngineLimit, format!("engine {engine} runs as many as it may")));
-    }
     let position = queue.position(row.key());
     let text = match position {
         Some(n) => format!("{n} stand before it in its lane; all worker slots are taken"),
         None => "many stand before it; all worker slots are taken".to_owned(),
     };
+    if queue.is_outshared(&row.fixed.user) {
+        let text = format!("{text}; other users have had less of the slots' time and go first");
+        return Some(Wait { position, ..wait(WaitReason::FairShare, text) });
+    }
     Some(Wait { position, ..wait(WaitReason::Behind, text) })
+}
+
+/// What the row's engine has against starting it.
+fn held_by_engine(row: &Execution, queue: &Queue, gates: &Gates, now: Time) -> Option<Wait> {
+    let engine = row.fixed.engine.as_str();
+    let wait = |reason, until, text: String| Some(Wait { reason, until, position: None, text });
+    let Some(rules) = queue.engine(engine) else {
+        return wait(WaitReason::Paused, None, format!("engine {engine} is not configured any more"));
+    };
+    if rules.paused {
+        return wait(WaitReason::Paused, None, format!("engine {engine} is paused"));
+    }
+    let reattaches = row.state.can_reattach && row.state.engine_run.is_some();
+    let pinned = row.state.endpoint.filter(|_| reattaches);
+    let place = if pinned.is_some() { "the endpoint that has its run" } else { "every endpoint" };
+    let shut = queue.shut(gates, engine, pinned, now);
+    if let Some(Shut::Parked { until }) = shut {
+        let text =
+            format!("the circuit breaker of {place} of engine {engine} holds it back; it burns no attempt");
+        return wait(WaitReason::Parked, until, text);
+    }
+    if !queue.has_capable_worker(&rules.engine_type) {
+        let text = format!("no worker serves {}", rules.engine_type);
+        return wait(WaitReason::NoCapableWorker, None, text);
+    }
+    match shut {
+        Some(Shut::Frozen { until }) => {
+            let text = format!("engine {engine} asked to be left alone for a while");
+            return wait(WaitReason::RateLimit, Some(until), text);
+        }
+        Some(_) => {
+            return wait(WaitReason::EngineLimit, None, format!("engine {engine} runs as many as it may"));
+        }
+        None => {}
+    }
+    let gate = gates.get(engine)?;
+    if !gate.has_token(now) {
+        let text = format!("engine {engine} starts no more per time than its rate limit says");
+        return wait(WaitReason::RateLimit, Some(gate.next_token(now)), text);
+    }
+    if row.state.retrying && !gate.may_retry(now) {
+        let text = format!("retries on engine {engine} have used up their share of its successes");
+        return wait(WaitReason::RetryBudget, Some(gate.retries_left(now).1), text);
+    }
+    None
 }

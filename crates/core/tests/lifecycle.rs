@@ -253,6 +253,7 @@ fn act(row: &Execution, verb: &str, arguments: &[&str], now: Time) -> Result<Tra
         "fail" => finish(Outcome::Failed {
             failure: failure(FailureKind::parse(arguments[0]).expect("a kind")),
             retry_after: option("after").map(seconds),
+            retry: option("rule").map(|rule| rule == "yes"),
             open_end: arguments.contains(&"open"),
         }),
         "refuse" => finish(Outcome::Refused { failure: failure(FailureKind::Connection) }),

@@ -67,6 +67,7 @@ impl Committer {
     pub(crate) async fn run(mut self, stop: CancellationToken) {
         loop {
             let mut requests = Vec::new();
+            let opening = self.cx.next_opening();
             tokio::select! {
                 biased;
                 request = self.inbox.recv() => match request {
@@ -74,6 +75,7 @@ impl Committer {
                     None => return,
                 },
                 () = self.cx.grant_nudge.notified() => {}
+                () = tokio::time::sleep(opening) => {}
                 () = stop.cancelled() => {
                     self.inbox.close();
                     while let Some(request) = self.inbox.recv().await {
@@ -215,7 +217,7 @@ impl Committer {
         let mut grants = Vec::with_capacity(picks.len());
         for pick in picks {
             let Some((row, folded)) = known.remove(&pick.key) else {
-                scheduler.queue.release(pick.key, now, false);
+                scheduler.unpick(pick.key, now);
                 continue;
             };
             let worker = self.cx.worker_name(pick.worker);
@@ -224,9 +226,12 @@ impl Committer {
                 Ok(transition) => grants.push(Granted { row, transition, session: pick.worker, folded }),
                 // Past its limits: the row stays out of the queue and its timer ends it.
                 Err(lifecycle::Refused::NotDue) if row.status() == Status::Pending && row.state.due => {
-                    scheduler.queue.release(pick.key, now, false);
+                    scheduler.unpick(pick.key, now);
                 }
-                Err(_) => scheduler.resync(&row, now),
+                Err(_) => {
+                    scheduler.unpick(pick.key, now);
+                    scheduler.resync(&row, now);
+                }
             }
         }
         grants
@@ -318,7 +323,12 @@ impl Committer {
                 }
             }
             (Planned::Submit(group), _) => group.iter().for_each(|new| scheduler.forget(&new.row, now)),
-            (Planned::Change { row, transition, .. }, Outcome::Applied) => self.cx.moved(row, transition),
+            (Planned::Change { row, transition, .. }, Outcome::Applied) => {
+                if row.status() == Status::Running {
+                    scheduler.observe(row, &transition.event, now);
+                }
+                self.cx.moved(row, transition);
+            }
             (Planned::Change { .. }, Outcome::Stale(Some(truth))) => {
                 self.cx.rows.lock().remove(&truth.key());
                 scheduler.resync(truth, now);
@@ -347,13 +357,16 @@ impl Committer {
                 }
                 self.cx.deliver(granted.session, row);
             }
-            Some(Outcome::Stale(Some(truth))) => scheduler.resync(&truth, now),
+            Some(Outcome::Stale(Some(truth))) => {
+                scheduler.unpick(granted.row.key(), now);
+                scheduler.resync(&truth, now);
+            }
             Some(Outcome::WrongEpoch) => {
-                scheduler.queue.release(granted.row.key(), now, false);
+                scheduler.unpick(granted.row.key(), now);
                 scheduler.elect(None);
             }
             // A replayed or refused submit was forgotten with its write.
-            _ => scheduler.queue.release(granted.row.key(), now, false),
+            _ => scheduler.unpick(granted.row.key(), now),
         }
     }
 }

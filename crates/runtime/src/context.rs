@@ -23,6 +23,7 @@ use parking_lot::Mutex;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
+use std::time::Duration;
 use tokio::sync::{Notify, mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -54,6 +55,8 @@ pub(crate) struct Context {
     /// Something may start now although nothing was written.
     pub(crate) grant_nudge: Notify,
     pub(crate) wake_nudge: Notify,
+    /// A breaker or an operator changed something that others should hear of soon.
+    pub(crate) gate_nudge: Notify,
     /// What the wake timer sleeps towards, in milliseconds since the epoch.
     pub(crate) wake_target: AtomicI64,
     pub(crate) stopping: AtomicBool,
@@ -74,6 +77,9 @@ pub(crate) enum ChangeError {
     Contended,
 }
 
+/// The committer looks for what may start at least this often.
+const LOOK_AT_LEAST_EVERY: Duration = Duration::from_secs(60);
+
 /// How often a decision is taken anew when the row changed under it.
 const DECISIONS_MAX: usize = 3;
 
@@ -85,6 +91,14 @@ impl Context {
 
     pub(crate) fn is_stopping(&self) -> bool {
         self.stopping.load(Ordering::Acquire)
+    }
+
+    /// How long until an engine that paces its work lets the next one in; a long time when none does.
+    pub(crate) fn next_opening(&self) -> Duration {
+        let now = self.store.now();
+        let opening = self.scheduler.lock().next_opening(now);
+        let wait = opening.map_or(LOOK_AT_LEAST_EVERY, |at| Duration::from_millis(at.since(now).max(1)));
+        wait.min(LOOK_AT_LEAST_EVERY)
     }
 
     /// Hands writes to the committer and waits until they are durable, or refused.
@@ -149,6 +163,7 @@ impl Context {
     /// A queue with this node's engines and all known workers, and no work yet.
     pub(crate) fn fresh_queue(&self, sessions: &[Session]) -> Queue {
         let mut queue = Queue::new(self.settings.concurrency_key_limit);
+        queue.set_weights(self.settings.queue.user_weights.clone());
         for engine in self.registry.iter() {
             queue.set_engine(&engine.settings.name, self.registry.rules(&engine.settings));
         }

@@ -55,6 +55,11 @@ impl Context {
             return;
         };
         let health = engine.adapter.health(endpoint).await;
+        let at = u32::try_from(endpoint).unwrap_or(u32::MAX);
+        let mut scheduler = self.scheduler.lock();
+        let change = scheduler.gates.checked(name, at, health.healthy, self.store.now());
+        scheduler.gate_changes.extend(change);
+        drop(scheduler);
         self.registry.set_health(name, endpoint, Checked { health, at: self.store.now() });
     }
 }

@@ -8,6 +8,7 @@ mod committer;
 mod context;
 mod env;
 mod figures;
+mod gates;
 mod health;
 mod hub;
 mod inputs;
@@ -27,6 +28,6 @@ pub use caller::{Caller, Scope};
 pub use node::Node;
 pub use service::{EventItem, EventStream, Service, Submitted};
 pub use settings::{
-    EndpointSettings, EngineSettings, ExecutionDefaults, QueueSettings, RegisteredEngine, Settings,
-    WorkerSettings,
+    EndpointSettings, EngineSettings, ExecutionDefaults, QueueSettings, RegisteredEngine, RetryRule,
+    Settings, WorkerSettings,
 };

@@ -4,6 +4,7 @@ use crate::committer::{Committer, Planned};
 use crate::context::Context;
 use crate::env::Env;
 use crate::figures::Figures;
+use crate::gates::GateKeeper;
 use crate::health::{HealthChecks, Orphans};
 use crate::hub::Hub;
 use crate::inputs::InputCache;
@@ -17,6 +18,7 @@ use crate::sessions::{Election, Sessions};
 use crate::timers::Timers;
 use crate::{RegisteredEngine, Service, Settings};
 use enginehouse_api::{ApiError, Code};
+use enginehouse_core::gate::Gates;
 use enginehouse_core::id::SessionId;
 use enginehouse_core::limits::COMMITTER_QUEUE_MAX;
 use enginehouse_core::queue::Queue;
@@ -74,6 +76,7 @@ impl Node {
         node.bring_up().await.map_err(|e| unavailable(&e))?;
         node.role("timers", |stop| Timers { cx: cx.clone() }.run(stop));
         node.role("reaper", |stop| Reaper { cx: cx.clone() }.run(stop));
+        node.role("gates", |stop| GateKeeper { cx: cx.clone() }.run(stop));
         node.role("health", |stop| HealthChecks { cx: cx.clone() }.run(stop));
         node.role("orphans", |stop| Orphans { cx: cx.clone(), inbox: orphans }.run(stop));
         if cx.store.features().shared {
@@ -234,10 +237,12 @@ async fn context(
     let sealer = Sealer::load(settings.seal_key_file.as_deref())
         .map_err(|e| ApiError::new(Code::NotReady, e.to_string()))?;
     let registry = Registry::new(engines);
-    for doc in store.docs(DocKind::Engine).await.map_err(|e| unavailable(&e))? {
-        let paused = doc.body.get("paused").and_then(serde_json::Value::as_bool).unwrap_or(false);
-        registry.set_paused(&doc.id, paused);
+    let now = store.now();
+    let mut gates = Gates::default();
+    for engine in registry.iter() {
+        gates.set(&engine.settings.name, engine.settings.gate_rules(settings.health_interval), now);
     }
+    let queue = Queue::new(settings.concurrency_key_limit);
     let totals = store.totals().await.map_err(|e| unavailable(&e))?;
     let (committer, inbox) = mpsc::channel(COMMITTER_QUEUE_MAX);
     let (orphans, orphan_inbox) = mpsc::channel(ORPHANS_MAX);
@@ -246,7 +251,7 @@ async fn context(
         env: Env::new(settings.node, settings.seed),
         figures: Mutex::new(figures),
         inputs: Mutex::new(InputCache::new(INPUT_CACHE_BYTES)),
-        scheduler: Mutex::new(Scheduler::new(Queue::new(settings.concurrency_key_limit))),
+        scheduler: Mutex::new(Scheduler::new(queue, gates)),
         rows: Mutex::new(BTreeMap::new()),
         ports: Mutex::new(BTreeMap::new()),
         hub: Hub::default(),
@@ -254,6 +259,7 @@ async fn context(
         halt: CancellationToken::new(),
         grant_nudge: Notify::new(),
         wake_nudge: Notify::new(),
+        gate_nudge: Notify::new(),
         wake_target: AtomicI64::new(i64::MAX),
         stopping: AtomicBool::new(false),
         failure: watch::channel(None).0,

@@ -307,6 +307,7 @@ impl LocalLink {
             End::Cancelled { abandoned } => (Outcome::Cancelled, parts, abandoned),
             End::Interrupted { reason } => (Outcome::Interrupted { reason }, parts, false),
             End::Failed { failure: told, abandoned } => {
+                let retry = self.rule_for(lease, &told);
                 let failure = Failure {
                     kind: told.kind,
                     code: told.code,
@@ -321,11 +322,19 @@ impl LocalLink {
                         failure,
                         retry_after: told.retry_after,
                         open_end: reached == Reached::Maybe,
+                        retry,
                     },
                 };
                 (outcome, parts, abandoned)
             }
         }
+    }
+
+    /// What the engine's rules say of this failure. Its text is still at hand here, and nowhere later.
+    fn rule_for(&self, lease: LeaseRef, failure: &EngineFailure) -> Option<bool> {
+        let engine = self.cx.rows.lock().get(&lease.key).map(|row| row.fixed.engine.clone())?;
+        let rules = &self.cx.registry.get(&engine)?.settings.retry_rules;
+        rules.iter().find(|rule| rule.matches(failure)).map(|rule| rule.retry)
     }
 
     fn count(&self, lease: LeaseRef, row: &Execution) {

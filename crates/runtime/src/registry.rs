@@ -108,11 +108,7 @@ impl Registry {
 
     /// What the queue needs to know of an engine.
     pub(crate) fn rules(&self, settings: &EngineSettings) -> EngineRules {
-        let endpoints = settings
-            .endpoints
-            .iter()
-            .map(|e| EndpointRules { limit: settings.max_concurrency, weight: e.weight })
-            .collect();
+        let endpoints = settings.endpoints.iter().map(|e| EndpointRules { weight: e.weight }).collect();
         let paused = self.state(&settings.name).paused;
         EngineRules { engine_type: settings.engine_type.clone(), paused, endpoints }
     }

@@ -1,6 +1,7 @@
 //! Follows the feed of commits: wakes those who wait for an execution, and learns what other nodes did.
 
 use crate::context::Context;
+use crate::gates::OPERATOR_NOTE;
 use enginehouse_core::event::EventType;
 use enginehouse_core::execution::{Execution, Status};
 use enginehouse_core::id::SessionId;
@@ -56,6 +57,9 @@ impl Relay {
                 }
                 if commit.node != self.cx.settings.node {
                     self.follow(&commit.changes).await?;
+                    if commit.notes.iter().any(|note| note.kind == OPERATOR_NOTE) {
+                        self.cx.load_operator_words().await?;
+                    }
                 }
             }
             self.cursor = page.next;
@@ -99,7 +103,10 @@ impl Relay {
             let row = Execution { history: Vec::new(), ..row };
             if schedules {
                 let now = self.cx.store.now();
-                self.cx.scheduler.lock().resync(&row, now);
+                let mut scheduler = self.cx.scheduler.lock();
+                scheduler.observe(&row, &change.event, now);
+                scheduler.resync(&row, now);
+                drop(scheduler);
                 self.cx.grant_nudge.notify_one();
             }
             match change.event.kind {

@@ -5,8 +5,9 @@
 
 use crate::committer::Planned;
 use crate::context::rules_of;
-use enginehouse_core::event::EventType;
+use enginehouse_core::event::{Event, EventType};
 use enginehouse_core::execution::{Execution, Lane, Status};
+use enginehouse_core::gate::{GateChange, Gates};
 use enginehouse_core::id::{Key, SessionId};
 use enginehouse_core::limits::READY_REFILL;
 use enginehouse_core::queue::{Entry, Lease, Pick, Queue};
@@ -18,6 +19,10 @@ use std::collections::{BTreeMap, BTreeSet};
 
 pub(crate) struct Scheduler {
     pub(crate) queue: Queue,
+    /// Breakers, adaptive limits, rates and retry budgets: fed by events, stored as documents.
+    pub(crate) gates: Gates,
+    /// Breakers' changes that are still to be told and stored.
+    pub(crate) gate_changes: Vec<GateChange>,
     /// The epoch under which this node schedules.
     epoch: Option<u64>,
     /// The queue mirrors the store.
@@ -27,8 +32,42 @@ pub(crate) struct Scheduler {
 }
 
 impl Scheduler {
-    pub(crate) fn new(queue: Queue) -> Scheduler {
-        Scheduler { queue, epoch: None, hydrated: false, abandoned: BTreeMap::new() }
+    pub(crate) fn new(queue: Queue, gates: Gates) -> Scheduler {
+        Scheduler {
+            queue,
+            gates,
+            gate_changes: Vec::new(),
+            epoch: None,
+            hydrated: false,
+            abandoned: BTreeMap::new(),
+        }
+    }
+
+    /// Takes in what became of a running execution, for its engine's breakers and limits.
+    pub(crate) fn observe(&mut self, before: &Execution, event: &Event, now: Time) {
+        let (engine, endpoint) = (&before.fixed.engine, before.state.endpoint.unwrap_or(0));
+        let Some(gate) = self.gates.get_mut(engine) else { return };
+        let change = gate.observe(endpoint, before.key(), event, before.state.retrying, now);
+        self.gate_changes.extend(change.map(|change| GateChange {
+            engine: engine.clone(),
+            endpoint,
+            change,
+        }));
+    }
+
+    /// Takes a pick back: its grant was not made.
+    pub(crate) fn unpick(&mut self, key: Key, now: Time) {
+        if let Some(lease) = self.queue.occupancy().lease(key)
+            && let Some(gate) = self.gates.get_mut(&lease.engine)
+        {
+            gate.unstarted(lease.endpoint, key, lease.retry, now);
+        }
+        self.queue.release(key, now, false);
+    }
+
+    /// When an engine that holds due work back for a time lets the next one in.
+    pub(crate) fn next_opening(&self, now: Time) -> Option<Time> {
+        if self.may_grant() { self.queue.next_opening(&self.gates, now) } else { None }
     }
 
     /// The epoch to write under; `None` while another node schedules.
@@ -82,6 +121,13 @@ impl Scheduler {
         for row in running {
             self.lease_running(row);
         }
+        let leases = self.queue.occupancy();
+        self.gates.retain(|key| leases.lease(key).is_some());
+        for (key, lease) in leases.leases() {
+            if let Some(gate) = self.gates.get_mut(&lease.engine) {
+                gate.adopt(lease.endpoint, key, lease.since);
+            }
+        }
         for lane in lanes {
             self.queue.hydrate(&lane.lane, lane.rows);
         }
@@ -97,7 +143,13 @@ impl Scheduler {
         let more = ready.len() >= READY_REFILL;
         let entries = ready
             .into_iter()
-            .map(|r| Entry { key: r.key, rank: r.rank, priority: r.priority, pinned: r.pinned })
+            .map(|r| Entry {
+                key: r.key,
+                rank: r.rank,
+                priority: r.priority,
+                pinned: r.pinned,
+                fail_fast: r.fail_fast,
+            })
             .collect();
         self.queue.refill(lane, entries, more);
     }
@@ -169,7 +221,7 @@ impl Scheduler {
     }
 
     pub(crate) fn pick(&mut self, now: Time) -> Option<Pick> {
-        if self.may_grant() { self.queue.pick(now) } else { None }
+        if self.may_grant() { self.queue.pick(&mut self.gates, now) } else { None }
     }
 
     fn lease_running(&mut self, row: &Execution) {
@@ -181,6 +233,7 @@ impl Scheduler {
             worker: row.state.holder.unwrap_or(SessionId(0)),
             since: row.state.run_started_at.unwrap_or(row.state.ready_at),
             charged: 0,
+            retry: row.state.retrying,
         };
         self.queue.lease(row.key(), lease);
     }
@@ -189,5 +242,6 @@ impl Scheduler {
 fn entry(row: &Execution) -> Entry {
     let pinned =
         if row.state.engine_run.is_some() && row.state.can_reattach { row.state.endpoint } else { None };
-    Entry { key: row.key(), rank: row.state.rank, priority: row.state.priority, pinned }
+    let fail_fast = row.fixed.spec.fail_fast;
+    Entry { key: row.key(), rank: row.state.rank, priority: row.state.priority, pinned, fail_fast }
 }

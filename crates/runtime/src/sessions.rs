@@ -125,6 +125,7 @@ impl Election {
         let mine = grant.node == self.cx.settings.node && settled.at <= grant.until;
         if mine && known_epoch != Some(grant.epoch) {
             self.extend_all().await?;
+            self.cx.load_gates().await?;
             tracing::info!(epoch = grant.epoch, "this node schedules");
         }
         self.cx.scheduler.lock().elect(mine.then_some(grant.epoch));

@@ -1,11 +1,16 @@
 //! Resolved settings: every default filled in, every value checked. Reading them from files is the CLI's business.
 
+use enginehouse_core::breaker::BreakerRules;
+use enginehouse_core::failure::FailureKind;
+use enginehouse_core::gate::GateRules;
 use enginehouse_core::id::NodeId;
 use enginehouse_core::limits;
+use enginehouse_core::pace::{Rate, RetryBudgetRules};
 use enginehouse_core::rank::HeadStarts;
 use enginehouse_core::retry::RetryPolicy;
 use enginehouse_core::time::{MINUTE, Millis, SECOND};
-use enginehouse_engine::Engine;
+use enginehouse_engine::{Engine, EngineFailure};
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -68,15 +73,25 @@ impl Default for WorkerSettings {
     }
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct QueueSettings {
     /// Pending executions beyond which submits answer `queue_full`.
     pub depth_max: u64,
+    /// The same for one engine's due executions, and for one user's; `None`: only the total counts.
+    pub engine_depth_max: Option<u64>,
+    pub user_depth_max: Option<u64>,
+    /// Users' shares of the slots' time; 1 where none is given.
+    pub user_weights: BTreeMap<String, f64>,
 }
 
 impl Default for QueueSettings {
     fn default() -> Self {
-        QueueSettings { depth_max: 1_000_000 }
+        QueueSettings {
+            depth_max: 1_000_000,
+            engine_depth_max: None,
+            user_depth_max: None,
+            user_weights: BTreeMap::new(),
+        }
     }
 }
 
@@ -114,6 +129,68 @@ pub struct EngineSettings {
     pub endpoints: Vec<EndpointSettings>,
     /// Replaces parts of the default retry policy for this engine's work.
     pub retry: Option<RetryPolicy>,
+    /// Rules for single failures, above their kinds; the first that matches decides.
+    pub retry_rules: Vec<RetryRule>,
+    pub retry_budget: RetryBudgetRules,
+    pub breaker: BreakerRules,
+    /// Attempts started per time; `None`: any number.
+    pub rate: Option<Rate>,
+    /// Whether each endpoint has an adaptive limit below `max_concurrency`.
+    pub adaptive: bool,
+}
+
+impl Default for EngineSettings {
+    /// One endpoint without a name, of no type.
+    fn default() -> Self {
+        EngineSettings {
+            name: String::new(),
+            engine_type: String::new(),
+            default: false,
+            allow_inline: false,
+            max_concurrency: None,
+            endpoints: Vec::new(),
+            retry: None,
+            retry_rules: Vec::new(),
+            retry_budget: RetryBudgetRules::default(),
+            breaker: BreakerRules::default(),
+            rate: None,
+            adaptive: true,
+        }
+    }
+}
+
+impl EngineSettings {
+    pub(crate) fn gate_rules(&self, health_interval: Millis) -> GateRules {
+        GateRules {
+            breaker: BreakerRules { health_interval, ..self.breaker },
+            rate: self.rate,
+            retry_budget: self.retry_budget,
+            adaptive: self.adaptive,
+            max_concurrency: self.max_concurrency,
+            endpoints: self.endpoints.iter().map(|e| e.name.clone()).collect(),
+        }
+    }
+}
+
+/// Says of failures that look like this whether they are worth another attempt. What is not given matches anything.
+#[derive(Debug, Clone)]
+pub struct RetryRule {
+    pub kind: Option<FailureKind>,
+    /// The HTTP status of the engine's answer, or the exit status of a command.
+    pub status: Option<i32>,
+    pub code: Option<String>,
+    /// Found in what the engine said.
+    pub message: Option<regex::Regex>,
+    pub retry: bool,
+}
+
+impl RetryRule {
+    pub(crate) fn matches(&self, failure: &EngineFailure) -> bool {
+        self.kind.is_none_or(|kind| kind == failure.kind)
+            && self.status.is_none_or(|status| Some(status) == failure.engine_status)
+            && self.code.as_ref().is_none_or(|code| *code == failure.code)
+            && self.message.as_ref().is_none_or(|pattern| pattern.is_match(&failure.message))
+    }
 }
 
 #[derive(Debug, Clone, PartialEq)]

@@ -298,6 +298,7 @@ pub struct Ready {
     pub priority: Priority,
     /// The endpoint that holds the engine's run to re-attach to.
     pub pinned: Option<u32>,
+    pub fail_fast: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -305,6 +306,8 @@ pub struct Ready {
 pub enum DocKind {
     /// Operator state of one engine, such as "paused".
     Engine,
+    /// What the scheduler learned of one engine: breakers, adaptive limits, the retry budget.
+    Gate,
     /// An API key: its hash, scopes and name.
     ApiKey,
     /// A small fact an adapter keeps, such as the engine's id of an inline workflow.

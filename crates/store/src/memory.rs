@@ -208,6 +208,7 @@ impl Row {
             rank: state.rank,
             priority: state.priority,
             pinned: state.endpoint.filter(|_| reattaches),
+            fail_fast: self.fixed.spec.fail_fast,
         }
     }
 

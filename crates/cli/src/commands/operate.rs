@@ -4,7 +4,9 @@ use super::output::{Output, age, dash, millis, printable};
 use super::{Exit, Failure};
 use clap::{Args, Subcommand};
 use enginehouse_api::client::Client;
-use enginehouse_api::{EndpointView, EngineView, KeyRequest, Span, Timestamp};
+use enginehouse_api::{
+    BreakerRequest, BreakerView, BreakerWord, EndpointView, EngineView, KeyRequest, Span, Timestamp,
+};
 use enginehouse_core::time::Time;
 
 /// What to do with engines.
@@ -24,8 +26,41 @@ enum EnginesCommand {
     Pause { name: String },
     /// Start work on a paused engine again
     Resume { name: String },
+    /// Force the circuit breaker of an engine open or closed, or back to what is measured
+    Breaker {
+        name: String,
+        /// open: nothing starts; closed: work starts whatever fails; auto: by what is measured
+        #[arg(value_enum)]
+        state: BreakerArg,
+        /// Why, for those who will wonder
+        #[arg(long)]
+        reason: String,
+        /// One endpoint only, by its name
+        #[arg(long)]
+        endpoint: Option<String>,
+        /// Back to auto after this time, such as 30m
+        #[arg(long = "for", value_name = "DURATION")]
+        span: Option<Span>,
+    },
     /// Ask every endpoint for its health now; exits with 1 if one is not healthy
     Test { name: String },
+}
+
+#[derive(Debug, Clone, Copy, clap::ValueEnum)]
+enum BreakerArg {
+    Open,
+    Closed,
+    Auto,
+}
+
+impl From<BreakerArg> for BreakerWord {
+    fn from(arg: BreakerArg) -> BreakerWord {
+        match arg {
+            BreakerArg::Open => BreakerWord::Open,
+            BreakerArg::Closed => BreakerWord::Closed,
+            BreakerArg::Auto => BreakerWord::Auto,
+        }
+    }
 }
 
 impl Engines {
@@ -35,6 +70,10 @@ impl Engines {
             EnginesCommand::Show { name } => show(&client.engine(&name).await?, output),
             EnginesCommand::Pause { name } => show(&client.pause_engine(&name).await?, output),
             EnginesCommand::Resume { name } => show(&client.resume_engine(&name).await?, output),
+            EnginesCommand::Breaker { name, state, reason, endpoint, span } => {
+                let request = BreakerRequest { state: state.into(), endpoint, reason, span };
+                show(&client.force_breaker(&name, &request).await?, output)
+            }
             EnginesCommand::Test { name } => {
                 let test = client.test_engine(&name).await?;
                 if output.is_json() {
@@ -105,6 +144,7 @@ fn show(engine: &EngineView, output: &mut Output) -> Result<Exit, Failure> {
 }
 
 fn endpoints(endpoints: &[EndpointView], output: &mut Output) -> Result<(), Failure> {
+    let now = jiff::Timestamp::now();
     let rows: Vec<Vec<String>> = endpoints
         .iter()
         .map(|endpoint| {
@@ -116,9 +156,10 @@ fn endpoints(endpoints: &[EndpointView], output: &mut Output) -> Result<(), Fail
                     millis(health.latency_ms as f64),
                 ),
             };
-            let most = endpoint.max_concurrency.map_or("-".to_owned(), |most| most.to_string());
+            let most = endpoint.limit.current.map_or("-".to_owned(), |most| most.to_string());
             vec![
                 endpoint.name.clone(),
+                breaker(&endpoint.breaker, now),
                 state.to_owned(),
                 latency,
                 endpoint.running.to_string(),
@@ -128,7 +169,24 @@ fn endpoints(endpoints: &[EndpointView], output: &mut Output) -> Result<(), Fail
             ]
         })
         .collect();
-    output.table(&["ENDPOINT", "HEALTH", "LATENCY", "RUNNING", "AT MOST", "WEIGHT", "SAYS"], &rows)
+    output.table(&["ENDPOINT", "BREAKER", "HEALTH", "LATENCY", "RUNNING", "AT MOST", "WEIGHT", "SAYS"], &rows)
+}
+
+/// A breaker's state in a few words: what it does, by whose word, until when.
+fn breaker(breaker: &BreakerView, now: jiff::Timestamp) -> String {
+    let mut text = breaker.state.replace('_', " ");
+    if let Some(forced) = &breaker.forced {
+        text.push_str(&format!(" (forced: {})", printable(&forced.reason)));
+    } else if let Some(size) = breaker.releasing {
+        text.push_str(&format!(" (releasing {size} at a time)"));
+    } else if breaker.state == "closed" && breaker.failures > 0 {
+        text.push_str(&format!(" ({} of {} failed)", breaker.failures, breaker.calls));
+    }
+    if let Some(probe) = breaker.next_probe {
+        let wait = (probe.0.0 - now.as_millisecond()).max(0);
+        text.push_str(&format!(", next probe in {}", millis(wait as f64)));
+    }
+    text
 }
 
 pub(crate) async fn queue(client: &Client, output: &mut Output) -> Result<Exit, Failure> {

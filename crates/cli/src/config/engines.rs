@@ -1,14 +1,17 @@
 //! `[engines.NAME]`: what all engines have in common, what those that speak HTTP share, and what each type adds.
 
 mod command;
+mod rules;
 mod service;
 
 use super::resolve::{Checker, Secrets};
 use super::secret::{Private, Secret};
 use super::types::{
-    Factor, FilePath, Flag, Key, Rate, Section, Setting, Span, Text, Texts, Whole, choice, section,
+    Factor, FilePath, Flag, Fraction, Key, Rate, Section, Setting, Span, Text, Texts, Whole, choice, section,
 };
+use enginehouse_core::breaker::BreakerRules;
 use enginehouse_core::failure::FailureKind;
+use enginehouse_core::pace::RetryBudgetRules;
 use enginehouse_core::retry::RetryPolicy;
 use enginehouse_core::time::{DAY, HOUR, SECOND};
 use enginehouse_engine::config::{EndpointConfig, HttpSettings, PollSettings};
@@ -34,11 +37,35 @@ section! {
         /// Attempts running at once per endpoint. Absent: bounded by the workers only.
         max_concurrency: Option<Whole<1, 10000>> = None;
         /// Lowers the concurrency below `max_concurrency` while the engine is slow or refuses.
-        adaptive: Flag = Flag(true), later;
+        adaptive: Flag = Flag(true);
         /// Attempts started per time. Absent: any number.
-        rate_limit: Option<Rate> = None, later;
+        rate_limit: Option<Rate> = None;
+        /// How many of the engine's attempts may be retries; beyond it retries wait.
+        retry_budget: RetryBudgetRaw = RetryBudgetRaw::default();
         /// Replaces parts of `fault_tolerance` for this engine's work.
         retry: Option<Retry> = None;
+    }
+
+    /// How many of an engine's attempts may be retries.
+    pub struct RetryBudgetRaw {
+        /// Retries per success of the last minute.
+        ratio: Fraction = Fraction(0.2);
+        /// Retries that may always start, per minute.
+        per_minute: Whole<0, 100000> = Whole(60);
+    }
+
+    /// Says of failures that look like this whether they are retried; what is not given matches anything.
+    pub struct RetryRuleRaw {
+        /// The failure's kind.
+        kind: Option<Text> = None;
+        /// The HTTP status of the engine's answer, or the exit status of a command.
+        status: Option<Whole<0, 999>> = None;
+        /// The failure's code.
+        code: Option<Text> = None;
+        /// A regular expression that is found in what the engine said.
+        message: Option<Text> = None;
+        /// Whether such failures are retried.
+        retry: Flag = Flag(false);
     }
 
     /// Replaces parts of `fault_tolerance` for one engine's work.
@@ -55,6 +82,8 @@ section! {
         on: Texts = Texts::default();
         /// Failure kinds never retried.
         not_on: Texts = Texts::default();
+        /// Rules for single failures, above their kinds; the first that matches decides.
+        rules: Vec<RetryRuleRaw> = Vec::new();
     }
 
     /// Keys of the engines that speak HTTP.
@@ -382,9 +411,11 @@ pub(crate) fn resolve(
     name: &str,
     raw: &EngineRaw,
     retry: &RetryPolicy,
+    breaker: BreakerRules,
     checker: &mut Checker<'_>,
 ) -> Option<EngineConfig> {
     let path = format!("engines/{name}");
+    let retry_rules = rules::resolve(raw.common.retry.as_ref(), &path, checker);
     let retry = raw.common.retry.as_ref().and_then(|own| resolve_retry(own, retry, &path, checker));
     let (endpoints, adapter) = match &raw.adapter {
         AdapterRaw::Http(http, own) => {
@@ -434,7 +465,20 @@ pub(crate) fn resolve(
             )
         }
     };
-    let settings = EngineSettings {
+    let settings = common_settings(name, raw, endpoints, retry, breaker);
+    let settings = EngineSettings { retry_rules, ..settings };
+    Some(EngineConfig { settings, adapter })
+}
+
+/// What all engines have in common.
+fn common_settings(
+    name: &str,
+    raw: &EngineRaw,
+    endpoints: Vec<EndpointSettings>,
+    retry: Option<RetryPolicy>,
+    breaker: BreakerRules,
+) -> EngineSettings {
+    EngineSettings {
         name: name.to_owned(),
         engine_type: raw.adapter.engine_type().to_owned(),
         default: raw.common.default.0,
@@ -442,8 +486,15 @@ pub(crate) fn resolve(
         max_concurrency: raw.common.max_concurrency.map(Whole::get32),
         endpoints,
         retry,
-    };
-    Some(EngineConfig { settings, adapter })
+        retry_rules: Vec::new(),
+        retry_budget: RetryBudgetRules {
+            ratio: raw.common.retry_budget.ratio.0,
+            per_minute: raw.common.retry_budget.per_minute.get32(),
+        },
+        breaker,
+        rate: raw.common.rate_limit.as_ref().map(rules::rate),
+        adaptive: raw.common.adaptive.0,
+    }
 }
 
 fn resolve_retry(
@@ -453,20 +504,8 @@ fn resolve_retry(
     checker: &mut Checker<'_>,
 ) -> Option<RetryPolicy> {
     let mut kinds = |words: &Texts, key: &str| -> Vec<FailureKind> {
-        let mut kinds = Vec::new();
-        for word in &words.0 {
-            match FailureKind::parse(word) {
-                Some(kind) => kinds.push(kind),
-                None => {
-                    let known: Vec<&str> = FailureKind::ALL.iter().map(|kind| kind.as_str()).collect();
-                    let near = super::tree::near_miss(word, known.iter().copied());
-                    let text =
-                        format!("{word:?} is not a failure kind{near}; the kinds are {}", known.join(", "));
-                    checker.fault(&format!("{path}/retry/{key}"), text);
-                }
-            }
-        }
-        kinds
+        let at = format!("{path}/retry/{key}");
+        words.0.iter().filter_map(|word| rules::kind(word, &at, checker)).collect()
     };
     let policy = RetryPolicy {
         on: kinds(&own.on, "on"),

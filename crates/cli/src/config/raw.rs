@@ -4,7 +4,7 @@
 
 use super::engines::EngineRaw;
 use super::types::{
-    Factor, FilePath, Flag, Fraction, Key, Section, Setting, Shape, Span, Text, choice, section,
+    Factor, FilePath, Flag, Fraction, Key, Section, Setting, Shape, Span, Text, Weight, choice, section,
 };
 use enginehouse_core::time::{DAY, HOUR, MINUTE, SECOND};
 use serde::{Deserialize, Serialize};
@@ -84,11 +84,15 @@ section! {
     /// When an endpoint that keeps failing is left alone for a while.
     pub struct CircuitBreaker {
         /// Failures of the kinds `connection` and `unavailable` within `monitoring_period` that open the breaker.
-        failure_threshold: Whole<1, 10000> = super::types::Whole(5), later;
-        /// How long an open breaker waits before it lets one attempt try.
-        reset_timeout: UpToADay = Span(30 * SECOND), later;
+        failure_threshold: Whole<1, 10000> = super::types::Whole(5);
+        /// The least share of the attempts ended in `monitoring_period` that these must be, 0 to 1.
+        failure_ratio: Fraction = Fraction(0.5);
+        /// How long an open breaker waits before it lets one attempt try. Doubles each time that attempt fails.
+        reset_timeout: UpToADay = Span(30 * SECOND);
+        /// Ceiling of that doubling; at least `reset_timeout`.
+        reset_timeout_max: UpToADay = Span(10 * MINUTE);
         /// The window in which failures are counted.
-        monitoring_period: UpToADay = Span(MINUTE), later;
+        monitoring_period: UpToADay = Span(MINUTE);
     }
 
     /// Where and how executions are stored.
@@ -119,6 +123,12 @@ section! {
     pub struct Queue {
         /// Pending executions beyond which submits answer `queue_full`.
         depth_max: Whole<1, 1000000000> = super::types::Whole(1_000_000);
+        /// Due executions of one engine beyond which submits for it answer `queue_full`. Absent: only `depth_max` counts.
+        engine_depth_max: Option<Whole<1, 1000000000>> = None;
+        /// Due executions of one `userId` (or of none) beyond which submits of it answer `queue_full`. Absent: only `depth_max` counts.
+        user_depth_max: Option<Whole<1, 1000000000>> = None;
+        /// Shares of the slots' time by `userId`, such as `{ gold = 2 }`; everybody else has 1.
+        user_weights: BTreeMap<String, Weight> = BTreeMap::new();
         /// How many executions of one `concurrencyKey` run at once.
         concurrency_key_limit: Whole<1, 10000> = super::types::Whole(1);
         /// How far ahead of others each priority stands; they may not fall from `low` to `critical`.

@@ -4,6 +4,7 @@
 use super::engines::{self, EngineConfig};
 use super::raw::{LogFormat, Raw};
 use super::tree::{Fault, Tree};
+use enginehouse_core::breaker::BreakerRules;
 use enginehouse_core::rank::HeadStarts;
 use enginehouse_core::retry::RetryPolicy;
 use enginehouse_runtime::{ExecutionDefaults, QueueSettings, Settings, WorkerSettings};
@@ -115,6 +116,12 @@ fn check_spans(raw: &Raw, checker: &mut Checker<'_>) {
         "fault_tolerance/retry_delay",
         || "must not be more than fault_tolerance.retry_max_delay".to_owned(),
     );
+    let breaker = &fault_tolerance.circuit_breaker_config;
+    checker.require(
+        breaker.reset_timeout.0 <= breaker.reset_timeout_max.0,
+        "fault_tolerance/circuit_breaker_config/reset_timeout",
+        || "must not be more than reset_timeout_max".to_owned(),
+    );
     let metrics = &raw.metrics;
     checker.require(
         metrics.collection_interval.0 <= metrics.aggregation_window.0,
@@ -144,7 +151,12 @@ fn settings(raw: &Raw) -> Settings {
             count: raw.scaling.min_workers.get32(),
             capacity: raw.scaling.worker_capacity.get32(),
         },
-        queue: QueueSettings { depth_max: raw.queue.depth_max.0 },
+        queue: QueueSettings {
+            depth_max: raw.queue.depth_max.0,
+            engine_depth_max: raw.queue.engine_depth_max.map(|most| most.0),
+            user_depth_max: raw.queue.user_depth_max.map(|most| most.0),
+            user_weights: raw.queue.user_weights.iter().map(|(user, w)| (user.clone(), w.0)).collect(),
+        },
         head_starts: HeadStarts {
             low: starts.low.0,
             normal: starts.normal.0,
@@ -214,6 +226,15 @@ fn server(raw: &Raw, checker: &mut Checker<'_>) -> Option<ServerConfig> {
 }
 
 fn engines(raw: &Raw, retry: &RetryPolicy, checker: &mut Checker<'_>) -> Vec<EngineConfig> {
+    let raw_breaker = &raw.fault_tolerance.circuit_breaker_config;
+    let breaker = BreakerRules {
+        failure_threshold: raw_breaker.failure_threshold.get32(),
+        failure_ratio: raw_breaker.failure_ratio.0,
+        reset_timeout: raw_breaker.reset_timeout.0,
+        reset_timeout_max: raw_breaker.reset_timeout_max.0,
+        monitoring_period: raw_breaker.monitoring_period.0,
+        health_interval: raw.health.interval.0,
+    };
     let mut found = Vec::new();
     let mut defaults: BTreeMap<&str, &str> = BTreeMap::new();
     for (name, engine) in &raw.engines.0 {
@@ -233,7 +254,7 @@ fn engines(raw: &Raw, retry: &RetryPolicy, checker: &mut Checker<'_>) -> Vec<Eng
                 format!("there can be one default for the type {kind}, and {other} is it already"),
             );
         }
-        found.extend(engines::resolve(name, engine, retry, checker));
+        found.extend(engines::resolve(name, engine, retry, breaker, checker));
     }
     found
 }

@@ -211,6 +211,30 @@ impl<'de> Deserialize<'de> for Factor {
     }
 }
 
+/// A share relative to others: above 0, at most 1000.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+#[serde(transparent)]
+pub struct Weight(pub f64);
+
+impl Leaf for Weight {
+    fn kind() -> String {
+        "number above 0, at most 1000".to_owned()
+    }
+}
+
+impl<'de> Deserialize<'de> for Weight {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        let value = Value::deserialize(from)?;
+        match value.as_f64() {
+            Some(number) if number > 0.0 && number <= 1000.0 => Ok(Weight(number)),
+            _ => Err(D::Error::custom(format!(
+                "must be a number above 0 and at most 1000, not {}",
+                brief(&value)
+            ))),
+        }
+    }
+}
+
 /// A duration from `MIN` to `MAX` milliseconds, written as integer milliseconds or as text with units.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Span<const MIN: Millis, const MAX: Millis>(pub Millis);
@@ -408,7 +432,7 @@ impl<'de> Deserialize<'de> for FilePath {
     }
 }
 
-leaves!(Fraction, Factor, Rate, Text, Texts, Flag, FilePath);
+leaves!(Fraction, Weight, Factor, Rate, Text, Texts, Flag, FilePath);
 
 /// A value for an error text: short, and never more than a glimpse of what was written.
 #[must_use]

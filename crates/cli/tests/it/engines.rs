@@ -70,7 +70,7 @@ fn an_http_service_is_started_followed_and_stopped() {
 }
 
 /// Another Enginehouse as an HTTP service.
-fn http_engine(behind: &House, bearer: &std::path::Path) -> String {
+pub(crate) fn http_engine(behind: &House, bearer: &std::path::Path) -> String {
     let template = r#"
 [engines.other]
 type = "http"

@@ -5,6 +5,7 @@
 
 mod api;
 mod bad_input;
+mod breaker;
 mod burst;
 mod command_line;
 mod door;

@@ -13,8 +13,10 @@ pub struct Lease {
     pub user: Option<String>,
     pub worker: SessionId,
     pub since: Time,
-    /// What its user was charged in advance, in milliseconds.
+    /// What its user was charged so far, in milliseconds.
     pub charged: Millis,
+    /// It was taken out of the retry budget.
+    pub retry: bool,
 }
 
 /// Live leases, and the engine room that abandoned calls still hold.
@@ -94,6 +96,20 @@ impl Occupancy {
             less(&mut self.ckeys, ckey);
         }
         Some(lease)
+    }
+
+    /// What runs longer than it was charged for: the difference is charged now, and given by user.
+    pub(super) fn overdue(&mut self, now: Time) -> Vec<(Option<String>, i64)> {
+        let mut charges = Vec::new();
+        for lease in self.leases.values_mut() {
+            let took = now.since(lease.since);
+            if took > lease.charged {
+                let more = i64::try_from(took - lease.charged).unwrap_or(i64::MAX);
+                lease.charged = took;
+                charges.push((lease.user.clone(), more));
+            }
+        }
+        charges
     }
 
     pub(super) fn haunt(&mut self, engine: String, endpoint: u32, until: Time) {

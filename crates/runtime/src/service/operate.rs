@@ -3,17 +3,23 @@
 use super::{Service, store_error};
 use crate::caller::Caller;
 use crate::committer::Planned;
+use crate::gates::{OPERATOR_NOTE, OperatorWords};
 use crate::pool::Port;
 use crate::settings::RegisteredEngine;
 use enginehouse_api::{
-    ApiError, CapabilitiesView, Code, EndpointView, EngineTest, EngineView, EnginesAnswer, HealthView,
-    MetricsView, QueueView, Timestamp, WorkerView, WorkersAnswer,
+    ApiError, BreakerRequest, BreakerView, BreakerWord, CapabilitiesView, Code, EndpointView, EngineTest,
+    EngineView, EnginesAnswer, ForcedView, HealthView, LimitView, MetricsView, QueueView, Timestamp,
+    WorkerView, WorkersAnswer,
 };
+use enginehouse_core::breaker::{Breaker, Forced, State};
 use enginehouse_core::execution::Status;
+use enginehouse_core::gate::{EndpointGate, Gate};
 use enginehouse_core::id::SessionId;
+use enginehouse_core::limits::{NAME_BYTES_MAX, SPAN_MAX};
+use enginehouse_core::time::Time;
 use enginehouse_core::wait;
 use enginehouse_store::{DocKind, Filter, ListQuery, Note, Ref, Write};
-use serde_json::json;
+use serde_json::{Value, json};
 use std::collections::BTreeMap;
 
 /// Pending rows told apart one by one for the queue's figures; beyond it reasons are told per lane only.
@@ -39,15 +45,81 @@ impl Service {
 
     async fn set_paused(&self, caller: &Caller, name: &str, paused: bool) -> Result<EngineView, ApiError> {
         let engine = self.registered(name)?;
-        let at = self.cx.store.now();
-        let kept = self.cx.keep(DocKind::Engine, name, |_| json!({ "paused": paused, "at": at })).await;
-        kept.map_err(|e| store_error(&e))?;
-        self.cx.registry.set_paused(name, paused);
-        let rules = self.cx.registry.rules(&engine.settings);
-        self.cx.scheduler.lock().queue.set_engine(name, rules);
-        let kind = if paused { "engine_paused" } else { "engine_resumed" };
-        let note = Note { kind: kind.to_owned(), data: json!({ "engine": name, "by": caller.key_id }) };
+        let said = json!({ "paused": paused });
+        self.operate(caller, engine, said, |words| words.paused = paused).await
+    }
+
+    /// Forces the breaker of one endpoint, or of all, open or closed, or lets it go by what is measured again.
+    ///
+    /// # Errors
+    /// `not_found` for an unknown engine, `invalid_field` for an unknown endpoint or a reason that is missing.
+    pub async fn force_breaker(
+        &self,
+        caller: &Caller,
+        name: &str,
+        request: BreakerRequest,
+    ) -> Result<EngineView, ApiError> {
+        let engine = self.registered(name)?;
+        let names: Vec<String> = engine.settings.endpoints.iter().map(|e| e.name.clone()).collect();
+        let wanted: Vec<String> = match &request.endpoint {
+            None => names,
+            Some(one) if names.contains(one) => vec![one.clone()],
+            Some(_) => {
+                let text = format!("engine {name:?} has no such endpoint; it has {}", names.join(", "));
+                return Err(ApiError::field(Code::InvalidField, "/endpoint", text));
+            }
+        };
+        let reason = request.reason.trim().to_owned();
+        if reason.is_empty() || reason.len() > NAME_BYTES_MAX || reason.chars().any(char::is_control) {
+            let text = format!("say why, in 1 to {NAME_BYTES_MAX} bytes; others will read it");
+            return Err(ApiError::field(Code::InvalidField, "/reason", text));
+        }
+        let since = self.cx.store.now();
+        let until = match request.span {
+            Some(span) if span.0 == 0 || span.0 > SPAN_MAX => {
+                return Err(ApiError::field(Code::InvalidField, "/for", "1 ms to 366 days"));
+            }
+            span => span.map(|span| since.plus(span.0)),
+        };
+        let forced = match request.state {
+            BreakerWord::Auto => None,
+            word => {
+                let by = caller.key_id.clone();
+                Some(Forced { open: word == BreakerWord::Open, reason, by, since, until })
+            }
+        };
+        let said = json!({ "breaker": request.state, "endpoints": wanted, "reason": request.reason });
+        self.operate(caller, engine, said, |words| {
+            for endpoint in &wanted {
+                match &forced {
+                    Some(forced) => words.forced.insert(endpoint.clone(), forced.clone()),
+                    None => words.forced.remove(endpoint),
+                };
+            }
+        })
+        .await
+    }
+
+    /// Stores an operator's word on an engine, tells every node of it, and acts on it here.
+    async fn operate(
+        &self,
+        caller: &Caller,
+        engine: &RegisteredEngine,
+        mut said: Value,
+        change: impl Fn(&mut OperatorWords) + Send + Sync,
+    ) -> Result<EngineView, ApiError> {
+        let name = engine.settings.name.as_str();
+        let body = |stored: Option<&Value>| {
+            let mut words = OperatorWords::read(stored);
+            change(&mut words);
+            json!(words)
+        };
+        self.cx.keep(DocKind::Engine, name, body).await.map_err(|e| store_error(&e))?;
+        said["engine"] = json!(name);
+        said["by"] = json!(caller.key_id);
+        let note = Note { kind: OPERATOR_NOTE.to_owned(), data: said };
         self.cx.commit(vec![Planned::Other(Write::Note(note))], 0).await.map_err(|e| store_error(&e))?;
+        self.cx.load_operator_words().await.map_err(|e| store_error(&e))?;
         self.cx.grant_nudge.notify_one();
         Ok(self.engine_view(engine))
     }
@@ -72,15 +144,21 @@ impl Service {
         let settings = &engine.settings;
         let state = self.cx.registry.state(&settings.name);
         let can = engine.adapter.capabilities();
+        let now = self.cx.store.now();
         let scheduler = self.cx.scheduler.lock();
         let occupancy = scheduler.queue.occupancy();
+        let fresh = Gate::new(settings.gate_rules(self.cx.settings.health_interval), now);
+        let gate = scheduler.gates.get(&settings.name).unwrap_or(&fresh);
         let endpoints = (0u32..)
             .zip(&settings.endpoints)
-            .map(|(at, endpoint)| EndpointView {
+            .zip(gate.endpoints())
+            .map(|((at, endpoint), machines)| EndpointView {
                 name: endpoint.name.clone(),
                 weight: endpoint.weight,
                 max_concurrency: settings.max_concurrency,
                 running: u64::from(occupancy.of_endpoint(&settings.name, at)),
+                breaker: breaker_view(gate, &machines.breaker, now),
+                limit: limit_view(gate, machines, at, now),
                 health: state.checked.get(&(at as usize)).map(|c| HealthView {
                     healthy: c.health.healthy,
                     detail: c.health.detail.clone(),
@@ -103,7 +181,8 @@ impl Service {
                 progress: can.progress,
             },
             endpoints,
-            pending: scheduler.queue.due_by_engine().get(&settings.name).copied().unwrap_or(0),
+            pending: scheduler.queue.depth_of_engine(&settings.name),
+            retries_left: gate.retries_left(now).0,
             running: u64::from(occupancy.of_engine(&settings.name)),
         }
     }
@@ -180,7 +259,7 @@ impl Service {
         let scheduler = self.cx.scheduler.lock();
         let mut by_wait_reason: BTreeMap<String, u64> = BTreeMap::new();
         for row in &pending {
-            if let Some(wait) = wait::explain(row, &scheduler.queue, now) {
+            if let Some(wait) = wait::explain(row, &scheduler.queue, &scheduler.gates, now) {
                 *by_wait_reason.entry(wait.reason.as_str().to_owned()).or_default() += 1;
             }
         }
@@ -236,6 +315,39 @@ fn describe(port: &Port, node: u16, stopping: bool, now: Timestamp) -> WorkerVie
         average_execution_time: average(port.busy_ms, port.done),
         node,
         started_at: Timestamp(port.started_at),
+    }
+}
+
+fn breaker_view(gate: &Gate, breaker: &Breaker, now: Time) -> BreakerView {
+    let (failures, calls) = breaker.counted(&gate.rules().breaker, now);
+    let forced = breaker.forced().map(|forced| ForcedView {
+        reason: forced.reason.clone(),
+        by: forced.by.clone(),
+        since: Timestamp(forced.since),
+        until: forced.until.map(Timestamp),
+    });
+    let release = match breaker.state() {
+        State::Closed { release } => release.map(|r| r.size),
+        _ => None,
+    };
+    BreakerView {
+        state: breaker.word().to_owned(),
+        since: (breaker.since() > Time(0)).then_some(Timestamp(breaker.since())),
+        next_probe: breaker.next_probe().map(Timestamp),
+        failures,
+        calls,
+        releasing: release,
+        forced,
+    }
+}
+
+fn limit_view(gate: &Gate, endpoint: &EndpointGate, at: u32, now: Time) -> LimitView {
+    LimitView {
+        current: gate.limit(at),
+        adaptive: gate.rules().adaptive,
+        mode: endpoint.limiter.mode().as_str().to_owned(),
+        speed: endpoint.limiter.speed(),
+        frozen_until: endpoint.frozen_until.filter(|until| now < *until).map(Timestamp),
     }
 }
 

@@ -68,9 +68,6 @@ fn unsupported(request: &SubmitRequest) -> Result<(), ApiError> {
             "callbacks are not available yet; use ?wait= or the event stream",
         ));
     }
-    if request.fail_fast == Some(true) {
-        return Err(ApiError::field(Code::NotSupported, "/failFast", "failing fast is not available yet"));
-    }
     Ok(())
 }
 
@@ -175,7 +172,7 @@ fn spec(
         idle_timeout: span(request.idle_timeout, "/idleTimeout")?.or(defaults.idle_timeout),
         retry,
         at_most_once,
-        fail_fast: false,
+        fail_fast: request.fail_fast.unwrap_or(false),
         inline,
         input_bytes: request.parameters.as_ref().map_or(0, |p| p.get().len() as u64),
     })

@@ -13,6 +13,13 @@ use enginehouse_core::lifecycle;
 use enginehouse_core::limits::{BATCH_EXECUTIONS_MAX, NAME_BYTES_MAX};
 use enginehouse_core::time::SECOND;
 use enginehouse_store::{New, Outcome, SubmitOutcome};
+use std::collections::BTreeMap;
+
+/// `over`: how many are too many; `rate`: how many end per second, which tells when there will be room.
+fn queue_full(text: String, over: u64, rate: f64) -> ApiError {
+    let wait = (over as f64 / rate.max(1.0) * 1_000.0) as u64;
+    ApiError::new(Code::QueueFull, text).retry_after(wait.clamp(SECOND, 60 * SECOND))
+}
 
 impl Service {
     /// Stores one execution; the answer means that it is on disk. The same id (or idempotency key) with the same request
@@ -29,6 +36,7 @@ impl Service {
     ) -> Result<Submitted, ApiError> {
         self.admit(1)?;
         let new = self.prepare(caller, &request, idempotency_key)?;
+        self.admit_shares(std::slice::from_ref(&new))?;
         let (rows, replayed) = self.store_group(vec![new]).await?;
         let row = rows.into_iter().next().ok_or_else(|| ApiError::new(Code::Internal, "no row came back"))?;
         let execution = self.view(caller, &row, Some(&request));
@@ -54,6 +62,7 @@ impl Service {
         for (at, item) in request.executions.iter().enumerate() {
             group.push(self.prepare(caller, item, None).map_err(|e| e.within(&format!("/executions/{at}")))?);
         }
+        self.admit_shares(&group)?;
         let (rows, _) = self.store_group(group).await?;
         let executions = rows
             .iter()
@@ -73,10 +82,40 @@ impl Service {
         if pending + count <= depth_max {
             return Ok(());
         }
-        let over = (pending + count - depth_max) as f64;
-        let wait = (over / rate.max(1.0) * 1_000.0) as u64;
         let text = format!("{pending} executions are pending; at most {depth_max} may be");
-        Err(ApiError::new(Code::QueueFull, text).retry_after(wait.clamp(SECOND, 60 * SECOND)))
+        Err(queue_full(text, pending + count - depth_max, rate))
+    }
+
+    /// Turns away what would make one engine's, or one user's, part of the queue too long.
+    fn admit_shares(&self, group: &[New]) -> Result<(), ApiError> {
+        let limits = &self.cx.settings.queue;
+        if limits.engine_depth_max.is_none() && limits.user_depth_max.is_none() {
+            return Ok(());
+        }
+        let mut engines: BTreeMap<&str, u64> = BTreeMap::new();
+        let mut users: BTreeMap<&Option<String>, u64> = BTreeMap::new();
+        for fixed in group.iter().map(|new| &new.row.fixed) {
+            *engines.entry(&fixed.engine).or_default() += 1;
+            *users.entry(&fixed.user).or_default() += 1;
+        }
+        let rate = self.cx.figures.lock().throughput(self.cx.store.now());
+        let scheduler = self.cx.scheduler.lock();
+        for (engine, count) in engines {
+            let due = scheduler.queue.depth_of_engine(engine);
+            if let Some(most) = limits.engine_depth_max.filter(|most| due + count > *most) {
+                let text = format!("{due} executions wait for engine {engine:?}; at most {most} may");
+                return Err(queue_full(text, due + count - most, rate));
+            }
+        }
+        for (user, count) in users {
+            let due = scheduler.queue.depth_of_user(user);
+            if let Some(most) = limits.user_depth_max.filter(|most| due + count > *most) {
+                let named = user.as_ref().map_or("no user".to_owned(), |user| format!("user {user:?}"));
+                let text = format!("{due} executions of {named} wait; at most {most} may");
+                return Err(queue_full(text, due + count - most, rate));
+            }
+        }
+        Ok(())
     }
 
     fn prepare(

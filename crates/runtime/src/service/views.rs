@@ -62,7 +62,7 @@ impl Service {
             return None;
         }
         let scheduler = self.cx.scheduler.lock();
-        let wait = wait::explain(row, &scheduler.queue, self.cx.store.now())?;
+        let wait = wait::explain(row, &scheduler.queue, &scheduler.gates, self.cx.store.now())?;
         Some(WaitView {
             reason: wait.reason.as_str().to_owned(),
             until: wait.until.map(Timestamp),
@@ -72,8 +72,7 @@ impl Service {
     }
 
     pub(super) fn endpoint_name(&self, engine: &str, at: u32) -> String {
-        let known = self.cx.registry.get(engine).and_then(|e| e.settings.endpoints.get(at as usize));
-        known.map_or_else(|| at.to_string(), |e| e.name.clone())
+        self.cx.endpoint_name(engine, at)
     }
 
     pub(super) fn failure_view(&self, caller: &Caller, key: Key, failure: &Failure) -> FailureView {
@@ -111,6 +110,7 @@ impl Service {
         put("reattached", data.reattach.then_some(json!(true)));
         put("failure", data.failure.as_ref().map(|f| json!(self.failure_view(caller, key, f))));
         put("readyAt", data.ready_at.map(|at| json!(Timestamp(at))));
+        put("retryAfterMs", data.retry_after.map(Value::from));
         put("reason", data.reason.clone().map(Value::from));
         put("by", data.by.clone().map(Value::from));
         EventView {
@@ -179,6 +179,10 @@ fn ended(event: &Event) -> Option<&'static str> {
 /// What can be said of a failure without its sealed text.
 fn own_text(kind: FailureKind, code: &str) -> String {
     match (kind, code) {
+        (FailureKind::Unavailable, "breaker_open") => {
+            "every endpoint of its engine had its circuit breaker open, and failFast forbids waiting"
+                .to_owned()
+        }
         (FailureKind::Timeout, "total_timeout") => "its total timeout passed".to_owned(),
         (FailureKind::Expired, _) => "it was not started within expiresIn".to_owned(),
         (FailureKind::Lost, _) => "its workers died under it too often".to_owned(),

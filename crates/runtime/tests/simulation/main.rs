@@ -73,7 +73,7 @@ impl Run {
             nodes,
             acknowledged: Vec::new(),
             at_most_once: BTreeSet::new(),
-            key_file: directory.join("key"),
+            key_file: key_file(directory),
             kills: 0,
         }
     }
@@ -89,7 +89,7 @@ impl Run {
                     allow_inline: false,
                     max_concurrency: Some(ENGINE_LIMIT),
                     endpoints: vec![EndpointSettings { name: "sim".into(), weight: 1.0 }],
-                    retry: None,
+                    ..EngineSettings::default()
                 },
                 adapter: Arc::new(SimEngine { world: self.world.clone(), reattach }),
             })
@@ -254,6 +254,14 @@ impl Run {
         }
         (verdict, self.fired, self.kills)
     }
+}
+
+/// The same key in every run: the order of hashed concurrency keys depends on it.
+fn key_file(directory: &Path) -> std::path::PathBuf {
+    let path = directory.join("key");
+    std::fs::write(&path, format!("enginehouse-seal-key-v1 {}\n", "5a".repeat(32)))
+        .expect("a fresh directory");
+    path
 }
 
 /// The reference in memory; for one seed in twenty the embedded store itself, with its writer on the calling thread.

@@ -5,7 +5,7 @@ use crate::answer;
 use crate::call::{Answer, Call};
 use crate::table::{Operation, Policy, Route, Shape, Tag, Verb};
 use axum::response::Response;
-use enginehouse_api::{ApiError, Code, EngineTest, EngineView, EnginesAnswer};
+use enginehouse_api::{ApiError, BreakerRequest, Code, EngineTest, EngineView, EnginesAnswer};
 use enginehouse_runtime::Scope;
 use http::StatusCode;
 
@@ -55,6 +55,19 @@ pub(crate) const ROUTES: &[Route] = &[
     },
     Route {
         verb: Verb::Post,
+        path: "/v1/engines/{name}/breaker",
+        policy: Policy::Scope(Scope::Admin),
+        handler: |call| -> Answer { Box::pin(breaker(call)) },
+        operation: Some(Operation {
+            description: "Forces the circuit breaker of one endpoint, or of all, open or closed; `auto` goes by what is measured again. Of a breaker forced open, one attempt finds out how the engine is before the rest is released.",
+            body: Some(Shape::of::<BreakerRequest>()),
+            answers: &[ok("The engine with its breakers.", Shape::of::<EngineView>())],
+            problems: &[Code::StoreFull],
+            ..Operation::new("forceBreaker", Tag::Engines, "Force a circuit breaker")
+        }),
+    },
+    Route {
+        verb: Verb::Post,
         path: "/v1/engines/{name}/test",
         policy: Policy::Scope(Scope::Admin),
         handler: |call| -> Answer { Box::pin(test(call)) },
@@ -85,6 +98,14 @@ async fn resume(mut call: Call) -> Result<Response, ApiError> {
     call.no_body().await?;
     let (service, caller, name) = (call.service().clone(), call.caller.clone(), call.segment().to_owned());
     let view = call.app.to_the_end(async move { service.resume_engine(&caller, &name).await }).await?;
+    answer::json(StatusCode::OK, &view)
+}
+
+async fn breaker(mut call: Call) -> Result<Response, ApiError> {
+    let request: BreakerRequest = call.json().await?;
+    let (service, caller, name) = (call.service().clone(), call.caller.clone(), call.segment().to_owned());
+    let view =
+        call.app.to_the_end(async move { service.force_breaker(&caller, &name, request).await }).await?;
     answer::json(StatusCode::OK, &view)
 }
 

@@ -36,10 +36,12 @@ pub(super) static RUNNING: LazyLock<String> = LazyLock::new(|| {
 });
 /// Many rows may share one rank, and SQLite enters an index at (rank, key) only where the rank is equal.
 pub(super) const READY_SAME_RANK: &str =
-    "SELECT key, rank, priority, endpoint, can_reattach AND engine_run IS NOT NULL
+    "SELECT key, rank, priority, endpoint, can_reattach AND engine_run IS NOT NULL,
+    coalesce(json_extract(spec, '$.fail_fast'), 0)
     FROM execution INDEXED BY ready WHERE lane = ?1 AND rank = ?2 AND key > ?3 ORDER BY key LIMIT ?4";
 pub(super) const READY_BEYOND: &str =
-    "SELECT key, rank, priority, endpoint, can_reattach AND engine_run IS NOT NULL
+    "SELECT key, rank, priority, endpoint, can_reattach AND engine_run IS NOT NULL,
+    coalesce(json_extract(spec, '$.fail_fast'), 0)
     FROM execution INDEXED BY ready WHERE lane = ?1 AND rank > ?2 ORDER BY rank, key LIMIT ?3";
 pub(super) const NEXT_WAKE: &str = "SELECT wake_at FROM execution INDEXED BY wake
     WHERE wake_at IS NOT NULL AND status = 0 ORDER BY wake_at LIMIT 1";
@@ -145,6 +147,7 @@ fn read_ready(
             rank,
             priority: priority_of(row.get(2)?)?,
             pinned: endpoint.filter(|_| reattaches),
+            fail_fast: row.get(5)?,
         });
     }
     Ok(())

@@ -182,7 +182,7 @@ pub(crate) fn failure(kind: FailureKind) -> End {
         attempt: 1,
         engine_status: Some(500),
     };
-    End::Failed { failure, retry_after: None, open_end: false }
+    End::Failed { failure, retry_after: None, open_end: false, retry: None }
 }
 
 pub(crate) fn finish(row: &Execution, end: End, now: Time) -> Transition {

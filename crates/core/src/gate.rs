@@ -1,0 +1,379 @@
+//! What an engine lets in now: breakers and adaptive limits per endpoint, a rate and a retry budget per engine.
+//!
+//! The machines are fed by the events of attempts, whichever node they ran on, so the elected scheduler sees all of
+//! them. They are small, they are stored as one document per engine, and they hold nothing that a lost report could leak:
+//! what runs is asked of the queue's leases ([`Gates::retain`]).
+
+use crate::breaker::{Breaker, BreakerRules, Change, Forced, Sign};
+use crate::event::{Event, EventType};
+use crate::failure::{Failure, FailureKind};
+use crate::id::Key;
+use crate::limiter::{Ended, Limiter, LimiterRules};
+use crate::limits::{ENGINE_FREEZE_DEFAULT, ENGINE_FREEZE_MAX};
+use crate::pace::{Rate, RetryBudget, RetryBudgetRules, TokenBucket};
+use crate::time::{Millis, Time};
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+
+/// One engine's settings, as its gate needs them.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct GateRules {
+    pub breaker: BreakerRules,
+    /// Starts per time; `None`: any number.
+    pub rate: Option<Rate>,
+    pub retry_budget: RetryBudgetRules,
+    /// Whether endpoints have an adaptive limit below `max_concurrency`.
+    pub adaptive: bool,
+    /// Configured calls at once per endpoint.
+    pub max_concurrency: Option<u32>,
+    /// Names of the endpoints, in order: what is stored is found again by them when the order changes.
+    pub endpoints: Vec<String>,
+}
+
+/// One endpoint's machines.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct EndpointGate {
+    pub breaker: Breaker,
+    pub limiter: Limiter,
+    /// The engine asked for patience (429, `Retry-After`): nothing starts before.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub frozen_until: Option<Time>,
+}
+
+/// See the module's text.
+#[derive(Debug)]
+pub struct Gate {
+    rules: GateRules,
+    endpoints: Vec<EndpointGate>,
+    bucket: Option<TokenBucket>,
+    budget: RetryBudget,
+}
+
+/// Why an endpoint takes nothing more now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Shut {
+    /// It is full: its configured or its adaptive limit.
+    Full,
+    /// It asked for patience.
+    Frozen { until: Time },
+    /// Its breaker holds work back.
+    Parked { until: Option<Time> },
+}
+
+/// A breaker's change, with its place.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct GateChange {
+    pub engine: String,
+    pub endpoint: u32,
+    pub change: Change,
+}
+
+/// A gate as it is stored.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct GateDoc {
+    endpoints: BTreeMap<String, EndpointGate>,
+    budget: RetryBudget,
+}
+
+impl Gate {
+    #[must_use]
+    pub fn new(rules: GateRules, now: Time) -> Gate {
+        let fresh = || EndpointGate {
+            breaker: Breaker::default(),
+            limiter: Limiter::new(limiter_rules(&rules)),
+            frozen_until: None,
+        };
+        let endpoints = rules.endpoints.iter().map(|_| fresh()).collect();
+        let bucket = rules.rate.map(|rate| TokenBucket::new(rate, now));
+        Gate { rules, endpoints, bucket, budget: RetryBudget::default() }
+    }
+
+    #[must_use]
+    pub fn endpoint(&self, at: u32) -> Option<&EndpointGate> {
+        self.endpoints.get(at as usize)
+    }
+
+    pub fn endpoints(&self) -> impl Iterator<Item = &EndpointGate> {
+        self.endpoints.iter()
+    }
+
+    pub fn breaker_mut(&mut self, at: u32) -> Option<&mut Breaker> {
+        self.endpoints.get_mut(at as usize).map(|e| &mut e.breaker)
+    }
+
+    #[must_use]
+    pub fn rules(&self) -> &GateRules {
+        &self.rules
+    }
+
+    /// Whether the rate lets one more start now.
+    #[must_use]
+    pub fn has_token(&self, now: Time) -> bool {
+        self.bucket.as_ref().is_none_or(|b| b.has_token(now))
+    }
+
+    #[must_use]
+    pub fn next_token(&self, now: Time) -> Time {
+        self.bucket.as_ref().map_or(now, |b| b.next_token(now))
+    }
+
+    #[must_use]
+    pub fn may_retry(&self, now: Time) -> bool {
+        self.budget.has_room(&self.rules.retry_budget, now)
+    }
+
+    /// Retries that may start now, and when more may.
+    #[must_use]
+    pub fn retries_left(&self, now: Time) -> (f64, Time) {
+        (self.budget.left(&self.rules.retry_budget, now), self.budget.next_room(now))
+    }
+
+    /// The calls at once that are in force at an endpoint: the least of what is configured and what was learned.
+    #[must_use]
+    pub fn limit(&self, at: u32) -> Option<u32> {
+        let learned = self.endpoint(at).filter(|_| self.rules.adaptive).and_then(|e| e.limiter.limit());
+        match (self.rules.max_concurrency, learned) {
+            (Some(configured), Some(learned)) => Some(configured.min(learned)),
+            (configured, learned) => configured.or(learned),
+        }
+    }
+
+    /// Why the endpoint takes nothing more while `used` calls hold its room; `None` when it does.
+    #[must_use]
+    pub fn shut(&self, at: u32, used: u32, now: Time) -> Option<Shut> {
+        let endpoint = self.endpoint(at)?;
+        if endpoint.breaker.parks(now) {
+            return Some(Shut::Parked { until: endpoint.breaker.next_probe() });
+        }
+        if let Some(until) = endpoint.frozen_until.filter(|until| now < *until) {
+            return Some(Shut::Frozen { until });
+        }
+        self.limit(at).is_some_and(|limit| used >= limit).then_some(Shut::Full)
+    }
+
+    /// A call is to start.
+    pub fn started(&mut self, at: u32, key: Key, retry: bool, now: Time) {
+        if let Some(endpoint) = self.endpoints.get_mut(at as usize) {
+            endpoint.breaker.started(key);
+            endpoint.limiter.started(key, now);
+        }
+        if let Some(bucket) = &mut self.bucket {
+            bucket.take(now);
+        }
+        if retry {
+            self.budget.take(now);
+        }
+    }
+
+    /// A call that was to start did not.
+    pub fn unstarted(&mut self, at: u32, key: Key, retry: bool, now: Time) {
+        if let Some(endpoint) = self.endpoints.get_mut(at as usize) {
+            endpoint.breaker.unstarted(key);
+            endpoint.limiter.ended(key, Ended::Unknown, now);
+        }
+        if let Some(bucket) = &mut self.bucket {
+            bucket.give_back();
+        }
+        if retry {
+            self.budget.give_back();
+        }
+    }
+
+    /// A call that runs already, found when the queue was read anew.
+    pub fn adopt(&mut self, at: u32, key: Key, since: Time) {
+        if let Some(endpoint) = self.endpoints.get_mut(at as usize) {
+            endpoint.limiter.started(key, since);
+        }
+    }
+
+    /// Takes in an event of an execution that ran at the endpoint; `retry`: the attempt was one of the retry budget.
+    pub fn observe(&mut self, at: u32, key: Key, event: &Event, retry: bool, now: Time) -> Option<Change> {
+        let refused = event.data.reason.as_deref() == Some("refused");
+        if refused && retry {
+            self.budget.give_back();
+        }
+        let rules = self.rules.breaker;
+        let endpoint = self.endpoints.get_mut(at as usize)?;
+        if event.kind == EventType::ExecutionAttached {
+            return endpoint.breaker.accepted(key, now);
+        }
+        let failure = event.data.failure.as_ref();
+        let (sign, ended) = match (event.kind, failure) {
+            (EventType::ExecutionCompleted, _) => {
+                self.budget.succeeded(now);
+                (Sign::Answered, Ended::Answered)
+            }
+            (EventType::ExecutionFailed | EventType::ExecutionRetrying, Some(failure)) => {
+                let retry_after = event.data.retry_after;
+                if failure.kind == FailureKind::RateLimited {
+                    let patience = retry_after.unwrap_or(ENGINE_FREEZE_DEFAULT).min(ENGINE_FREEZE_MAX);
+                    endpoint.frozen_until = endpoint.frozen_until.max(Some(now.plus(patience)));
+                }
+                (sign_of(failure, event), load_of(failure, refused, retry_after))
+            }
+            (EventType::ExecutionInterrupted | EventType::ExecutionCancelled, _) => {
+                (Sign::Nothing, Ended::Unknown)
+            }
+            _ => return None,
+        };
+        endpoint.limiter.ended(key, ended, now);
+        endpoint.breaker.ended(&rules, key, sign, now)
+    }
+
+    fn set_rules(&mut self, rules: GateRules, now: Time) {
+        let doc = self.doc();
+        let bucket = self.bucket.take();
+        *self = Gate::new(rules, now);
+        if let (Some(mut kept), Some(rate)) = (bucket, self.rules.rate) {
+            kept.set_rate(rate);
+            self.bucket = Some(kept);
+        }
+        self.restore(doc);
+    }
+
+    fn doc(&self) -> GateDoc {
+        let named = self.rules.endpoints.iter().cloned().zip(self.endpoints.iter().cloned());
+        GateDoc { endpoints: named.collect(), budget: self.budget.clone() }
+    }
+
+    fn restore(&mut self, mut doc: GateDoc) {
+        let rules = limiter_rules(&self.rules);
+        for (name, endpoint) in self.rules.endpoints.iter().zip(&mut self.endpoints) {
+            if let Some(stored) = doc.endpoints.remove(name) {
+                *endpoint = stored;
+                endpoint.limiter.set_rules(rules);
+            }
+        }
+        self.budget = doc.budget;
+    }
+}
+
+fn limiter_rules(rules: &GateRules) -> LimiterRules {
+    LimiterRules { max: rules.max_concurrency, ..LimiterRules::default() }
+}
+
+/// What a failure says of the engine.
+fn sign_of(failure: &Failure, event: &Event) -> Sign {
+    let kind = match failure.kind {
+        // The row had to end; what the attempt itself met stands in the reason.
+        FailureKind::UnknownOutcome => event.data.reason.as_deref().and_then(FailureKind::parse),
+        kind => Some(kind),
+    };
+    match kind {
+        Some(kind) if kind.counts_for_breaker() => Sign::Unwell,
+        None | Some(FailureKind::Timeout | FailureKind::Lost | FailureKind::Expired) => Sign::Nothing,
+        Some(_) => Sign::Answered,
+    }
+}
+
+/// What a failure says of the engine's load. A time limit that passed is no sign: it may be too short for its workflow.
+fn load_of(failure: &Failure, refused: bool, retry_after: Option<Millis>) -> Ended {
+    match failure.kind {
+        FailureKind::RateLimited => Ended::Overloaded { retry_after },
+        FailureKind::Unavailable if failure.engine_status == Some(503) => Ended::Overloaded { retry_after },
+        _ if refused => Ended::Unknown,
+        // A workflow that fails ends sooner or later than one that succeeds, so its time teaches nothing.
+        _ => Ended::Unknown,
+    }
+}
+
+/// The gates of all engines, by name. An engine without one lets everything in.
+#[derive(Debug, Default)]
+pub struct Gates {
+    gates: BTreeMap<String, Gate>,
+}
+
+impl Gates {
+    #[must_use]
+    pub fn get(&self, engine: &str) -> Option<&Gate> {
+        self.gates.get(engine)
+    }
+
+    pub fn get_mut(&mut self, engine: &str) -> Option<&mut Gate> {
+        self.gates.get_mut(engine)
+    }
+
+    /// Sets an engine's rules; what was learned stays.
+    pub fn set(&mut self, engine: &str, rules: GateRules, now: Time) {
+        match self.gates.get_mut(engine) {
+            Some(gate) if gate.rules == rules => {}
+            Some(gate) => gate.set_rules(rules, now),
+            None => {
+                self.gates.insert(engine.to_owned(), Gate::new(rules, now));
+            }
+        }
+    }
+
+    /// What time alone brings to every breaker and limiter.
+    pub fn tick(&mut self, now: Time) -> Vec<GateChange> {
+        let mut changes = Vec::new();
+        for (engine, gate) in &mut self.gates {
+            let rules = gate.rules.breaker;
+            for (at, endpoint) in (0u32..).zip(&mut gate.endpoints) {
+                endpoint.limiter.tick(now);
+                if endpoint.frozen_until.is_some_and(|until| until <= now) {
+                    endpoint.frozen_until = None;
+                }
+                let change = endpoint.breaker.tick(&rules, now);
+                changes.extend(change.map(|change| GateChange {
+                    engine: engine.clone(),
+                    endpoint: at,
+                    change,
+                }));
+            }
+        }
+        changes
+    }
+
+    /// An endpoint's health was asked.
+    pub fn checked(&mut self, engine: &str, at: u32, healthy: bool, now: Time) -> Option<GateChange> {
+        let gate = self.gates.get_mut(engine)?;
+        let rules = gate.rules.breaker;
+        let change = gate.endpoints.get_mut(at as usize)?.breaker.checked(&rules, healthy, now)?;
+        Some(GateChange { engine: engine.to_owned(), endpoint: at, change })
+    }
+
+    /// Sets or lifts an operator's word on one endpoint, or on all.
+    pub fn force(
+        &mut self,
+        engine: &str,
+        endpoint: Option<u32>,
+        forced: Option<&Forced>,
+        now: Time,
+    ) -> Vec<GateChange> {
+        let Some(gate) = self.gates.get_mut(engine) else { return Vec::new() };
+        let all = (0u32..).zip(&mut gate.endpoints);
+        let named = all.filter(|(at, _)| endpoint.is_none_or(|wanted| wanted == *at));
+        named
+            .map(|(at, gate)| GateChange {
+                engine: engine.to_owned(),
+                endpoint: at,
+                change: gate.breaker.force(forced.cloned(), now),
+            })
+            .collect()
+    }
+
+    /// Forgets calls that do not run any more although their end was never heard of.
+    pub fn retain(&mut self, live: impl Fn(Key) -> bool) {
+        for endpoint in self.gates.values_mut().flat_map(|g| &mut g.endpoints) {
+            endpoint.breaker.retain(&live);
+            endpoint.limiter.retain(&live);
+        }
+    }
+
+    /// Every engine's gate as it is to be stored.
+    #[must_use]
+    pub fn docs(&self) -> BTreeMap<String, GateDoc> {
+        self.gates.iter().map(|(engine, gate)| (engine.clone(), gate.doc())).collect()
+    }
+
+    /// Takes up what was stored; endpoints are found by name, and those that are gone are forgotten.
+    pub fn restore(&mut self, engine: &str, doc: GateDoc) {
+        if let Some(gate) = self.gates.get_mut(engine) {
+            gate.restore(doc);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,226 @@
+//! The gate keeper: what time brings to breakers and limits, telling and storing their changes, failing what will not wait.
+//!
+//! Only the scheduler's node decides. The others read what it stored, so that every node shows the same.
+
+use crate::committer::Planned;
+use crate::context::Context;
+use enginehouse_core::breaker::{Change, Forced};
+use enginehouse_core::gate::{GateChange, GateDoc, Shut};
+use enginehouse_core::lifecycle;
+use enginehouse_core::time::Time;
+use enginehouse_store::{DocKind, Note, StoreError, Write};
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+/// The kind of note that tells of an operator's word on an engine.
+pub(crate) const OPERATOR_NOTE: &str = "engine_operated";
+
+const TICK: Duration = Duration::from_secs(1);
+/// How often what was learned is stored although no breaker changed.
+const STORE_EVERY: Duration = Duration::from_secs(10);
+/// Executions of one engine that fail fast in one turn.
+const FAIL_FAST_AT_ONCE: usize = 256;
+
+/// What operators said of one engine, as it is stored.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub(crate) struct OperatorWords {
+    pub(crate) paused: bool,
+    /// Breakers forced open or closed, by endpoint name.
+    pub(crate) forced: BTreeMap<String, Forced>,
+}
+
+impl OperatorWords {
+    pub(crate) fn read(body: Option<&Value>) -> OperatorWords {
+        body.and_then(|body| serde_json::from_value(body.clone()).ok()).unwrap_or_default()
+    }
+}
+
+pub(crate) struct GateKeeper {
+    pub(crate) cx: Arc<Context>,
+}
+
+impl GateKeeper {
+    pub(crate) async fn run(self, stop: CancellationToken) {
+        let mut stored: BTreeMap<String, Value> = BTreeMap::new();
+        let mut next = Instant::now() + STORE_EVERY;
+        loop {
+            tokio::select! {
+                biased;
+                () = stop.cancelled() => return,
+                () = self.cx.gate_nudge.notified() => {}
+                () = tokio::time::sleep(TICK) => {}
+            }
+            let Some(changes) = self.cx.turn_gates() else {
+                if let Err(error) = self.cx.load_gates().await {
+                    tracing::warn!(%error, "what the scheduler knows of the engines could not be read");
+                }
+                continue;
+            };
+            self.fail_fast().await;
+            if changes.is_empty() && Instant::now() < next {
+                continue;
+            }
+            next = Instant::now() + STORE_EVERY;
+            if let Err(error) = self.store(&changes, &mut stored).await {
+                tracing::warn!(%error, "what was learned of the engines could not be stored; trying again");
+                self.cx.scheduler.lock().gate_changes.extend(changes);
+            }
+        }
+    }
+
+    /// Stores every gate that differs from what was stored last, and tells of the changes.
+    async fn store(
+        &self,
+        changes: &[GateChange],
+        stored: &mut BTreeMap<String, Value>,
+    ) -> Result<(), StoreError> {
+        let docs = self.cx.scheduler.lock().gates.docs();
+        for (engine, doc) in docs {
+            let body = json!(doc);
+            if stored.get(&engine) != Some(&body) {
+                self.cx.keep(DocKind::Gate, &engine, |_| body.clone()).await?;
+                stored.insert(engine, body);
+            }
+        }
+        let notes = changes.iter().filter_map(|change| self.note(change));
+        let writes: Vec<Planned> = notes.map(|note| Planned::Other(Write::Note(note))).collect();
+        if !writes.is_empty() {
+            self.cx.commit(writes, 0).await?;
+        }
+        Ok(())
+    }
+
+    /// The service-wide event of a change.
+    fn note(&self, change: &GateChange) -> Option<Note> {
+        let (kind, until, failures) = match &change.change {
+            Change::Opened { until, failures } => ("breaker_opened", Some(*until), Some(*failures)),
+            Change::HalfOpened => ("breaker_half_open", None, None),
+            Change::Closed => ("breaker_closed", None, None),
+            Change::Released | Change::Forced { .. } => return None,
+        };
+        let endpoint = self.cx.endpoint_name(&change.engine, change.endpoint);
+        let data = json!({
+            "engine": change.engine, "endpoint": endpoint, "until": until.map(|at| at.0), "failures": failures,
+        });
+        Some(Note { kind: kind.to_owned(), data })
+    }
+
+    /// Ends what would rather fail than wait for an engine all of whose breakers are open.
+    async fn fail_fast(&self) {
+        let mut keys = Vec::new();
+        {
+            let now = self.cx.store.now();
+            let scheduler = self.cx.scheduler.lock();
+            for engine in self.cx.registry.iter() {
+                let name = &engine.settings.name;
+                if matches!(
+                    scheduler.queue.shut(&scheduler.gates, name, None, now),
+                    Some(Shut::Parked { .. })
+                ) {
+                    keys.extend(scheduler.queue.impatient(name, FAIL_FAST_AT_ONCE));
+                }
+            }
+        }
+        for key in keys {
+            // Whatever stood in the way, the next turn meets the row as it is then.
+            let _ = self.cx.change(key, true, lifecycle::fail_fast).await;
+        }
+    }
+}
+
+impl Context {
+    /// What time brings to the gates, and every change since the last turn; `None` while another node schedules.
+    fn turn_gates(&self) -> Option<Vec<GateChange>> {
+        let now = self.store.now();
+        let mut scheduler = self.scheduler.lock();
+        if !scheduler.may_grant() {
+            return None;
+        }
+        let ticked = scheduler.gates.tick(now);
+        scheduler.queue.charge_running(now);
+        let mut changes = std::mem::take(&mut scheduler.gate_changes);
+        changes.extend(ticked);
+        drop(scheduler);
+        changes.iter().for_each(|change| self.tell(change, now));
+        self.grant_nudge.notify_one();
+        Some(changes)
+    }
+
+    fn tell(&self, change: &GateChange, now: Time) {
+        let (engine, endpoint) = (&change.engine, self.endpoint_name(&change.engine, change.endpoint));
+        match &change.change {
+            Change::Opened { until, failures } => tracing::warn!(
+                engine,
+                endpoint,
+                failures,
+                probe_in_ms = until.since(now),
+                "its circuit breaker opened: its work is parked and burns no attempt"
+            ),
+            Change::HalfOpened => {
+                tracing::info!(engine, endpoint, "its circuit breaker lets one attempt try");
+            }
+            Change::Closed => {
+                tracing::info!(engine, endpoint, "its circuit breaker closed: work is released in groups");
+            }
+            Change::Released => tracing::info!(engine, endpoint, "all of its work is released"),
+            Change::Forced { open } => {
+                tracing::warn!(engine, endpoint, open, "an operator's word on its circuit breaker");
+            }
+        }
+    }
+
+    /// Takes up what an earlier scheduler stored of the engines, and what operators said.
+    pub(crate) async fn load_gates(&self) -> Result<(), StoreError> {
+        let docs = self.store.docs(DocKind::Gate).await?;
+        {
+            let mut scheduler = self.scheduler.lock();
+            for doc in docs {
+                match serde_json::from_value::<GateDoc>(doc.body) {
+                    Ok(gate) => scheduler.gates.restore(&doc.id, gate),
+                    Err(error) => {
+                        tracing::warn!(engine = doc.id, %error, "what was stored of an engine cannot be read");
+                    }
+                }
+            }
+        }
+        self.load_operator_words().await
+    }
+
+    /// Brings pauses and forced breakers to what operators said last, on whichever node.
+    pub(crate) async fn load_operator_words(&self) -> Result<(), StoreError> {
+        let docs = self.store.docs(DocKind::Engine).await?;
+        let now = self.store.now();
+        for engine in self.registry.iter() {
+            let name = &engine.settings.name;
+            let words = OperatorWords::read(docs.iter().find(|d| d.id == *name).map(|d| &d.body));
+            self.registry.set_paused(name, words.paused);
+            let mut scheduler = self.scheduler.lock();
+            scheduler.queue.set_engine(name, self.registry.rules(&engine.settings));
+            for (at, endpoint) in (0u32..).zip(&engine.settings.endpoints) {
+                let wanted =
+                    words.forced.get(&endpoint.name).filter(|f| f.until.is_none_or(|until| now < until));
+                let present =
+                    scheduler.gates.get(name).and_then(|g| g.endpoint(at)?.breaker.forced().cloned());
+                if present.as_ref() != wanted {
+                    let changes = scheduler.gates.force(name, Some(at), wanted, now);
+                    if scheduler.may_grant() {
+                        scheduler.gate_changes.extend(changes);
+                        self.gate_nudge.notify_one();
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    pub(crate) fn endpoint_name(&self, engine: &str, at: u32) -> String {
+        let known = self.registry.get(engine).and_then(|e| e.settings.endpoints.get(at as usize));
+        known.map_or_else(|| at.to_string(), |e| e.name.clone())
+    }
+}
