@@ -6,6 +6,7 @@
 #![allow(clippy::print_stdout, reason = "what these commands have to say goes to the terminal")]
 
 mod api;
+mod chaos;
 mod ci;
 mod docs;
 mod e2e;
@@ -27,6 +28,7 @@ Usage: cargo xtask COMMAND [--help]
   start   build the service, run it with the demo engine and a little sample traffic
   test    run the tests
   ci      everything a change must pass
+  chaos   the simulation on many seeds of faults, zombies, and planted faults
   e2e     drive the real n8n, Langflow and LangGraph Agent Server
   tidy    check what the compiler does not: crate edges, sizes, names, links
   docs    print the generated pages of docs/ anew
@@ -52,6 +54,7 @@ fn dispatch(args: &[String]) -> Result<()> {
         "start" => start::command(rest),
         "test" => suite::command(rest),
         "ci" => ci::command(rest),
+        "chaos" => chaos::command(rest),
         "e2e" => e2e::command(rest),
         "tidy" => tidy::command(rest),
         "docs" => docs::command(rest),

@@ -11,6 +11,7 @@
 //! [`FailureKind::counts_for_breaker`]: crate::failure::FailureKind::counts_for_breaker
 
 use crate::id::Key;
+use crate::planted::{self, Bug};
 use crate::time::{MINUTE, Millis, SECOND, Time};
 use serde::{Deserialize, Serialize};
 use std::collections::VecDeque;
@@ -19,7 +20,8 @@ use std::collections::VecDeque;
 pub struct BreakerRules {
     /// Counted failures within `monitoring_period` that open it.
     pub failure_threshold: u32,
-    /// The least share of the calls ended in the period that these must be, 0 to 1.
+    /// The least share of the calls ended in the period that these must be, 0 to 1; twice the threshold without an answer
+    /// between opens it whatever the share.
     pub failure_ratio: f64,
     /// How long it stays open the first time, in milliseconds; doubles each time the canary fails.
     pub reset_timeout: Millis,
@@ -111,6 +113,8 @@ pub enum Change {
 pub struct Breaker {
     state: State,
     window: Window,
+    /// Counted failures since the engine last answered.
+    in_a_row: u32,
     /// Openings in a row without a full recovery between them.
     openings: u32,
     forced: Option<Forced>,
@@ -132,6 +136,7 @@ impl Default for Breaker {
         Breaker {
             state: State::Closed { release: None },
             window: Window::default(),
+            in_a_row: 0,
             openings: 0,
             forced: None,
             healthy: None,
@@ -177,6 +182,9 @@ impl Breaker {
     /// Whether a call may start now.
     #[must_use]
     pub fn may_start(&self, now: Time) -> bool {
+        if planted::has(Bug::BreakerOpenToAll) {
+            return true;
+        }
         match (&self.forced, self.state) {
             (Some(forced), _) if forced.until.is_none_or(|until| now < until) => !forced.open,
             (_, State::Closed { release: None }) => true,
@@ -234,6 +242,11 @@ impl Breaker {
 
     /// A call ended.
     pub fn ended(&mut self, rules: &BreakerRules, key: Key, sign: Sign, now: Time) -> Option<Change> {
+        match sign {
+            Sign::Answered => self.in_a_row = 0,
+            Sign::Unwell => self.in_a_row = self.in_a_row.saturating_add(1),
+            Sign::Nothing => {}
+        }
         if sign != Sign::Nothing {
             self.window.add(rules.monitoring_period, sign == Sign::Unwell, now);
         }
@@ -341,8 +354,10 @@ impl Breaker {
 
     fn open_if_due(&mut self, rules: &BreakerRules, now: Time) -> Option<Change> {
         let (failures, ended) = self.counted(rules, now);
-        let due = failures >= rules.failure_threshold
-            && f64::from(failures) >= rules.failure_ratio * f64::from(ended);
+        let share = f64::from(failures) >= rules.failure_ratio * f64::from(ended);
+        // A busy engine that dies has many answers in the window; twice the threshold with none between says enough.
+        let silent = self.in_a_row >= rules.failure_threshold.saturating_mul(2);
+        let due = failures >= rules.failure_threshold && (share || silent);
         due.then(|| self.open(rules, now))
     }
 
@@ -352,6 +367,7 @@ impl Breaker {
         let wait = rules.reset_timeout.saturating_mul(factor).min(rules.reset_timeout_max);
         let until = now.plus(wait.max(rules.reset_timeout));
         self.openings = self.openings.saturating_add(1);
+        self.in_a_row = 0;
         self.enter(State::Open { until }, now);
         self.window = Window::default();
         Change::Opened { until, failures }

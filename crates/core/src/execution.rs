@@ -190,6 +190,16 @@ pub struct State {
     pub output_bytes: u64,
 }
 
+impl State {
+    /// The only endpoint a next attempt may go to: it has the engine's run to take up again, or it may have one that
+    /// has to be looked for before another is started.
+    #[must_use]
+    pub fn pinned(&self) -> Option<u32> {
+        let has_run = self.can_reattach && self.engine_run.is_some();
+        self.endpoint.filter(|_| has_run || self.maybe_started)
+    }
+}
+
 /// One row: what was asked, where it stands, and (when it was read with it) what happened.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Execution {

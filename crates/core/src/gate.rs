@@ -11,6 +11,7 @@ use crate::id::Key;
 use crate::limiter::{Ended, Limiter, LimiterRules};
 use crate::limits::{ENGINE_FREEZE_DEFAULT, ENGINE_FREEZE_MAX};
 use crate::pace::{Rate, RetryBudget, RetryBudgetRules, TokenBucket};
+use crate::planted::{self, Bug};
 use crate::time::{Millis, Time};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -148,7 +149,8 @@ impl Gate {
         if let Some(until) = endpoint.frozen_until.filter(|until| now < *until) {
             return Some(Shut::Frozen { until });
         }
-        self.limit(at).is_some_and(|limit| used >= limit).then_some(Shut::Full)
+        let full = self.limit(at).is_some_and(|limit| used >= limit) && !planted::has(Bug::LimitIgnored);
+        full.then_some(Shut::Full)
     }
 
     /// A call is to start.

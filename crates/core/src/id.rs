@@ -108,6 +108,12 @@ impl KeyMaker {
         KeyMaker { node, last: Time(KEY_EPOCH_MS), sequence: 0 }
     }
 
+    /// A maker whose keys lie behind every one that an earlier maker of the same node can have made up to `now`.
+    #[must_use]
+    pub fn after(node: NodeId, now: Time) -> KeyMaker {
+        KeyMaker { node, last: now, sequence: SEQUENCE_MAX }
+    }
+
     /// The next key; greater than every earlier one of this maker even if `now` steps back.
     pub fn next(&mut self, now: Time) -> Key {
         if now > self.last {

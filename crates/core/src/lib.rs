@@ -13,6 +13,7 @@ pub mod lifecycle;
 pub mod limiter;
 pub mod limits;
 pub mod pace;
+pub mod planted;
 pub mod queue;
 pub mod rank;
 pub mod retry;

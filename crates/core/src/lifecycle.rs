@@ -8,6 +8,7 @@ use crate::execution::{Execution, Fixed, Priority, Spec, State, Status};
 use crate::failure::{Failure, FailureKind};
 use crate::id::{ExecutionId, Fence, Key, SessionId};
 use crate::limits::{LOST_MAX, NODE_CRASHES_BACKOFF_FROM, NODE_CRASHES_MAX};
+use crate::planted::{self, Bug};
 use crate::rank::HeadStarts;
 use crate::time::{Millis, SECOND, Time};
 use std::sync::Arc;
@@ -261,7 +262,7 @@ pub fn finish(
 ) -> Result<Transition, Refused> {
     check_lease(row, fence)?;
     // A stored wish to cancel beats retries, lost leases and a late success alike.
-    if row.state.cancel_at.is_some() {
+    if row.state.cancel_at.is_some() && !planted::has(Bug::CancelForgotten) {
         return Ok(end(row, Status::Cancelled, None, now));
     }
     Ok(match outcome {
@@ -274,6 +275,10 @@ pub fn finish(
         }
         Outcome::Cancelled => end(row, Status::Cancelled, None, now),
         Outcome::Interrupted { reason } => interrupt(row, reason, now),
+        Outcome::Refused { failure } if planted::has(Bug::RefusalBurnt) => {
+            let end = ReportedEnd { failure, retry_after: None, open_end: false, retry: None };
+            fail_or_retry(row, end, head_starts, jitter, now)
+        }
         Outcome::Refused { failure } => wait_unburnt(row, failure, "refused", jitter, now),
         Outcome::Failed { failure, retry_after, open_end, retry } => {
             if open_end && can_reattach(row) {
@@ -299,10 +304,13 @@ pub fn lose(row: &Execution, loss: Loss, jitter: f64, now: Time) -> Result<Trans
         return Ok(end(row, Status::Cancelled, None, now));
     }
     let reattach = can_reattach(row);
-    if row.fixed.spec.at_most_once && !reattach {
+    if row.fixed.spec.at_most_once && !reattach && !planted::has(Bug::OnceTwice) {
         return Ok(open_ended(row, now));
     }
     let mut next = waiting_again(row);
+    if planted::has(Bug::RunRepeated) {
+        (next.run, next.engine_run, next.can_reattach) = (next.run + 1, None, false);
+    }
     let mut reason = "worker_lost";
     if loss == Loss::Node {
         reason = "node_died";
@@ -334,7 +342,7 @@ pub fn lose(row: &Execution, loss: Loss, jitter: f64, now: Time) -> Result<Trans
 /// Cancels pending work at once; for running work it stores the wish, which beats retry and lost lease.
 pub fn cancel(row: &Execution, by: Option<String>, now: Time) -> Result<Transition, Refused> {
     match row.status() {
-        Status::Completed | Status::Failed => Err(Refused::AlreadyFinished),
+        Status::Completed | Status::Failed if !planted::has(Bug::EndedTwice) => Err(Refused::AlreadyFinished),
         Status::Cancelled => Err(Refused::AlreadyCancelled),
         Status::Running if row.state.cancel_at.is_some() => Err(Refused::AlreadyCancelled),
         Status::Running => {
@@ -343,7 +351,7 @@ pub fn cancel(row: &Execution, by: Option<String>, now: Time) -> Result<Transiti
             let data = EventData { by, ..EventData::default() };
             Ok(Transition::new(row, next, EventType::ExecutionCancelRequested, data, now))
         }
-        Status::Pending => {
+        Status::Completed | Status::Failed | Status::Pending => {
             let mut done = end(row, Status::Cancelled, None, now);
             done.next.cancel_at = Some(now);
             done.event.data.by = by;
@@ -365,7 +373,7 @@ pub fn wake(row: &Execution, now: Time) -> Result<Transition, Refused> {
         let failure = own_failure(row, FailureKind::Expired, "expired");
         return Ok(end(row, Status::Failed, Some(failure), now));
     }
-    if row.state.due || now < row.state.ready_at {
+    if row.state.due || (now < row.state.ready_at && !planted::has(Bug::BackoffSkipped)) {
         return Err(Refused::NotDue);
     }
     let mut next = row.state.clone();
@@ -438,16 +446,15 @@ pub fn reprioritize(
 #[must_use]
 pub fn late_result(row: &Execution, fence: Fence, now: Time) -> Transition {
     let data = EventData { fence: Some(fence.0), ..EventData::default() };
-    Transition::new(row, row.state.clone(), EventType::LateResult, data, now)
+    let mut late = Transition::new(row, row.state.clone(), EventType::LateResult, data, now);
+    late.event.seq -= u32::from(planted::has(Bug::EventUnnumbered));
+    late
 }
 
 /// The lease proves itself: the row runs under exactly this fence.
 pub fn check_lease(row: &Execution, fence: Fence) -> Result<(), Refused> {
-    if row.status() == Status::Running && row.state.fence == fence {
-        Ok(())
-    } else {
-        Err(Refused::StaleLease)
-    }
+    let current = row.state.fence == fence || planted::has(Bug::FenceIgnored);
+    if row.status() == Status::Running && current { Ok(()) } else { Err(Refused::StaleLease) }
 }
 
 fn can_reattach(row: &Execution) -> bool {
@@ -456,7 +463,11 @@ fn can_reattach(row: &Execution) -> bool {
 
 /// When a timer must look at a pending row: at its time if that is still to come, and at its limits.
 fn pending_wake(row: &Execution) -> Option<Time> {
-    let ready = (!row.state.due).then_some(row.state.ready_at);
+    let ready = match (row.state.due, planted::has(Bug::BackoffSkipped), planted::has(Bug::TimerLost)) {
+        (true, ..) => None,
+        (false, true, _) => Some(row.state.clock_from),
+        (false, _, lost) => (!lost || !row.state.retrying).then_some(row.state.ready_at),
+    };
     [ready, Some(row.deadline()), row.expiry()].into_iter().flatten().min()
 }
 
@@ -556,7 +567,8 @@ fn fail_or_retry(
     failure.retryable = retry.retries_by(failure.kind, rule);
     failure.attempt = row.state.attempt;
     let again_at = now.plus(retry.backoff(reported, jitter, retry_after));
-    if !failure.retryable || reported > retry.max_retries || again_at >= row.deadline() {
+    let used_up = reported > retry.max_retries && !planted::has(Bug::RetriesEndless);
+    if !failure.retryable || used_up || again_at >= row.deadline() {
         let mut dead = end(row, Status::Failed, Some(failure), now);
         dead.next.reported = reported;
         dead.event.data.retry_after = retry_after;

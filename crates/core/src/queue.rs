@@ -15,6 +15,7 @@ use crate::execution::{Lane, Priority};
 use crate::gate::{Gate, Gates, Shut};
 use crate::id::{Key, SessionId};
 use crate::limits::READY_ROWS_MAX;
+use crate::planted::{self, Bug};
 use crate::rank::Rank;
 use crate::time::{Millis, SECOND, Time};
 use lane::LaneRows;
@@ -33,7 +34,7 @@ pub struct Entry {
     pub key: Key,
     pub rank: Rank,
     pub priority: Priority,
-    /// The only endpoint it may start on: the engine's run to re-attach to lives there.
+    /// The only endpoint it may start on, see [`State::pinned`](crate::execution::State::pinned).
     pub pinned: Option<u32>,
     /// It would rather fail than wait for a closed engine.
     pub fail_fast: bool,
@@ -93,6 +94,13 @@ struct EngineQueue {
     impatient: BTreeSet<Key>,
     /// Smoothed run time of one attempt, in milliseconds: what a grant is expected to cost.
     run_ms: f64,
+}
+
+impl EngineQueue {
+    /// What is bound to an endpoint that is not configured any more is bound to none.
+    fn still_there(&self, pinned: Option<u32>) -> Option<u32> {
+        pinned.filter(|at| (*at as usize) < self.rules.endpoints.len())
+    }
 }
 
 #[derive(Debug, Default)]
@@ -216,17 +224,16 @@ impl Queue {
         self.refresh_lane(number);
     }
 
-    /// Takes a row out (cancelled, expired, its priority changes). `lane` is where it stands if it is not in memory.
+    /// Takes a row out (cancelled, expired, its priority changes). `lane` is where it may stand if it is not in memory.
     pub fn remove(&mut self, key: Key, lane: &Lane) {
         if let Some((number, _)) = self.index.get(&key).copied() {
             self.take_out(key);
             self.refresh_lane(number);
             self.drop_lane_if_empty(number);
         } else if let Some(number) = self.lane_numbers.get(lane).copied() {
-            let rows = &mut self.lanes[number];
-            rows.tail = rows.tail.saturating_sub(1);
-            self.recount(number);
-            self.drop_lane_if_empty(number);
+            // Whether it was counted behind the window is not known. One too many costs a refill, which puts the number
+            // right; one too few would lose another row.
+            self.note_hunger(number);
         }
     }
 
@@ -461,6 +468,7 @@ impl Queue {
     pub fn shut(&self, gates: &Gates, name: &str, pinned: Option<u32>, now: Time) -> Option<Shut> {
         let engine = self.engines.get(name)?;
         let gate = gates.get(name)?;
+        let pinned = engine.still_there(pinned);
         let mut mildest: Option<Shut> = None;
         for at in (0u32..).take(engine.rules.endpoints.len()).filter(|at| pinned.is_none_or(|p| p == *at)) {
             let shut = gate.shut(at, self.occupancy.of_endpoint(name, at), now)?;
@@ -541,6 +549,7 @@ impl Queue {
         pinned: Option<u32>,
         now: Time,
     ) -> Option<u32> {
+        let pinned = engine.still_there(pinned);
         let mut best: Option<(f64, u32)> = None;
         for (at, rules) in (0u32..).zip(&engine.rules.endpoints) {
             let used = self.occupancy.of_endpoint(name, at);
@@ -746,7 +755,7 @@ impl Queue {
     }
 
     fn is_blocked(&self, lane: &Lane) -> bool {
-        lane.ckey.as_deref().is_some_and(|k| self.key_is_full(k))
+        lane.ckey.as_deref().is_some_and(|k| self.key_is_full(k)) && !planted::has(Bug::KeyIgnored)
     }
 }
 

@@ -100,8 +100,7 @@ fn held_by_engine(row: &Execution, queue: &Queue, gates: &Gates, now: Time) -> O
     if rules.paused {
         return wait(WaitReason::Paused, None, format!("engine {engine} is paused"));
     }
-    let reattaches = row.state.can_reattach && row.state.engine_run.is_some();
-    let pinned = row.state.endpoint.filter(|_| reattaches);
+    let pinned = row.state.pinned();
     let place = if pinned.is_some() { "the endpoint that has its run" } else { "every endpoint" };
     let shut = queue.shut(gates, engine, pinned, now);
     if let Some(Shut::Parked { until }) = shut {

@@ -8,6 +8,7 @@ use enginehouse_core::execution::{Execution, Status};
 use enginehouse_core::id::Key;
 use enginehouse_core::lifecycle::{self, Grant, Transition};
 use enginehouse_core::limits::{COMMIT_BYTES_MAX, COMMIT_WRITES_MAX, READY_REFILL};
+use enginehouse_core::planted::{self, Bug};
 use enginehouse_core::queue::Pick;
 use enginehouse_core::session::Session;
 use enginehouse_core::time::Time;
@@ -39,6 +40,20 @@ pub(crate) struct Request {
     pub(crate) writes: Vec<Planned>,
     pub(crate) bytes: usize,
     pub(crate) reply: oneshot::Sender<Result<Settled, StoreError>>,
+}
+
+impl Request {
+    /// What must never happen; see [`Bug::AnsweredUnstored`].
+    fn answer_as_if_stored(self, at: Time) {
+        let stored = |planned: &Planned| match planned {
+            Planned::Submit(group) => {
+                Outcome::Submitted(group.iter().map(|_| SubmitOutcome::Stored { granted: false }).collect())
+            }
+            _ => Outcome::Applied,
+        };
+        let outcomes = self.writes.iter().map(stored).collect();
+        let _ = self.reply.send(Ok(Settled { at, outcomes }));
+    }
 }
 
 /// What became of a request's writes, one outcome each.
@@ -104,6 +119,7 @@ impl Committer {
 
     async fn round(&self, requests: Vec<Request>) {
         self.hydrate().await;
+        self.follow_others().await;
         self.refill().await;
         let now = self.cx.store.now();
         let picks = self.plan(&requests, now);
@@ -123,6 +139,10 @@ impl Committer {
                 self.cx.scheduler.lock().lose_track();
                 self.cx.rows.lock().clear();
                 for request in requests {
+                    if planted::has(Bug::AnsweredUnstored) {
+                        request.answer_as_if_stored(now);
+                        continue;
+                    }
                     let _ = request.reply.send(Err(error.clone()));
                 }
             }
@@ -134,6 +154,7 @@ impl Committer {
         if !self.cx.scheduler.lock().needs_hydration() {
             return;
         }
+        self.cx.scheduler.lock().take_changed_elsewhere();
         match self.read_all().await {
             Ok((sessions, lanes, running)) => {
                 let queue = self.cx.fresh_queue(&sessions);
@@ -142,6 +163,32 @@ impl Committer {
                 running.into_iter().for_each(|row| self.cx.take_on(row));
             }
             Err(error) => tracing::warn!(%error, "the queue could not be read from the store; trying again"),
+        }
+    }
+
+    /// Makes the queue agree with what other nodes changed. A row read anywhere else might be older than a grant of this
+    /// node that was committed meanwhile, and would give its slot away twice.
+    async fn follow_others(&self) {
+        let keys = {
+            let mut scheduler = self.cx.scheduler.lock();
+            if scheduler.may_grant() { scheduler.take_changed_elsewhere() } else { Vec::new() }
+        };
+        for page in keys.chunks(READ_PAGE) {
+            let refs: Vec<Ref> = page.iter().map(|key| Ref::Key(*key)).collect();
+            match self.cx.store.find(&refs).await {
+                Ok(rows) => {
+                    let now = self.cx.store.now();
+                    let mut scheduler = self.cx.scheduler.lock();
+                    for row in rows.into_iter().flatten() {
+                        scheduler.resync(&Execution { history: Vec::new(), ..row }, now);
+                    }
+                }
+                Err(error) => {
+                    tracing::warn!(%error, "what other nodes changed could not be read; the queue is read anew");
+                    self.cx.scheduler.lock().lose_track();
+                    return;
+                }
+            }
         }
     }
 
@@ -237,30 +284,29 @@ impl Committer {
         grants
     }
 
+    /// One batch of everything: changes before submits and grants last, because a refused change holds what comes behind it.
     fn batch(&self, requests: &[Request], grants: &[Granted]) -> (Batch, Shape) {
-        let mut writes = Vec::new();
-        for request in requests {
-            for planned in &request.writes {
-                writes.push(match planned {
-                    Planned::Submit(group) => Write::Submit(group.clone()),
-                    Planned::Change { transition, scheduled: true, .. } => {
-                        Write::Schedule(transition.clone())
-                    }
-                    Planned::Change { transition, scheduled: false, .. } => Write::Apply(transition.clone()),
-                    Planned::Other(write) => write.clone(),
-                });
-            }
+        let mut order: Vec<(usize, usize)> = Vec::new();
+        for (at, request) in requests.iter().enumerate() {
+            order.extend((0..request.writes.len()).map(|write| (at, write)));
         }
-        let mut starts = Vec::with_capacity(requests.len());
-        let mut at = 0;
-        for request in requests {
-            starts.push(at);
-            at += request.writes.len();
+        order.sort_by_key(|(request, write)| matches!(requests[*request].writes[*write], Planned::Submit(_)));
+        let mut places: Vec<Vec<usize>> = requests.iter().map(|r| vec![0; r.writes.len()]).collect();
+        let mut writes = Vec::with_capacity(order.len() + grants.len());
+        for (request, write) in order {
+            places[request][write] = writes.len();
+            writes.push(match &requests[request].writes[write] {
+                Planned::Submit(group) => Write::Submit(group.clone()),
+                Planned::Change { transition, scheduled: true, .. } => Write::Schedule(transition.clone()),
+                Planned::Change { transition, scheduled: false, .. } => Write::Apply(transition.clone()),
+                Planned::Other(write) => write.clone(),
+            });
         }
+        let grants_from = writes.len();
         for granted in grants {
             match granted.folded {
                 Some((request, write, item)) => {
-                    if let Write::Submit(group) = &mut writes[starts[request] + write] {
+                    if let Write::Submit(group) = &mut writes[places[request][write]] {
                         group[item].grant = Some(granted.transition.clone());
                     }
                 }
@@ -268,7 +314,7 @@ impl Committer {
             }
         }
         let scheduler_epoch = self.cx.scheduler.lock().epoch();
-        (Batch { node: self.cx.settings.node, scheduler_epoch, writes }, Shape { starts, grants_from: at })
+        (Batch { node: self.cx.settings.node, scheduler_epoch, writes }, Shape { places, grants_from })
     }
 
     fn settle(
@@ -282,26 +328,25 @@ impl Committer {
         let own = committed.outcomes.split_off(shape.grants_from);
         {
             let mut scheduler = self.cx.scheduler.lock();
-            for (request, start) in requests.iter().zip(&shape.starts) {
-                let outcomes = &committed.outcomes[*start..*start + request.writes.len()];
-                for (planned, outcome) in request.writes.iter().zip(outcomes) {
-                    self.settle_one(&mut scheduler, planned, outcome, now);
+            for (request, places) in requests.iter().zip(&shape.places) {
+                for (planned, place) in request.writes.iter().zip(places) {
+                    self.settle_one(&mut scheduler, planned, &committed.outcomes[*place], now);
                 }
             }
             let mut own = own.iter();
             for granted in grants {
                 let outcome = match granted.folded {
                     Some((request, write, item)) => {
-                        folded_outcome(&committed.outcomes[shape.starts[request] + write], item)
+                        folded_outcome(&committed.outcomes[shape.places[request][write]], item)
                     }
                     None => own.next().cloned(),
                 };
                 self.settle_grant(&mut scheduler, granted, outcome, now);
             }
         }
-        let mut outcomes = committed.outcomes.into_iter();
-        for request in requests {
-            let outcomes: Vec<Outcome> = outcomes.by_ref().take(request.writes.len()).collect();
+        let mut outcomes: Vec<Option<Outcome>> = committed.outcomes.into_iter().map(Some).collect();
+        for (request, places) in requests.into_iter().zip(&shape.places) {
+            let outcomes = places.iter().filter_map(|place| outcomes[*place].take()).collect();
             let _ = request.reply.send(Ok(Settled { at: committed.at, outcomes }));
         }
     }
@@ -365,15 +410,20 @@ impl Committer {
                 scheduler.unpick(granted.row.key(), now);
                 scheduler.elect(None);
             }
+            Some(Outcome::Held) => {
+                scheduler.unpick(granted.row.key(), now);
+                scheduler.resync(&granted.row, now);
+                self.cx.grant_nudge.notify_one();
+            }
             // A replayed or refused submit was forgotten with its write.
             _ => scheduler.unpick(granted.row.key(), now),
         }
     }
 }
 
-/// Where each request's writes begin in the batch, and where the scheduler's own grants do.
+/// Where each request's writes stand in the batch, and where the scheduler's own grants begin.
 struct Shape {
-    starts: Vec<usize>,
+    places: Vec<Vec<usize>>,
     grants_from: usize,
 }
 
@@ -406,7 +456,7 @@ fn folded_outcome(outcome: &Outcome, item: usize) -> Option<Outcome> {
     match outcome {
         Outcome::Submitted(items) => match items.get(item) {
             Some(SubmitOutcome::Stored { granted: true }) => Some(Outcome::Applied),
-            Some(SubmitOutcome::Stored { granted: false }) => Some(Outcome::WrongEpoch),
+            Some(SubmitOutcome::Stored { granted: false }) => Some(Outcome::Held),
             _ => None,
         },
         _ => None,

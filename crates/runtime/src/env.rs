@@ -13,13 +13,13 @@ pub(crate) struct Env {
 
 impl Env {
     /// `seed`: for a repeatable run; `None` takes one from the system.
-    pub(crate) fn new(node: NodeId, seed: Option<u64>) -> Env {
+    pub(crate) fn new(node: NodeId, now: Time, seed: Option<u64>) -> Env {
         let seed = seed.unwrap_or_else(|| {
             let mut bytes = [0; 8];
             aws_lc_rs::rand::fill(&mut bytes).expect("the system gives random numbers");
             u64::from_le_bytes(bytes)
         });
-        Env { keys: Mutex::new(KeyMaker::new(node)), random: Mutex::new(StdRng::seed_from_u64(seed)) }
+        Env { keys: Mutex::new(KeyMaker::after(node, now)), random: Mutex::new(StdRng::seed_from_u64(seed)) }
     }
 
     pub(crate) fn key(&self, now: Time) -> Key {

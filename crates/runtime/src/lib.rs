@@ -28,6 +28,6 @@ pub use caller::{Caller, Scope};
 pub use node::Node;
 pub use service::{EventItem, EventStream, Service, Submitted};
 pub use settings::{
-    EndpointSettings, EngineSettings, ExecutionDefaults, QueueSettings, RegisteredEngine, RetryRule,
+    EndpointSettings, EngineSettings, ExecutionDefaults, Govern, QueueSettings, RegisteredEngine, RetryRule,
     Settings, WorkerSettings,
 };

@@ -75,7 +75,7 @@ impl Node {
         node.role("relay", |stop| Relay { cx: cx.clone(), cursor }.run(stop));
         node.bring_up().await.map_err(|e| unavailable(&e))?;
         node.role("timers", |stop| Timers { cx: cx.clone() }.run(stop));
-        node.role("reaper", |stop| Reaper { cx: cx.clone() }.run(stop));
+        node.role("reaper", |stop| Reaper { cx: cx.clone(), seen: BTreeMap::new() }.run(stop));
         node.role("gates", |stop| GateKeeper { cx: cx.clone() }.run(stop));
         node.role("health", |stop| HealthChecks { cx: cx.clone() }.run(stop));
         node.role("orphans", |stop| Orphans { cx: cx.clone(), inbox: orphans }.run(stop));
@@ -130,10 +130,14 @@ impl Node {
         role: impl Future<Output = ()> + Send + 'static,
     ) {
         let bell = Bell { name: name.to_owned(), stop: stop.clone(), cx: self.cx.clone() };
-        self.roles.spawn(async move {
+        let role = async move {
             let _bell = bell;
             role.await;
-        });
+        };
+        match &self.cx.settings.govern {
+            Some(govern) => self.roles.spawn(govern.wrap(name, Box::pin(role))),
+            None => self.roles.spawn(role),
+        };
     }
 
     #[must_use]
@@ -248,7 +252,7 @@ async fn context(
     let (orphans, orphan_inbox) = mpsc::channel(ORPHANS_MAX);
     let figures = Figures::new(totals, settings.aggregation_window, store.now());
     let cx = Context {
-        env: Env::new(settings.node, settings.seed),
+        env: Env::new(settings.node, now, settings.seed),
         figures: Mutex::new(figures),
         inputs: Mutex::new(InputCache::new(INPUT_CACHE_BYTES)),
         scheduler: Mutex::new(Scheduler::new(queue, gates)),

@@ -13,6 +13,7 @@ use enginehouse_core::failure::{Failure, FailureKind};
 use enginehouse_core::id::{Key, SessionId};
 use enginehouse_core::lifecycle::{self, Outcome, Part, Refused};
 use enginehouse_core::limits::{LOG_BYTES_MAX, REQUEST_BODY_BYTES_MAX, RESULT_BYTES_MAX};
+use enginehouse_core::planted::{self, Bug};
 use enginehouse_core::time::{SECOND, Time};
 use enginehouse_engine::{EngineFailure, Progress, Reached};
 use enginehouse_store::{Doc, DocKind, StoreError, Write};
@@ -30,6 +31,8 @@ pub(crate) struct Port {
     pub(crate) orders: mpsc::Sender<Assigned>,
     /// What the worker was given and has not reported yet.
     pub(crate) held: BTreeSet<LeaseRef>,
+    /// What the worker had to let go of because its lease could not be proved; handed back once the store can be reached.
+    pub(crate) given_up: BTreeSet<LeaseRef>,
     /// The leases that ended last. Whoever read a row before its end must not give it out again after it.
     ended: VecDeque<LeaseRef>,
     pub(crate) done: u64,
@@ -43,7 +46,8 @@ const ENDED_REMEMBERED: usize = 512;
 impl Port {
     /// Takes note that the worker is to have this lease; `false` when it has it, or had it.
     pub(crate) fn begin(&mut self, lease: LeaseRef) -> bool {
-        !self.ended.contains(&lease) && self.held.insert(lease)
+        let had = self.ended.contains(&lease) || self.given_up.contains(&lease);
+        (!had && self.held.insert(lease)) || planted::has(Bug::DeliveredTwice)
     }
 
     fn end(&mut self, lease: LeaseRef) {
@@ -99,6 +103,7 @@ pub(crate) async fn start(
             started_at: now,
             orders,
             held: BTreeSet::new(),
+            given_up: BTreeSet::new(),
             ended: VecDeque::new(),
             done: 0,
             failed: 0,

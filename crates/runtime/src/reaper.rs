@@ -5,23 +5,28 @@ use crate::context::{ChangeError, Context};
 use enginehouse_core::execution::Execution;
 use enginehouse_core::id::SessionId;
 use enginehouse_core::lifecycle::{self, Loss};
-use enginehouse_core::limits::REAP_EVERY;
+use enginehouse_core::limits::{LEASE_TTL, REAP_EVERY};
+use enginehouse_core::planted::{self, Bug};
 use enginehouse_core::session::Session;
+use enginehouse_core::time::Time;
 use enginehouse_store::{SessionWrite, StoreError, Write};
 use enginehouse_worker::LeaseRef;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 const PAGE: usize = 500;
 
 pub(crate) struct Reaper {
     pub(crate) cx: Arc<Context>,
+    /// The end of each session's lease as it was seen last, and since when it has been that.
+    pub(crate) seen: BTreeMap<SessionId, (Option<Time>, Instant)>,
 }
 
 impl Reaper {
-    pub(crate) async fn run(self, stop: CancellationToken) {
+    pub(crate) async fn run(mut self, stop: CancellationToken) {
         loop {
             tokio::select! {
                 biased;
@@ -38,15 +43,18 @@ impl Reaper {
         }
     }
 
-    async fn round(&self) -> Result<(), StoreError> {
-        if !self.cx.store.features().shared || !self.cx.scheduler.lock().may_grant() {
+    async fn round(&mut self) -> Result<(), StoreError> {
+        let schedules = self.cx.scheduler.lock().may_grant();
+        if !self.cx.store.features().shared || !schedules || planted::has(Bug::ReaperAsleep) {
+            self.seen.clear();
             return Ok(());
         }
         let now = self.cx.store.now();
         let sessions = self.cx.store.sessions().await?;
         let known: BTreeSet<SessionId> = sessions.iter().map(|s| s.id).collect();
+        self.seen.retain(|id, _| known.contains(id));
         let (dead, alive): (Vec<Session>, Vec<Session>) =
-            sessions.into_iter().partition(|s| s.is_expired(now));
+            sessions.into_iter().partition(|s| self.was_silent(s) && s.is_expired(now));
         // First no more work for the dead; a grant that was under way to one shows as a lease of nobody next time.
         let of_nobody = self.cx.scheduler.lock().follow_workers(&alive, &known);
         for session in dead {
@@ -57,6 +65,16 @@ impl Reaper {
             self.cx.lose_all(Some(session)).await?;
         }
         Ok(())
+    }
+
+    /// Whether no renewal of the session was seen for a whole ttl by this node's own clock. The store's clock may jump, and
+    /// a jump ends no lease.
+    fn was_silent(&mut self, session: &Session) -> bool {
+        let seen = self.seen.entry(session.id).or_insert((session.lease_until, Instant::now()));
+        if seen.0 != session.lease_until {
+            *seen = (session.lease_until, Instant::now());
+        }
+        seen.1.elapsed() >= Duration::from_millis(LEASE_TTL)
     }
 
     /// A granted row whose worker here does not have it (its order was lost) is given out again.
@@ -113,6 +131,7 @@ impl Context {
         };
         let held: BTreeSet<LeaseRef> = std::mem::take(&mut port.held);
         for lease in held {
+            port.given_up.insert(lease);
             let order = enginehouse_worker::Order::LetGo(lease);
             let _ = port.orders.try_send(crate::pool::Assigned::Order(order));
         }

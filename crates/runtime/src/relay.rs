@@ -93,22 +93,18 @@ impl Relay {
         for change in changes {
             // What another node wrote is newer than what is remembered here.
             self.cx.rows.lock().remove(&change.key);
+            if schedules {
+                self.cx.scheduler.lock().heard(change, self.cx.store.now());
+                self.cx.grant_nudge.notify_one();
+            }
             let local = change.holder.is_some_and(|h| self.cx.ports.lock().contains_key(&h));
-            if !schedules && !local {
+            if !local {
                 continue;
             }
             let Some(row) = self.cx.find(Ref::Key(change.key)).await? else {
                 continue;
             };
             let row = Execution { history: Vec::new(), ..row };
-            if schedules {
-                let now = self.cx.store.now();
-                let mut scheduler = self.cx.scheduler.lock();
-                scheduler.observe(&row, &change.event, now);
-                scheduler.resync(&row, now);
-                drop(scheduler);
-                self.cx.grant_nudge.notify_one();
-            }
             match change.event.kind {
                 EventType::ExecutionCancelRequested if local => self.cx.send_cancel(&row),
                 // Later events may have followed already; what counts is whether this very grant still stands.

@@ -14,7 +14,7 @@ use enginehouse_core::queue::{Entry, Lease, Pick, Queue};
 use enginehouse_core::rank::Rank;
 use enginehouse_core::session::Session;
 use enginehouse_core::time::Time;
-use enginehouse_store::{LaneCount, Ready};
+use enginehouse_store::{Change, LaneCount, Ready};
 use std::collections::{BTreeMap, BTreeSet};
 
 pub(crate) struct Scheduler {
@@ -27,6 +27,8 @@ pub(crate) struct Scheduler {
     epoch: Option<u64>,
     /// The queue mirrors the store.
     hydrated: bool,
+    /// Rows that other nodes changed since they were read last.
+    changed_elsewhere: BTreeSet<Key>,
     /// Attempts whose call is being abandoned, and until when they keep their engine's room.
     abandoned: BTreeMap<Key, Time>,
 }
@@ -39,6 +41,7 @@ impl Scheduler {
             gate_changes: Vec::new(),
             epoch: None,
             hydrated: false,
+            changed_elsewhere: BTreeSet::new(),
             abandoned: BTreeMap::new(),
         }
     }
@@ -53,6 +56,24 @@ impl Scheduler {
             endpoint,
             change,
         }));
+    }
+
+    /// Another node changed a row. The row itself is read where no commit of this node can come between, see
+    /// [`Committer`](crate::committer::Committer).
+    pub(crate) fn heard(&mut self, change: &Change, now: Time) {
+        if let Some(lease) = self.queue.occupancy().lease(change.key)
+            && let Some(gate) = self.gates.get_mut(&lease.engine)
+        {
+            let (endpoint, retry, engine) = (lease.endpoint, lease.retry, lease.engine.clone());
+            let observed = gate.observe(endpoint, change.key, &change.event, retry, now);
+            self.gate_changes.extend(observed.map(|change| GateChange { engine, endpoint, change }));
+        }
+        self.changed_elsewhere.insert(change.key);
+    }
+
+    /// The rows to read anew.
+    pub(crate) fn take_changed_elsewhere(&mut self) -> Vec<Key> {
+        std::mem::take(&mut self.changed_elsewhere).into_iter().collect()
     }
 
     /// Takes a pick back: its grant was not made.
@@ -240,8 +261,7 @@ impl Scheduler {
 }
 
 fn entry(row: &Execution) -> Entry {
-    let pinned =
-        if row.state.engine_run.is_some() && row.state.can_reattach { row.state.endpoint } else { None };
+    let pinned = row.state.pinned();
     let fail_fast = row.fixed.spec.fail_fast;
     Entry { key: row.key(), rank: row.state.rank, priority: row.state.priority, pinned, fail_fast }
 }

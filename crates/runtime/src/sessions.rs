@@ -3,11 +3,14 @@
 //! With a store of its own a node's workers need neither: their process is the lease, and the directory lock is the role.
 
 use crate::committer::Planned;
-use crate::context::Context;
+use crate::context::{ChangeError, Context};
+use enginehouse_core::execution::Execution;
 use enginehouse_core::id::SessionId;
+use enginehouse_core::lifecycle::{self, Outcome};
 use enginehouse_core::limits::{LEASE_RENEW_EVERY, LEASE_TTL, SCHEDULER_TTL};
 use enginehouse_core::session::{Session, let_go_after};
-use enginehouse_store::{Outcome, RoleWrite, SessionWrite, StoreError, Write};
+use enginehouse_store::{Outcome as Written, RoleWrite, SessionWrite, StoreError, Write};
+use enginehouse_worker::LeaseRef;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::Instant;
@@ -52,10 +55,34 @@ impl Sessions {
         let until = self.cx.store.now().plus(LEASE_TTL);
         let write = Write::Session(SessionWrite::Renew { sessions, until });
         let settled = self.cx.commit(vec![Planned::Other(write)], 0).await?;
-        if let Some(Outcome::Missing(missing)) = settled.outcomes.into_iter().next() {
+        if let Some(Written::Missing(missing)) = settled.outcomes.into_iter().next() {
             missing.iter().for_each(|s| self.cx.let_go_of(*s));
             // Its leases were ended when it was closed, so the worker may begin anew under the same session.
             self.cx.announce(missing, false).await?;
+        }
+        self.hand_back().await
+    }
+
+    /// Hands back what workers let go of while their session lives on: nobody else would ever end those leases.
+    async fn hand_back(&self) -> Result<(), StoreError> {
+        let given_up: Vec<(SessionId, LeaseRef)> = {
+            let ports = self.cx.ports.lock();
+            ports.iter().flat_map(|(id, port)| port.given_up.iter().map(|lease| (*id, *lease))).collect()
+        };
+        for (session, lease) in given_up {
+            let decide = |row: &Execution, now| {
+                let outcome = Outcome::Interrupted { reason: "let_go".to_owned() };
+                lifecycle::finish(row, lease.fence, outcome, &self.cx.settings.head_starts, 0.0, now)
+            };
+            match self.cx.change(lease.key, false, decide).await {
+                Err(ChangeError::Store(error)) => return Err(error),
+                // Handed back, or no longer this worker's.
+                _ => {
+                    if let Some(port) = self.cx.ports.lock().get_mut(&session) {
+                        port.given_up.remove(&lease);
+                    }
+                }
+            }
         }
         Ok(())
     }
@@ -119,7 +146,7 @@ impl Election {
         let exclusive = !self.cx.store.features().shared;
         let write = RoleWrite { node: self.cx.settings.node, known_epoch, exclusive };
         let settled = self.cx.commit(vec![Planned::Other(Write::Role(write))], 0).await?;
-        let Some(Outcome::Role(grant)) = settled.outcomes.into_iter().next() else {
+        let Some(Written::Role(grant)) = settled.outcomes.into_iter().next() else {
             return Ok(());
         };
         let mine = grant.node == self.cx.settings.node && settled.at <= grant.until;

@@ -12,6 +12,7 @@ use enginehouse_core::time::{MINUTE, Millis, SECOND};
 use enginehouse_engine::{Engine, EngineFailure};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::pin::Pin;
 use std::sync::Arc;
 
 /// Everything a node needs to know beside its store and its engines.
@@ -38,6 +39,33 @@ pub struct Settings {
     pub concurrency_key_limit: u32,
     /// Seed of ids and jitter for a repeatable run; `None` takes one from the system.
     pub seed: Option<u64>,
+    /// Stands around every role of the node, so that a simulation can stall or end it between any two of its steps.
+    pub govern: Option<Govern>,
+}
+
+type Role = Pin<Box<dyn Future<Output = ()> + Send>>;
+
+/// Wraps a role, given with its name, in another future.
+#[derive(Clone)]
+pub struct Govern(Arc<Wrap>);
+
+type Wrap = dyn Fn(&str, Role) -> Role + Send + Sync;
+
+impl Govern {
+    #[must_use]
+    pub fn new(wrap: impl Fn(&str, Role) -> Role + Send + Sync + 'static) -> Govern {
+        Govern(Arc::new(wrap))
+    }
+
+    pub(crate) fn wrap(&self, name: &str, role: Role) -> Role {
+        (self.0)(name, role)
+    }
+}
+
+impl std::fmt::Debug for Govern {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Govern")
+    }
 }
 
 impl Default for Settings {
@@ -56,6 +84,7 @@ impl Default for Settings {
             health_interval: 10 * SECOND,
             concurrency_key_limit: 1,
             seed: None,
+            govern: None,
         }
     }
 }

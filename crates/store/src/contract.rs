@@ -120,7 +120,9 @@ pub enum Write {
     /// Guarded by the row's `rev`. After one refused change of a row, the batch's later changes of that row are refused
     /// too: they were decided on what the first would have made of it, and another change may have led to the same `rev`.
     Apply(Transition),
-    /// A transition only the scheduler may make (grant, wake, lose): guarded by `rev` and by its epoch.
+    /// A transition only the scheduler may make (grant, wake, lose): guarded by `rev` and by its epoch. Once a change of
+    /// the batch was refused, its later grants (those of [`New`] too) are held: they may have been given a slot that the
+    /// refused change was to free.
     Schedule(Transition),
     Session(SessionWrite),
     Role(RoleWrite),
@@ -153,7 +155,8 @@ pub struct New {
 pub enum SessionWrite {
     /// Inserts or replaces by id.
     Open(Session),
-    /// Sets `lease_until` of those of these sessions that still exist and have a lease; the outcome lists the missing.
+    /// Raises `lease_until` of those of these sessions that still exist and have a lease; the outcome lists the missing.
+    /// A renewal that comes late or twice shortens nothing.
     Renew {
         sessions: Vec<SessionId>,
         until: Time,
@@ -201,6 +204,8 @@ pub enum Outcome {
     Stale(Option<Box<Execution>>),
     /// Of a `Schedule`: the epoch is not the current one.
     WrongEpoch,
+    /// Of a grant: an earlier change of the batch was refused.
+    Held,
     /// Of a `Role`: who holds it now; the asker when it was granted.
     Role(RoleGrant),
     /// Of a `Renew`: these are gone.
@@ -296,7 +301,7 @@ pub struct Ready {
     pub key: Key,
     pub rank: Rank,
     pub priority: Priority,
-    /// The endpoint that holds the engine's run to re-attach to.
+    /// The endpoint it is bound to, see [`State::pinned`](enginehouse_core::execution::State::pinned).
     pub pinned: Option<u32>,
     pub fail_fast: bool,
 }

@@ -7,10 +7,11 @@
 use crate::contract::*;
 use crate::history;
 use async_trait::async_trait;
-use enginehouse_core::event::Event;
+use enginehouse_core::event::{Event, EventType};
 use enginehouse_core::execution::{Execution, Fixed, Lane, State, Status};
 use enginehouse_core::id::{ExecutionId, Key, NodeId, SessionId};
 use enginehouse_core::lifecycle::{Part, Transition};
+use enginehouse_core::planted::{self, Bug};
 use enginehouse_core::rank::Rank;
 use enginehouse_core::session::{RoleGrant, Session};
 use enginehouse_core::time::Time;
@@ -202,12 +203,11 @@ impl Row {
 
     fn ready(&self) -> Ready {
         let state = &self.state;
-        let reattaches = state.can_reattach && state.engine_run.is_some();
         Ready {
             key: self.fixed.key,
             rank: state.rank,
             priority: state.priority,
-            pinned: state.endpoint.filter(|_| reattaches),
+            pinned: state.pinned(),
             fail_fast: self.fixed.spec.fail_fast,
         }
     }
@@ -272,6 +272,14 @@ struct Trace {
     refused: BTreeSet<Key>,
 }
 
+impl Trace {
+    /// Whether this is a grant behind a refused change.
+    fn holds(&self, transition: &Transition) -> bool {
+        let others = !self.refused.is_empty() && !self.refused.contains(&transition.key);
+        transition.event.kind == EventType::ExecutionStarted && others
+    }
+}
+
 impl Tables {
     fn commit(&mut self, batch: Batch, now: Time) -> Committed {
         let mut trace = Trace::default();
@@ -301,6 +309,7 @@ impl Tables {
                 trace.refused.insert(transition.key);
                 Outcome::WrongEpoch
             }
+            Write::Schedule(transition) if trace.holds(&transition) => Outcome::Held,
             Write::Schedule(transition) => self.apply(&transition, trace),
             Write::Session(write) => self.session(write, trace),
             Write::Role(write) => self.elect(write, now, trace),
@@ -315,7 +324,7 @@ impl Tables {
     }
 
     fn is_current(&self, epoch: Option<u64>) -> bool {
-        epoch.is_some() && epoch == self.role.map(|role| role.epoch)
+        epoch.is_some() && (epoch == self.role.map(|role| role.epoch) || planted::has(Bug::EpochIgnored))
     }
 
     fn submit(&mut self, group: Vec<New>, epoch: Option<u64>, trace: &mut Trace) -> Outcome {
@@ -371,7 +380,8 @@ impl Tables {
         self.totals.submitted();
         self.parts.insert((key, Part::Input), new.input);
         let current = self.is_current(epoch);
-        let grant = new.grant.filter(|grant| current && grant.rev == row.state.rev);
+        let held = !trace.refused.is_empty();
+        let grant = new.grant.filter(|grant| current && !held && grant.rev == row.state.rev);
         if let Some(grant) = &grant {
             row.apply(grant);
             trace.changes.push(row.change(grant.event.clone()));
@@ -472,7 +482,9 @@ impl Tables {
                 let mut missing = Vec::new();
                 for id in sessions {
                     match self.sessions.get_mut(&id) {
-                        Some(session) => session.lease_until = session.lease_until.map(|_| until),
+                        Some(session) => {
+                            session.lease_until = session.lease_until.map(|held| held.max(until))
+                        }
                         None => missing.push(id),
                     }
                 }

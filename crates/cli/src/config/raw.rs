@@ -85,7 +85,7 @@ section! {
     pub struct CircuitBreaker {
         /// Failures of the kinds `connection` and `unavailable` within `monitoring_period` that open the breaker.
         failure_threshold: Whole<1, 10000> = super::types::Whole(5);
-        /// The least share of the attempts ended in `monitoring_period` that these must be, 0 to 1.
+        /// The least share of the attempts ended in `monitoring_period` that these must be. Twice the threshold without an answer between opens it all the same.
         failure_ratio: Fraction = Fraction(0.5);
         /// How long an open breaker waits before it lets one attempt try. Doubles each time that attempt fails.
         reset_timeout: UpToADay = Span(30 * SECOND);

@@ -83,6 +83,17 @@ fn it_opens_on_enough_failures_that_are_half_of_all() {
 }
 
 #[test]
+fn a_busy_engine_that_dies_is_noticed_before_half_of_its_calls_failed() {
+    let rules = rules();
+    let mut breaker = Breaker::default();
+    for key in 0..500 {
+        breaker.ended(&rules, Key(key), Sign::Answered, Time(key));
+    }
+    let opened = (1..100).find(|n| breaker.ended(&rules, Key(*n), Sign::Unwell, Time(1_000)).is_some());
+    assert_eq!(opened, Some(6), "twice the threshold in a row");
+}
+
+#[test]
 fn failures_out_of_the_period_do_not_count() {
     table(
         "0 bad 1   -> closed

@@ -1,11 +1,14 @@
 //! The invariants, checked over the whole feed and the final rows of a run.
 
-use crate::world::{EngineWorld, line};
+use crate::engine::EngineWorld;
+use crate::run::{ENGINE_LIMIT, WORKER_CAPACITY};
+use crate::store::line;
 use enginehouse_core::event::{Event, EventType};
 use enginehouse_core::execution::{Execution, Status};
-use enginehouse_core::id::Key;
+use enginehouse_core::failure::Failure;
+use enginehouse_core::id::{Key, SessionId};
 use enginehouse_core::time::Time;
-use enginehouse_store::{Cursor, Filter, ListQuery, Ref, Store};
+use enginehouse_store::{Change, Commit, Cursor, Filter, ListQuery, Ref, Store};
 use std::collections::{BTreeMap, BTreeSet};
 
 #[derive(Default)]
@@ -17,22 +20,43 @@ struct Seen {
 pub(crate) struct Verdict {
     pub(crate) trace: Vec<String>,
     pub(crate) violations: Vec<String>,
+    pub(crate) accepted: usize,
+    /// Results of attempts whose lease was gone, refused and kept as events.
+    pub(crate) late_results: usize,
+    /// From the loss of each attempt to the start of the next, in milliseconds.
+    pub(crate) recoveries: Vec<u64>,
 }
 
-pub(crate) async fn judge(
-    store: &dyn Store,
-    acknowledged: &[Key],
-    at_most_once: &BTreeSet<String>,
-    world: &EngineWorld,
-) -> Verdict {
+/// What the outside knows of a run beside the store.
+pub(crate) struct Outside<'a> {
+    pub(crate) acknowledged: &'a [Key],
+    pub(crate) at_most_once: &'a BTreeSet<String>,
+    pub(crate) world: &'a EngineWorld,
+    /// The attempt that each completed execution's stored result came from.
+    pub(crate) results: &'a BTreeMap<Key, u32>,
+}
+
+pub(crate) async fn judge(store: &dyn Store, outside: Outside<'_>) -> Verdict {
     let mut violations = Vec::new();
     let mut trace = Vec::new();
     let mut histories: BTreeMap<Key, Seen> = BTreeMap::new();
+    let rows = all_rows(store).await;
+    let ckeys = rows.iter().filter_map(|r| Some((r.key(), r.fixed.ckey.clone()?))).collect();
+    let mut leases = Leases { ckeys, ..Leases::default() };
     let mut after = Cursor(0);
     loop {
         let page = store.feed(after, 500).await.expect("the reference store answers");
+        for commit in &page.commits {
+            leases.follow(commit, &mut violations);
+            let (cursor, node) = (commit.cursor.0, commit.node.0);
+            trace.extend(
+                commit.changes.iter().map(|c| format!("c{cursor} n{node} {}", line(c.key, &c.event))),
+            );
+            trace.extend(
+                commit.notes.iter().map(|note| format!("c{cursor} n{node} {} {}", note.kind, note.data)),
+            );
+        }
         for change in page.commits.iter().flat_map(|c| &c.changes) {
-            trace.push(line(change.key, &change.event));
             histories.entry(change.key).or_default().events.push(change.event.clone());
         }
         if page.commits.is_empty() {
@@ -43,30 +67,107 @@ pub(crate) async fn judge(
     for (key, seen) in &histories {
         check_events(*key, &seen.events, &mut violations);
     }
-    let rows = all_rows(store).await;
     let keys: BTreeSet<Key> = rows.iter().map(Execution::key).collect();
-    for key in acknowledged.iter().filter(|k| !keys.contains(k)) {
+    for key in outside.acknowledged.iter().filter(|k| !keys.contains(k)) {
         violations.push(format!("I1 {}: acknowledged and not stored", key.0));
     }
     for row in &rows {
         check_row(row, &histories, &mut violations);
-    }
-    check_totals(store, &rows, &mut violations).await;
-    let runs = world.runs.lock().expect("no panics");
-    for row in &rows {
-        let Some(id) = row.fixed.ext_id.as_ref().filter(|id| at_most_once.contains(id.as_str())) else {
-            continue;
-        };
-        let started = runs.iter().filter(|r| r.execution == id.as_str()).count();
-        // A redrive is a person's decision to run it once more.
-        if started > row.state.generation as usize {
+        check_runs(row, &histories, &outside, &mut violations);
+        if outside.results.get(&row.key()).is_some_and(|attempt| *attempt != row.state.attempt) {
             violations.push(format!(
-                "I5 {id}: atMostOnce ran {started} times in {} generations",
-                row.state.generation
+                "I4 {}: completed by attempt {:?}, its result is of another",
+                row.key().0,
+                row.state.attempt
             ));
         }
     }
-    Verdict { trace, violations }
+    check_totals(store, &rows, &mut violations).await;
+    let events = histories.values().flat_map(|seen| &seen.events);
+    let late_results = events.filter(|e| e.kind == EventType::LateResult).count();
+    let recoveries = histories.values().flat_map(|seen| recoveries(&seen.events)).collect();
+    Verdict { trace, violations, accepted: rows.len(), late_results, recoveries }
+}
+
+fn recoveries(events: &[Event]) -> Vec<u64> {
+    let mut lost: Option<Time> = None;
+    let mut found = Vec::new();
+    for event in events {
+        match event.kind {
+            EventType::ExecutionInterrupted => lost = Some(event.at),
+            EventType::ExecutionStarted => found.extend(lost.take().map(|at| event.at.since(at))),
+            _ => {}
+        }
+    }
+    found
+}
+
+/// The leases that live at one point of the feed.
+#[derive(Default)]
+struct Leases {
+    ckeys: BTreeMap<Key, String>,
+    /// Engine, endpoint and session of each running execution.
+    running: BTreeMap<Key, (String, u32, Option<SessionId>)>,
+}
+
+impl Leases {
+    /// I8: no grant is made while live leases reach the limit. What one commit frees it may give away, wherever the two
+    /// stand in it.
+    fn follow(&mut self, commit: &Commit, violations: &mut Vec<String>) {
+        for change in commit.changes.iter().filter(|c| c.status != Status::Running) {
+            self.running.remove(&change.key);
+        }
+        for (at, change) in commit.changes.iter().enumerate() {
+            // A row may start and end in one commit.
+            let ended =
+                commit.changes[at..].iter().any(|c| c.key == change.key && c.status != Status::Running);
+            if !ended {
+                self.start(change, violations);
+            }
+        }
+    }
+
+    fn start(&mut self, change: &Change, violations: &mut Vec<String>) {
+        if change.event.kind == EventType::ExecutionStarted {
+            let place = (change.engine.clone(), change.event.data.endpoint.unwrap_or(0), change.holder);
+            let at_endpoint = self.running.values().filter(|l| (&l.0, l.1) == (&place.0, place.1)).count();
+            let of_worker = self.running.values().filter(|l| l.2 == place.2).count();
+            let ckey = self.ckeys.get(&change.key);
+            let of_key =
+                ckey.map_or(0, |c| self.running.keys().filter(|k| self.ckeys.get(k) == Some(c)).count());
+            if at_endpoint >= ENGINE_LIMIT || of_worker >= WORKER_CAPACITY || of_key >= 1 {
+                violations.push(format!(
+                    "I8 {at_endpoint} ran at its endpoint, {of_worker} on its worker, {of_key} of its key: {}",
+                    line(change.key, &change.event)
+                ));
+            }
+            self.running.insert(change.key, place);
+        }
+    }
+}
+
+/// I5: what the engine was asked to run, compared with what the attempts reported.
+fn check_runs(
+    row: &Execution,
+    histories: &BTreeMap<Key, Seen>,
+    outside: &Outside<'_>,
+    violations: &mut Vec<String>,
+) {
+    let Some(id) = row.fixed.ext_id.as_ref().map(|id| id.as_str()) else { return };
+    let started = outside.world.runs_of(id);
+    // A redrive is a person's decision to run it once more.
+    if outside.at_most_once.contains(id) && started > row.state.generation as usize {
+        violations
+            .push(format!("I5 {id}: atMostOnce ran {started} times in {} generations", row.state.generation));
+    }
+    let again = |event: &Event| {
+        let reported = event.kind == EventType::ExecutionRetrying && event.data.reason.is_none();
+        reported || event.kind == EventType::ExecutionRedriven
+    };
+    let allowed = 1 + histories.get(&row.key()).map_or(0, |s| s.events.iter().filter(|e| again(e)).count());
+    if row.fixed.engine == "attach" && started > allowed {
+        violations.push(format!("I5 {id}: {started} runs were started, its attempts account for {allowed}"));
+    }
 }
 
 async fn all_rows(store: &dyn Store) -> Vec<Execution> {
@@ -88,7 +189,7 @@ fn check_events(key: Key, events: &[Event], violations: &mut Vec<String>) {
     let mut fence = 0;
     let mut attempt = 0;
     let mut ready: Option<Time> = None;
-    let mut ended = false;
+    let (mut ended, mut wished) = (false, false);
     for (at, event) in events.iter().enumerate() {
         let mut wrong = |what: &str| violations.push(format!("{what}: {}", line(key, event)));
         if event.seq as usize != at + 1 {
@@ -117,8 +218,18 @@ fn check_events(key: Key, events: &[Event], violations: &mut Vec<String>) {
             | EventType::ExecutionInterrupted => {
                 ready = event.data.ready_at;
             }
-            EventType::ExecutionRedriven => (ended, ready) = (false, event.data.ready_at),
+            EventType::ExecutionRedriven => {
+                (ended, wished, ready) = (false, false, event.data.ready_at);
+            }
+            EventType::ExecutionCancelRequested => wished = true,
             _ => {}
+        }
+        if wished && event.kind.is_terminal() && event.kind != EventType::ExecutionCancelled {
+            wrong("P11 its caller had wished to cancel it");
+        }
+        let refused = |failure: &Failure| failure.code == "refused";
+        if event.kind.is_terminal() && event.data.failure.as_ref().is_some_and(refused) {
+            wrong("P3 it failed although no attempt reached its engine");
         }
         ended |= event.kind.is_terminal();
     }

@@ -36,11 +36,11 @@ pub(super) static RUNNING: LazyLock<String> = LazyLock::new(|| {
 });
 /// Many rows may share one rank, and SQLite enters an index at (rank, key) only where the rank is equal.
 pub(super) const READY_SAME_RANK: &str =
-    "SELECT key, rank, priority, endpoint, can_reattach AND engine_run IS NOT NULL,
+    "SELECT key, rank, priority, endpoint, maybe_started OR (can_reattach AND engine_run IS NOT NULL),
     coalesce(json_extract(spec, '$.fail_fast'), 0)
     FROM execution INDEXED BY ready WHERE lane = ?1 AND rank = ?2 AND key > ?3 ORDER BY key LIMIT ?4";
 pub(super) const READY_BEYOND: &str =
-    "SELECT key, rank, priority, endpoint, can_reattach AND engine_run IS NOT NULL,
+    "SELECT key, rank, priority, endpoint, maybe_started OR (can_reattach AND engine_run IS NOT NULL),
     coalesce(json_extract(spec, '$.fail_fast'), 0)
     FROM execution INDEXED BY ready WHERE lane = ?1 AND rank > ?2 ORDER BY rank, key LIMIT ?3";
 pub(super) const NEXT_WAKE: &str = "SELECT wake_at FROM execution INDEXED BY wake
@@ -140,13 +140,13 @@ fn read_ready(
     let mut rows = statement.query(values)?;
     while let Some(row) = rows.next()? {
         let endpoint: Option<u32> = row.get(3)?;
-        let reattaches: bool = row.get(4)?;
+        let bound: bool = row.get(4)?;
         let (key, rank) = (Key(row.get(0)?), Rank(row.get(1)?));
         found.push(Ready {
             key,
             rank,
             priority: priority_of(row.get(2)?)?,
-            pinned: endpoint.filter(|_| reattaches),
+            pinned: endpoint.filter(|_| bound),
             fail_fast: row.get(5)?,
         });
     }

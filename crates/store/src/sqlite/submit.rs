@@ -55,7 +55,7 @@ impl Writer {
     }
 
     fn submit_one(&mut self, new: &New, epoch: Option<u64>, trace: &mut Trace) -> Result<Item, StoreError> {
-        let (fixed, current) = (&new.row.fixed, self.memory.is_current(epoch));
+        let (fixed, current) = (&new.row.fixed, self.memory.is_current(epoch) && trace.refused.is_empty());
         let grant = new.grant.as_ref().filter(|grant| current && grant.rev == new.row.state.rev);
         let state = grant.map_or(&new.row.state, |grant| &grant.next);
         let lane = if state.due && state.status == Status::Pending {

@@ -7,6 +7,7 @@ use super::row::{self, Binder, UPDATE, UPDATE_FOLDED, signed, to_json};
 use crate::{
     Batch, Clock, Committed, Cursor, Doc, DocKind, Outcome, Ref, RoleWrite, SessionWrite, StoreError, Write,
 };
+use enginehouse_core::event::EventType;
 use enginehouse_core::execution::{Lane, Status};
 use enginehouse_core::id::{Key, SessionId};
 use enginehouse_core::lifecycle::{Part, Transition};
@@ -142,6 +143,13 @@ impl Writer {
                 trace.refused.insert(transition.key);
                 Ok(Outcome::WrongEpoch)
             }
+            Write::Schedule(transition)
+                if transition.event.kind == EventType::ExecutionStarted
+                    && !trace.refused.is_empty()
+                    && !trace.refused.contains(&transition.key) =>
+            {
+                Ok(Outcome::Held)
+            }
             Write::Schedule(transition) => self.apply(&transition, trace),
             Write::Session(write) => self.session(write, trace),
             Write::Role(write) => self.elect(write, now, trace),
@@ -273,7 +281,7 @@ impl Writer {
 
     /// Sets the end of leases; a session without one stays so. Answers the sessions that are gone.
     fn renew(&self, sessions: &[SessionId], until: Time) -> Result<Vec<SessionId>, StoreError> {
-        let sql = "UPDATE session SET lease_until = iif(lease_until IS NULL, NULL, ?) WHERE id = ?";
+        let sql = "UPDATE session SET lease_until = iif(lease_until IS NULL, NULL, max(lease_until, ?)) WHERE id = ?";
         let mut statement = self.db.prepare_cached(sql)?;
         let mut missing = Vec::new();
         for session in sessions {

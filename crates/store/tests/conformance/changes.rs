@@ -8,7 +8,7 @@ use enginehouse_core::id::Key;
 use enginehouse_core::lifecycle::{self, NewExecution, Part};
 use enginehouse_core::limits::HISTORY_EVENTS_MAX;
 use enginehouse_core::rank::HeadStarts;
-use enginehouse_store::{Clock, Outcome, Write};
+use enginehouse_store::{Clock, Outcome, SubmitOutcome, Write};
 use std::sync::Arc;
 
 pub(crate) async fn a_transition_needs_the_row_s_rev(harness: &mut Harness) {
@@ -57,7 +57,7 @@ pub(crate) async fn a_refused_change_takes_later_ones_of_its_row_along(harness: 
     ];
     let outcomes = harness.commit(writes).await.outcomes;
     assert!(
-        matches!(&outcomes[..], [Outcome::Applied, Outcome::Stale(_), Outcome::Stale(_), Outcome::Applied]),
+        matches!(&outcomes[..], [Outcome::Applied, Outcome::Stale(_), Outcome::Stale(_), Outcome::Held]),
         "{outcomes:?}"
     );
     assert_eq!(harness.find(Key(1)).await, cancel.applied_to(&row));
@@ -95,6 +95,31 @@ pub(crate) async fn payloads_come_with_a_transition(harness: &mut Harness) {
     for (part, body) in [(Part::Output, &b"{}"[..]), (Part::Logs, b"line")] {
         assert_eq!(harness.store().payload(Key(1), part).await.unwrap().as_deref(), Some(body));
     }
+}
+
+pub(crate) async fn a_grant_behind_a_refused_change_is_held(harness: &mut Harness) {
+    harness.elect().await;
+    let submitted = harness.submit(plain(1)).await;
+    let running = harness.granted(&submitted).await;
+    let waiting = harness.submit(plain(2)).await;
+    let now = harness.clock.now();
+    let cancel = lifecycle::cancel(&running, None, now).unwrap();
+    // Decided on the row as it was before the wish to cancel: it frees nothing.
+    let stale = finish(&running, success(), now);
+    let grant = grant(&waiting, now);
+    let fresh = harness.row(plain(3));
+    let mut new = harness.packed(&fresh);
+    new.grant = Some(crate::harness::grant(&fresh, now));
+    let writes =
+        vec![Write::Apply(cancel), Write::Apply(stale), Write::Submit(vec![new]), Write::Schedule(grant)];
+    let outcomes = harness.commit(writes).await.outcomes;
+    assert!(matches!(outcomes[0], Outcome::Applied), "{outcomes:?}");
+    assert!(matches!(outcomes[1], Outcome::Stale(Some(_))), "{outcomes:?}");
+    let stored = matches!(&outcomes[2], Outcome::Submitted(items) if matches!(items[..], [SubmitOutcome::Stored { granted: false }]));
+    assert!(stored, "the submit stands without its grant: {outcomes:?}");
+    assert!(matches!(outcomes[3], Outcome::Held), "{outcomes:?}");
+    assert_eq!(harness.find(Key(2)).await.status(), Status::Pending);
+    assert_eq!(harness.find(Key(3)).await.status(), Status::Pending);
 }
 
 pub(crate) async fn a_long_history_is_folded(harness: &mut Harness) {

@@ -21,7 +21,7 @@ macro_rules! conformance {
                     an_idempotency_key_names_one_execution, a_conflict_refuses_the_whole_group,
                     a_submit_may_be_granted_at_once;
                 changes: a_transition_needs_the_row_s_rev, the_scheduler_s_writes_need_its_epoch,
-                    a_refused_change_takes_later_ones_of_its_row_along, payloads_come_with_a_transition,
+                    a_refused_change_takes_later_ones_of_its_row_along, a_grant_behind_a_refused_change_is_held, payloads_come_with_a_transition,
                     a_long_history_is_folded, totals_follow_every_transition;
                 commits: refused_writes_leave_the_others, sessions_are_opened_renewed_and_closed,
                     a_role_passes_on_when_its_time_is_over, documents_change_by_their_rev,
