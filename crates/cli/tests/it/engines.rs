@@ -70,7 +70,7 @@ fn an_http_service_is_started_followed_and_stopped() {
 }
 
 /// Another Enginehouse as an HTTP service.
-fn http_engine(behind: &House, bearer: &std::path::Path) -> String {
+pub(crate) fn http_engine(behind: &House, bearer: &std::path::Path) -> String {
     let template = r#"
 [engines.other]
 type = "http"
@@ -83,6 +83,7 @@ message = "/failure/message"
 result = "/workflowId"
 health = "/readyz"
 idempotent = true
+poll = { first = "50ms", longest = "200ms" }
 
 [engines.other.request]
 path = "/v1/executions"

@@ -7,11 +7,15 @@ mod api;
 mod bad_input;
 mod burst;
 mod command_line;
+#[cfg(debug_assertions)]
+mod crash_points;
 mod door;
 mod embedded;
 mod engines;
 mod house;
 mod http;
 mod kills;
+mod ledger;
+mod load;
 mod sealed;
 mod stopping;

@@ -1,0 +1,173 @@
+//! The real process killed at every named breakpoint, under mixed load and after an earlier kill: what was acknowledged is
+//! there after the next start, ends once, and nothing is run twice that may run once.
+
+use crate::engines::http_engine;
+use crate::house::House;
+use crate::ledger::{Ledger, Outside, all_ended, everything};
+use crate::load::{Kind, Load};
+use enginehouse_runtime::breakpoints;
+use enginehouse_store::{Depth, SqliteOptions, SqliteStore, Store};
+use serde_json::Value;
+use std::os::unix::process::ExitStatusExt;
+use std::path::Path;
+use std::sync::Mutex;
+use std::time::{Duration, Instant};
+
+/// Breakpoints tried side by side.
+const AT_ONCE: usize = 2;
+const REACHED_WITHIN: Duration = Duration::from_secs(30);
+const ENDED_WITHIN: Duration = Duration::from_secs(60);
+/// Steps of one load; far more than it takes to reach any breakpoint.
+const STEPS_MAX: u64 = 300;
+
+const MIX: &[Kind] = &[
+    Kind::Program,
+    Kind::Remote,
+    Kind::Once,
+    Kind::Group,
+    Kind::Failing,
+    Kind::Scheduled,
+    Kind::Cancelled,
+    Kind::ProgramOnce,
+    Kind::BackOff,
+    Kind::CancelledEarly,
+    Kind::Plain,
+];
+/// What runs when the process is killed for the first time, so that the next one finds leases of a dead session.
+const FIRST: &[Kind] = &[Kind::Long, Kind::Long, Kind::Program, Kind::Remote, Kind::Once, Kind::ProgramOnce];
+
+/// Which hit is the deadly one: late enough that other work is under way, where a name is hit often enough.
+fn deadly_hit(name: &str) -> u32 {
+    match name {
+        "commit.lose.after" => 1,
+        "commit.lose.before" | "commit.other.before" => 2,
+        "commit.cancel.before" | "commit.cancel.after" | "commit.wake.before" | "commit.wake.after" => 3,
+        "commit.attach.before" | "commit.attach.after" | "attempt.attached" => 4,
+        // The first hits belong to the start, the later ones to redrives.
+        "commit.other.after" => 6,
+        _ => 10,
+    }
+}
+
+/// The demo engine, a program that notes each of its starts, and a service behind.
+fn config(behind: &House, bearer: &Path, starts: &Path) -> String {
+    let script = format!(
+        "line=$(/bin/cat); printf '%s\\n' \"$line\" >> {}; /bin/sleep 0.05; printf '%s' \"$line\"",
+        starts.display()
+    );
+    let program = format!("[engines.local]\ntype = \"command\"\nargv = [\"/bin/sh\", \"-c\", {script:?}]\n");
+    format!("{program}{}", http_engine(behind, bearer))
+}
+
+fn outside(behind: &House, name: &str, starts: &Path) -> Outside {
+    let mut outside = Outside::default();
+    for line in std::fs::read_to_string(starts).unwrap_or_default().lines() {
+        let parameters: Value = serde_json::from_str(line).unwrap();
+        *outside.programs.entry(parameters["id"].as_str().unwrap().to_owned()).or_default() += 1;
+    }
+    for id in everything(behind, &format!("&workflowId={name}")).keys() {
+        // The key of a run is the id with the run's number.
+        let (id, _) = id.rsplit_once('.').unwrap();
+        *outside.remote.entry(id.to_owned()).or_default() += 1;
+    }
+    outside
+}
+
+/// The store's own look at everything it holds.
+fn store_findings(dir: &Path) -> Vec<String> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        let store = SqliteStore::open(SqliteOptions::new(dir)).unwrap();
+        let report = store.check(Depth::Full).await.unwrap();
+        store.close().await.unwrap();
+        report.findings
+    })
+}
+
+/// One breakpoint from the first start to the last check; the line to print, or what is wrong.
+fn try_breakpoint(name: &str, behind: &House, bearer: &Path) -> Result<String, String> {
+    let starts = tempfile::NamedTempFile::new().unwrap();
+    let mut house = House::start(&config(behind, bearer, starts.path()));
+    let label = name.replace('.', "-");
+    let first = Load::new(&format!("{label}-first"), FIRST, FIRST.len() as u64);
+    let callers = first.begin(&house);
+    let running = || house.must("GET", "/v1/executions?status=running", None)["executions"].clone();
+    let deadline = Instant::now() + REACHED_WITHIN;
+    while running().as_array().unwrap().len() < 2 {
+        assert!(Instant::now() < deadline, "{name}: nothing runs: {}", house.said());
+    }
+    house.kill();
+    callers.stop();
+    let load = Load::new(&label, MIX, STEPS_MAX);
+    let mut command = house.serve();
+    command.env("ENGINEHOUSE_BREAKPOINT", format!("{name}:{}", deadly_hit(name)));
+    house.spawn(command);
+    let callers = load.begin(&house);
+    let ended = house.ended_within(REACHED_WITHIN);
+    callers.stop();
+    match ended {
+        Some(status) if status.signal() == Some(9) => {}
+        Some(status) => return Err(format!("{name}: {status}: {}", house.said())),
+        None => return Err(format!("{name} was never reached: {}", house.said())),
+    }
+    house.launch();
+    all_ended(&house, ENDED_WITHIN);
+    let acknowledged = first.acknowledged() + load.acknowledged();
+    let ledger = joined(&first, &load);
+    let mut known = outside(behind, &label, starts.path());
+    known.remote.extend(outside(behind, &format!("{label}-first"), Path::new("")).remote);
+    let findings = ledger.check(&house, &known);
+    let dir = house.data();
+    house.stop();
+    let damage = store_findings(&dir);
+    if !findings.is_empty() || !damage.is_empty() {
+        return Err(format!("{name}: {findings:#?} {damage:?}"));
+    }
+    let (lost, double) = (findings.lost.len(), findings.double.len());
+    Ok(format!(
+        "{name:<22} acknowledged {acknowledged:>3}  lost {lost}  double {double}  re-attached {}",
+        findings.reattached
+    ))
+}
+
+/// What was told to the callers of both loads.
+fn joined(first: &Load, second: &Load) -> Ledger {
+    let mut all = Ledger::default();
+    for load in [first, second] {
+        let mut ledger = load.ledger();
+        all.sent.append(&mut ledger.sent);
+        all.acknowledged.append(&mut ledger.acknowledged);
+        all.groups.append(&mut ledger.groups);
+        all.cancelled.append(&mut ledger.cancelled);
+        all.redriven.append(&mut ledger.redriven);
+        all.seen_completed.append(&mut ledger.seen_completed);
+    }
+    all
+}
+
+#[test]
+fn nothing_is_lost_or_doubled_at_any_breakpoint() {
+    let wanted = std::env::var("BREAKPOINT").ok();
+    let behind = House::start("");
+    let bearer = behind.dir.path().join("bearer");
+    std::fs::write(&bearer, format!("Bearer {}", behind.key)).unwrap();
+    let names = breakpoints::ALL.iter().filter(|name| wanted.as_deref().is_none_or(|w| w == **name));
+    let queue = Mutex::new(names);
+    let failures = Mutex::new(Vec::new());
+    let next = || queue.lock().unwrap().next();
+    std::thread::scope(|scope| {
+        for _ in 0..AT_ONCE {
+            scope.spawn(|| {
+                while let Some(name) = next() {
+                    match try_breakpoint(name, &behind, &bearer) {
+                        Ok(line) => println!("{line}"),
+                        Err(why) => failures.lock().unwrap().push(why),
+                    }
+                }
+            });
+        }
+    });
+    let failures = failures.into_inner().unwrap();
+    assert!(failures.is_empty(), "{}", failures.join("\n\n"));
+    behind.stop();
+}
