@@ -5,7 +5,7 @@ use super::{Exit, Failure};
 use clap::Args;
 use enginehouse::api::KeyRequest;
 use enginehouse::config::{Config, LogFormat, ServerConfig};
-use enginehouse::{Caller, ExecutionService, Files, Scope, StartError, directory};
+use enginehouse::{ApiError, Caller, Code, ExecutionService, Files, Scope, StartError, directory};
 use enginehouse_server::{Server, ServerSettings, TlsSettings};
 use serde_json::Value;
 use std::io::IsTerminal;
@@ -192,7 +192,7 @@ fn tell_seal_key(files: &Files) {
 }
 
 async fn first_key(service: &ExecutionService, files: &Files) -> Result<(), Failure> {
-    let failed = |error: enginehouse::ApiError| Failure::call(error.to_string());
+    let failed = |error: ApiError| Failure::call(error.to_string());
     let api = service.service();
     if !api.keys().await.map_err(failed)?.keys.is_empty() {
         return Ok(());
@@ -203,10 +203,12 @@ async fn first_key(service: &ExecutionService, files: &Files) -> Result<(), Fail
         user_id: None,
         expires_at: None,
     };
-    let made = api.create_key(&Caller::local(), request).await.map_err(failed)?;
     let path = files.dir.join(directory::ADMIN_KEY);
-    directory::write_admin_key(&files.dir, &made.secret)
-        .map_err(|error| Failure::call(format!("{}: {error}", path.display())))?;
+    let keep = |secret: &str| {
+        let written = directory::write_admin_key(&files.dir, secret);
+        written.map_err(|error| ApiError::new(Code::Internal, format!("{}: {error}", path.display())))
+    };
+    let made = api.create_kept_key(&Caller::local(), request, keep).await.map_err(failed)?;
     eprintln!(
         "The admin API key, shown this once:\n  {}\nIt is also in {} (mode 0600), where the commands on this machine \
          find it.\n",

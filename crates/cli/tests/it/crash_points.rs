@@ -7,7 +7,7 @@ use crate::ledger::{Ledger, Outside, all_ended, everything};
 use crate::load::{Kind, Load};
 use enginehouse_runtime::breakpoints;
 use enginehouse_store::{Depth, SqliteOptions, SqliteStore, Store};
-use serde_json::Value;
+use serde_json::{Value, json};
 use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
 use std::sync::Mutex;
@@ -170,4 +170,35 @@ fn nothing_is_lost_or_doubled_at_any_breakpoint() {
     let failures = failures.into_inner().unwrap();
     assert!(failures.is_empty(), "{}", failures.join("\n\n"));
     behind.stop();
+}
+
+#[test]
+fn a_first_start_that_was_cut_short_is_made_good_by_the_next() {
+    let mut cuts = 0;
+    for place in ["before", "after"] {
+        for hit in 1.. {
+            let mut house = House::prepare("");
+            let mut command = house.serve();
+            command.env("ENGINEHOUSE_BREAKPOINT", format!("commit.other.{place}:{hit}"));
+            house.spawn(command);
+            let Some(ended) = house.ready() else {
+                // The start has fewer commits than this.
+                house.kill();
+                break;
+            };
+            assert_eq!(ended.signal(), Some(9), "{ended}: {}", house.said());
+            cuts += 1;
+            house.launch();
+            house.read_key();
+            let request = json!({"id": "one", "engineType": "demo", "workflowId": "w"});
+            let (status, answer) = house.call("POST", "/v1/executions", Some(&request));
+            assert_eq!(status, 201, "cut {place} commit {hit}: {answer}");
+            assert_eq!(house.ended("one")["status"], "completed");
+            let keys = house.must("GET", "/v1/keys", None);
+            assert_eq!(keys["keys"].as_array().unwrap().len(), 1, "cut {place} commit {hit}: {keys}");
+            house.stop();
+        }
+    }
+    println!("{cuts} first starts cut short");
+    assert!(cuts >= 8, "a first start has at least four commits, but only {cuts} were cut");
 }
