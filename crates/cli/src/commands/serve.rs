@@ -17,6 +17,9 @@ use tracing_subscriber::EnvFilter;
 /// What the key of the first start is called.
 const FIRST_KEY: &str = "admin (made at the first start)";
 
+/// How long a service that cannot go on gives its last answers.
+const LAST_ANSWERS: Duration = Duration::from_secs(1);
+
 /// How the service runs.
 #[derive(Debug, Args)]
 #[command(after_help = "\
@@ -107,8 +110,10 @@ async fn serve(config: Config) -> Result<Exit, Failure> {
     let told = until_told(&mut signals, &service, &server).await;
     let files = service.files().cloned();
     if let Err(why) = told {
-        // Nothing can be stored any more, so nothing is gained by waiting: what runs is taken up by the next start.
+        // Nothing can be stored any more, so nothing is gained by waiting: what runs is taken up by the next start. Only the
+        // callers that are there hear that their outcome is unknown.
         tracing::error!("the service cannot go on: {why}; start it again");
+        let _ = tokio::time::timeout(LAST_ANSWERS, server.stop()).await;
         if let Some(files) = files {
             directory::remove_address(&files.dir);
         }
