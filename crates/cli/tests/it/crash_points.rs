@@ -3,11 +3,10 @@
 
 use crate::engines::http_engine;
 use crate::house::House;
-use crate::ledger::{Ledger, Outside, all_ended, everything};
-use crate::load::{Kind, Load};
+use crate::ledger::{Ledger, Outside, all_ended, everything, store_findings};
+use crate::load::{Kind, Load, program};
 use enginehouse_runtime::breakpoints;
-use enginehouse_store::{Depth, SqliteOptions, SqliteStore, Store};
-use serde_json::{Value, json};
+use serde_json::json;
 use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
 use std::sync::Mutex;
@@ -49,22 +48,8 @@ fn deadly_hit(name: &str) -> u32 {
     }
 }
 
-/// The demo engine, a program that notes each of its starts, and a service behind.
-fn config(behind: &House, bearer: &Path, starts: &Path) -> String {
-    let script = format!(
-        "line=$(/bin/cat); printf '%s\\n' \"$line\" >> {}; /bin/sleep 0.05; printf '%s' \"$line\"",
-        starts.display()
-    );
-    let program = format!("[engines.local]\ntype = \"command\"\nargv = [\"/bin/sh\", \"-c\", {script:?}]\n");
-    format!("{program}{}", http_engine(behind, bearer))
-}
-
 fn outside(behind: &House, name: &str, starts: &Path) -> Outside {
-    let mut outside = Outside::default();
-    for line in std::fs::read_to_string(starts).unwrap_or_default().lines() {
-        let parameters: Value = serde_json::from_str(line).unwrap();
-        *outside.programs.entry(parameters["id"].as_str().unwrap().to_owned()).or_default() += 1;
-    }
+    let mut outside = Outside::of_programs(starts);
     for id in everything(behind, &format!("&workflowId={name}")).keys() {
         // The key of a run is the id with the run's number.
         let (id, _) = id.rsplit_once('.').unwrap();
@@ -73,21 +58,10 @@ fn outside(behind: &House, name: &str, starts: &Path) -> Outside {
     outside
 }
 
-/// The store's own look at everything it holds.
-fn store_findings(dir: &Path) -> Vec<String> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    runtime.block_on(async {
-        let store = SqliteStore::open(SqliteOptions::new(dir)).unwrap();
-        let report = store.check(Depth::Full).await.unwrap();
-        store.close().await.unwrap();
-        report.findings
-    })
-}
-
 /// One breakpoint from the first start to the last check; the line to print, or what is wrong.
 fn try_breakpoint(name: &str, behind: &House, bearer: &Path) -> Result<String, String> {
     let starts = tempfile::NamedTempFile::new().unwrap();
-    let mut house = House::start(&config(behind, bearer, starts.path()));
+    let mut house = House::start(&format!("{}{}", program(starts.path()), http_engine(behind, bearer)));
     let label = name.replace('.', "-");
     let first = Load::new(&format!("{label}-first"), FIRST, FIRST.len() as u64);
     let callers = first.begin(&house);
@@ -117,9 +91,8 @@ fn try_breakpoint(name: &str, behind: &House, bearer: &Path) -> Result<String, S
     let mut known = outside(behind, &label, starts.path());
     known.remote.extend(outside(behind, &format!("{label}-first"), Path::new("")).remote);
     let findings = ledger.check(&house, &known);
-    let dir = house.data();
-    house.stop();
-    let damage = store_findings(&dir);
+    house.halt();
+    let damage = store_findings(&house.data());
     if !findings.is_empty() || !damage.is_empty() {
         return Err(format!("{name}: {findings:#?} {damage:?}"));
     }

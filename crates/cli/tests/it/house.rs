@@ -146,6 +146,11 @@ impl House {
     }
 
     pub(crate) fn stop(mut self) {
+        self.halt();
+    }
+
+    /// Stops gracefully; the directory stays.
+    pub(crate) fn halt(&mut self) {
         self.signal("TERM");
         let status = self.wait(Duration::from_secs(60));
         assert!(status.success(), "{status}: {}", self.said());

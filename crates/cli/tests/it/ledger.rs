@@ -4,8 +4,10 @@
 //! started, the runs of a service behind it.
 
 use crate::house::House;
+use enginehouse_store::{Depth, SqliteOptions, SqliteStore, Store};
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 /// What was asked of a service, and what it answered.
@@ -32,6 +34,18 @@ pub(crate) struct Outside {
     pub(crate) programs: BTreeMap<String, usize>,
     /// How many runs a service behind has, by id.
     pub(crate) remote: BTreeMap<String, usize>,
+}
+
+impl Outside {
+    /// What the programs of [`crate::load::program`] noted.
+    pub(crate) fn of_programs(starts: &Path) -> Outside {
+        let mut outside = Outside::default();
+        for line in std::fs::read_to_string(starts).unwrap_or_default().lines() {
+            let parameters: Value = serde_json::from_str(line).unwrap();
+            *outside.programs.entry(parameters["id"].as_str().unwrap().to_owned()).or_default() += 1;
+        }
+        outside
+    }
 }
 
 /// What a check found. Empty lists are what is hoped for.
@@ -65,6 +79,19 @@ pub(crate) fn all_ended(house: &House, within: Duration) {
         assert!(Instant::now() < deadline, "not ended: {open:?}\n{}", house.said());
         std::thread::sleep(Duration::from_millis(20));
     }
+}
+
+/// The store's own look at everything it holds.
+pub(crate) fn store_findings(dir: &Path) -> Vec<String> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        assert!(dir.is_dir(), "{} is not there any more", dir.display());
+        let store = SqliteStore::open(SqliteOptions::new(dir)).unwrap();
+        assert!(store.totals().await.unwrap().accepted > 0, "another store than the one that was used");
+        let report = store.check(Depth::Full).await.unwrap();
+        store.close().await.unwrap();
+        report.findings
+    })
 }
 
 /// Every execution of the service, by id; `filter` goes into the query.

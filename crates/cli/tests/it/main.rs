@@ -12,6 +12,7 @@ mod crash_points;
 mod door;
 mod embedded;
 mod engines;
+mod faults;
 mod house;
 mod http;
 mod kills;

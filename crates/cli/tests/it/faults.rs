@@ -1,0 +1,239 @@
+//! What an operator and a machine do to a service under load: a stop that is not waited for, a process that stands still,
+//! a disk that is full, a disk that fails. What was acknowledged is kept through all of it.
+
+use crate::house::House;
+use crate::ledger::{Outside, all_ended, everything, store_findings};
+use crate::load::{Kind, Load, program};
+use serde_json::json;
+use std::fs::File;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+use tempfile::{NamedTempFile, TempDir};
+
+const PATIENCE: Duration = Duration::from_secs(60);
+const STEPS_MAX: u64 = 100_000;
+
+const MIX: &[Kind] = &[
+    Kind::Plain,
+    Kind::Once,
+    Kind::Group,
+    Kind::Failing,
+    Kind::Program,
+    Kind::Scheduled,
+    Kind::Cancelled,
+    Kind::ProgramOnce,
+    Kind::BackOff,
+    Kind::CancelledEarly,
+];
+/// What ends well at its first attempt.
+const CALM: &[Kind] =
+    &[Kind::Plain, Kind::Long, Kind::Program, Kind::Once, Kind::Group, Kind::ProgramOnce, Kind::Scheduled];
+
+fn wait_for(what: &str, house: &House, so: impl Fn() -> bool) {
+    let deadline = Instant::now() + PATIENCE;
+    while !so() {
+        assert!(Instant::now() < deadline, "{what}: {}", house.said());
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+/// Lets everything end and holds it against what was told; stops the service.
+fn settle(name: &str, mut house: House, load: &Load, starts: &Path) {
+    all_ended(&house, PATIENCE);
+    let findings = load.ledger().check(&house, &Outside::of_programs(starts));
+    assert!(findings.is_empty(), "{name}: {findings:#?}");
+    house.halt();
+    assert_eq!(store_findings(&house.data()), Vec::<String>::new(), "{name}");
+    println!("{name}: acknowledged {}, lost 0, double 0", load.acknowledged());
+}
+
+#[test]
+fn a_second_signal_under_load_loses_nothing() {
+    let starts = NamedTempFile::new().unwrap();
+    let mut house = House::start(&program(starts.path()));
+    let load = Load::new("stop", MIX, STEPS_MAX);
+    // It would use up the whole grace.
+    load.ledger().sent.insert("endless".to_owned(), false);
+    let endless =
+        json!({"id": "endless", "engine": "demo", "workflowId": "w", "parameters": {"sleepMs": 600_000}});
+    house.must("POST", "/v1/executions", Some(&endless));
+    let callers = load.begin(&house);
+    wait_for("submits", &house, || load.acknowledged() >= 40);
+    house.signal("TERM");
+    wait_for("refusals", &house, || load.answers(503) >= 3);
+    house.signal("TERM");
+    let status = house.wait(Duration::from_secs(10));
+    assert!(status.code().is_some_and(|code| code != 0), "{status}: {}", house.said());
+    assert!(house.said().contains("a second signal"), "{}", house.said());
+    let before = load.acknowledged();
+    house.launch();
+    wait_for("submits after the start", &house, || load.acknowledged() >= before + 20);
+    callers.stop();
+    house.must("POST", "/v1/executions/endless/cancel", None);
+    settle("a second signal", house, &load, starts.path());
+}
+
+/// The state letter of a process, such as `S` or `T`.
+fn state(pid: u32) -> String {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    stat.rsplit_once(") ").and_then(|(_, rest)| rest.get(..1)).unwrap_or_default().to_owned()
+}
+
+#[test]
+fn a_process_that_stood_still_goes_on_where_it_was() {
+    /// Longer than any interval at which the service looks at itself on the work path.
+    const SPAN: Duration = Duration::from_secs(3);
+    let starts = NamedTempFile::new().unwrap();
+    let house = House::start(&program(starts.path()));
+    let load = Load::new("still", CALM, STEPS_MAX);
+    let callers = load.begin(&house);
+    wait_for("submits", &house, || load.acknowledged() >= 40);
+    let running = house.must("GET", "/v1/executions?status=running", None);
+    assert_ne!(running["executions"], json!([]), "nothing runs that could be lost");
+    house.signal("STOP");
+    wait_for("standing still", &house, || state(house.pid()) == "T");
+    std::thread::sleep(SPAN);
+    house.signal("CONT");
+    let before = load.acknowledged();
+    wait_for("submits afterwards", &house, || load.acknowledged() >= before + 40);
+    callers.stop();
+    all_ended(&house, PATIENCE);
+    for (id, view) in everything(&house, "") {
+        assert_eq!((&view["status"], &view["attempt"]), (&json!("completed"), &json!(1)), "{id}: {view}");
+    }
+    settle("a process that stood still", house, &load, starts.path());
+}
+
+/// A small file system of its own; gone when dropped.
+struct SmallDisk(TempDir);
+
+impl SmallDisk {
+    /// `None`, with the reason on standard error, where the test may not mount.
+    fn mount(size: &str) -> Option<SmallDisk> {
+        let dir = tempfile::tempdir().unwrap();
+        let options = format!("size={size},mode=700");
+        let mounted = Command::new("mount")
+            .args(["-t", "tmpfs", "-o", &options, "tmpfs"])
+            .arg(dir.path())
+            .stdin(Stdio::null())
+            .output();
+        match mounted {
+            Ok(output) if output.status.success() => Some(SmallDisk(dir)),
+            Ok(output) => {
+                eprintln!("SKIPPED: no small disk: {}", String::from_utf8_lossy(&output.stderr).trim());
+                None
+            }
+            Err(error) => {
+                eprintln!("SKIPPED: no small disk: mount: {error}");
+                None
+            }
+        }
+    }
+
+    fn path(&self) -> &Path {
+        self.0.path()
+    }
+
+    /// Takes so many bytes away, or all that are left.
+    fn fill(&self, bytes: usize) -> PathBuf {
+        let path = self.path().join("filling");
+        let mut file = File::create(&path).unwrap();
+        let piece = [0xA5; 4_096];
+        for _ in 0..bytes / piece.len() {
+            if file.write_all(&piece).is_err() {
+                break;
+            }
+        }
+        path
+    }
+}
+
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg("-l").arg(self.path()).status();
+    }
+}
+
+#[test]
+fn a_full_disk_refuses_submits_until_there_is_room_again() {
+    let Some(disk) = SmallDisk::mount("6m") else { return };
+    let starts = NamedTempFile::new().unwrap();
+    let mut house = House::prepare(&program(starts.path()));
+    std::os::unix::fs::symlink(disk.path(), house.data()).unwrap();
+    house.launch();
+    house.read_key();
+    let load = Load::new("full", MIX, STEPS_MAX);
+    let callers = load.begin(&house);
+    wait_for("submits", &house, || load.acknowledged() >= 10);
+    let filling = disk.fill(6 << 20);
+    wait_for("refusals", &house, || load.answers(507) >= 10);
+    let refused = json!({"engine": "demo", "workflowId": "w"});
+    let (status, answer) = house.call("POST", "/v1/executions", Some(&refused));
+    assert_eq!((status, &answer["code"]), (507, &json!("store_full")), "{answer}");
+    let known = load.ledger().acknowledged.first().unwrap().clone();
+    for path in ["", "/request", "/attempts"] {
+        house.must("GET", &format!("/v1/executions/{known}{path}"), None);
+    }
+    house.must("GET", "/v1/executions", None);
+    let before = load.acknowledged();
+    std::fs::remove_file(filling).unwrap();
+    wait_for("submits once there is room", &house, || load.acknowledged() > before + 5);
+    callers.stop();
+    house.kill();
+    house.launch();
+    settle("a full disk", house, &load, starts.path());
+}
+
+/// The command of the service under strace, which lets every sync of a thread fail from its `from`-th on; `None`, with the
+/// reason on standard error, where that is not to be had.
+fn with_failing_syncs(house: &House, from: u32) -> Option<Command> {
+    let strace = |command: &mut Command| {
+        // The service stays the child of this test, and strace becomes a grandchild.
+        command.args(["-D", "-f", "-qq", "--seccomp-bpf", "-o", "/dev/null"]);
+        command.args(["-e", "trace=fsync,fdatasync", "-e", "signal=none"]);
+        command.arg("-e").arg(format!("inject=fsync,fdatasync:error=EIO:when={from}+"));
+    };
+    let mut trial = Command::new("strace");
+    strace(&mut trial);
+    let works = trial.arg("true").stdin(Stdio::null()).output();
+    if !works.as_ref().is_ok_and(|output| output.status.success()) {
+        eprintln!("SKIPPED: no failing syncs: strace: {works:?}");
+        return None;
+    }
+    let serve = house.serve();
+    let mut command = Command::new("strace");
+    strace(&mut command);
+    command.arg(serve.get_program()).args(serve.get_args());
+    for (name, value) in serve.get_envs() {
+        match value {
+            Some(value) => command.env(name, value),
+            None => command.env_remove(name),
+        };
+    }
+    command.current_dir(serve.get_current_dir()?);
+    Some(command)
+}
+
+#[test]
+fn a_disk_that_fails_to_sync_ends_the_service_and_loses_nothing() {
+    let starts = NamedTempFile::new().unwrap();
+    let mut house = House::start(&program(starts.path()));
+    let Some(command) = with_failing_syncs(&house, 60) else { return };
+    house.kill();
+    house.spawn(command);
+    assert_eq!(house.ready(), None, "{}", house.said());
+    let load = Load::new("sync", MIX, STEPS_MAX);
+    let callers = load.begin(&house);
+    let status = house.wait(PATIENCE);
+    assert!(status.code().is_some_and(|code| code != 0), "{status}: {}", house.said());
+    assert!(house.said().contains("could not be synced"), "{}", house.said());
+    wait_for("an answer of those that waited for the sync", &house, || load.answers(503) > 0);
+    let before = load.acknowledged();
+    assert!(before > 0, "nothing was acknowledged before the disk failed");
+    house.launch();
+    wait_for("submits after the start", &house, || load.acknowledged() >= before + 20);
+    callers.stop();
+    settle("a disk that fails to sync", house, &load, starts.path());
+}
