@@ -3,14 +3,14 @@
 
 use crate::house::House;
 use crate::ledger::{Outside, all_ended, everything, store_findings};
-use crate::load::{Kind, Load, program};
+use crate::load::{Kind, Load, program, programs_begun};
 use serde_json::json;
 use std::fs::File;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
-use tempfile::{NamedTempFile, TempDir};
+use tempfile::TempDir;
 
 const PATIENCE: Duration = Duration::from_secs(60);
 const STEPS_MAX: u64 = 100_000;
@@ -40,9 +40,10 @@ fn wait_for(what: &str, house: &House, so: impl Fn() -> bool) {
 }
 
 /// Lets everything end and holds it against what was told; stops the service.
-fn settle(name: &str, mut house: House, load: &Load, starts: &Path) {
+fn settle(name: &str, mut house: House, load: &Load, notes: &Path) {
     all_ended(&house, PATIENCE);
-    let findings = load.ledger().check(&house, &Outside::of_programs(starts));
+    let outside = Outside { programs: programs_begun(notes), ..Outside::default() };
+    let findings = load.ledger().check(&house, &outside);
     assert!(findings.is_empty(), "{name}: {findings:#?}");
     house.halt();
     assert_eq!(store_findings(&house.data()), Vec::<String>::new(), "{name}");
@@ -51,8 +52,8 @@ fn settle(name: &str, mut house: House, load: &Load, starts: &Path) {
 
 #[test]
 fn a_second_signal_under_load_loses_nothing() {
-    let starts = NamedTempFile::new().unwrap();
-    let mut house = House::start(&program(starts.path()));
+    let notes = tempfile::tempdir().unwrap();
+    let mut house = House::start(&program(notes.path()));
     let load = Load::new("stop", MIX, STEPS_MAX);
     // It would use up the whole grace.
     load.ledger().sent.insert("endless".to_owned(), false);
@@ -72,7 +73,7 @@ fn a_second_signal_under_load_loses_nothing() {
     wait_for("submits after the start", &house, || load.acknowledged() >= before + 20);
     callers.stop();
     house.must("POST", "/v1/executions/endless/cancel", None);
-    settle("a second signal", house, &load, starts.path());
+    settle("a second signal", house, &load, notes.path());
 }
 
 /// The state letter of a process, such as `S` or `T`.
@@ -85,8 +86,8 @@ fn state(pid: u32) -> String {
 fn a_process_that_stood_still_goes_on_where_it_was() {
     /// Longer than any interval at which the service looks at itself on the work path.
     const SPAN: Duration = Duration::from_secs(3);
-    let starts = NamedTempFile::new().unwrap();
-    let house = House::start(&program(starts.path()));
+    let notes = tempfile::tempdir().unwrap();
+    let house = House::start(&program(notes.path()));
     let load = Load::new("still", CALM, STEPS_MAX);
     let callers = load.begin(&house);
     wait_for("submits", &house, || load.acknowledged() >= 40);
@@ -103,7 +104,7 @@ fn a_process_that_stood_still_goes_on_where_it_was() {
     for (id, view) in everything(&house, "") {
         assert_eq!((&view["status"], &view["attempt"]), (&json!("completed"), &json!(1)), "{id}: {view}");
     }
-    settle("a process that stood still", house, &load, starts.path());
+    settle("a process that stood still", house, &load, notes.path());
 }
 
 /// A small file system of its own; gone when dropped.
@@ -156,11 +157,25 @@ impl Drop for SmallDisk {
     }
 }
 
+/// A start without any room works, or says why it does not; it does no harm.
+fn start_on_full(disk: &SmallDisk, house: &mut House) {
+    let filling = disk.fill(6 << 20);
+    house.spawn(house.serve());
+    match house.ready() {
+        None => house.kill(),
+        Some(status) => {
+            assert!(status.code().is_some_and(|code| code != 0), "{status}: {}", house.said());
+            assert!(house.said().ends_with("disk is full\n"), "{}", house.said());
+        }
+    }
+    std::fs::remove_file(filling).unwrap();
+}
+
 #[test]
 fn a_full_disk_refuses_submits_until_there_is_room_again() {
     let Some(disk) = SmallDisk::mount("6m") else { return };
-    let starts = NamedTempFile::new().unwrap();
-    let mut house = House::prepare(&program(starts.path()));
+    let notes = tempfile::tempdir().unwrap();
+    let mut house = House::prepare(&program(notes.path()));
     std::os::unix::fs::symlink(disk.path(), house.data()).unwrap();
     house.launch();
     house.read_key();
@@ -182,8 +197,9 @@ fn a_full_disk_refuses_submits_until_there_is_room_again() {
     wait_for("submits once there is room", &house, || load.acknowledged() > before + 5);
     callers.stop();
     house.kill();
+    start_on_full(&disk, &mut house);
     house.launch();
-    settle("a full disk", house, &load, starts.path());
+    settle("a full disk", house, &load, notes.path());
 }
 
 /// The command of the service under strace, which lets every sync of a thread fail from its `from`-th on; `None`, with the
@@ -218,8 +234,8 @@ fn with_failing_syncs(house: &House, from: u32) -> Option<Command> {
 
 #[test]
 fn a_disk_that_fails_to_sync_ends_the_service_and_loses_nothing() {
-    let starts = NamedTempFile::new().unwrap();
-    let mut house = House::start(&program(starts.path()));
+    let notes = tempfile::tempdir().unwrap();
+    let mut house = House::start(&program(notes.path()));
     let Some(command) = with_failing_syncs(&house, 60) else { return };
     house.kill();
     house.spawn(command);
@@ -235,5 +251,5 @@ fn a_disk_that_fails_to_sync_ends_the_service_and_loses_nothing() {
     house.launch();
     wait_for("submits after the start", &house, || load.acknowledged() >= before + 20);
     callers.stop();
-    settle("a disk that fails to sync", house, &load, starts.path());
+    settle("a disk that fails to sync", house, &load, notes.path());
 }

@@ -36,18 +36,6 @@ pub(crate) struct Outside {
     pub(crate) remote: BTreeMap<String, usize>,
 }
 
-impl Outside {
-    /// What the programs of [`crate::load::program`] noted.
-    pub(crate) fn of_programs(starts: &Path) -> Outside {
-        let mut outside = Outside::default();
-        for line in std::fs::read_to_string(starts).unwrap_or_default().lines() {
-            let parameters: Value = serde_json::from_str(line).unwrap();
-            *outside.programs.entry(parameters["id"].as_str().unwrap().to_owned()).or_default() += 1;
-        }
-        outside
-    }
-}
-
 /// What a check found. Empty lists are what is hoped for.
 #[derive(Debug, Default)]
 pub(crate) struct Findings {

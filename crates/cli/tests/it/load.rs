@@ -14,14 +14,28 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 const CALLERS: usize = 3;
+/// The file in which programs note their starts.
+const BEGAN: &str = "began";
 
-/// Configuration of the engine `local`: a program that notes each of its starts in a file.
-pub(crate) fn program(starts: &Path) -> String {
-    let script = format!(
-        "line=$(/bin/cat); printf '%s\\n' \"$line\" >> {}; /bin/sleep 0.05; printf '%s' \"$line\"",
-        starts.display()
-    );
-    format!("[engines.local]\ntype = \"command\"\nargv = [\"/bin/sh\", \"-c\", {script:?}]\n")
+/// Configuration of the engine `local`: a program that notes each of its starts in `notes`, by the name of the directory it
+/// is started in, and gives back what it gets.
+pub(crate) fn program(notes: &Path) -> String {
+    let began = notes.join(BEGAN);
+    let script =
+        format!("printf '%s\\n' \"${{PWD##*/}}\" >> {}; /bin/sleep 0.05; exec /bin/cat", began.display());
+    let table = "[engines.local]\ntype = \"command\"";
+    format!("{table}\nargv = [\"/bin/sh\", \"-c\", {script:?}]\nwork_dir = {notes:?}\n")
+}
+
+/// How often each execution's program began.
+pub(crate) fn programs_begun(notes: &Path) -> BTreeMap<String, usize> {
+    let mut begun = BTreeMap::new();
+    for name in std::fs::read_to_string(notes.join(BEGAN)).unwrap_or_default().lines() {
+        // The id stands between the product's name and the attempt's number with a random one.
+        let id = name.strip_prefix("enginehouse-").and_then(|rest| rest.rsplitn(3, '-').nth(2));
+        *begun.entry(id.expect("an attempt's directory").to_owned()).or_default() += 1;
+    }
+    begun
 }
 
 /// What one step of a caller is about.
@@ -48,6 +62,7 @@ pub(crate) enum Kind {
     Program,
     ProgramOnce,
     /// A service behind this one (`engines.other`).
+    #[cfg(debug_assertions)]
     Remote,
 }
 
@@ -183,6 +198,7 @@ impl Load {
                 request["parameters"] = json!({"id": id});
                 request["atMostOnce"] = json!(kind == Kind::ProgramOnce);
             }
+            #[cfg(debug_assertions)]
             Kind::Remote => request["engine"] = json!("other"),
         }
         request
