@@ -31,6 +31,12 @@ const MIX: &[Kind] = &[
 const CALM: &[Kind] =
     &[Kind::Plain, Kind::Long, Kind::Program, Kind::Once, Kind::Group, Kind::ProgramOnce, Kind::Scheduled];
 
+/// Says so even where the output of tests that pass is not shown.
+fn skipped(why: &str) {
+    let _ =
+        writeln!(std::io::stderr(), "SKIPPED {}: {why}", std::thread::current().name().unwrap_or_default());
+}
+
 fn wait_for(what: &str, house: &House, so: impl Fn() -> bool) {
     let deadline = Instant::now() + PATIENCE;
     while !so() {
@@ -123,11 +129,11 @@ impl SmallDisk {
         match mounted {
             Ok(output) if output.status.success() => Some(SmallDisk(dir)),
             Ok(output) => {
-                eprintln!("SKIPPED: no small disk: {}", String::from_utf8_lossy(&output.stderr).trim());
+                skipped(&format!("no small disk: {}", String::from_utf8_lossy(&output.stderr).trim()));
                 None
             }
             Err(error) => {
-                eprintln!("SKIPPED: no small disk: mount: {error}");
+                skipped(&format!("no small disk: mount: {error}"));
                 None
             }
         }
@@ -202,25 +208,29 @@ fn a_full_disk_refuses_submits_until_there_is_room_again() {
     settle("a full disk", house, &load, notes.path());
 }
 
-/// The command of the service under strace, which lets every sync of a thread fail from its `from`-th on; `None`, with the
-/// reason on standard error, where that is not to be had.
+/// A command that lets every sync of a thread of what follows fail, from its `from`-th on.
+fn strace(from: u32) -> Command {
+    let mut command = Command::new("strace");
+    // What follows stays the child of this test, and strace becomes a grandchild.
+    command.args(["-D", "-f", "-qq", "--seccomp-bpf", "-o", "/dev/null"]);
+    command.args(["-e", "trace=fsync,fdatasync", "-e", "signal=none"]);
+    command.arg("-e").arg(format!("inject=fsync,fdatasync:error=EIO:when={from}+"));
+    command
+}
+
+/// The command of the service under strace; `None`, with the reason on standard error, where syncs cannot be made to fail.
 fn with_failing_syncs(house: &House, from: u32) -> Option<Command> {
-    let strace = |command: &mut Command| {
-        // The service stays the child of this test, and strace becomes a grandchild.
-        command.args(["-D", "-f", "-qq", "--seccomp-bpf", "-o", "/dev/null"]);
-        command.args(["-e", "trace=fsync,fdatasync", "-e", "signal=none"]);
-        command.arg("-e").arg(format!("inject=fsync,fdatasync:error=EIO:when={from}+"));
+    let mut trial = strace(1);
+    let tried = trial.arg("sync").arg(house.dir.path()).env("LC_ALL", "C").stdin(Stdio::null()).output();
+    let fails = |output: &std::process::Output| {
+        String::from_utf8_lossy(&output.stderr).contains("Input/output error")
     };
-    let mut trial = Command::new("strace");
-    strace(&mut trial);
-    let works = trial.arg("true").stdin(Stdio::null()).output();
-    if !works.as_ref().is_ok_and(|output| output.status.success()) {
-        eprintln!("SKIPPED: no failing syncs: strace: {works:?}");
+    if !tried.as_ref().is_ok_and(fails) {
+        skipped(&format!("no failing syncs: strace: {tried:?}"));
         return None;
     }
     let serve = house.serve();
-    let mut command = Command::new("strace");
-    strace(&mut command);
+    let mut command = strace(from);
     command.arg(serve.get_program()).args(serve.get_args());
     for (name, value) in serve.get_envs() {
         match value {
@@ -228,7 +238,7 @@ fn with_failing_syncs(house: &House, from: u32) -> Option<Command> {
             None => command.env_remove(name),
         };
     }
-    command.current_dir(serve.get_current_dir()?);
+    command.current_dir(house.dir.path());
     Some(command)
 }
 
