@@ -187,7 +187,7 @@ impl Load {
             Kind::Once => request["atMostOnce"] = json!(true),
             Kind::Scheduled => request["readyAt"] = json!(soon(150)),
             Kind::BackOff => {
-                request["parameters"] = json!({"failTimes": 1, "failKind": "unavailable", "sleepMs": 10});
+                request["parameters"] = json!({"failTimes": 1, "failKind": "bad_response", "sleepMs": 10});
                 request["retry"] = json!({"delay": 50, "maxRetries": 5});
             }
             Kind::Failing => request["parameters"]["failTimes"] = json!(99),
