@@ -1,7 +1,7 @@
 //! The files of a data directory beside the store: the admin key, the address of the service that works on it, and
 //! where the key lies that its payloads are sealed with.
 
-use std::fs::{self, DirBuilder, OpenOptions};
+use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
@@ -129,7 +129,8 @@ fn read_line(path: &Path) -> Option<String> {
     (!line.is_empty() && line.len() < 8_192).then(|| line.to_owned())
 }
 
-/// Replaces a file by one that only its owner can read; a reader sees the old or the new one, never a part.
+/// Replaces a file by one that only its owner can read; a reader sees the old or the new one, never a part. Once this
+/// returns, the new one survives a power cut.
 fn write_private(path: &Path, text: &str) -> io::Result<()> {
     let mut partial = path.as_os_str().to_owned();
     partial.push(".partial");
@@ -141,7 +142,8 @@ fn write_private(path: &Path, text: &str) -> io::Result<()> {
     let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&partial)?;
     writeln!(file, "{text}")?;
     file.sync_all()?;
-    fs::rename(&partial, path)
+    fs::rename(&partial, path)?;
+    path.parent().map_or(Ok(()), |dir| File::open(dir)?.sync_all())
 }
 
 #[cfg(test)]

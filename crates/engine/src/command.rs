@@ -108,7 +108,8 @@ impl Command {
         let Spawned { leader, gate } = spawn::spawn(program).await?;
         // From here on the group is killed when this future is dropped.
         let group = Group::new(leader);
-        if call.attached(&group.id(), false).await.is_err() {
+        let engine_run = format!("{}/{}", group.id(), directory.name());
+        if call.attached(&engine_run, false).await.is_err() {
             return Ok(Outcome::LetGo);
         }
         let running = gate.open().await?;
@@ -220,6 +221,10 @@ impl Engine for Command {
     async fn reap(&self, engine_run: &str) {
         if group::end_leftover(engine_run) {
             tracing::warn!(run = engine_run, "a program that a dead service left running was killed");
+        }
+        // Behind the group, which has three parts, stands the attempt's directory.
+        if let Some(name) = engine_run.splitn(4, '/').nth(3) {
+            directory::remove_leftover(&self.config.work_dir, name);
         }
     }
 }

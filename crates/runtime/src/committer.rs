@@ -3,6 +3,7 @@
 //! There is no timer: while one batch is synced the next one gathers. On the scheduler's node a batch carries what starts
 //! in the slots that are free or that the batch itself frees, so a submit that can start at once costs one write.
 
+use crate::breakpoints::Kinds;
 use crate::context::Context;
 use enginehouse_core::execution::{Execution, Status};
 use enginehouse_core::id::Key;
@@ -128,8 +129,13 @@ impl Committer {
             return;
         }
         let (batch, shape) = self.batch(&requests, &grants);
+        let kinds = Kinds::of(&batch);
+        kinds.before();
         match self.cx.store.commit(batch).await {
-            Ok(committed) => self.settle(requests, grants, &shape, committed, now),
+            Ok(committed) => {
+                kinds.after();
+                self.settle(requests, grants, &shape, committed, now);
+            }
             Err(error) => {
                 tracing::error!(%error, "a commit failed; its outcome is unknown");
                 if let StoreError::Broken(_) = &error {

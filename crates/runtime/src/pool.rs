@@ -2,6 +2,7 @@
 //!
 //! The link is where plaintext ends: it opens a request for its worker and seals what comes back, on the worker's task.
 
+use crate::breakpoints;
 use crate::committer::Planned;
 use crate::context::{ChangeError, Context};
 use crate::hub::Live;
@@ -138,6 +139,7 @@ impl Link for LocalLink {
                 Assigned::Order(order) => return Some(order),
                 Assigned::Run { row, request } => {
                     if let Some(assignment) = self.assignment(&row, request).await {
+                        breakpoints::hit("attempt.opened");
                         return Some(Order::Run(Box::new(assignment)));
                     }
                 }
@@ -150,7 +152,10 @@ impl Link for LocalLink {
             lifecycle::attach(row, lease.fence, engine_run.to_owned(), can_reattach, now)
         };
         match self.cx.change(lease.key, false, decide).await {
-            Ok(_) | Err(ChangeError::Refused(Refused::NoChange)) => Ok(()),
+            Ok(_) | Err(ChangeError::Refused(Refused::NoChange)) => {
+                breakpoints::hit("attempt.attached");
+                Ok(())
+            }
             Err(error) => Err(self.link_error(lease, error)),
         }
     }
@@ -177,6 +182,7 @@ impl Link for LocalLink {
         };
         match self.cx.change(lease.key, false, decide).await {
             Ok(row) => {
+                breakpoints::hit("attempt.reported");
                 self.count(lease, &row);
                 Ok(())
             }

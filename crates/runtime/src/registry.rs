@@ -45,7 +45,8 @@ impl Registry {
     }
 
     pub(crate) fn adapters(&self) -> BTreeMap<String, Arc<dyn Engine>> {
-        self.engines.iter().map(|(name, e)| (name.clone(), e.adapter.clone())).collect()
+        let watched = |e: &RegisteredEngine| crate::breakpoints::watched(e.adapter.clone());
+        self.engines.iter().map(|(name, e)| (name.clone(), watched(e))).collect()
     }
 
     pub(crate) fn state(&self, name: &str) -> EngineState {

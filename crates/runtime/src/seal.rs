@@ -233,13 +233,19 @@ fn parse_key_file(text: &str) -> Result<[u8; 32], String> {
     Ok(secret)
 }
 
+/// Makes the file as a whole: neither a crash nor a full disk leaves a part of a key, and a key that is there stays.
 fn write_key_file(path: &Path, secret: &[u8; 32]) -> std::io::Result<()> {
     if let Some(parent) = path.parent() {
         fs::create_dir_all(parent)?;
     }
-    let mut file = fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
+    let mut partial = path.as_os_str().to_owned();
+    partial.push(".partial");
+    let _ = fs::remove_file(&partial);
+    let mut file = fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&partial)?;
     writeln!(file, "{KEY_FILE_WORD} {}", hex(secret))?;
     file.sync_all()?;
+    fs::hard_link(&partial, path)?;
+    fs::remove_file(&partial)?;
     match path.parent() {
         Some(parent) => fs::File::open(parent)?.sync_all(),
         None => Ok(()),
@@ -286,5 +292,18 @@ mod tests {
         for bad in ["0", "0g", "é0"] {
             assert_eq!(unhex(bad), None, "{bad}");
         }
+    }
+
+    #[test]
+    fn a_key_file_is_made_as_a_whole_and_never_replaced() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("keys/seal.key");
+        fs::create_dir(dir.path().join("keys")).unwrap();
+        // What a start left that was cut short while it wrote.
+        fs::write(dir.path().join("keys/seal.key.partial"), "enginehouse").unwrap();
+        let made = Sealer::load(Some(&path)).unwrap().key_id();
+        assert_eq!(Sealer::load(Some(&path)).unwrap().key_id(), made);
+        assert!(write_key_file(&path, &[7; 32]).is_err());
+        assert_eq!(Sealer::load(Some(&path)).unwrap().key_id(), made);
     }
 }

@@ -5,7 +5,7 @@ use super::{Exit, Failure};
 use clap::Args;
 use enginehouse::api::KeyRequest;
 use enginehouse::config::{Config, LogFormat, ServerConfig};
-use enginehouse::{Caller, ExecutionService, Files, Scope, StartError, directory};
+use enginehouse::{ApiError, Caller, Code, ExecutionService, Files, Scope, StartError, directory};
 use enginehouse_server::{Server, ServerSettings, TlsSettings};
 use serde_json::Value;
 use std::io::IsTerminal;
@@ -16,6 +16,9 @@ use tracing_subscriber::EnvFilter;
 
 /// What the key of the first start is called.
 const FIRST_KEY: &str = "admin (made at the first start)";
+
+/// How long a service that cannot go on gives its last answers.
+const LAST_ANSWERS: Duration = Duration::from_secs(1);
 
 /// How the service runs.
 #[derive(Debug, Args)]
@@ -107,8 +110,10 @@ async fn serve(config: Config) -> Result<Exit, Failure> {
     let told = until_told(&mut signals, &service, &server).await;
     let files = service.files().cloned();
     if let Err(why) = told {
-        // Nothing can be stored any more, so nothing is gained by waiting: what runs is taken up by the next start.
+        // Nothing can be stored any more, so nothing is gained by waiting: what runs is taken up by the next start. Only the
+        // callers that are there hear that their outcome is unknown.
         tracing::error!("the service cannot go on: {why}; start it again");
+        let _ = tokio::time::timeout(LAST_ANSWERS, server.stop()).await;
         if let Some(files) = files {
             directory::remove_address(&files.dir);
         }
@@ -192,7 +197,7 @@ fn tell_seal_key(files: &Files) {
 }
 
 async fn first_key(service: &ExecutionService, files: &Files) -> Result<(), Failure> {
-    let failed = |error: enginehouse::ApiError| Failure::call(error.to_string());
+    let failed = |error: ApiError| Failure::call(error.to_string());
     let api = service.service();
     if !api.keys().await.map_err(failed)?.keys.is_empty() {
         return Ok(());
@@ -203,10 +208,12 @@ async fn first_key(service: &ExecutionService, files: &Files) -> Result<(), Fail
         user_id: None,
         expires_at: None,
     };
-    let made = api.create_key(&Caller::local(), request).await.map_err(failed)?;
     let path = files.dir.join(directory::ADMIN_KEY);
-    directory::write_admin_key(&files.dir, &made.secret)
-        .map_err(|error| Failure::call(format!("{}: {error}", path.display())))?;
+    let keep = |secret: &str| {
+        let written = directory::write_admin_key(&files.dir, secret);
+        written.map_err(|error| ApiError::new(Code::Internal, format!("{}: {error}", path.display())))
+    };
+    let made = api.create_kept_key(&Caller::local(), request, keep).await.map_err(failed)?;
     eprintln!(
         "The admin API key, shown this once:\n  {}\nIt is also in {} (mode 0600), where the commands on this machine \
          find it.\n",

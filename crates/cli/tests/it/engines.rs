@@ -16,7 +16,8 @@ fn a_program_dies_with_a_killed_service_and_runs_again() {
     // Its child ignores what is polite, and outlives its parent unless the whole group is killed.
     let script = format!("(trap '' TERM; sleep 3) & echo $$ $! >> {}; cat; wait", file.display());
     let mut house = House::start(&format!(
-        "[engines.local]\ntype = \"command\"\nargv = [\"/bin/sh\", \"-c\", {script:?}]\nenv = {{ PATH = \"/usr/bin:/bin\" }}\n"
+        "[engines.local]\ntype = \"command\"\nargv = [\"/bin/sh\", \"-c\", {script:?}]\nenv = {{ PATH = \"/usr/bin:/bin\" }}\nwork_dir = {:?}\n",
+        notes.path()
     ));
     let request = json!({"id": "one", "engine": "local", "workflowId": "w", "parameters": {"a": [1.0]}});
     house.must("POST", "/v1/executions", Some(&request));
@@ -40,6 +41,9 @@ fn a_program_dies_with_a_killed_service_and_runs_again() {
     let view = house.ended("one");
     assert_eq!((&view["status"], &view["attempt"]), (&json!("completed"), &json!(2)), "{view}");
     assert_eq!(house.must("GET", "/v1/executions/one/result", None)["result"], json!({"a": [1.0]}));
+    let left: Vec<_> =
+        std::fs::read_dir(notes.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    assert_eq!(left, ["pids"], "the directories of both attempts are gone");
     house.stop();
 }
 
@@ -83,6 +87,7 @@ message = "/failure/message"
 result = "/workflowId"
 health = "/readyz"
 idempotent = true
+poll = { first = "50ms", longest = "200ms" }
 
 [engines.other.request]
 path = "/v1/executions"

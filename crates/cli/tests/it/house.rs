@@ -24,6 +24,14 @@ pub(crate) fn program() -> Command {
 impl House {
     /// Starts with a demo engine; `more` is TOML for further tables.
     pub(crate) fn start(more: &str) -> House {
+        let mut house = House::prepare(more);
+        house.launch();
+        house.read_key();
+        house
+    }
+
+    /// As [`House::start`], but nothing runs yet.
+    pub(crate) fn prepare(more: &str) -> House {
         let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
         let dir = tempfile::tempdir().unwrap();
         std::fs::write(
@@ -31,12 +39,14 @@ impl House {
             format!("[engines.demo]\ntype = \"demo\"\n\n{more}"),
         )
         .unwrap();
-        let mut house = House { dir, address, key: String::new(), child: None };
-        house.launch();
+        House { dir, address, key: String::new(), child: None }
+    }
+
+    /// Takes the key that the first start made.
+    pub(crate) fn read_key(&mut self) {
         // A service that asks for no keys makes none.
-        let key = std::fs::read_to_string(house.data().join("admin.key")).unwrap_or_default();
-        house.key = key.trim().to_owned();
-        house
+        let key = std::fs::read_to_string(self.data().join("admin.key")).unwrap_or_default();
+        self.key = key.trim().to_owned();
     }
 
     pub(crate) fn data(&self) -> PathBuf {
@@ -60,17 +70,31 @@ impl House {
     }
 
     pub(crate) fn launch(&mut self) {
+        self.spawn(self.serve());
+        let ended = self.ready();
+        assert!(ended.is_none(), "{ended:?}: {}", self.said());
+    }
+
+    /// Runs a command of [`House::serve`].
+    pub(crate) fn spawn(&mut self, mut command: Command) {
         let log = std::fs::File::options().create(true).append(true).open(self.log()).unwrap();
-        let mut command = self.serve();
         command.stdin(Stdio::null()).stdout(log.try_clone().unwrap()).stderr(log);
         self.child = Some(command.spawn().unwrap());
+    }
+
+    /// Waits until the service answers; how it ended, if it did that instead.
+    pub(crate) fn ready(&mut self) -> Option<ExitStatus> {
         let deadline = Instant::now() + READY_WITHIN;
         let ready = http::request("GET", "/readyz", &[], b"");
         while !http::send(self.address, &ready).is_ok_and(|answer| answer.status == 200) {
-            let ended = self.child.as_mut().and_then(|child| child.try_wait().unwrap());
-            assert!(ended.is_none() && Instant::now() < deadline, "{ended:?}: {}", self.said());
+            if let Some(status) = self.child.as_mut().and_then(|child| child.try_wait().unwrap()) {
+                self.child = None;
+                return Some(status);
+            }
+            assert!(Instant::now() < deadline, "not ready: {}", self.said());
             std::thread::sleep(Duration::from_millis(10));
         }
+        None
     }
 
     fn log(&self) -> PathBuf {
@@ -100,22 +124,33 @@ impl House {
 
     /// Waits until the process has ended by itself.
     pub(crate) fn wait(&mut self, within: Duration) -> ExitStatus {
+        let ended = self.ended_within(within);
+        ended.unwrap_or_else(|| panic!("it did not end within {} s: {}", within.as_secs(), self.said()))
+    }
+
+    /// How the process ended by itself; one that did not is killed.
+    pub(crate) fn ended_within(&mut self, within: Duration) -> Option<ExitStatus> {
         let mut child = self.child.take().expect("it runs");
         let deadline = Instant::now() + within;
         loop {
             if let Some(status) = child.try_wait().unwrap() {
-                return status;
+                return Some(status);
             }
             if Instant::now() > deadline {
                 child.kill().unwrap();
                 child.wait().unwrap();
-                panic!("it did not end within {} s: {}", within.as_secs(), self.said());
+                return None;
             }
             std::thread::sleep(Duration::from_millis(10));
         }
     }
 
     pub(crate) fn stop(mut self) {
+        self.halt();
+    }
+
+    /// Stops gracefully; the directory stays.
+    pub(crate) fn halt(&mut self) {
         self.signal("TERM");
         let status = self.wait(Duration::from_secs(60));
         assert!(status.success(), "{status}: {}", self.said());

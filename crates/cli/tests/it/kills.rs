@@ -1,6 +1,7 @@
 //! kill -9 at random moments under load: what was acknowledged is there, and ends once. `ROUNDS=50` for a long run.
 
 use crate::house::{House, call};
+use crate::ledger::{Findings, History};
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
@@ -84,33 +85,13 @@ fn nothing_acknowledged_is_lost_and_each_ends_once() {
     let acknowledged = load.acknowledged.lock().unwrap().clone();
     assert!(acknowledged.len() as u64 > rounds, "hardly anything was submitted");
     let mut statuses: BTreeSet<String> = BTreeSet::new();
+    let mut findings = Findings::default();
     for id in &acknowledged {
         let view = house.ended(id);
         statuses.insert(view["status"].as_str().unwrap().to_owned());
-        check_history(&house, id);
+        History::read(&house, id, &mut findings);
     }
+    assert!(findings.is_empty(), "{findings:#?}");
     println!("{} kills, {} acknowledged, ends {statuses:?}", rounds, acknowledged.len());
     house.stop();
-}
-
-/// Event numbers without gaps, fences and attempts that only grow, one terminal event at the end.
-fn check_history(house: &House, id: &str) {
-    let answer = house.try_call("GET", &format!("/v1/executions/{id}/events"), None).unwrap();
-    let text = answer.text();
-    let (mut expected, mut fence, mut attempt, mut terminal) = (1, 0, 0, 0);
-    for line in text.lines().filter_map(|line| line.strip_prefix("data: ")) {
-        let event: Value = serde_json::from_str(line).unwrap();
-        let Some(seq) = event["seq"].as_u64() else { continue };
-        assert_eq!(seq, expected, "{id}: {text}");
-        expected += 1;
-        let kind = event["type"].as_str().unwrap();
-        if kind == "execution_started" {
-            let (f, a) = (event["data"]["fence"].as_u64().unwrap(), event["attempt"].as_u64().unwrap());
-            assert!(f > fence && a > attempt, "{id}: {text}");
-            (fence, attempt) = (f, a);
-        }
-        terminal +=
-            u32::from(matches!(kind, "execution_completed" | "execution_failed" | "execution_cancelled"));
-    }
-    assert_eq!(terminal, 1, "{id}: {text}");
 }

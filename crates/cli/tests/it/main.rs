@@ -8,11 +8,16 @@ mod bad_input;
 mod breaker;
 mod burst;
 mod command_line;
+#[cfg(debug_assertions)]
+mod crash_points;
 mod door;
 mod embedded;
 mod engines;
+mod faults;
 mod house;
 mod http;
 mod kills;
+mod ledger;
+mod load;
 mod sealed;
 mod stopping;

@@ -52,7 +52,7 @@ impl Leader {
     }
 
     fn parse(text: &str) -> Option<Leader> {
-        let mut parts = text.splitn(3, '/');
+        let mut parts = text.splitn(4, '/');
         let pid = parts.next()?.parse().ok().filter(|pid| *pid > 1)?;
         Some(Leader { pid, started: parts.next()?.parse().ok()?, boot: parts.next()?.to_owned() })
     }
@@ -111,7 +111,7 @@ mod tests {
             assert!(!end_leftover(&spared), "{spared}");
         }
         assert!(child.try_wait().unwrap().is_none());
-        assert!(end_leftover(&id(&leader)));
+        assert!(end_leftover(&format!("{}/what-follows", id(&leader))));
         assert!(!child.wait().unwrap().success());
         assert!(!end_leftover(&id(&leader)), "it is gone");
     }

@@ -50,7 +50,18 @@ impl Service {
     }
 
     /// Makes a key; its secret is in this answer and nowhere else.
-    pub async fn create_key(&self, _caller: &Caller, request: KeyRequest) -> Result<KeyCreated, ApiError> {
+    pub async fn create_key(&self, caller: &Caller, request: KeyRequest) -> Result<KeyCreated, ApiError> {
+        self.create_kept_key(caller, request, |_| Ok(())).await
+    }
+
+    /// As [`create_key`](Service::create_key), but `keep` puts the secret in a safe place before the key is stored, so that
+    /// no crash leaves a key that nobody can use.
+    pub async fn create_kept_key(
+        &self,
+        _caller: &Caller,
+        request: KeyRequest,
+        keep: impl FnOnce(&str) -> Result<(), ApiError>,
+    ) -> Result<KeyCreated, ApiError> {
         let now = self.cx.store.now();
         check(&request, now)?;
         if self.keys().await?.keys.len() >= KEYS_MAX {
@@ -71,6 +82,7 @@ impl Service {
         };
         let key = view(&id, &stored);
         let body = serde_json::to_value(&stored).map_err(|e| ApiError::new(Code::Internal, e.to_string()))?;
+        keep(&secret)?;
         self.cx.keep(DocKind::ApiKey, &id, |_| body.clone()).await.map_err(|e| store_error(&e))?;
         Ok(KeyCreated { key, secret })
     }
