@@ -5,6 +5,7 @@
 //! workflows write), never only from what the service says about it.
 
 mod engine;
+mod faults;
 pub(crate) mod house;
 mod scenarios;
 mod table;
@@ -20,11 +21,13 @@ Drive the real engines and print what was seen, one table for all. Installs the 
 first time (some minutes and some gigabytes below ~/.cache/engines).
 
 Usage: cargo xtask e2e [ENGINE...] [--only TEXT] [--port N] [--release] [--keep]
+       cargo xtask e2e --faults [--release]
 
   ENGINE      n8n, langflow, langgraph; all three when none is named
   --only      only the scenarios whose name contains TEXT
   --port      the engine's port (5678, 7860, 8123 when not given); with one engine only
   --release   use an optimised build of the service
+  --faults    instead: stop n8n for a minute under load while the others work on
   --keep      leave the engine running at the end
 
 The table is also written to target/e2e.json. Fails when a cell does.
@@ -36,6 +39,7 @@ struct Options {
     port: Option<u16>,
     release: bool,
     keep: bool,
+    faults: bool,
 }
 
 pub(crate) fn command(args: &[String]) -> Result<()> {
@@ -44,6 +48,9 @@ pub(crate) fn command(args: &[String]) -> Result<()> {
     }
     let options = options(args)?;
     start::build(options.release)?;
+    if options.faults {
+        return faults::command(options.release);
+    }
     let mut table = Table::default();
     for kind in &options.kinds {
         if let Err(error) = column(*kind, &options, &mut table) {
@@ -59,7 +66,8 @@ pub(crate) fn command(args: &[String]) -> Result<()> {
 }
 
 fn options(args: &[String]) -> Result<Options> {
-    let mut options = Options { kinds: Vec::new(), only: None, port: None, release: false, keep: false };
+    let mut options =
+        Options { kinds: Vec::new(), only: None, port: None, release: false, keep: false, faults: false };
     let mut args = args.iter();
     while let Some(arg) = args.next() {
         let mut value = || args.next().cloned().ok_or_else(|| anyhow::anyhow!("{arg} takes a value"));
@@ -67,6 +75,7 @@ fn options(args: &[String]) -> Result<Options> {
             "--only" => options.only = Some(value()?),
             "--port" => options.port = Some(value()?.parse()?),
             "--release" => options.release = true,
+            "--faults" => options.faults = true,
             "--keep" => options.keep = true,
             name => match Kind::parse(name) {
                 Some(kind) => options.kinds.push(kind),

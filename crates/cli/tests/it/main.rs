@@ -7,6 +7,7 @@ mod api;
 mod bad_input;
 mod breaker;
 mod burst;
+mod cancels;
 mod command_line;
 #[cfg(debug_assertions)]
 mod crash_points;

@@ -7,6 +7,7 @@
 
 mod checker;
 mod engine;
+mod fairness;
 mod fate;
 mod faults;
 #[cfg(feature = "planted-bugs")]

@@ -1,0 +1,112 @@
+//! A cancel really stops, wherever it meets the execution; and silence of an engine is noticed before its time is over.
+
+use crate::engines::http_engine;
+use crate::house::House;
+use serde_json::{Value, json};
+use std::time::{Duration, Instant};
+
+fn submit(house: &House, id: &str, engine: &str, parameters: Value, more: Value) {
+    let mut request = json!({"id": id, "engine": engine, "workflowId": "w", "parameters": parameters});
+    request.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+    house.must("POST", "/v1/executions", Some(&request));
+}
+
+fn cancel(house: &House, id: &str) -> (u16, Value) {
+    house.call("POST", &format!("/v1/executions/{id}/cancel"), None)
+}
+
+#[test]
+fn work_in_its_back_off_is_cancelled_at_once() {
+    let house = House::start("");
+    let retry = json!({"retry": {"maxRetries": 5, "delay": 60_000}});
+    submit(&house, "b", "demo", json!({"failTimes": 9, "failKind": "unavailable"}), retry);
+    let waiting = house.until("b", |view| view["wait"]["reason"] == "backoff");
+    assert_eq!(waiting["attempt"], 1);
+    let (status, view) = cancel(&house, "b");
+    assert_eq!((status, &view["status"], &view["attempt"]), (200, &json!("cancelled"), &json!(1)), "{view}");
+    house.stop();
+}
+
+#[test]
+fn a_run_that_is_being_taken_up_again_is_cancelled_in_its_engine() {
+    let behind = House::start("");
+    let bearer = behind.dir.path().join("bearer");
+    std::fs::write(&bearer, format!("Bearer {}", behind.key)).unwrap();
+    let mut front = House::start(&http_engine(&behind, &bearer));
+    submit(&front, "r", "other", json!({"sleepMs": 600_000}), json!({}));
+    front.until("r", |view| view["engineRunId"].is_string());
+    front.kill();
+    front.launch();
+    let (status, view) = cancel(&front, "r");
+    assert!(matches!(status, 200 | 202), "{status} {view}");
+    assert!(matches!(cancel(&front, "r").0, 200 | 202), "once more is no error");
+    assert_eq!(front.ended("r")["status"], "cancelled");
+    assert_eq!(behind.ended("r.1")["status"], "cancelled", "nobody pays for a run that nobody follows");
+    front.stop();
+    behind.stop();
+}
+
+#[test]
+fn an_engine_that_does_not_answer_is_abandoned_and_its_slot_is_free() {
+    let behind = House::start("");
+    let bearer = behind.dir.path().join("bearer");
+    std::fs::write(&bearer, format!("Bearer {}", behind.key)).unwrap();
+    let settings = "[scaling]\nmin_workers = 1\nworker_capacity = 1\n\n[stop]\ncancel_grace = \"1s\"\n";
+    let front = House::start(&format!("{settings}{}", http_engine(&behind, &bearer)));
+    submit(&front, "stuck", "other", json!({"sleepMs": 600_000}), json!({}));
+    front.until("stuck", |view| view["engineRunId"].is_string());
+    behind.signal("STOP");
+    let (status, view) = cancel(&front, "stuck");
+    assert_eq!(status, 202, "{view}");
+    let ended = front.ended("stuck");
+    assert_eq!((&ended["status"], &ended["attempt"]), (&json!("cancelled"), &json!(1)), "{ended}");
+    submit(&front, "next", "demo", json!({}), json!({}));
+    assert_eq!(front.ended("next")["status"], "completed", "the only slot is free");
+    behind.signal("CONT");
+    assert_eq!(front.ended("stuck")["status"], "cancelled");
+    front.stop();
+    behind.stop();
+}
+
+#[test]
+fn a_race_with_the_end_has_one_winner_and_the_answer_names_it() {
+    let house = House::start("");
+    let mut told = Vec::new();
+    for n in 0..40 {
+        let id = format!("race{n}");
+        submit(&house, &id, "demo", json!({"sleepMs": 10}), json!({}));
+        let until = Instant::now() + Duration::from_millis(n / 2);
+        while Instant::now() < until {
+            std::thread::yield_now();
+        }
+        told.push((id.clone(), cancel(&house, &id)));
+    }
+    for (id, (status, answer)) in told {
+        let ended = house.ended(&id);
+        let expected = match status {
+            200 | 202 => "cancelled",
+            409 => "completed",
+            other => panic!("{other} {answer}"),
+        };
+        assert_eq!(ended["status"], expected, "{id}: {status} {answer}");
+        let events = house.must("GET", &format!("/v1/executions/{id}/attempts"), None);
+        assert!(events["attempts"].as_array().unwrap().len() <= 1, "{events}");
+    }
+    house.stop();
+}
+
+#[test]
+fn silence_ends_an_attempt_and_progress_keeps_it_alive() {
+    let house = House::start("");
+    let idle = json!({"idleTimeout": 400});
+    submit(&house, "silent", "demo", json!({"sleepMs": 600_000}), idle.clone());
+    submit(&house, "talking", "demo", json!({"sleepMs": 1_600, "progress": 40}), idle);
+    let failure = house.ended("silent")["failure"].clone();
+    assert_eq!(
+        (&failure["kind"], &failure["code"]),
+        (&json!("timeout"), &json!("idle_timeout")),
+        "{failure}"
+    );
+    assert_eq!(house.ended("talking")["status"], "completed");
+    house.stop();
+}
