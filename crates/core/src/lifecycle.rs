@@ -74,6 +74,8 @@ pub enum Outcome {
         retry_after: Option<Millis>,
         /// The request may have left and its end is not known.
         open_end: bool,
+        /// A repeated submit of the same run is recognised: what became of a lost answer can be found out.
+        recognised: bool,
         /// What a rule of the engine says of this very failure, above what its kind says.
         retry: Option<bool>,
     },
@@ -280,13 +282,20 @@ pub fn finish(
             fail_or_retry(row, end, head_starts, jitter, now)
         }
         Outcome::Refused { failure } => wait_unburnt(row, failure, "refused", jitter, now),
-        Outcome::Failed { failure, retry_after, open_end, retry } => {
+        Outcome::Failed { failure, retry_after, open_end, recognised, retry } => {
             if open_end && can_reattach(row) {
                 wait_unburnt(row, failure, "unreachable", jitter, now)
             } else if open_end && row.fixed.spec.at_most_once {
                 let mut ended = open_ended(row, now);
                 ended.event.data.reason = Some(failure.kind.as_str().to_owned());
                 ended
+            } else if open_end && recognised && row.state.lost + 1 < LOST_MAX {
+                // Nothing was reported: the next attempt asks what became of this one. A workflow that takes its engine
+                // down each time is poison, so that is not done for ever.
+                let mut again = wait_unburnt(row, failure, "answer_lost", jitter, now);
+                again.next.lost += 1;
+                again.next.maybe_started = true;
+                again
             } else {
                 let end = ReportedEnd { failure, retry_after, open_end, retry };
                 fail_or_retry(row, end, head_starts, jitter, now)

@@ -142,6 +142,8 @@ const RECUT_FLOOR: f64 = 0.6;
 const CUT_CEILING: f64 = 0.8;
 const EXPERIMENT_FIRST_S: f64 = 150.0;
 const EXPERIMENT_MAX_S: f64 = 1_800.0;
+/// Calls at once that count as few.
+const FEW: f64 = 10.0;
 /// The share of the concurrency that was too much to which the limit comes back at once.
 const NEAR_WALL: f64 = 0.85;
 /// Completed runs kept within one tick; more say nothing new about the speed.
@@ -334,12 +336,14 @@ impl Limiter {
         let speed = (epoch.completed + 0.5) / (epoch.expected + 0.5);
         let sick = self.rules.sick;
         let bad = self.speed < sick && speed < sick + 0.1 && at_once >= 2.0;
-        // By how much the speed rose for the concurrency that was taken away.
-        let paid = speed / self.before.1.max(1e-6) >= (self.before.0 / at_once.max(1e-6)).sqrt();
+        // By how much the speed rose for the concurrency that was taken away. Few calls are often slow because others use
+        // the same machine, and then a cut gives their share away: it has to pay more.
+        let power = if self.before.0 < FEW { 0.8 } else { 0.5 };
+        let paid = speed / self.before.1.max(1e-6) >= (self.before.0 / at_once.max(1e-6)).powf(power);
         match self.mode {
             Mode::Open if bad => self.cut(at_once, speed, CUT_FLOOR),
             Mode::Open => {}
-            Mode::Cut if speed >= 0.75 || (self.limit <= 1.0 && paid) => {
+            Mode::Cut if (speed >= 0.75 && (paid || self.before.0 >= FEW)) || (self.limit <= 1.0 && paid) => {
                 self.mode = Mode::Hold;
                 self.step = 1.0;
                 (self.expected, self.completed) = (epoch.expected, epoch.completed);

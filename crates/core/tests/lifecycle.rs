@@ -106,6 +106,17 @@ case a stopping node hands back and nothing is burnt
   grant @0                           => running execution_started a1 r0 run1
   handback @1                        => pending execution_interrupted a1 r0 run1 due maybe
 
+case an answer is lost to an engine that can be asked about it: nothing is burnt, but not for ever
+  submit retries=0 @0                => pending execution_submitted a0 r0 run1 due
+  grant @0                           => running execution_started a1 r0 run1
+  fail connection open known @1      => pending execution_retrying a1 r0 run1 at=1.375 lost=1 maybe failure=connection/c
+  wake @60                           => pending execution_ready a1 r0 run1 due lost=1 maybe failure=connection/c
+  grant @60                          => running execution_started a2 r0 run1 lost=1 maybe failure=connection/c
+  fail connection open known @60     => pending execution_retrying a2 r0 run1 at=60.75 lost=2 maybe failure=connection/c
+  wake @120                          => pending execution_ready a2 r0 run1 due lost=2 maybe failure=connection/c
+  grant @120                         => running execution_started a3 r0 run1 lost=2 maybe failure=connection/c
+  fail connection open known @120    => pending execution_retrying a3 r1 run1 at=125 lost=2 maybe failure=connection/c
+
 case at most once: a lost worker leaves the outcome open
   submit once @0                     => pending execution_submitted a0 r0 run1 due
   grant @0                           => running execution_started a1 r0 run1
@@ -255,6 +266,7 @@ fn act(row: &Execution, verb: &str, arguments: &[&str], now: Time) -> Result<Tra
             retry_after: option("after").map(seconds),
             retry: option("rule").map(|rule| rule == "yes"),
             open_end: arguments.contains(&"open"),
+            recognised: arguments.contains(&"known"),
         }),
         "refuse" => finish(Outcome::Refused { failure: failure(FailureKind::Connection) }),
         "handback" => finish(Outcome::Interrupted { reason: "node_stopped".into() }),

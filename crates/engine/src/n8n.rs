@@ -288,6 +288,10 @@ fn conclude(end: wire::End, ended: &wire::Ended, bytes_max: usize) -> Result<Out
         wire::End::Error => {
             let message =
                 ended.error().unwrap_or_else(|| "the workflow failed without saying why".to_owned());
+            // The node never ran: n8n says it is ready before the runner of its Code nodes is.
+            if wire::is_runner_missing(&message) {
+                return Err(EngineFailure::new(FailureKind::Unavailable, "task_runner_not_ready", message));
+            }
             Err(EngineFailure::new(FailureKind::EngineError, "workflow_failed", message))
         }
     }

@@ -333,6 +333,7 @@ impl LocalLink {
                         failure,
                         retry_after: told.retry_after,
                         open_end: reached == Reached::Maybe,
+                        recognised: self.recognises(lease),
                         retry,
                     },
                 };
@@ -346,6 +347,13 @@ impl LocalLink {
         let engine = self.cx.rows.lock().get(&lease.key).map(|row| row.fixed.engine.clone())?;
         let rules = &self.cx.registry.get(&engine)?.settings.retry_rules;
         rules.iter().find(|rule| rule.matches(failure)).map(|rule| rule.retry)
+    }
+
+    /// Whether the engine, or its adapter, recognises a repeated submit of the same run.
+    fn recognises(&self, lease: LeaseRef) -> bool {
+        let engine = self.cx.rows.lock().get(&lease.key).map(|row| row.fixed.engine.clone());
+        let adapter = engine.and_then(|name| self.cx.registry.get(&name).map(|e| e.adapter.clone()));
+        adapter.is_some_and(|adapter| adapter.capabilities().idempotent_submit)
     }
 
     fn count(&self, lease: LeaseRef, row: &Execution) {

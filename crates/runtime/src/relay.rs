@@ -45,7 +45,7 @@ impl Relay {
                     // What lies between is not known: read the queue anew, and go on from the oldest commit kept.
                     self.cx.scheduler.lock().lose_track();
                     self.cursor = Cursor(oldest.0.saturating_sub(1));
-                    self.look_for_own().await?;
+                    self.cx.look_for_own().await?;
                     continue;
                 }
                 Err(error) => return Err(error),
@@ -67,24 +67,6 @@ impl Relay {
                 return Ok(());
             }
         }
-    }
-
-    /// Takes on what this node's workers were granted while the feed was not heard.
-    async fn look_for_own(&self) -> Result<(), StoreError> {
-        let sessions: Vec<SessionId> = self.cx.ports.lock().keys().copied().collect();
-        for session in sessions {
-            let mut after = None;
-            loop {
-                let rows = self.cx.store.running(Some(session), after, PAGE).await?;
-                after = rows.last().map(Execution::key);
-                let last = rows.len() < PAGE;
-                rows.into_iter().for_each(|row| self.cx.take_on(row));
-                if last {
-                    break;
-                }
-            }
-        }
-        Ok(())
     }
 
     /// Takes in what another node committed.
@@ -110,6 +92,27 @@ impl Relay {
                 // Later events may have followed already; what counts is whether this very grant still stands.
                 EventType::ExecutionStarted if local && stands(&row, change) => self.cx.take_on(row),
                 _ => {}
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Context {
+    /// Takes on what this node's workers were granted and did not hear of: the feed was cut, or a commit of this node was
+    /// answered by an error although it was made.
+    pub(crate) async fn look_for_own(&self) -> Result<(), StoreError> {
+        let sessions: Vec<SessionId> = self.ports.lock().keys().copied().collect();
+        for session in sessions {
+            let mut after = None;
+            loop {
+                let rows = self.store.running(Some(session), after, PAGE).await?;
+                after = rows.last().map(Execution::key);
+                let last = rows.len() < PAGE;
+                rows.into_iter().for_each(|row| self.take_on(row));
+                if last {
+                    break;
+                }
             }
         }
         Ok(())

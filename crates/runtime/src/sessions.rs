@@ -60,7 +60,8 @@ impl Sessions {
             // Its leases were ended when it was closed, so the worker may begin anew under the same session.
             self.cx.announce(missing, false).await?;
         }
-        self.hand_back().await
+        self.hand_back().await?;
+        self.cx.look_for_own().await
     }
 
     /// Hands back what workers let go of while their session lives on: nobody else would ever end those leases.

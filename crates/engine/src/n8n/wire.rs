@@ -194,6 +194,11 @@ fn text_or_number<'de, D: serde::Deserializer<'de>>(from: D) -> Result<String, D
     }
 }
 
+/// Whether a run failed because n8n had no task runner for it, which says nothing of its workflow.
+pub(super) fn is_runner_missing(message: &str) -> bool {
+    message.starts_with("Task request timed out") && message.contains("not matched to a runner")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -218,6 +223,15 @@ mod tests {
             assert_eq!(ended(&node(main)).result(), result);
         }
         assert_eq!(ended("{\"runData\":{}}").result(), "[]");
+    }
+
+    #[test]
+    fn a_missing_task_runner_is_not_the_workflow_s_fault() {
+        let said = "Task request timed out: Your Code node task was not matched to a runner within the timeout period \
+                    (waited 0 seconds). This indicates that the task runner is currently down, or not ready";
+        assert!(is_runner_missing(said));
+        assert!(!is_runner_missing("Task request timed out"));
+        assert!(!is_runner_missing("my own text: not matched to a runner"));
     }
 
     #[test]

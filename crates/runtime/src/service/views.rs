@@ -168,7 +168,9 @@ fn ended(event: &Event) -> Option<&'static str> {
             Some(if lost { "lost" } else { "failed" })
         }
         EventType::ExecutionRetrying if reason == Some("refused") => Some("refused"),
-        EventType::ExecutionRetrying if reason == Some("unreachable") => Some("interrupted"),
+        EventType::ExecutionRetrying if matches!(reason, Some("unreachable" | "answer_lost")) => {
+            Some("interrupted")
+        }
         EventType::ExecutionRetrying => Some("failed"),
         EventType::ExecutionInterrupted if reason == Some("worker_lost") => Some("lost"),
         EventType::ExecutionInterrupted => Some("interrupted"),
