@@ -318,6 +318,10 @@ impl Client {
         self.fetch(self.path(&["workers", id])?).await
     }
 
+    pub async fn drain_worker(&self, id: &str, request: &DrainRequest) -> Result<WorkerView, ClientError> {
+        self.post(self.path(&["workers", id, "drain"])?, request).await
+    }
+
     pub async fn queue(&self) -> Result<QueueView, ClientError> {
         self.fetch(self.path(&["queue"])?).await
     }

@@ -186,16 +186,43 @@ pub struct WorkersAnswer {
     pub workers: Vec<WorkerView>,
 }
 
+/// How a worker is sent away.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct DrainRequest {
+    /// How long it may finish what it runs; what still runs then is handed back and burns nothing. The configured
+    /// `scaling.drain_timeout` when absent; 0 hands back at once.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub timeout: Option<Span>,
+    /// Why, for those who will wonder. At most 256 bytes.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(min_length = 1, max_length = 256)]
+    pub reason: Option<String>,
+}
+
+/// Why a worker takes nothing new, and when what it still runs is handed back.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct DrainView {
+    /// `scale_down`, `replaced`, `operator` or `stopping`.
+    pub reason: String,
+    pub since: Timestamp,
+    pub until: Timestamp,
+}
+
 /// A unit of capacity: what it serves and what it is doing.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct WorkerView {
     pub id: String,
+    /// Where it runs: `in_process`, `process` (a child of its node) or `remote`.
+    pub provider: String,
     /// Attempts it can run at once.
     pub capacity: u32,
     /// Empty: it serves all.
     pub engine_types: Vec<String>,
-    /// `starting idle busy overloaded unhealthy draining offline`.
+    /// `starting`: it takes no work yet; `idle`; `busy`; `overloaded`: every slot is in use; `unhealthy`: silent for too
+    /// long; `draining`: it finishes what it has; `offline`: it is gone and what it held is being given back.
     #[schema(value_type = WorkerStatusWord)]
     pub status: String,
     /// Slots in use / capacity, 0 to 1.
@@ -209,6 +236,12 @@ pub struct WorkerView {
     pub failed_executions: u64,
     /// Milliseconds of one attempt.
     pub average_execution_time: f64,
+    /// Bytes of memory, of a worker that is a process of its own.
+    #[schema(required)]
+    pub memory_bytes: Option<u64>,
+    /// Why it takes nothing new; `null`: it does.
+    #[schema(required)]
+    pub drain: Option<DrainView>,
     /// The process it belongs to.
     pub node: u16,
     pub started_at: Timestamp,

@@ -11,6 +11,7 @@ mod operate;
 mod output;
 mod serve;
 mod submit;
+mod workers;
 
 use clap::{CommandFactory, Parser, Subcommand};
 use connect::Connection;
@@ -84,8 +85,8 @@ enum Command {
     Engines(operate::Engines),
     /// What waits, and why
     Queue,
-    /// The workers and their load
-    Workers,
+    /// List, show and drain workers
+    Workers(workers::Workers),
     /// Totals, throughput and percentiles
     Metrics,
     /// API keys
@@ -164,7 +165,7 @@ async fn call(
         Command::Priority(priority) => priority.run(client, output).await,
         Command::Engines(engines) => engines.run(client, output).await,
         Command::Queue => operate::queue(client, output).await,
-        Command::Workers => operate::workers(client, output).await,
+        Command::Workers(workers) => workers.run(client, output).await,
         Command::Metrics => operate::metrics(client, output).await,
         Command::Keys(keys) => keys.run(client, output).await,
         Command::Serve(_)

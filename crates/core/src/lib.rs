@@ -14,6 +14,7 @@ pub mod limiter;
 pub mod limits;
 pub mod pace;
 pub mod planted;
+pub mod pool;
 pub mod queue;
 pub mod rank;
 pub mod retry;

@@ -59,6 +59,12 @@ pub const DEFAULT_TOTAL_TIMEOUT: Millis = 7 * DAY;
 pub const SPAN_MAX: Millis = 366 * DAY;
 pub const RETRY_AFTER_MAX: Millis = HOUR;
 pub const RETRY_CEILING: Millis = MINUTE;
+/// Silence after which a worker elsewhere gets nothing new; it is ended after [`LEASE_TTL`].
+pub const WORKER_SILENCE_MAX: Millis = 15 * SECOND;
+/// The least time a worker has to come up, and the wait before the next launch after one that failed: doubled each time.
+pub const LAUNCH_PATIENCE_MIN: Millis = 10 * SECOND;
+pub const LAUNCH_BACKOFF_MIN: Millis = SECOND;
+pub const LAUNCH_BACKOFF_MAX: Millis = MINUTE;
 /// How long an engine may take to stop a cancelled run before the worker abandons the call.
 pub const CANCEL_GRACE: Millis = 10 * SECOND;
 /// How long an engine that says it is overloaded, without saying for how long, gets nothing new; and the longest such wait
@@ -93,6 +99,7 @@ pub const CALLER_REMEMBERED_FOR: Millis = 2 * SECOND;
 pub const EVENT_BEAT: Millis = 15 * SECOND;
 
 const _: () = assert!(LEASE_RENEW_EVERY * 2 < LEASE_TTL, "a lease survives one lost renewal");
+const _: () = assert!(LEASE_RENEW_EVERY < WORKER_SILENCE_MAX && WORKER_SILENCE_MAX < LEASE_TTL);
 const _: () = assert!(REQUEST_BODY_BYTES_MAX <= COMMIT_BYTES_MAX, "the largest request fits one commit");
 const _: () = assert!(BATCH_EXECUTIONS_MAX <= COMMIT_WRITES_MAX, "the largest batch fits one commit");
 const _: () = assert!(READY_REFILL < READY_LANE_WINDOW && READY_LANE_WINDOW < READY_ROWS_MAX);

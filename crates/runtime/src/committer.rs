@@ -4,7 +4,7 @@
 //! in the slots that are free or that the batch itself frees, so a submit that can start at once costs one write.
 
 use crate::breakpoints::Kinds;
-use crate::context::Context;
+use crate::context::{Context, rules_of};
 use enginehouse_core::execution::{Execution, Status};
 use enginehouse_core::id::Key;
 use enginehouse_core::lifecycle::{self, Grant, Transition};
@@ -13,7 +13,9 @@ use enginehouse_core::planted::{self, Bug};
 use enginehouse_core::queue::Pick;
 use enginehouse_core::session::Session;
 use enginehouse_core::time::Time;
-use enginehouse_store::{Batch, Committed, LaneCount, New, Outcome, Ref, StoreError, SubmitOutcome, Write};
+use enginehouse_store::{
+    Batch, Committed, LaneCount, New, Outcome, Ref, SessionWrite, StoreError, SubmitOutcome, Write,
+};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use tokio::sync::{mpsc, oneshot};
@@ -386,6 +388,9 @@ impl Committer {
             }
             (Planned::Change { .. }, Outcome::WrongEpoch) => {
                 scheduler.elect(None);
+            }
+            (Planned::Other(Write::Session(SessionWrite::Open(session))), Outcome::Applied) => {
+                scheduler.queue.set_worker(session.id, rules_of(session));
             }
             _ => {}
         }

@@ -10,6 +10,7 @@ use crate::registry::Registry;
 use crate::scheduler::Scheduler;
 use crate::seal::Sealer;
 use crate::settings::Settings;
+use crate::workers::{PoolNews, Wanted};
 use enginehouse_core::event::EventType;
 use enginehouse_core::execution::{Execution, Status};
 use enginehouse_core::id::{Key, SessionId};
@@ -17,7 +18,7 @@ use enginehouse_core::lifecycle::{Refused, Transition};
 use enginehouse_core::queue::{Queue, WorkerRules};
 use enginehouse_core::session::Session;
 use enginehouse_core::time::Time;
-use enginehouse_store::{Outcome, Ref, Store, StoreError};
+use enginehouse_store::{Doc, DocKind, Outcome, Ref, Store, StoreError, Write};
 use enginehouse_worker::{LeaseRef, Order};
 use parking_lot::Mutex;
 use std::collections::BTreeMap;
@@ -50,6 +51,9 @@ pub(crate) struct Context {
     /// Rows that run, as of their last event, without history: at most one per lease.
     pub(crate) rows: Mutex<BTreeMap<Key, Execution>>,
     pub(crate) ports: Mutex<BTreeMap<SessionId, Port>>,
+    /// How many workers this node is to have.
+    pub(crate) wanted: Mutex<Wanted>,
+    pub(crate) pool_news: Mutex<PoolNews>,
     pub(crate) committer: mpsc::Sender<Request>,
     pub(crate) orphans: mpsc::Sender<Orphan>,
     /// Something may start now although nothing was written.
@@ -57,6 +61,8 @@ pub(crate) struct Context {
     pub(crate) wake_nudge: Notify,
     /// A breaker or an operator changed something that others should hear of soon.
     pub(crate) gate_nudge: Notify,
+    /// Something changed among the workers, or how many are wanted.
+    pub(crate) pool_nudge: Notify,
     /// What the wake timer sleeps towards, in milliseconds since the epoch.
     pub(crate) wake_target: AtomicI64,
     pub(crate) stopping: AtomicBool,
@@ -174,6 +180,34 @@ impl Context {
         queue
     }
 
+    /// Writes a small document; decides anew when someone else wrote it meanwhile.
+    pub(crate) async fn keep(
+        &self,
+        kind: DocKind,
+        id: &str,
+        body: impl Fn(Option<&serde_json::Value>) -> serde_json::Value + Send + Sync,
+    ) -> Result<(), StoreError> {
+        let mut current = self.store.docs(kind).await?.into_iter().find(|d| d.id == id);
+        for _ in 0..3 {
+            let rev = current.as_ref().map_or(0, |d| d.rev);
+            let doc = Doc { kind, id: id.to_owned(), rev, body: body(current.as_ref().map(|d| &d.body)) };
+            let settled = self.commit(vec![Planned::Other(Write::Keep { doc, rev })], 0).await?;
+            match settled.outcomes.into_iter().next() {
+                Some(Outcome::DocStale(other)) => current = other,
+                _ => return Ok(()),
+            }
+        }
+        Err(StoreError::Unavailable(format!("the document {id} kept changing")))
+    }
+
+    /// The id callers see.
+    pub(crate) fn public_id(&self, row: &Execution) -> String {
+        match &row.fixed.ext_id {
+            Some(id) => id.to_string(),
+            None => row.key().to_uuid(self.sealer.id_tag(row.key())),
+        }
+    }
+
     // ---- what follows from a commit; called by the committer, so nothing here waits
 
     pub(crate) fn submitted(&self, row: &Execution) {
@@ -222,7 +256,7 @@ impl Context {
 
     pub(crate) fn worker_name(&self, session: SessionId) -> String {
         let ports = self.ports.lock();
-        ports.get(&session).map_or_else(|| format!("session-{}", session.0), |p| p.name.clone())
+        ports.get(&session).map_or_else(|| format!("session-{}", session.0), |p| p.seat.name.clone())
     }
 
     /// Hands a granted row to its worker; `false` when that is none of this node's, or has or had it.
@@ -239,7 +273,7 @@ impl Context {
         if port.orders.try_send(Assigned::Run { row: Box::new(row), request }).is_err() {
             port.held.remove(&lease);
             tracing::error!(
-                worker = port.name,
+                worker = port.seat.name,
                 "a worker's orders overflow; its work will be given out again"
             );
         }

@@ -13,8 +13,10 @@ mod gates;
 mod health;
 mod hub;
 mod inputs;
+mod link;
 mod node;
 mod pool;
+mod provider;
 mod reaper;
 mod registry;
 mod relay;
@@ -24,6 +26,7 @@ mod service;
 mod sessions;
 mod settings;
 mod timers;
+mod workers;
 
 pub use caller::{Caller, Scope};
 pub use node::Node;

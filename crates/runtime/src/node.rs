@@ -8,7 +8,8 @@ use crate::gates::GateKeeper;
 use crate::health::{HealthChecks, Orphans};
 use crate::hub::Hub;
 use crate::inputs::InputCache;
-use crate::pool::{self, Assigned};
+use crate::pool::Assigned;
+use crate::provider::InProcess;
 use crate::reaper::Reaper;
 use crate::registry::Registry;
 use crate::relay::Relay;
@@ -16,12 +17,15 @@ use crate::scheduler::Scheduler;
 use crate::seal::Sealer;
 use crate::sessions::{Election, Sessions};
 use crate::timers::Timers;
+use crate::workers::{Pool, PoolNews, Wanted};
 use crate::{RegisteredEngine, Service, Settings};
 use enginehouse_api::{ApiError, Code};
 use enginehouse_core::gate::Gates;
 use enginehouse_core::id::SessionId;
+use enginehouse_core::lifecycle::Loss;
 use enginehouse_core::limits::COMMITTER_QUEUE_MAX;
 use enginehouse_core::queue::Queue;
+use enginehouse_core::time::SECOND;
 use enginehouse_store::{DocKind, SessionWrite, Store, StoreError, Write};
 use enginehouse_worker::Order;
 use parking_lot::Mutex;
@@ -100,15 +104,18 @@ impl Node {
         }
         Election { cx: cx.clone() }.ask().await?;
         if alone {
-            let recovered = cx.lose_all(None).await?;
+            let recovered = cx.lose_all(None, Loss::Node).await?;
             if recovered > 0 {
                 tracing::info!(recovered, "executions of an earlier process wait for their next attempt");
             }
         }
-        for (name, worker) in pool::start(&cx).await? {
-            let token = self.stop_committer.clone();
-            self.spawn(&name, &token, worker);
-        }
+        let adapters = Arc::new(cx.registry.adapters());
+        let provider = InProcess { adapters, cancel_grace: cx.settings.cancel_grace };
+        let mut pool = Pool::new(cx, Arc::new(provider));
+        pool.round().await;
+        // The pool outlives the other roles: its workers go when their links are closed.
+        let token = self.stop_committer.clone();
+        self.spawn("pool", &token.clone(), pool.run(token));
         Ok(())
     }
 
@@ -149,12 +156,12 @@ impl Node {
     /// closes the store.
     pub async fn stop(mut self) {
         self.cx.stopping.store(true, Ordering::Release);
-        if self.cx.store.features().shared {
-            // The scheduler may be another node; it must not give these workers more. Without an answer it hears of it
-            // when the work comes back.
-            let sessions: Vec<SessionId> = self.cx.ports.lock().keys().copied().collect();
-            let _ = self.cx.announce(sessions, true).await;
-        }
+        // The scheduler may be another node; it must not give these workers more. Without an answer it hears of it when the
+        // work comes back.
+        let sessions: Vec<SessionId> = self.cx.ports.lock().keys().copied().collect();
+        let grace = self.cx.settings.stop_grace;
+        sessions.iter().for_each(|session| self.cx.drain_worker(*session, "stopping", grace, false));
+        let _ = self.cx.announce(sessions).await;
         self.wait_for_idle(Duration::from_millis(self.cx.settings.stop_grace)).await;
         self.order_all(|| Order::HandBack);
         self.wait_for_idle(HAND_BACK_PATIENCE).await;
@@ -246,6 +253,9 @@ async fn context(
     for engine in registry.iter() {
         gates.set(&engine.settings.name, engine.settings.gate_rules(settings.health_interval), now);
     }
+    let workers = &settings.workers;
+    let wanted =
+        Wanted { count: workers.count, most: 2 * workers.count, startup: SECOND, launch_nothing: false };
     let queue = Queue::new(settings.concurrency_key_limit);
     let totals = store.totals().await.map_err(|e| unavailable(&e))?;
     let (committer, inbox) = mpsc::channel(COMMITTER_QUEUE_MAX);
@@ -258,6 +268,9 @@ async fn context(
         scheduler: Mutex::new(Scheduler::new(queue, gates)),
         rows: Mutex::new(BTreeMap::new()),
         ports: Mutex::new(BTreeMap::new()),
+        wanted: Mutex::new(wanted),
+        pool_news: Mutex::new(PoolNews::default()),
+        pool_nudge: Notify::new(),
         hub: Hub::default(),
         readers: TaskTracker::new(),
         halt: CancellationToken::new(),

@@ -1,35 +1,95 @@
-//! This node's workers: their sessions, and the in-process [`Link`] through which they are ordered and heard.
+//! This node's workers as the node sees them: one [`Port`] each, from its launch until it is gone.
 //!
-//! The link is where plaintext ends: it opens a request for its worker and seals what comes back, on the worker's task.
+//! A port is where orders for a worker wait and where it is kept what the worker holds. What becomes of the workers, how
+//! many there are and which goes first, is decided by [`enginehouse_core::pool`] and carried out in
+//! [`workers`](crate::workers).
 
-use crate::breakpoints;
 use crate::committer::Planned;
-use crate::context::{ChangeError, Context};
-use crate::hub::Live;
-use crate::seal::{Column, hex, unhex};
-use async_trait::async_trait;
+use crate::context::Context;
+use crate::link::NodeLink;
 use bytes::Bytes;
 use enginehouse_core::execution::Execution;
-use enginehouse_core::failure::{Failure, FailureKind};
-use enginehouse_core::id::{Key, SessionId};
-use enginehouse_core::lifecycle::{self, Outcome, Part, Refused};
-use enginehouse_core::limits::{LOG_BYTES_MAX, REQUEST_BODY_BYTES_MAX, RESULT_BYTES_MAX};
+use enginehouse_core::id::SessionId;
+use enginehouse_core::limits::{LEASE_TTL, WORKER_SILENCE_MAX};
 use enginehouse_core::planted::{self, Bug};
-use enginehouse_core::time::{SECOND, Time};
-use enginehouse_engine::{EngineFailure, Progress, Reached};
-use enginehouse_store::{Doc, DocKind, StoreError, Write};
-use enginehouse_worker::{Assignment, End, LeaseRef, Limit, Link, LinkError, Order, Report, Worker};
+use enginehouse_core::session::Session;
+use enginehouse_core::time::Time;
+use enginehouse_store::{Note, SessionWrite, StoreError, Write};
+use enginehouse_worker::{LeaseRef, Order};
+use serde_json::json;
 use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{Mutex, mpsc};
+use tokio::time::Instant;
 
-/// The node's end of one worker's link.
-pub(crate) struct Port {
+/// Where a worker runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Origin {
+    /// In this process, which is its lease.
+    InProcess,
+    /// A child process of this node, which is seen to end at once.
+    Process,
+    /// It joined from elsewhere; only its signs of life tell that it lives.
+    Remote,
+}
+
+impl Origin {
+    pub(crate) fn as_str(self) -> &'static str {
+        match self {
+            Origin::InProcess => "in_process",
+            Origin::Process => "process",
+            Origin::Remote => "remote",
+        }
+    }
+}
+
+/// What a worker is to be when it is there.
+#[derive(Debug, Clone)]
+pub(crate) struct Seat {
     pub(crate) name: String,
+    pub(crate) origin: Origin,
     pub(crate) capacity: u32,
-    pub(crate) started_at: Time,
+    /// Empty: it serves all.
+    pub(crate) engine_types: Vec<String>,
+}
+
+/// Why and since when a worker takes no new work.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Drain {
+    pub(crate) why: &'static str,
+    pub(crate) since: Time,
+    /// What still runs then is handed back.
+    pub(crate) until: Time,
+    /// The scaler may take it back into service.
+    pub(crate) revocable: bool,
+    pub(crate) handed_back: bool,
+}
+
+/// The node's end of one worker.
+pub(crate) struct Port {
+    pub(crate) seat: Seat,
+    pub(crate) launched_at: Time,
+    /// When it first said that it takes work; `None` while it starts.
+    pub(crate) ready_at: Option<Time>,
+    /// Since when it holds nothing.
+    pub(crate) idle_since: Time,
+    pub(crate) drain: Option<Drain>,
+    /// It was silent for too long: it gets nothing new until it is heard again.
+    pub(crate) unhealthy: bool,
+    pub(crate) last_sign: Instant,
+    pub(crate) last_sign_at: Time,
+    /// Bytes of memory of its process, where it is one of its own.
+    pub(crate) memory_bytes: Option<u64>,
+    /// That it takes work was told.
+    pub(crate) introduced: bool,
+    /// The store has its session as it is now.
+    pub(crate) announced: bool,
     pub(crate) orders: mpsc::Sender<Assigned>,
+    /// The other end of its orders, for whoever speaks for the worker.
+    inbox: Arc<Mutex<mpsc::Receiver<Assigned>>>,
+    /// Why the worker is gone, while what it held is still to be given back.
+    pub(crate) gone: Option<String>,
     /// What the worker was given and has not reported yet.
     pub(crate) held: BTreeSet<LeaseRef>,
     /// What the worker had to let go of because its lease could not be proved; handed back once the store can be reached.
@@ -43,6 +103,8 @@ pub(crate) struct Port {
 
 /// How many ended leases are remembered, far more than can end between a read and what follows from it.
 const ENDED_REMEMBERED: usize = 512;
+/// Orders that may wait beside one per slot: wishes to cancel, letting go.
+const SPARE_ORDERS: usize = 256;
 
 impl Port {
     /// Takes note that the worker is to have this lease; `false` when it has it, or had it.
@@ -51,12 +113,37 @@ impl Port {
         (!had && self.held.insert(lease)) || planted::has(Bug::DeliveredTwice)
     }
 
-    fn end(&mut self, lease: LeaseRef) {
-        self.held.remove(&lease);
+    pub(crate) fn end(&mut self, lease: LeaseRef, now: Time) {
+        if self.held.remove(&lease) && self.held.is_empty() {
+            self.idle_since = now;
+        }
         if self.ended.len() >= ENDED_REMEMBERED {
             self.ended.pop_front();
         }
         self.ended.push_back(lease);
+    }
+
+    /// Whether the scheduler may give it work.
+    pub(crate) fn is_open(&self) -> bool {
+        self.ready_at.is_some() && self.drain.is_none() && !self.unhealthy && self.gone.is_none()
+    }
+
+    /// Its status in the words of the API.
+    pub(crate) fn status(&self) -> &'static str {
+        match (self.ready_at, &self.drain) {
+            _ if self.gone.is_some() => "offline",
+            _ if self.unhealthy => "unhealthy",
+            (_, Some(_)) => "draining",
+            (None, None) => "starting",
+            _ if self.held.is_empty() => "idle",
+            _ if self.held.len() < self.seat.capacity as usize => "busy",
+            _ => "overloaded",
+        }
+    }
+
+    pub(crate) fn heard(&mut self, now: Time) {
+        self.last_sign = Instant::now();
+        self.last_sign_at = now;
     }
 }
 
@@ -70,39 +157,27 @@ pub(crate) enum Assigned {
     Order(Order),
 }
 
-/// Sealed payloads that go with a transition.
-type Parts = Vec<(Part, Arc<[u8]>)>;
-
-/// What facts of adapters are bound to in the place of an execution.
-const FACTS: Key = Key(0);
-/// One fact with its name.
-const FACT_BYTES_MAX: usize = 16 << 10;
-
-/// How often reading a granted request from the store is tried before the attempt is handed back.
-const READ_TRIES: u32 = 20;
-/// How long an engine's room stays taken by an abandoned call that was past its timeout already.
-const GHOST_AFTER_TIMEOUT: u64 = 30 * SECOND;
-/// Orders that may wait beside one per slot: wishes to cancel, letting go.
-const SPARE_ORDERS: usize = 256;
-
-/// Opens a session for each configured worker and gives back their futures.
-pub(crate) async fn start(
-    cx: &Arc<Context>,
-) -> Result<Vec<(String, impl Future<Output = ()> + use<>)>, StoreError> {
-    let now = cx.store.now();
-    let settings = cx.settings.workers;
-    let adapters = Arc::new(cx.registry.adapters());
-    let mut workers = Vec::new();
-    let mut sessions = Vec::new();
-    for n in 1..=settings.count {
-        let session = SessionId(cx.env.key(now).0);
-        let (orders, inbox) = mpsc::channel(settings.capacity as usize + SPARE_ORDERS);
-        let name = format!("n{}-w{n}", cx.settings.node.0);
+impl Context {
+    /// Makes a port for a worker that is to come; it gets no work before it is [ready](Context::worker_ready).
+    pub(crate) fn open_port(self: &Arc<Self>, seat: Seat) -> (SessionId, NodeLink) {
+        let now = self.store.now();
+        let session = SessionId(self.env.key(now).0);
+        let (orders, inbox) = mpsc::channel(seat.capacity as usize + SPARE_ORDERS);
         let port = Port {
-            name: name.clone(),
-            capacity: settings.capacity,
-            started_at: now,
+            seat,
+            launched_at: now,
+            ready_at: None,
+            idle_since: now,
+            drain: None,
+            unhealthy: false,
+            last_sign: Instant::now(),
+            last_sign_at: now,
+            memory_bytes: None,
+            introduced: false,
+            announced: false,
             orders,
+            inbox: Arc::new(Mutex::new(inbox)),
+            gone: None,
             held: BTreeSet::new(),
             given_up: BTreeSet::new(),
             ended: VecDeque::new(),
@@ -110,326 +185,115 @@ pub(crate) async fn start(
             failed: 0,
             busy_ms: 0,
         };
-        cx.ports.lock().insert(session, port);
-        sessions.push(session);
-        let link = LocalLink { cx: cx.clone(), session, inbox: Mutex::new(inbox) };
-        let settings = enginehouse_worker::WorkerSettings { cancel_grace: cx.settings.cancel_grace };
-        workers.push((name, Worker::new(Arc::new(link), adapters.clone(), settings).run()));
+        let inbox = port.inbox.clone();
+        self.ports.lock().insert(session, port);
+        (session, NodeLink { cx: self.clone(), session, inbox })
     }
-    cx.announce(sessions, false).await?;
-    // The queue learns of the new workers when it is read, which the next round does.
-    cx.scheduler.lock().lose_track();
-    cx.grant_nudge.notify_one();
-    Ok(workers)
-}
 
-/// The link of a worker in this process.
-struct LocalLink {
-    cx: Arc<Context>,
-    session: SessionId,
-    inbox: Mutex<mpsc::Receiver<Assigned>>,
-}
+    /// The node's end of the link of a worker that is there.
+    pub(crate) fn link(self: &Arc<Self>, session: SessionId) -> Option<NodeLink> {
+        let inbox = self.ports.lock().get(&session)?.inbox.clone();
+        Some(NodeLink { cx: self.clone(), session, inbox })
+    }
 
-#[async_trait]
-impl Link for LocalLink {
-    async fn order(&self) -> Option<Order> {
-        let mut inbox = self.inbox.lock().await;
-        loop {
-            match inbox.recv().await? {
-                Assigned::Order(order) => return Some(order),
-                Assigned::Run { row, request } => {
-                    if let Some(assignment) = self.assignment(&row, request).await {
-                        breakpoints::hit("attempt.opened");
-                        return Some(Order::Run(Box::new(assignment)));
-                    }
+    /// The worker takes work from now on; the pool tells the store. `false`: it is not among the workers any more.
+    pub(crate) fn worker_ready(&self, session: SessionId) -> bool {
+        let now = self.store.now();
+        let mut ports = self.ports.lock();
+        let Some(port) = ports.get_mut(&session) else { return false };
+        port.heard(now);
+        if port.ready_at.is_none() {
+            port.ready_at = Some(now);
+            port.idle_since = now;
+            port.announced = false;
+        }
+        self.pool_nudge.notify_one();
+        true
+    }
+
+    /// Lets a worker finish what it has and take nothing new; after `patience` the rest is handed back.
+    pub(crate) fn drain_worker(&self, session: SessionId, why: &'static str, patience: u64, revocable: bool) {
+        let now = self.store.now();
+        if let Some(port) = self.ports.lock().get_mut(&session) {
+            let until = now.plus(patience);
+            match &mut port.drain {
+                // An operator's word stands above the scaler's, and an earlier end above a later one.
+                Some(drain) => {
+                    drain.until = drain.until.min(until);
+                    drain.revocable &= revocable;
+                }
+                None => {
+                    port.drain = Some(Drain { why, since: now, until, revocable, handed_back: false });
+                    port.announced = false;
                 }
             }
         }
+        self.pool_nudge.notify_one();
     }
 
-    async fn attach(&self, lease: LeaseRef, engine_run: &str, can_reattach: bool) -> Result<(), LinkError> {
-        let decide = |row: &Execution, now| {
-            lifecycle::attach(row, lease.fence, engine_run.to_owned(), can_reattach, now)
-        };
-        match self.cx.change(lease.key, false, decide).await {
-            Ok(_) | Err(ChangeError::Refused(Refused::NoChange)) => {
-                breakpoints::hit("attempt.attached");
-                Ok(())
-            }
-            Err(error) => Err(self.link_error(lease, error)),
-        }
-    }
-
-    fn progress(&self, lease: LeaseRef, progress: Progress) {
-        let attempt = self.cx.rows.lock().get(&lease.key).map_or(0, |row| row.state.attempt);
-        self.cx.hub.live(lease.key, Live { attempt, progress });
-    }
-
-    async fn report(&self, lease: LeaseRef, report: Report) -> Result<(), LinkError> {
-        let logs = self.all_logs(lease, &report.logs).await.map_err(unavailable)?;
-        let (outcome, parts, abandoned) = self.outcome(lease, report.end, logs);
-        if let Some(row) = self.cx.rows.lock().get(&lease.key).cloned().filter(|_| abandoned) {
-            let run_ends = row.state.run_started_at.map(|at| at.plus(row.fixed.spec.timeout));
-            let until = self.cx.store.now().plus(GHOST_AFTER_TIMEOUT).max(run_ends.unwrap_or_default());
-            self.cx.scheduler.lock().will_abandon(lease.key, until);
-        }
-        let jitter = self.cx.env.draw();
-        let decide = |row: &Execution, now| {
-            let heads = &self.cx.settings.head_starts;
-            let mut transition = lifecycle::finish(row, lease.fence, outcome.clone(), heads, jitter, now)?;
-            transition.parts.clone_from(&parts);
-            Ok(transition)
-        };
-        match self.cx.change(lease.key, false, decide).await {
-            Ok(row) => {
-                breakpoints::hit("attempt.reported");
-                self.count(lease, &row);
-                Ok(())
-            }
-            Err(ChangeError::Refused(Refused::StaleLease)) => {
-                self.keep_late_result(lease).await;
-                Err(self.link_error(lease, ChangeError::Refused(Refused::StaleLease)))
-            }
-            Err(error) => Err(self.link_error(lease, error)),
-        }
-    }
-
-    async fn recall(&self, engine: &str, name: &str) -> Option<String> {
-        let id = format!("{engine}/{name}");
-        let docs = self.cx.store.docs(DocKind::EngineMemory).await.ok()?;
-        let doc = docs.into_iter().find(|d| d.id == id)?;
-        let sealed = unhex(doc.body.as_str()?)?;
-        let opened = self.cx.sealer.open(FACTS, Column::Fact, &sealed, FACT_BYTES_MAX).ok()?;
-        // The name is sealed with the value, so that one fact cannot be put in the place of another.
-        String::from_utf8(opened).ok()?.strip_prefix(&format!("{id}\n")).map(str::to_owned)
-    }
-
-    async fn remember(&self, engine: &str, name: &str, value: &str) {
-        let id = format!("{engine}/{name}");
-        // A fact may be as good as a secret, such as a path nobody else is to call.
-        let sealed = hex(&self.cx.sealer.seal(FACTS, Column::Fact, format!("{id}\n{value}").as_bytes()));
-        if let Err(error) = self.cx.keep(DocKind::EngineMemory, &id, |_| sealed.clone().into()).await {
-            tracing::warn!(%error, engine, "a fact an adapter wanted kept was not stored");
-        }
-    }
-}
-
-impl LocalLink {
-    /// The plaintext order for a granted row; `None` when the attempt ended before it began.
-    async fn assignment(&self, row: &Execution, request: Option<Bytes>) -> Option<Assignment> {
-        let lease = LeaseRef { key: row.key(), fence: row.state.fence };
-        let request = match request {
-            Some(request) => request,
-            None => match self.read_request(row).await {
-                Ok(request) => request,
-                Err(end) => {
-                    let _ = self.report(lease, Report { end, logs: String::new() }).await;
-                    return None;
-                }
-            },
-        };
-        let now = self.cx.store.now();
-        let spec = &row.fixed.spec;
-        let attempt_ends = row.state.run_started_at.unwrap_or(now).plus(spec.timeout);
-        let limit = if attempt_ends <= row.deadline() {
-            Limit { after: attempt_ends.since(now), code: "attempt_timeout" }
-        } else {
-            Limit { after: row.deadline().since(now), code: "total_timeout" }
-        };
-        let id = self.cx.public_id(row);
-        Some(Assignment {
-            lease,
-            idempotency_key: format!("{id}.{}", row.state.run),
-            execution_id: id,
-            attempt: row.state.attempt,
-            engine: row.fixed.engine.clone(),
-            workflow_id: row.fixed.workflow.clone(),
-            request,
-            endpoint: row.state.endpoint.unwrap_or(0),
-            engine_run: row.state.engine_run.clone(),
-            maybe_started: row.state.maybe_started,
-            limit,
-            idle_timeout: spec.idle_timeout,
-        })
-    }
-
-    async fn read_request(&self, row: &Execution) -> Result<Bytes, End> {
-        let mut pause = Duration::from_millis(50);
-        for _ in 0..READ_TRIES {
-            match self.cx.store.payload(row.key(), Part::Input).await {
-                Ok(Some(sealed)) => {
-                    let opened =
-                        self.cx.sealer.open(row.key(), Column::Input, &sealed, REQUEST_BODY_BYTES_MAX * 2);
-                    return opened.map(Bytes::from).map_err(|e| internal("sealed_request", &e.to_string()));
-                }
-                Ok(None) => return Err(internal("request_missing", "its request is not in the store")),
-                Err(_) => tokio::time::sleep(pause).await,
-            }
-            pause = (pause * 2).min(Duration::from_secs(2));
-        }
-        Err(End::Interrupted { reason: "store_unavailable".to_owned() })
-    }
-
-    /// What this attempt logged behind what earlier ones did, bounded.
-    async fn all_logs(&self, lease: LeaseRef, logs: &str) -> Result<Option<String>, StoreError> {
-        if logs.is_empty() {
-            return Ok(None);
-        }
-        let mut all = String::new();
-        if let Some(sealed) = self.cx.store.payload(lease.key, Part::Logs).await?
-            && let Ok(earlier) = self.cx.sealer.open(lease.key, Column::Logs, &sealed, LOG_BYTES_MAX * 2)
+    /// Writes the sessions of these workers of this node as they are now, those that never took work left out.
+    pub(crate) async fn announce(&self, ids: Vec<SessionId>) -> Result<(), StoreError> {
+        let now = self.store.now();
+        let lease_until = self.store.features().shared.then(|| now.plus(LEASE_TTL));
+        let mut writes = Vec::new();
         {
-            all = String::from_utf8_lossy(&earlier).into_owned();
-        }
-        all.push_str(logs);
-        if all.len() > LOG_BYTES_MAX {
-            let mut cut = all.len() - LOG_BYTES_MAX;
-            while !all.is_char_boundary(cut) {
-                cut += 1;
-            }
-            all.drain(..cut);
-        }
-        Ok(Some(all))
-    }
-
-    /// The report in the terms of the lifecycle, with its payloads sealed.
-    fn outcome(&self, lease: LeaseRef, end: End, logs: Option<String>) -> (Outcome, Parts, bool) {
-        let seal = |column, plain: &[u8]| self.cx.sealer.seal(lease.key, column, plain);
-        let mut parts = Vec::new();
-        if let Some(logs) = logs {
-            parts.push((Part::Logs, seal(Column::Logs, logs.as_bytes())));
-        }
-        let end = match end {
-            End::Succeeded { result, .. } if result.len() > RESULT_BYTES_MAX => {
-                let text =
-                    format!("the result has {} bytes; at most {RESULT_BYTES_MAX} are kept", result.len());
-                End::Failed {
-                    failure: EngineFailure::new(FailureKind::TooLarge, "result", text),
-                    abandoned: false,
-                }
-            }
-            end => end,
-        };
-        match end {
-            End::Succeeded { result, needs_input } => {
-                parts.push((Part::Output, seal(Column::Output, &result)));
-                (Outcome::Succeeded { needs_input, output_bytes: result.len() as u64 }, parts, false)
-            }
-            End::Cancelled { abandoned } => (Outcome::Cancelled, parts, abandoned),
-            End::Interrupted { reason } => (Outcome::Interrupted { reason }, parts, false),
-            End::Failed { failure: told, abandoned } => {
-                let retry = self.rule_for(lease, &told);
-                let failure = Failure {
-                    kind: told.kind,
-                    code: told.code,
-                    message: seal(Column::Failure, told.message.as_bytes()).to_vec(),
-                    retryable: false,
-                    attempt: self.cx.rows.lock().get(&lease.key).map_or(0, |row| row.state.attempt),
-                    engine_status: told.engine_status,
+            let ports = self.ports.lock();
+            for (id, port) in ids.iter().filter_map(|id| Some((*id, ports.get(id)?))) {
+                let Some(ready_at) = port.ready_at else { continue };
+                let session = Session {
+                    id,
+                    node: self.settings.node,
+                    worker: port.seat.name.clone(),
+                    capacity: port.seat.capacity,
+                    engine_types: port.seat.engine_types.clone(),
+                    started_at: ready_at,
+                    lease_until,
+                    draining: !port.is_open(),
                 };
-                let outcome = match told.reached {
-                    Reached::No => Outcome::Refused { failure },
-                    reached => Outcome::Failed {
-                        failure,
-                        retry_after: told.retry_after,
-                        open_end: reached == Reached::Maybe,
-                        recognised: self.recognises(lease),
-                        retry,
-                    },
-                };
-                (outcome, parts, abandoned)
+                writes.push(Planned::Other(Write::Session(SessionWrite::Open(session))));
             }
         }
-    }
-
-    /// What the engine's rules say of this failure. Its text is still at hand here, and nowhere later.
-    fn rule_for(&self, lease: LeaseRef, failure: &EngineFailure) -> Option<bool> {
-        let engine = self.cx.rows.lock().get(&lease.key).map(|row| row.fixed.engine.clone())?;
-        let rules = &self.cx.registry.get(&engine)?.settings.retry_rules;
-        rules.iter().find(|rule| rule.matches(failure)).map(|rule| rule.retry)
-    }
-
-    /// Whether the engine, or its adapter, recognises a repeated submit of the same run.
-    fn recognises(&self, lease: LeaseRef) -> bool {
-        let engine = self.cx.rows.lock().get(&lease.key).map(|row| row.fixed.engine.clone());
-        let adapter = engine.and_then(|name| self.cx.registry.get(&name).map(|e| e.adapter.clone()));
-        adapter.is_some_and(|adapter| adapter.capabilities().idempotent_submit)
-    }
-
-    fn count(&self, lease: LeaseRef, row: &Execution) {
-        let took = row.history.last().map_or(0, |e| e.at.since(row.state.run_started_at.unwrap_or(e.at)));
-        if let Some(port) = self.cx.ports.lock().get_mut(&self.session) {
-            port.end(lease);
-            port.done += 1;
-            port.busy_ms += took;
-            port.failed += u64::from(row.history.last().is_some_and(|e| e.data.failure.is_some()));
+        if writes.is_empty() {
+            return Ok(());
         }
+        self.commit(writes, 0).await?;
+        self.grant_nudge.notify_one();
+        Ok(())
     }
 
-    /// A report that came too late changes nothing, but that it came is kept.
-    async fn keep_late_result(&self, lease: LeaseRef) {
-        let decide = |row: &Execution, now| {
-            // The fence is still the row's: this very report was stored before, only its answer was lost.
-            if row.state.fence == lease.fence {
-                Err(Refused::NoChange)
-            } else {
-                Ok(lifecycle::late_result(row, lease.fence, now))
-            }
+    /// The sessions whose workers are known to live: a node speaks for a process elsewhere only while it hears it.
+    pub(crate) fn renewable(&self) -> Vec<SessionId> {
+        let heard = |port: &Port| {
+            port.seat.origin == Origin::InProcess
+                || port.last_sign.elapsed() < Duration::from_millis(WORKER_SILENCE_MAX)
         };
-        if let Err(ChangeError::Store(error)) = self.cx.change(lease.key, false, decide).await {
-            tracing::warn!(%error, execution = lease.key.0, "a late result could not be noted");
-        }
+        let ports = self.ports.lock();
+        let known =
+            ports.iter().filter(|(_, port)| port.ready_at.is_some() && port.gone.is_none() && heard(port));
+        known.map(|(session, _)| *session).collect()
     }
 
-    fn link_error(&self, lease: LeaseRef, error: ChangeError) -> LinkError {
-        match error {
-            ChangeError::NotFound | ChangeError::Refused(_) => {
-                if let Some(port) = self.cx.ports.lock().get_mut(&self.session) {
-                    port.end(lease);
-                }
-                LinkError::Stale
-            }
-            ChangeError::Store(StoreError::Closed) => LinkError::Closed,
-            ChangeError::Store(error) => unavailable(error),
-            ChangeError::Contended => LinkError::Unavailable("the row kept changing".to_owned()),
+    /// Ends a worker's session; nothing it says afterwards is heard. What it still held is lost to it.
+    pub(crate) async fn close_port(&self, session: SessionId, why: &str) -> Result<(), StoreError> {
+        let known = self.ports.lock().get(&session).map(|port| {
+            let kind = if why == "stopped" { "worker_stopped" } else { "worker_failed" };
+            (port.ready_at.is_some(), note(kind, port, why))
+        });
+        let Some((opened, note)) = known else { return Ok(()) };
+        if opened {
+            let writes = [Write::Session(SessionWrite::Close(session)), Write::Note(note)];
+            self.commit(writes.into_iter().map(Planned::Other).collect(), 0).await?;
         }
+        self.ports.lock().remove(&session);
+        Ok(())
     }
 }
 
-fn unavailable(error: StoreError) -> LinkError {
-    LinkError::Unavailable(error.to_string())
-}
-
-fn internal(code: &str, text: &str) -> End {
-    End::Failed { failure: EngineFailure::new(FailureKind::InvalidRequest, code, text), abandoned: false }
-}
-
-impl Context {
-    /// Writes a small document; decides anew when someone else wrote it meanwhile.
-    pub(crate) async fn keep(
-        &self,
-        kind: DocKind,
-        id: &str,
-        body: impl Fn(Option<&serde_json::Value>) -> serde_json::Value + Send + Sync,
-    ) -> Result<(), StoreError> {
-        let mut current = self.store.docs(kind).await?.into_iter().find(|d| d.id == id);
-        for _ in 0..3 {
-            let rev = current.as_ref().map_or(0, |d| d.rev);
-            let doc = Doc { kind, id: id.to_owned(), rev, body: body(current.as_ref().map(|d| &d.body)) };
-            let settled = self.commit(vec![Planned::Other(Write::Keep { doc, rev })], 0).await?;
-            match settled.outcomes.into_iter().next() {
-                Some(enginehouse_store::Outcome::DocStale(other)) => current = other,
-                _ => return Ok(()),
-            }
-        }
-        Err(StoreError::Unavailable(format!("the document {id} kept changing")))
-    }
-
-    /// The id callers see.
-    pub(crate) fn public_id(&self, row: &Execution) -> String {
-        match &row.fixed.ext_id {
-            Some(id) => id.to_string(),
-            None => row.key().to_uuid(self.sealer.id_tag(row.key())),
-        }
-    }
+/// The service-wide event of a worker's beginning or end.
+pub(crate) fn note(kind: &str, port: &Port, why: &str) -> Note {
+    let data = json!({
+        "worker": port.seat.name, "provider": port.seat.origin.as_str(), "capacity": port.seat.capacity,
+        "engineTypes": port.seat.engine_types, "reason": why,
+    });
+    Note { kind: kind.to_owned(), data }
 }

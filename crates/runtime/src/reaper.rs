@@ -58,11 +58,11 @@ impl Reaper {
         // First no more work for the dead; a grant that was under way to one shows as a lease of nobody next time.
         let of_nobody = self.cx.scheduler.lock().follow_workers(&alive, &known);
         for session in dead {
-            self.cx.lose_all(Some(session.id)).await?;
+            self.cx.lose_all(Some(session.id), Loss::Node).await?;
             self.cx.commit(vec![Planned::Other(Write::Session(SessionWrite::Close(session.id)))], 0).await?;
         }
         for session in of_nobody {
-            self.cx.lose_all(Some(session)).await?;
+            self.cx.lose_all(Some(session), Loss::Node).await?;
         }
         Ok(())
     }
@@ -87,7 +87,7 @@ impl Reaper {
 impl Context {
     /// Ends every lease of a dead session (or of all): the rows are pending again and burn no retry. What a dead process
     /// left running on this machine is ended first.
-    pub(crate) async fn lose_all(&self, holder: Option<SessionId>) -> Result<u64, StoreError> {
+    pub(crate) async fn lose_all(&self, holder: Option<SessionId>, loss: Loss) -> Result<u64, StoreError> {
         let mut after = None;
         let mut lost = 0;
         loop {
@@ -100,7 +100,7 @@ impl Context {
                 let fence = row.state.fence;
                 let decide = |row: &Execution, now| {
                     lifecycle::check_lease(row, fence)?;
-                    lifecycle::lose(row, Loss::Node, jitter, now)
+                    lifecycle::lose(row, loss, jitter, now)
                 };
                 match self.change(row.key(), true, decide).await {
                     Ok(_) => lost += 1,

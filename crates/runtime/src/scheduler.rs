@@ -14,7 +14,7 @@ use enginehouse_core::queue::{Entry, Lease, Pick, Queue};
 use enginehouse_core::rank::Rank;
 use enginehouse_core::session::Session;
 use enginehouse_core::time::Time;
-use enginehouse_store::{Change, LaneCount, Ready};
+use enginehouse_store::{Change, LaneCount, Ready, SessionWrite, Write};
 use std::collections::{BTreeMap, BTreeSet};
 
 pub(crate) struct Scheduler {
@@ -195,6 +195,13 @@ impl Scheduler {
                     history: Vec::new(),
                 };
                 self.follow(row, &after, transition.event.kind, now);
+            }
+            // A worker that is to take nothing more gets nothing in this very batch; what opens one counts once it is stored.
+            Planned::Other(Write::Session(SessionWrite::Open(session))) if session.draining => {
+                self.queue.set_worker(session.id, rules_of(session));
+            }
+            Planned::Other(Write::Session(SessionWrite::Close(session))) => {
+                self.queue.remove_worker(*session)
             }
             Planned::Other(_) => {}
         }

@@ -8,7 +8,7 @@ use enginehouse_core::execution::Execution;
 use enginehouse_core::id::SessionId;
 use enginehouse_core::lifecycle::{self, Outcome};
 use enginehouse_core::limits::{LEASE_RENEW_EVERY, LEASE_TTL, SCHEDULER_TTL};
-use enginehouse_core::session::{Session, let_go_after};
+use enginehouse_core::session::let_go_after;
 use enginehouse_store::{Outcome as Written, RoleWrite, SessionWrite, StoreError, Write};
 use enginehouse_worker::LeaseRef;
 use std::sync::Arc;
@@ -51,14 +51,14 @@ impl Sessions {
     }
 
     async fn renew(&self) -> Result<(), StoreError> {
-        let sessions: Vec<SessionId> = self.cx.ports.lock().keys().copied().collect();
+        let sessions = self.cx.renewable();
         let until = self.cx.store.now().plus(LEASE_TTL);
         let write = Write::Session(SessionWrite::Renew { sessions, until });
         let settled = self.cx.commit(vec![Planned::Other(write)], 0).await?;
         if let Some(Written::Missing(missing)) = settled.outcomes.into_iter().next() {
             missing.iter().for_each(|s| self.cx.let_go_of(*s));
             // Its leases were ended when it was closed, so the worker may begin anew under the same session.
-            self.cx.announce(missing, false).await?;
+            self.cx.announce(missing).await?;
         }
         self.hand_back().await?;
         self.cx.look_for_own().await
@@ -86,31 +86,6 @@ impl Sessions {
             }
         }
         Ok(())
-    }
-}
-
-impl Context {
-    /// Writes the sessions of these workers of this node as they are now.
-    pub(crate) async fn announce(&self, ids: Vec<SessionId>, draining: bool) -> Result<(), StoreError> {
-        let now = self.store.now();
-        let lease_until = self.store.features().shared.then(|| now.plus(LEASE_TTL));
-        let writes: Vec<Planned> = {
-            let ports = self.ports.lock();
-            let open = ids.into_iter().filter_map(|id| ports.get(&id).map(|port| (id, port)));
-            open.map(|(id, port)| Session {
-                id,
-                node: self.settings.node,
-                worker: port.name.clone(),
-                capacity: port.capacity,
-                engine_types: Vec::new(),
-                started_at: port.started_at,
-                lease_until,
-                draining,
-            })
-            .map(|session| Planned::Other(Write::Session(SessionWrite::Open(session))))
-            .collect()
-        };
-        self.commit(writes, 0).await.map(|_| ())
     }
 }
 

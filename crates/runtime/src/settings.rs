@@ -94,11 +94,29 @@ pub struct WorkerSettings {
     pub count: u32,
     /// Slots of each.
     pub capacity: u32,
+    /// How long a worker that is to go may finish what it runs; the rest is handed back and burns nothing.
+    pub drain_timeout: Millis,
+    /// A worker this old is replaced; `None`: at no age.
+    pub max_age: Option<Millis>,
+    /// A worker that ended so many attempts is replaced.
+    pub max_executions: Option<u64>,
+    /// A worker process that uses so many bytes of memory is replaced.
+    pub max_memory_bytes: Option<u64>,
+    /// A worker that is idle for longer goes, down to the least number.
+    pub max_idle: Option<Millis>,
 }
 
 impl Default for WorkerSettings {
     fn default() -> Self {
-        WorkerSettings { count: 2, capacity: 10 }
+        WorkerSettings {
+            count: 2,
+            capacity: 10,
+            drain_timeout: 10 * MINUTE,
+            max_age: None,
+            max_executions: None,
+            max_memory_bytes: None,
+            max_idle: None,
+        }
     }
 }
 

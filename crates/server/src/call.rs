@@ -62,6 +62,13 @@ impl Call {
         json::decode(&bytes)
     }
 
+    /// The body as a wire type all of whose fields may be absent, and so may the body.
+    pub(crate) async fn json_or_default<T: DeserializeOwned + Default>(&mut self) -> Result<T, ApiError> {
+        let body = std::mem::take(&mut self.body);
+        let bytes = body::read_json(&self.parts, body, self.app.body_timeout).await?;
+        if bytes.is_empty() { Ok(T::default()) } else { json::decode(&bytes) }
+    }
+
     /// Refuses a body that says something where nothing can be said.
     pub(crate) async fn no_body(&mut self) -> Result<(), ApiError> {
         let body = std::mem::take(&mut self.body);

@@ -1,4 +1,4 @@
-//! Engines, the queue, workers, figures and keys.
+//! Engines, the queue, figures and keys.
 
 use super::output::{Output, age, dash, millis, printable};
 use super::{Exit, Failure};
@@ -222,36 +222,6 @@ pub(crate) async fn queue(client: &Client, output: &mut Output) -> Result<Exit, 
             output.table(&[title, "EXECUTIONS"], &rows)?;
         }
     }
-    Ok(Exit::Done)
-}
-
-pub(crate) async fn workers(client: &Client, output: &mut Output) -> Result<Exit, Failure> {
-    let answer = client.workers().await?;
-    if output.is_json() {
-        output.document(&answer)?;
-        return Ok(Exit::Done);
-    }
-    let now = jiff::Timestamp::now();
-    let rows: Vec<Vec<String>> = answer
-        .workers
-        .iter()
-        .map(|worker| {
-            let types =
-                if worker.engine_types.is_empty() { "all".to_owned() } else { worker.engine_types.join(",") };
-            vec![
-                worker.id.clone(),
-                worker.status.clone(),
-                format!("{}/{}", worker.active_executions.len(), worker.capacity),
-                types,
-                worker.total_executions.to_string(),
-                worker.failed_executions.to_string(),
-                millis(worker.average_execution_time),
-                worker.node.to_string(),
-                age(worker.started_at, now),
-            ]
-        })
-        .collect();
-    output.table(&["ID", "STATUS", "SLOTS", "SERVES", "RUN", "FAILED", "AVERAGE", "NODE", "AGE"], &rows)?;
     Ok(Exit::Done)
 }
 

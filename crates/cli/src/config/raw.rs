@@ -23,6 +23,8 @@ section! {
     pub struct Raw {
         /// The workers, and when their number changes.
         scaling: Scaling = Scaling::default();
+        /// Where the workers run, and when one of them is replaced.
+        workers: Workers = Workers::default();
         /// Retries and circuit breakers.
         fault_tolerance: FaultTolerance = FaultTolerance::default();
         /// Where and how executions are stored.
@@ -65,6 +67,18 @@ section! {
         scale_down_cooldown: MaybeNone = Span(10 * SECOND), later;
         /// How long a worker takes from its launch until it takes work.
         worker_startup_time: MaybeNone = Span(SECOND), later;
+    }
+
+    /// Where the workers run, and when one of them is replaced.
+    pub struct Workers {
+        /// A worker that is idle for longer goes, down to `scaling.min_workers`. Absent: only the scaler's target counts.
+        max_idle_time: Option<UpToAYear> = None;
+        /// A worker of this age is replaced: it finishes what it runs and goes. Absent: at no age.
+        max_age: Option<UpToAYear> = None;
+        /// A worker that ended so many attempts is replaced. Absent: after no number.
+        max_executions: Option<Whole<1, 1000000000>> = None;
+        /// A worker process that uses so many MiB of memory is replaced. Absent: at no size.
+        max_memory_mib: Option<Whole<16, 1048576>> = None;
     }
 
     /// Retries and circuit breakers.

@@ -150,6 +150,11 @@ fn settings(raw: &Raw) -> Settings {
         workers: WorkerSettings {
             count: raw.scaling.min_workers.get32(),
             capacity: raw.scaling.worker_capacity.get32(),
+            max_idle: raw.workers.max_idle_time.map(|span| span.0),
+            max_age: raw.workers.max_age.map(|span| span.0),
+            max_executions: raw.workers.max_executions.map(|most| most.0),
+            max_memory_bytes: raw.workers.max_memory_mib.map(|mib| mib.0 << 20),
+            ..WorkerSettings::default()
         },
         queue: QueueSettings {
             depth_max: raw.queue.depth_max.0,

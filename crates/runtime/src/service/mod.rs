@@ -10,6 +10,7 @@ mod read;
 mod resolve;
 mod submit;
 mod views;
+mod workers;
 
 use crate::caller::{Caller, Scope};
 use crate::context::{ChangeError, Context};

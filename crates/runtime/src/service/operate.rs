@@ -4,21 +4,18 @@ use super::{Service, store_error};
 use crate::caller::Caller;
 use crate::committer::Planned;
 use crate::gates::{OPERATOR_NOTE, OperatorWords};
-use crate::pool::Port;
 use crate::settings::RegisteredEngine;
 use enginehouse_api::{
     ApiError, BreakerRequest, BreakerView, BreakerWord, CapabilitiesView, Code, EndpointView, EngineTest,
     EngineView, EnginesAnswer, ForcedView, HealthView, LimitView, MetricsView, QueueView, Timestamp,
-    WorkerView, WorkersAnswer,
 };
 use enginehouse_core::breaker::{Breaker, Forced, State};
 use enginehouse_core::execution::Status;
 use enginehouse_core::gate::{EndpointGate, Gate};
-use enginehouse_core::id::SessionId;
 use enginehouse_core::limits::{NAME_BYTES_MAX, SPAN_MAX};
 use enginehouse_core::time::Time;
 use enginehouse_core::wait;
-use enginehouse_store::{DocKind, Filter, ListQuery, Note, Ref, Write};
+use enginehouse_store::{DocKind, Filter, ListQuery, Note, Write};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 
@@ -187,41 +184,6 @@ impl Service {
         }
     }
 
-    pub async fn workers(&self) -> Result<WorkersAnswer, ApiError> {
-        let ids = self.worker_ids();
-        let mut workers = Vec::with_capacity(ids.len());
-        for (session, _) in ids {
-            workers.extend(self.worker_view(session).await?);
-        }
-        workers.sort_by(|a, b| a.id.cmp(&b.id));
-        Ok(WorkersAnswer { workers })
-    }
-
-    pub async fn worker(&self, id: &str) -> Result<WorkerView, ApiError> {
-        let missing = || ApiError::new(Code::NotFound, format!("no worker is named {id:?}"));
-        let (session, _) = self.worker_ids().into_iter().find(|(_, name)| name == id).ok_or_else(missing)?;
-        self.worker_view(session).await?.ok_or_else(missing)
-    }
-
-    fn worker_ids(&self) -> Vec<(SessionId, String)> {
-        self.cx.ports.lock().iter().map(|(id, p)| (*id, p.name.clone())).collect()
-    }
-
-    async fn worker_view(&self, session: SessionId) -> Result<Option<WorkerView>, ApiError> {
-        let now = self.cx.store.now();
-        let (mut view, keys) = {
-            let ports = self.cx.ports.lock();
-            let Some(port) = ports.get(&session) else {
-                return Ok(None);
-            };
-            let keys: Vec<Ref> = port.held.iter().map(|l| Ref::Key(l.key)).collect();
-            (describe(port, self.cx.settings.node.0, self.cx.is_stopping(), Timestamp(now)), keys)
-        };
-        let rows = self.cx.store.find(&keys).await.map_err(|e| store_error(&e))?;
-        view.active_executions = rows.iter().flatten().map(|row| self.cx.public_id(row)).collect();
-        Ok(Some(view))
-    }
-
     pub async fn metrics(&self) -> Result<MetricsView, ApiError> {
         let totals = self.cx.store.totals().await.map_err(|e| store_error(&e))?;
         let now = self.cx.store.now();
@@ -290,31 +252,6 @@ impl Service {
             by_priority,
             by_wait_reason,
         })
-    }
-}
-
-fn describe(port: &Port, node: u16, stopping: bool, now: Timestamp) -> WorkerView {
-    let held = port.held.len() as u64;
-    let status = if stopping {
-        "draining"
-    } else if held == 0 {
-        "idle"
-    } else {
-        "busy"
-    };
-    WorkerView {
-        id: port.name.clone(),
-        capacity: port.capacity,
-        engine_types: Vec::new(),
-        status: status.to_owned(),
-        current_load: held as f64 / f64::from(port.capacity.max(1)),
-        last_heartbeat: now,
-        active_executions: Vec::new(),
-        total_executions: port.done,
-        failed_executions: port.failed,
-        average_execution_time: average(port.busy_ms, port.done),
-        node,
-        started_at: Timestamp(port.started_at),
     }
 }
 

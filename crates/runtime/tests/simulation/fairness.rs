@@ -49,7 +49,7 @@ fn waits(first: &'static str, second: &'static str) -> (Vec<u64>, u64) {
             },
             adapter: Arc::new(SimEngine { world, name: "attach", reattach: false }),
         };
-        let workers = WorkerSettings { count: 2, capacity: SLOTS / 2 };
+        let workers = WorkerSettings { count: 2, capacity: SLOTS / 2, ..WorkerSettings::default() };
         let settings = Settings { workers, seed: Some(1), ..Settings::default() };
         let node = Node::start(settings, store.clone(), vec![engine]).await.expect("it starts");
         let service = node.service();

@@ -178,6 +178,7 @@ impl Run {
                 workers: WorkerSettings {
                     count: 2,
                     capacity: u32::try_from(WORKER_CAPACITY).expect("small"),
+                    ..WorkerSettings::default()
                 },
                 seed: Some(seed),
                 seal_key_file: Some(self.key_file.clone()),

@@ -7,12 +7,20 @@ mod keys;
 mod params;
 mod service;
 mod submit;
+mod workers;
 
 use crate::table::Route;
 
 /// The one table: the router and the OpenAPI document are made from it.
-pub(crate) static TABLE: &[&[Route]] =
-    &[submit::ROUTES, executions::ROUTES, engines::ROUTES, service::ROUTES, keys::ROUTES, documents::ROUTES];
+pub(crate) static TABLE: &[&[Route]] = &[
+    submit::ROUTES,
+    executions::ROUTES,
+    engines::ROUTES,
+    service::ROUTES,
+    workers::ROUTES,
+    keys::ROUTES,
+    documents::ROUTES,
+];
 
 /// Every route, in the order of the table.
 pub(crate) fn all() -> impl Iterator<Item = &'static Route> {

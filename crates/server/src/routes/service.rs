@@ -1,11 +1,11 @@
-//! Routes about the service: the queue, workers, totals, and whether it lives and is ready.
+//! Routes about the service: the queue, totals, and whether it lives and is ready.
 
 use super::params::ok;
 use crate::answer;
 use crate::call::{Answer, Call};
 use crate::table::{Operation, Policy, Route, Shape, Tag, Verb};
 use axum::response::Response;
-use enginehouse_api::{ApiError, Code, HealthAnswer, MetricsView, QueueView, WorkerView, WorkersAnswer};
+use enginehouse_api::{ApiError, Code, HealthAnswer, MetricsView, QueueView};
 use enginehouse_runtime::Scope;
 use http::StatusCode;
 
@@ -28,26 +28,6 @@ pub(crate) const ROUTES: &[Route] = &[
         operation: Some(Operation {
             answers: &[ok("The totals and rates.", Shape::of::<MetricsView>())],
             ..Operation::new("getMetrics", Tag::Queue, "Get the totals")
-        }),
-    },
-    Route {
-        verb: Verb::Get,
-        path: "/v1/workers",
-        policy: Policy::Scope(Scope::Read),
-        handler: |call| -> Answer { Box::pin(workers(call)) },
-        operation: Some(Operation {
-            answers: &[ok("The workers.", Shape::of::<WorkersAnswer>())],
-            ..Operation::new("listWorkers", Tag::Workers, "List workers")
-        }),
-    },
-    Route {
-        verb: Verb::Get,
-        path: "/v1/workers/{id}",
-        policy: Policy::Scope(Scope::Read),
-        handler: |call| -> Answer { Box::pin(worker(call)) },
-        operation: Some(Operation {
-            answers: &[ok("The worker.", Shape::of::<WorkerView>())],
-            ..Operation::new("getWorker", Tag::Workers, "Get a worker")
         }),
     },
     Route {
@@ -79,14 +59,6 @@ async fn queue(call: Call) -> Result<Response, ApiError> {
 
 async fn metrics(call: Call) -> Result<Response, ApiError> {
     answer::json(StatusCode::OK, &call.service().metrics().await?)
-}
-
-async fn workers(call: Call) -> Result<Response, ApiError> {
-    answer::json(StatusCode::OK, &call.service().workers().await?)
-}
-
-async fn worker(call: Call) -> Result<Response, ApiError> {
-    answer::json(StatusCode::OK, &call.service().worker(call.segment()).await?)
 }
 
 async fn live(_call: Call) -> Result<Response, ApiError> {

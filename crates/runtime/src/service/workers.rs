@@ -1,0 +1,107 @@
+//! The workers: who they are, and sending one away.
+
+use super::{Service, store_error};
+use crate::caller::Caller;
+use crate::committer::Planned;
+use crate::pool::Port;
+use enginehouse_api::{ApiError, Code, DrainRequest, DrainView, Timestamp, WorkerView, WorkersAnswer};
+use enginehouse_core::id::SessionId;
+use enginehouse_core::limits::NAME_BYTES_MAX;
+use enginehouse_store::{Note, Ref, Write};
+use serde_json::json;
+
+/// The kind of note that tells of an operator's word on a worker.
+const OPERATOR_NOTE: &str = "worker_operated";
+
+impl Service {
+    pub async fn workers(&self) -> Result<WorkersAnswer, ApiError> {
+        let ids = self.worker_ids();
+        let mut workers = Vec::with_capacity(ids.len());
+        for (session, _) in ids {
+            workers.extend(self.worker_view(session).await?);
+        }
+        workers.sort_by(|a, b| a.id.cmp(&b.id));
+        Ok(WorkersAnswer { workers })
+    }
+
+    pub async fn worker(&self, id: &str) -> Result<WorkerView, ApiError> {
+        let missing = || ApiError::new(Code::NotFound, format!("no worker is named {id:?}"));
+        let (session, _) = self.worker_ids().into_iter().find(|(_, name)| name == id).ok_or_else(missing)?;
+        self.worker_view(session).await?.ok_or_else(missing)
+    }
+
+    fn worker_ids(&self) -> Vec<(SessionId, String)> {
+        self.cx.ports.lock().iter().map(|(id, p)| (*id, p.seat.name.clone())).collect()
+    }
+
+    async fn worker_view(&self, session: SessionId) -> Result<Option<WorkerView>, ApiError> {
+        let (mut view, keys) = {
+            let ports = self.cx.ports.lock();
+            let Some(port) = ports.get(&session) else {
+                return Ok(None);
+            };
+            let keys: Vec<Ref> = port.held.iter().map(|l| Ref::Key(l.key)).collect();
+            (describe(port, self.cx.settings.node.0), keys)
+        };
+        let rows = self.cx.store.find(&keys).await.map_err(|e| store_error(&e))?;
+        view.active_executions = rows.iter().flatten().map(|row| self.cx.public_id(row)).collect();
+        Ok(Some(view))
+    }
+
+    /// Sends a worker away: it takes nothing new, finishes what it has, hands back what still runs after the timeout, and
+    /// goes. The pool replaces it if it is still needed.
+    ///
+    /// # Errors
+    /// `not_found`, or `store_unavailable`: then nothing was begun.
+    pub async fn drain_worker(
+        &self,
+        caller: &Caller,
+        id: &str,
+        request: &DrainRequest,
+    ) -> Result<WorkerView, ApiError> {
+        let missing = || ApiError::new(Code::NotFound, format!("no worker is named {id:?}"));
+        let (session, _) = self.worker_ids().into_iter().find(|(_, name)| name == id).ok_or_else(missing)?;
+        let reason = request.reason.as_deref().unwrap_or_default();
+        if reason.len() > NAME_BYTES_MAX || reason.chars().any(char::is_control) {
+            let text = format!("must be text without control characters of at most {NAME_BYTES_MAX} bytes");
+            return Err(ApiError::field(Code::InvalidField, "/reason", text));
+        }
+        let patience = request.timeout.map_or(self.cx.settings.workers.drain_timeout, |span| span.0);
+        let data = json!({
+            "worker": id, "action": "drain", "timeoutMs": patience, "reason": request.reason, "by": caller.key_id,
+        });
+        let note = Write::Note(Note { kind: OPERATOR_NOTE.to_owned(), data });
+        self.cx.commit(vec![Planned::Other(note)], 0).await.map_err(|e| store_error(&e))?;
+        self.cx.drain_worker(session, "operator", patience, false);
+        self.worker_view(session).await?.ok_or_else(missing)
+    }
+}
+
+fn average(sum: u64, count: u64) -> f64 {
+    if count == 0 { 0.0 } else { sum as f64 / count as f64 }
+}
+
+fn describe(port: &Port, node: u16) -> WorkerView {
+    let held = port.held.len() as u64;
+    WorkerView {
+        id: port.seat.name.clone(),
+        provider: port.seat.origin.as_str().to_owned(),
+        capacity: port.seat.capacity,
+        engine_types: port.seat.engine_types.clone(),
+        status: port.status().to_owned(),
+        current_load: held as f64 / f64::from(port.seat.capacity.max(1)),
+        last_heartbeat: Timestamp(port.last_sign_at),
+        active_executions: Vec::new(),
+        total_executions: port.done,
+        failed_executions: port.failed,
+        average_execution_time: average(port.busy_ms, port.done),
+        memory_bytes: port.memory_bytes,
+        drain: port.drain.as_ref().map(|drain| DrainView {
+            reason: drain.why.to_owned(),
+            since: Timestamp(drain.since),
+            until: Timestamp(drain.until),
+        }),
+        node,
+        started_at: Timestamp(port.launched_at),
+    }
+}
