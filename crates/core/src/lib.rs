@@ -10,6 +10,7 @@ pub mod execution;
 pub mod failure;
 pub mod gate;
 pub mod id;
+pub mod lab;
 pub mod lifecycle;
 pub mod limiter;
 pub mod limits;
