@@ -3,12 +3,14 @@
 //! Nothing here is async, does IO, reads a clock or rolls dice: `now` and random numbers are passed in, so a decision
 //! can be tested as a table, replayed from a seed and run in virtual time.
 
+pub mod autoscaler;
 pub mod breaker;
 pub mod event;
 pub mod execution;
 pub mod failure;
 pub mod gate;
 pub mod id;
+pub mod lab;
 pub mod lifecycle;
 pub mod limiter;
 pub mod limits;
@@ -18,6 +20,7 @@ pub mod pool;
 pub mod queue;
 pub mod rank;
 pub mod retry;
+pub mod run_times;
 pub mod session;
 pub mod time;
 pub mod wait;

@@ -12,12 +12,10 @@
 
 use crate::id::Key;
 use crate::limits::RETRY_AFTER_MAX;
+use crate::run_times::RunTimes;
 use crate::time::{Millis, SECOND, Time};
-use histogram::Histogram;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
-
-mod histogram;
 
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct LimiterRules {
@@ -97,7 +95,7 @@ struct Epoch {
 pub struct Limiter {
     #[serde(skip)]
     rules: LimiterRules,
-    healthy: Histogram,
+    healthy: RunTimes,
     mode: Mode,
     /// In force in `cut` and `hold`.
     limit: f64,
@@ -156,7 +154,7 @@ impl Limiter {
     pub fn new(rules: LimiterRules) -> Limiter {
         Limiter {
             rules,
-            healthy: Histogram::default(),
+            healthy: RunTimes::default(),
             mode: Mode::Open,
             limit: f64::from(rules.max.unwrap_or(rules.min.max(1))),
             ceiling: 0.0,

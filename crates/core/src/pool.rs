@@ -39,7 +39,7 @@ pub struct PoolAim {
     pub target: u32,
     /// Workers that may exist.
     pub max: u32,
-    /// A launch older than this has failed.
+    /// A launch older than this has failed, see [`launch_timeout`](crate::autoscaler::Autoscaler::launch_timeout).
     pub launch_timeout: Millis,
     /// No launch may begin now: a guard or a back-off says so.
     pub launch_nothing: bool,
@@ -164,3 +164,6 @@ impl<Id: Copy + Ord> Plan<Id> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;
