@@ -322,6 +322,24 @@ impl Client {
         self.post(self.path(&["workers", id, "drain"])?, request).await
     }
 
+    pub async fn scaling(&self) -> Result<ScalingView, ClientError> {
+        self.fetch(self.path(&["scaling"])?).await
+    }
+
+    /// Decisions that changed the number of workers or were held back, the newest first.
+    pub async fn scaling_decisions(&self, limit: u32) -> Result<ScalingDecisionsAnswer, ClientError> {
+        let mut url = self.path(&["scaling", "decisions"])?;
+        url.query_pairs_mut().append_pair("limit", &limit.to_string());
+        self.fetch(url).await
+    }
+
+    /// Puts rules in the place of the configured ones.
+    pub async fn set_scaling(&self, request: &ScalingRequest) -> Result<ScalingView, ClientError> {
+        let url = self.path(&["scaling"])?;
+        let response = self.send(self.request(Method::PUT, url).json(request)).await?;
+        self.read(response).await
+    }
+
     pub async fn queue(&self) -> Result<QueueView, ClientError> {
         self.fetch(self.path(&["queue"])?).await
     }

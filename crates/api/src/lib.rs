@@ -9,6 +9,7 @@ mod error_page;
 mod execution;
 mod object;
 mod scalar;
+mod scaling;
 mod service;
 mod word;
 
@@ -17,5 +18,6 @@ pub use error_page::*;
 pub use execution::*;
 pub use object::Object;
 pub use scalar::*;
+pub use scaling::*;
 pub use service::*;
 pub use word::*;

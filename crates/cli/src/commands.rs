@@ -9,6 +9,7 @@ mod follow;
 mod ndjson;
 mod operate;
 mod output;
+mod scaling;
 mod serve;
 mod submit;
 mod workers;
@@ -85,6 +86,8 @@ enum Command {
     Engines(operate::Engines),
     /// What waits, and why
     Queue,
+    /// How many workers there are, why, and by which rules
+    Scaling(scaling::Scaling),
     /// List, show and drain workers
     Workers(workers::Workers),
     /// Totals, throughput and percentiles
@@ -165,6 +168,7 @@ async fn call(
         Command::Priority(priority) => priority.run(client, output).await,
         Command::Engines(engines) => engines.run(client, output).await,
         Command::Queue => operate::queue(client, output).await,
+        Command::Scaling(scaling) => scaling.run(client, output).await,
         Command::Workers(workers) => workers.run(client, output).await,
         Command::Metrics => operate::metrics(client, output).await,
         Command::Keys(keys) => keys.run(client, output).await,

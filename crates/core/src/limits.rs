@@ -59,6 +59,12 @@ pub const DEFAULT_TOTAL_TIMEOUT: Millis = 7 * DAY;
 pub const SPAN_MAX: Millis = 366 * DAY;
 pub const RETRY_AFTER_MAX: Millis = HOUR;
 pub const RETRY_CEILING: Millis = MINUTE;
+/// Ended runs of one engine from which the auto-scaler learns at a time.
+pub const TRAFFIC_ENDS_MAX: usize = 4_096;
+/// Changes of the number of workers that are kept.
+pub const DECISIONS_MAX: usize = 1_000;
+/// Scheduled executions that are counted as coming due soon.
+pub const DUE_SOON_MAX: usize = 512;
 /// Silence after which a worker elsewhere gets nothing new; it is ended after [`LEASE_TTL`].
 pub const WORKER_SILENCE_MAX: Millis = 15 * SECOND;
 /// The least time a worker has to come up, and the wait before the next launch after one that failed: doubled each time.

@@ -90,6 +90,8 @@ struct EngineQueue {
     heads: BTreeMap<Class, BTreeSet<Head>>,
     /// Due rows, in memory and behind.
     depth: u64,
+    /// Those in memory, by priority in the order of [`Priority::ALL`].
+    by_priority: [u64; 4],
     /// Rows in memory that would rather fail than wait for a closed engine.
     impatient: BTreeSet<Key>,
     /// Smoothed run time of one attempt, in milliseconds: what a grant is expected to cost.
@@ -132,6 +134,8 @@ pub struct Queue {
     workers: BTreeMap<SessionId, WorkerRules>,
     occupancy: Occupancy,
     ckey_limit: u32,
+    /// When the next worker should be ready.
+    expected_worker: Option<Time>,
 }
 
 /// What a grant is expected to cost before anything was measured.
@@ -159,6 +163,7 @@ impl Queue {
             workers: BTreeMap::new(),
             occupancy: Occupancy::default(),
             ckey_limit: ckey_limit.max(1),
+            expected_worker: None,
         }
     }
 
@@ -175,6 +180,7 @@ impl Queue {
                     rules,
                     heads: BTreeMap::new(),
                     depth,
+                    by_priority: self.priorities_of(name),
                     impatient: BTreeSet::new(),
                     run_ms: FIRST_ESTIMATE,
                 };
@@ -403,6 +409,21 @@ impl Queue {
         &self.workers
     }
 
+    #[must_use]
+    pub fn has_due(&self) -> bool {
+        !self.user_depth.is_empty()
+    }
+
+    /// Says when the next worker is expected to be ready, for those who ask why they wait.
+    pub fn expect_worker(&mut self, at: Option<Time>) {
+        self.expected_worker = at;
+    }
+
+    #[must_use]
+    pub fn expected_worker(&self) -> Option<Time> {
+        self.expected_worker
+    }
+
     /// Free slots of open workers.
     #[must_use]
     pub fn free_slots(&self) -> u64 {
@@ -427,6 +448,25 @@ impl Queue {
         self.user_depth.get(user).copied().unwrap_or(0)
     }
 
+    /// Due rows of one engine by priority, in the order of [`Priority::ALL`]. Rows behind the window are not told apart and
+    /// count as NORMAL.
+    #[must_use]
+    pub fn due_of_engine(&self, engine: &str) -> [u64; 4] {
+        let Some(engine) = self.engines.get(engine) else { return [0; 4] };
+        let mut due = engine.by_priority;
+        due[Priority::Normal as usize] += engine.depth.saturating_sub(due.iter().sum());
+        due
+    }
+
+    /// What stands first on each engine, by endpoint it is bound to and by being a retry: the rank and the priority.
+    pub fn first_rows(&self) -> impl Iterator<Item = (Rank, Priority)> {
+        let heads = self.engines.values().flat_map(|e| e.heads.values()).filter_map(BTreeSet::first);
+        heads.filter_map(|(_, rank, key, _)| {
+            let (number, _) = self.index.get(key)?;
+            Some((*rank, self.lanes[*number].entry(*rank, *key)?.priority))
+        })
+    }
+
     /// Rows of the engine that would rather fail than wait for it, as far as they are in memory.
     #[must_use]
     pub fn impatient(&self, engine: &str, max: usize) -> Vec<Key> {
@@ -441,6 +481,12 @@ impl Queue {
             *counts.entry(entry.priority).or_default() += 1;
         }
         counts
+    }
+
+    /// Whether the row is due and in memory.
+    #[must_use]
+    pub fn holds(&self, key: Key) -> bool {
+        self.index.contains_key(&key)
     }
 
     /// How many rows of its lane stand before it; `None` when it is not in memory.
@@ -517,6 +563,9 @@ impl Queue {
             if due != engine.depth {
                 findings.push(format!("{due} rows are due on {name}, its depth says {}", engine.depth));
             }
+            if self.priorities_of(name) != engine.by_priority {
+                findings.push(format!("the priorities of what is due on {name} are counted wrong"));
+            }
         }
         for (user, depth) in &self.user_depth {
             let due: u64 = lanes().filter(|l| &l.lane.user == user).map(LaneRows::total).sum();
@@ -573,21 +622,33 @@ impl Queue {
     fn insert(&mut self, number: LaneNo, entry: Entry) {
         self.lanes[number].insert(entry);
         self.index.insert(entry.key, (number, entry.rank));
-        if entry.fail_fast
-            && let Some(engine) = self.engines.get_mut(&self.lanes[number].lane.engine)
-        {
-            engine.impatient.insert(entry.key);
+        if let Some(engine) = self.engines.get_mut(&self.lanes[number].lane.engine) {
+            engine.by_priority[entry.priority as usize] += 1;
+            if entry.fail_fast {
+                engine.impatient.insert(entry.key);
+            }
         }
+    }
+
+    fn priorities_of(&self, engine: &str) -> [u64; 4] {
+        let mut counts = [0; 4];
+        let lanes = self.lane_numbers.values().map(|n| &self.lanes[*n]).filter(|l| l.lane.engine == engine);
+        lanes.flat_map(LaneRows::entries).for_each(|entry| counts[entry.priority as usize] += 1);
+        counts
     }
 
     /// Takes a row in memory out of its lane, without looking at heads.
     fn take_out(&mut self, key: Key) {
         let Some((number, rank)) = self.index.remove(&key) else { return };
         let entry = self.lanes[number].remove(rank, key);
-        if entry.is_some_and(|e| e.fail_fast)
+        if let Some(entry) = entry
             && let Some(engine) = self.engines.get_mut(&self.lanes[number].lane.engine)
         {
-            engine.impatient.remove(&key);
+            let count = &mut engine.by_priority[entry.priority as usize];
+            *count = count.saturating_sub(1);
+            if entry.fail_fast {
+                engine.impatient.remove(&key);
+            }
         }
         self.recount(number);
         self.note_hunger(number);

@@ -78,6 +78,14 @@ pub fn explain(row: &Execution, queue: &Queue, gates: &Gates, now: Time) -> Opti
             "others with its concurrency key are running".to_owned(),
         ));
     }
+    if let Some(at) = queue.expected_worker().filter(|_| queue.free_slots() == 0) {
+        let text = "all worker slots are taken; more workers are starting".to_owned();
+        return Some(Wait {
+            until: Some(at),
+            position: queue.position(row.key()),
+            ..wait(WaitReason::ScalingUp, text)
+        });
+    }
     let position = queue.position(row.key());
     let text = match position {
         Some(n) => format!("{n} stand before it in its lane; all worker slots are taken"),
@@ -109,6 +117,9 @@ fn held_by_engine(row: &Execution, queue: &Queue, gates: &Gates, now: Time) -> O
         return wait(WaitReason::Parked, until, text);
     }
     if !queue.has_capable_worker(&rules.engine_type) {
+        if let Some(at) = queue.expected_worker() {
+            return wait(WaitReason::ScalingUp, Some(at), "the first worker for it is starting".to_owned());
+        }
         let text = format!("no worker serves {}", rules.engine_type);
         return wait(WaitReason::NoCapableWorker, None, text);
     }

@@ -188,7 +188,7 @@ impl Committer {
                     let now = self.cx.store.now();
                     let mut scheduler = self.cx.scheduler.lock();
                     for row in rows.into_iter().flatten() {
-                        scheduler.resync(&Execution { history: Vec::new(), ..row }, now);
+                        scheduler.follow_other(&Execution { history: Vec::new(), ..row }, now);
                     }
                 }
                 Err(error) => {
@@ -241,6 +241,9 @@ impl Committer {
         while picks.len() < COMMIT_WRITES_MAX {
             let Some(pick) = scheduler.pick(now) else { break };
             picks.push(pick);
+        }
+        if picks.len() < COMMIT_WRITES_MAX && scheduler.is_short_of_slots() {
+            self.cx.scaler_nudge.notify_one();
         }
         picks
     }
@@ -370,7 +373,12 @@ impl Committer {
             (Planned::Submit(group), Outcome::Submitted(items)) => {
                 for (new, item) in group.iter().zip(items) {
                     match item {
-                        SubmitOutcome::Stored { .. } => self.cx.submitted(&new.row),
+                        SubmitOutcome::Stored { .. } => {
+                            self.cx.submitted(&new.row);
+                            if new.row.state.due {
+                                scheduler.traffic.arrived(&new.row.fixed.engine, new.row.state.priority);
+                            }
+                        }
                         SubmitOutcome::Existing(_) => scheduler.forget(&new.row, now),
                     }
                 }
@@ -380,6 +388,7 @@ impl Committer {
                 if row.status() == Status::Running {
                     scheduler.observe(row, &transition.event, now);
                 }
+                scheduler.traffic.moved(row, &transition.next, transition.event.kind);
                 self.cx.moved(row, transition);
             }
             (Planned::Change { .. }, Outcome::Stale(Some(truth))) => {

@@ -7,6 +7,7 @@ use crate::hub::Hub;
 use crate::inputs::InputCache;
 use crate::pool::{Assigned, Port};
 use crate::registry::Registry;
+use crate::scaler::Scaling;
 use crate::scheduler::Scheduler;
 use crate::seal::Sealer;
 use crate::settings::Settings;
@@ -54,6 +55,7 @@ pub(crate) struct Context {
     /// How many workers this node is to have.
     pub(crate) wanted: Mutex<Wanted>,
     pub(crate) pool_news: Mutex<PoolNews>,
+    pub(crate) scaling: Mutex<Scaling>,
     pub(crate) committer: mpsc::Sender<Request>,
     pub(crate) orphans: mpsc::Sender<Orphan>,
     /// Something may start now although nothing was written.
@@ -61,6 +63,8 @@ pub(crate) struct Context {
     pub(crate) wake_nudge: Notify,
     /// A breaker or an operator changed something that others should hear of soon.
     pub(crate) gate_nudge: Notify,
+    /// Work found no free slot.
+    pub(crate) scaler_nudge: Notify,
     /// Something changed among the workers, or how many are wanted.
     pub(crate) pool_nudge: Notify,
     /// What the wake timer sleeps towards, in milliseconds since the epoch.

@@ -14,18 +14,21 @@ mod health;
 mod hub;
 mod inputs;
 mod link;
+mod machine;
 mod node;
 mod pool;
 mod provider;
 mod reaper;
 mod registry;
 mod relay;
+mod scaler;
 mod scheduler;
 mod seal;
 mod service;
 mod sessions;
 mod settings;
 mod timers;
+mod traffic;
 mod workers;
 
 pub use caller::{Caller, Scope};
@@ -33,5 +36,5 @@ pub use node::Node;
 pub use service::{EventItem, EventStream, Service, Submitted};
 pub use settings::{
     EndpointSettings, EngineSettings, ExecutionDefaults, Govern, QueueSettings, RegisteredEngine, RetryRule,
-    Settings, WorkerSettings,
+    ScalingSettings, Settings, WorkerSettings,
 };

@@ -13,6 +13,7 @@ use crate::provider::InProcess;
 use crate::reaper::Reaper;
 use crate::registry::Registry;
 use crate::relay::Relay;
+use crate::scaler::{Scaler, Scaling};
 use crate::scheduler::Scheduler;
 use crate::seal::Sealer;
 use crate::sessions::{Election, Sessions};
@@ -25,7 +26,6 @@ use enginehouse_core::id::SessionId;
 use enginehouse_core::lifecycle::Loss;
 use enginehouse_core::limits::COMMITTER_QUEUE_MAX;
 use enginehouse_core::queue::Queue;
-use enginehouse_core::time::SECOND;
 use enginehouse_store::{DocKind, SessionWrite, Store, StoreError, Write};
 use enginehouse_worker::Order;
 use parking_lot::Mutex;
@@ -81,6 +81,7 @@ impl Node {
         node.role("timers", |stop| Timers { cx: cx.clone() }.run(stop));
         node.role("reaper", |stop| Reaper { cx: cx.clone(), seen: BTreeMap::new() }.run(stop));
         node.role("gates", |stop| GateKeeper { cx: cx.clone() }.run(stop));
+        node.role("scaler", |stop| Scaler::new(cx.clone()).run(stop));
         node.role("health", |stop| HealthChecks { cx: cx.clone() }.run(stop));
         node.role("orphans", |stop| Orphans { cx: cx.clone(), inbox: orphans }.run(stop));
         if cx.store.features().shared {
@@ -253,9 +254,12 @@ async fn context(
     for engine in registry.iter() {
         gates.set(&engine.settings.name, engine.settings.gate_rules(settings.health_interval), now);
     }
-    let workers = &settings.workers;
-    let wanted =
-        Wanted { count: workers.count, most: 2 * workers.count, startup: SECOND, launch_nothing: false };
+    let rules = &settings.scaling.rules;
+    // Where several nodes share the work, the scheduler says what this one's part is; one worker shows that it is there.
+    let shared = store.features().shared;
+    let count = if shared { rules.max_workers.min(1) } else { rules.min_workers };
+    let wanted = Wanted { count, most: rules.max_workers, launch_timeout: 0, launch_nothing: false };
+    let scaling = Scaling::new(rules.clone(), settings.scaling.shadow);
     let queue = Queue::new(settings.concurrency_key_limit);
     let totals = store.totals().await.map_err(|e| unavailable(&e))?;
     let (committer, inbox) = mpsc::channel(COMMITTER_QUEUE_MAX);
@@ -270,6 +274,8 @@ async fn context(
         ports: Mutex::new(BTreeMap::new()),
         wanted: Mutex::new(wanted),
         pool_news: Mutex::new(PoolNews::default()),
+        scaling: Mutex::new(scaling),
+        scaler_nudge: Notify::new(),
         pool_nudge: Notify::new(),
         hub: Hub::default(),
         readers: TaskTracker::new(),

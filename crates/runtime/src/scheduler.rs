@@ -5,6 +5,7 @@
 
 use crate::committer::Planned;
 use crate::context::rules_of;
+use crate::traffic::Traffic;
 use enginehouse_core::event::{Event, EventType};
 use enginehouse_core::execution::{Execution, Lane, Status};
 use enginehouse_core::gate::{GateChange, Gates};
@@ -29,6 +30,8 @@ pub(crate) struct Scheduler {
     hydrated: bool,
     /// Rows that other nodes changed since they were read last.
     changed_elsewhere: BTreeSet<Key>,
+    /// For the auto-scaler: what came and what ended.
+    pub(crate) traffic: Traffic,
     /// Attempts whose call is being abandoned, and until when they keep their engine's room.
     abandoned: BTreeMap<Key, Time>,
 }
@@ -42,6 +45,7 @@ impl Scheduler {
             epoch: None,
             hydrated: false,
             changed_elsewhere: BTreeSet::new(),
+            traffic: Traffic::default(),
             abandoned: BTreeMap::new(),
         }
     }
@@ -65,6 +69,9 @@ impl Scheduler {
             && let Some(gate) = self.gates.get_mut(&lease.engine)
         {
             let (endpoint, retry, engine) = (lease.endpoint, lease.retry, lease.engine.clone());
+            if change.event.kind == EventType::ExecutionCompleted {
+                self.traffic.completed(&engine, None, change.event.at.since(lease.since));
+            }
             let observed = gate.observe(endpoint, change.key, &change.event, retry, now);
             self.gate_changes.extend(observed.map(|change| GateChange { engine, endpoint, change }));
         }
@@ -225,6 +232,15 @@ impl Scheduler {
         }
     }
 
+    /// Takes in a row that another node changed.
+    pub(crate) fn follow_other(&mut self, row: &Execution, now: Time) {
+        let waited = self.queue.holds(row.key());
+        self.resync(row, now);
+        if !waited && self.queue.holds(row.key()) {
+            self.traffic.arrived(&row.fixed.engine, row.state.priority);
+        }
+    }
+
     /// Makes the queue agree with the true row after a guess about it was wrong, or another node changed it.
     pub(crate) fn resync(&mut self, row: &Execution, now: Time) {
         if row.status() == Status::Running {
@@ -250,6 +266,11 @@ impl Scheduler {
 
     pub(crate) fn pick(&mut self, now: Time) -> Option<Pick> {
         if self.may_grant() { self.queue.pick(&mut self.gates, now) } else { None }
+    }
+
+    /// Whether due work waits and no worker has a slot for it.
+    pub(crate) fn is_short_of_slots(&self) -> bool {
+        self.may_grant() && self.queue.has_due() && self.queue.free_slots() == 0
     }
 
     fn lease_running(&mut self, row: &Execution) {

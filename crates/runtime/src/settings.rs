@@ -1,5 +1,6 @@
 //! Resolved settings: every default filled in, every value checked. Reading them from files is the CLI's business.
 
+use enginehouse_core::autoscaler::{Policy, ScalingRules};
 use enginehouse_core::breaker::BreakerRules;
 use enginehouse_core::failure::FailureKind;
 use enginehouse_core::gate::GateRules;
@@ -20,6 +21,7 @@ use std::sync::Arc;
 pub struct Settings {
     pub node: NodeId,
     pub workers: WorkerSettings,
+    pub scaling: ScalingSettings,
     pub queue: QueueSettings,
     pub head_starts: HeadStarts,
     pub defaults: ExecutionDefaults,
@@ -73,6 +75,7 @@ impl Default for Settings {
         Settings {
             node: NodeId(0),
             workers: WorkerSettings::default(),
+            scaling: ScalingSettings::default(),
             queue: QueueSettings::default(),
             head_starts: HeadStarts::default(),
             defaults: ExecutionDefaults::default(),
@@ -89,34 +92,39 @@ impl Default for Settings {
     }
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// When a single worker is replaced; how many there are is [`ScalingSettings`]' business.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct WorkerSettings {
-    pub count: u32,
-    /// Slots of each.
-    pub capacity: u32,
-    /// How long a worker that is to go may finish what it runs; the rest is handed back and burns nothing.
-    pub drain_timeout: Millis,
     /// A worker this old is replaced; `None`: at no age.
     pub max_age: Option<Millis>,
     /// A worker that ended so many attempts is replaced.
     pub max_executions: Option<u64>,
     /// A worker process that uses so many bytes of memory is replaced.
     pub max_memory_bytes: Option<u64>,
-    /// A worker that is idle for longer goes, down to the least number.
-    pub max_idle: Option<Millis>,
 }
 
-impl Default for WorkerSettings {
-    fn default() -> Self {
-        WorkerSettings {
-            count: 2,
-            capacity: 10,
-            drain_timeout: 10 * MINUTE,
-            max_age: None,
-            max_executions: None,
-            max_memory_bytes: None,
-            max_idle: None,
-        }
+/// How the number of workers is decided.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct ScalingSettings {
+    /// As configured; an operator may change some of them while the service runs.
+    pub rules: ScalingRules,
+    /// A policy that is asked as well and shown, and moves nothing.
+    pub shadow: Option<Policy>,
+    /// Whether the machine's memory and processors are looked at, and hold growth back.
+    pub guard_machine: bool,
+}
+
+impl ScalingSettings {
+    /// So many workers with so many slots each, always.
+    #[must_use]
+    pub fn fixed(workers: u32, capacity: u32) -> ScalingSettings {
+        let rules = ScalingRules {
+            min_workers: workers,
+            max_workers: workers,
+            worker_capacity: capacity,
+            ..ScalingRules::default()
+        };
+        ScalingSettings { rules, ..ScalingSettings::default() }
     }
 }
 

@@ -28,6 +28,8 @@ use tokio_util::sync::CancellationToken;
 const ROUND_EVERY: Duration = Duration::from_secs(1);
 /// How long a worker may take to go once its link is closed.
 const LEAVE_PATIENCE: Duration = Duration::from_secs(10);
+/// Start-up times that wait for whoever scales.
+const STARTUPS_MAX: usize = 256;
 /// With several nodes, how long a worker stays after it was closed: another node's scheduler may not know it yet.
 const SETTLE: Millis = 5_000;
 
@@ -37,8 +39,8 @@ pub(crate) struct Wanted {
     pub(crate) count: u32,
     /// Workers of any kind that may be there at once, those that go included.
     pub(crate) most: u32,
-    /// What a start usually takes.
-    pub(crate) startup: Millis,
+    /// A launch that takes longer has failed.
+    pub(crate) launch_timeout: Millis,
     /// No launch may begin now.
     pub(crate) launch_nothing: bool,
 }
@@ -49,6 +51,16 @@ pub(crate) struct PoolNews {
     /// How long workers took from their launch until they took work.
     pub(crate) startups: Vec<Millis>,
     pub(crate) failed_launches: u32,
+    pub(crate) totals: PoolTotals,
+}
+
+/// What the pool did since its node started.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct PoolTotals {
+    pub(crate) launched: u32,
+    /// Launches that failed, and workers that died.
+    pub(crate) failed: u32,
+    pub(crate) stopped: u32,
 }
 
 pub(crate) struct Pool {
@@ -136,6 +148,7 @@ impl Pool {
             self.launch_after = Instant::now() + self.backoff;
             self.cx.pool_news.lock().failed_launches += 1;
         }
+        self.cx.pool_news.lock().totals.failed += 1;
         tracing::warn!(worker = port.seat.name, held = port.held.len(), why, "a worker is gone");
         port.gone = Some(why);
         port.announced = false;
@@ -191,7 +204,7 @@ impl Pool {
             launch_timeout: self.launch_timeout(),
             launch_nothing: wanted.launch_nothing || Instant::now() < self.launch_after,
         };
-        let patience = self.cx.settings.workers.drain_timeout;
+        let patience = self.cx.settings.scaling.rules.drain_timeout;
         for action in pool::plan(&workers, aim, self.cx.store.now()) {
             match action {
                 PoolAction::Launch(count) => (0..count).for_each(|_| self.launch()),
@@ -215,16 +228,16 @@ impl Pool {
     }
 
     fn launch_timeout(&self) -> Millis {
-        (3 * self.cx.wanted.lock().startup).max(LAUNCH_PATIENCE_MIN)
+        self.cx.wanted.lock().launch_timeout.max(LAUNCH_PATIENCE_MIN)
     }
 
     fn launch(&mut self) {
         self.launched += 1;
-        let workers = &self.cx.settings.workers;
+        self.cx.pool_news.lock().totals.launched += 1;
         let seat = Seat {
             name: format!("n{}-w{}", self.cx.settings.node.0, self.launched),
             origin: self.provider.origin(),
-            capacity: workers.capacity,
+            capacity: self.cx.settings.scaling.rules.worker_capacity,
             engine_types: Vec::new(),
         };
         let name = seat.name.clone();
@@ -282,6 +295,7 @@ impl Pool {
                 continue;
             }
             self.cx.close_port(session, "stopped").await?;
+            self.cx.pool_news.lock().totals.stopped += 1;
             if self.handles.contains_key(&session) {
                 self.leaving.insert(session, Instant::now() + LEAVE_PATIENCE);
             }
@@ -297,7 +311,11 @@ impl Pool {
             if port.is_open() && !port.introduced {
                 port.introduced = true;
                 self.backoff = Duration::ZERO;
-                self.cx.pool_news.lock().startups.push(ready_at.since(port.launched_at));
+                let mut news = self.cx.pool_news.lock();
+                // Nobody may be there to take them, and the newest say enough.
+                if news.startups.len() < STARTUPS_MAX {
+                    news.startups.push(ready_at.since(port.launched_at));
+                }
                 notes.push(Planned::Other(Write::Note(note("worker_started", port, "ready"))));
             }
         }

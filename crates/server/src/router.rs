@@ -30,6 +30,7 @@ pub(crate) fn router(app: &Arc<App>, routes: impl Iterator<Item = &'static Route
         let filter = match route.verb {
             Verb::Get => MethodFilter::GET,
             Verb::Post => MethodFilter::POST,
+            Verb::Put => MethodFilter::PUT,
             Verb::Patch => MethodFilter::PATCH,
             Verb::Delete => MethodFilter::DELETE,
         };

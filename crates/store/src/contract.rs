@@ -317,6 +317,10 @@ pub enum DocKind {
     ApiKey,
     /// A small fact an adapter keeps, such as the engine's id of an inline workflow.
     EngineMemory,
+    /// What the auto-scaler learned, what an operator changed of its rules, and how many workers each node is to have.
+    Scaling,
+    /// One change of the number of workers, with what it was decided on and what came of it.
+    Decision,
     /// What the store itself belongs to: which seal keys its rows need, which node ids are taken.
     Setting,
 }

@@ -4,7 +4,8 @@
 
 use super::engines::EngineRaw;
 use super::types::{
-    Factor, FilePath, Flag, Fraction, Key, Section, Setting, Shape, Span, Text, Weight, choice, section,
+    Factor, FilePath, Flag, Fraction, Key, Part, Percent, Price, Section, Setting, Shape, Span, Text, Weight,
+    choice, section,
 };
 use enginehouse_core::time::{DAY, HOUR, MINUTE, SECOND};
 use serde::{Deserialize, Serialize};
@@ -49,29 +50,99 @@ section! {
 
     /// The workers, and when their number changes.
     pub struct Scaling {
-        /// Workers that always run. The present version runs exactly these.
-        min_workers: Whole<1, 1024> = super::types::Whole(2);
-        /// The most workers that run at once; at least `min_workers`.
-        max_workers: Whole<1, 1024> = super::types::Whole(20), later;
+        /// The rule that decides: `lead_time` forecasts the slots in use when a worker launched now becomes useful; `threshold` grows above one utilization and shrinks below another.
+        policy: PolicyName = PolicyName::LeadTime;
+        /// A second policy that is asked at the same instants and shown beside the first; it moves nothing. Absent: none.
+        shadow: Option<PolicyName> = None;
+        /// The fewest workers ready and starting. 0 lets the pool go to nothing while there is no work.
+        min_workers: Whole<0, 1024> = super::types::Whole(2);
+        /// The most workers at once, those that are draining included; at least `min_workers`.
+        max_workers: Whole<1, 1024> = super::types::Whole(20);
         /// Slots of one worker: how many attempts it runs at once.
         worker_capacity: Whole<1, 1000> = super::types::Whole(10);
-        /// The share of slots that should be in use.
-        target_utilization: Fraction = Fraction(0.7), later;
-        /// Utilization above which workers are added.
-        scale_up_threshold: Fraction = Fraction(0.8), later;
-        /// Utilization below which workers are drained; less than `scale_up_threshold`.
-        scale_down_threshold: Fraction = Fraction(0.3), later;
-        /// The least time between a change and a step up.
-        scale_up_cooldown: MaybeNone = Span(5 * SECOND), later;
-        /// The least time between a change and a step down.
-        scale_down_cooldown: MaybeNone = Span(10 * SECOND), later;
-        /// How long a worker takes from its launch until it takes work.
-        worker_startup_time: MaybeNone = Span(SECOND), later;
+        /// The planned utilization of a pool with four busy slots; larger pools run hotter, smaller ones cooler. `threshold` grows toward it.
+        target_utilization: Fraction = Fraction(0.7);
+        /// Utilization from which a step up does not wait for its cooldown. `threshold` grows above it. At least `target_utilization`.
+        scale_up_threshold: Fraction = Fraction(0.8);
+        /// Utilization below which any step down is worth taking. `threshold` shrinks below it. Less than `target_utilization`.
+        scale_down_threshold: Fraction = Fraction(0.3);
+        /// The least time between two steps up.
+        scale_up_cooldown: MaybeNone = Span(5 * SECOND);
+        /// The least time between two steps down. A step up never waits for it.
+        scale_down_cooldown: MaybeNone = Span(10 * SECOND);
+        /// How long a worker takes from its launch until it takes work: the first guess, then it is learned.
+        worker_startup_time: MaybeNone = Span(SECOND);
+        /// How long an execution may wait for its start; what waits longer is late.
+        slo_wait: UpToADay = Span(5 * SECOND);
+        /// The share of `slo_wait` that is planned to be used.
+        slo_share: Fraction = Fraction(0.8);
+        /// What one late execution is worth, in seconds of one worker. More makes the pool larger.
+        late_cost: Price = Price(60.0);
+        /// What one change of the number of workers is worth, in seconds of one worker. More makes it steadier.
+        action_cost: Price = Price(2.0);
+        /// What lateness of each priority is worth, as a multiple of `late_cost`.
+        late_factors: LateFactors = LateFactors::default();
+        /// How often the number of workers is decided; at most `slo_wait`. Work that finds no slot is looked at sooner.
+        tick_interval: Span<50, MINUTE> = Span(SECOND);
+        /// How long what was needed is kept while work keeps coming; at least `tick_interval`.
+        retention: UpToADay = Span(20 * SECOND);
+        /// The least relative step down that is worth taking.
+        tolerance: Part = Part(0.2);
+        /// What is done with demand that comes back after a fixed period.
+        predict: PredictMode = PredictMode::On;
+        /// How long a draining worker may finish what it runs before it hands it back.
+        drain_timeout: UpToADay = Span(10 * MINUTE);
+        /// How the machine's memory and processors hold growth back.
+        guards: Guards = Guards::default();
+        /// Parts of `lead_time` that can be switched off, to find out what each is worth.
+        parts: Parts = Parts::default();
+    }
+
+    /// What lateness of each priority is worth.
+    pub struct LateFactors {
+        /// Of LOW.
+        low: Price = Price(1.0);
+        /// Of NORMAL.
+        normal: Price = Price(1.0);
+        /// Of HIGH.
+        high: Price = Price(1.0);
+        /// Of CRITICAL.
+        critical: Price = Price(1.0);
+    }
+
+    /// How the machine holds growth back. It is never a reason to grow.
+    pub struct Guards {
+        /// Share of the memory limit (the cgroup's, or the machine's) above which no worker is launched.
+        mem_soft: Fraction = Fraction(0.85);
+        /// Share of the memory limit above which one worker is drained per `scale_down_cooldown`; at least `mem_soft`.
+        mem_hard: Fraction = Fraction(0.92);
+        /// Share of the processors that busy workers may use together.
+        cpu: Fraction = Fraction(0.85);
+        /// Percent of time in which all work stood still for memory (`full avg10` of the kernel's pressure figures) that counts like `mem_hard`.
+        psi: Percent = Percent(10.0);
+    }
+
+    /// Parts of the lead-time policy.
+    pub struct Parts {
+        /// Work that an engine would not take in time is no demand, and a slow engine's runs are planned as longer.
+        limiter: Flag = Flag(true);
+        /// Demand that comes back after a fixed period is learned.
+        recurrence: Flag = Flag(true);
+        /// Runs are expected to end by their age.
+        job_ages: Flag = Flag(true);
+        /// Slots beyond the expected demand.
+        headroom: Flag = Flag(true);
+        /// What was needed a moment ago is kept.
+        retention: Flag = Flag(true);
+        /// Small steps down are not taken, and cooldowns are kept.
+        damping: Flag = Flag(true);
+        /// The time that workers take to start is learned from launches.
+        learned_startup: Flag = Flag(true);
     }
 
     /// Where the workers run, and when one of them is replaced.
     pub struct Workers {
-        /// A worker that is idle for longer goes, down to `scaling.min_workers`. Absent: only the scaler's target counts.
+        /// A worker that is idle for longer is not kept by `scaling.tolerance`, nor by the room between the thresholds. Absent: no idle time counts.
         max_idle_time: Option<UpToAYear> = None;
         /// A worker of this age is replaced: it finishes what it runs and goes. Absent: at no age.
         max_age: Option<UpToAYear> = None;
@@ -223,6 +294,24 @@ section! {
 }
 
 choice! {
+    /// How the number of workers is decided.
+    pub enum PolicyName {
+        /// By the slots expected to be in use when a worker launched now becomes useful.
+        LeadTime "lead_time",
+        /// By utilization alone.
+        Threshold "threshold",
+    }
+
+    /// What is done with demand that comes back after a fixed period.
+    pub enum PredictMode {
+        /// Workers are launched for it once its announcements came true.
+        On "on",
+        /// It is learned and shown, and nothing is launched for it.
+        Shadow "shadow",
+        /// It is not learned.
+        Off "off",
+    }
+
     /// How log lines are written.
     pub enum LogFormat {
         /// For people.

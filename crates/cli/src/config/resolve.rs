@@ -2,12 +2,13 @@
 //! of each part of the program come out.
 
 use super::engines::{self, EngineConfig};
-use super::raw::{LogFormat, Raw};
+use super::raw::{LogFormat, PolicyName, PredictMode, Raw};
 use super::tree::{Fault, Tree};
+use enginehouse_core::autoscaler::{Guards, LateFactors, Parts, Policy, Predict, ScalingRules};
 use enginehouse_core::breaker::BreakerRules;
 use enginehouse_core::rank::HeadStarts;
 use enginehouse_core::retry::RetryPolicy;
-use enginehouse_runtime::{ExecutionDefaults, QueueSettings, Settings, WorkerSettings};
+use enginehouse_runtime::{ExecutionDefaults, QueueSettings, ScalingSettings, Settings, WorkerSettings};
 use std::collections::BTreeMap;
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::path::PathBuf;
@@ -77,10 +78,9 @@ impl Checker<'_> {
 /// Checks values against each other and fills in what was not given.
 pub(crate) fn resolve(raw: &Raw, tree: &Tree, secrets: Secrets) -> Result<Config, Vec<Fault>> {
     let mut checker = Checker { tree, secrets, faults: Vec::new() };
-    check_scaling(raw, &mut checker);
     check_spans(raw, &mut checker);
     let server = server(raw, &mut checker);
-    let settings = settings(raw);
+    let settings = Settings { scaling: scaling(raw, &mut checker), ..settings(raw) };
     let engines = engines(raw, &settings.defaults.retry, &mut checker);
     match server {
         Some(server) if checker.faults.is_empty() => Ok(Config {
@@ -97,16 +97,77 @@ pub(crate) fn resolve(raw: &Raw, tree: &Tree, secrets: Secrets) -> Result<Config
     }
 }
 
-fn check_scaling(raw: &Raw, checker: &mut Checker<'_>) {
+/// The auto-scaler's rules as configured; a rule that makes no sense is a fault of its key.
+fn scaling(raw: &Raw, checker: &mut Checker<'_>) -> ScalingSettings {
+    let rules = scaling_rules(raw);
+    if let Err(error) = rules.check() {
+        let path = match error.field {
+            "max_idle_time" => "workers/max_idle_time".to_owned(),
+            field => format!("scaling/{}", field.replace('.', "/")),
+        };
+        checker.fault(&path, error.message);
+    }
+    ScalingSettings { rules, shadow: raw.scaling.shadow.map(policy), guard_machine: true }
+}
+
+fn policy(name: PolicyName) -> Policy {
+    match name {
+        PolicyName::LeadTime => Policy::LeadTime,
+        PolicyName::Threshold => Policy::Threshold,
+    }
+}
+
+fn scaling_rules(raw: &Raw) -> ScalingRules {
     let scaling = &raw.scaling;
-    let (least, most) = (scaling.min_workers.0, scaling.max_workers.0);
-    checker.require(least <= most, "scaling/min_workers", || {
-        format!("must not be more than scaling.max_workers ({least} > {most})")
-    });
-    let (down, up) = (scaling.scale_down_threshold.0, scaling.scale_up_threshold.0);
-    checker.require(down < up, "scaling/scale_down_threshold", || {
-        format!("must be less than scaling.scale_up_threshold ({down} >= {up})")
-    });
+    let (late, guards, parts) = (&scaling.late_factors, &scaling.guards, &scaling.parts);
+    ScalingRules {
+        policy: policy(scaling.policy),
+        min_workers: scaling.min_workers.get32(),
+        max_workers: scaling.max_workers.get32(),
+        worker_capacity: scaling.worker_capacity.get32(),
+        target_utilization: scaling.target_utilization.0,
+        scale_up_threshold: scaling.scale_up_threshold.0,
+        scale_down_threshold: scaling.scale_down_threshold.0,
+        scale_up_cooldown: scaling.scale_up_cooldown.0,
+        scale_down_cooldown: scaling.scale_down_cooldown.0,
+        worker_startup_time: scaling.worker_startup_time.0,
+        slo_wait: scaling.slo_wait.0,
+        slo_share: scaling.slo_share.0,
+        late_cost: scaling.late_cost.0,
+        action_cost: scaling.action_cost.0,
+        late_factors: LateFactors {
+            low: late.low.0,
+            normal: late.normal.0,
+            high: late.high.0,
+            critical: late.critical.0,
+        },
+        tick_interval: scaling.tick_interval.0,
+        retention: scaling.retention.0,
+        tolerance: scaling.tolerance.0,
+        predict: match scaling.predict {
+            PredictMode::On => Predict::On,
+            PredictMode::Shadow => Predict::Shadow,
+            PredictMode::Off => Predict::Off,
+        },
+        guards: Guards {
+            mem_soft: guards.mem_soft.0,
+            mem_hard: guards.mem_hard.0,
+            cpu: guards.cpu.0,
+            psi: guards.psi.0,
+        },
+        drain_timeout: scaling.drain_timeout.0,
+        max_idle_time: raw.workers.max_idle_time.map(|span| span.0),
+        parts: Parts {
+            limiter: parts.limiter.0,
+            recurrence: parts.recurrence.0,
+            job_ages: parts.job_ages.0,
+            headroom: parts.headroom.0,
+            retention: parts.retention.0,
+            damping: parts.damping.0,
+            learned_startup: parts.learned_startup.0,
+        },
+        ..ScalingRules::default()
+    }
 }
 
 fn check_spans(raw: &Raw, checker: &mut Checker<'_>) {
@@ -148,13 +209,9 @@ fn settings(raw: &Raw) -> Settings {
     let starts = &raw.queue.head_start;
     Settings {
         workers: WorkerSettings {
-            count: raw.scaling.min_workers.get32(),
-            capacity: raw.scaling.worker_capacity.get32(),
-            max_idle: raw.workers.max_idle_time.map(|span| span.0),
             max_age: raw.workers.max_age.map(|span| span.0),
             max_executions: raw.workers.max_executions.map(|most| most.0),
             max_memory_bytes: raw.workers.max_memory_mib.map(|mib| mib.0 << 20),
-            ..WorkerSettings::default()
         },
         queue: QueueSettings {
             depth_max: raw.queue.depth_max.0,
@@ -275,4 +332,14 @@ fn notes(raw: &Raw, tree: &Tree) -> Vec<String> {
         }
     });
     notes
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_not_written_is_as_the_rules_say_themselves() {
+        assert_eq!(scaling_rules(&Raw::default()), ScalingRules::default());
+    }
 }

@@ -166,73 +166,47 @@ impl<'de, const MIN: u64, const MAX: u64> Deserialize<'de> for Whole<MIN, MAX> {
     }
 }
 
-/// A part of a whole: above 0, at most 1.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
-#[serde(transparent)]
-pub struct Fraction(pub f64);
+/// Declares numbers of a range, each with the words that say so.
+macro_rules! numbers {
+    ($($(#[doc = $about:literal])* pub struct $name:ident($words:literal, $holds:expr);)*) => { $(
+        $(#[doc = $about])*
+        #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+        #[serde(transparent)]
+        pub struct $name(pub f64);
 
-impl Leaf for Fraction {
-    fn kind() -> String {
-        "number above 0, at most 1".to_owned()
-    }
-}
-
-impl<'de> Deserialize<'de> for Fraction {
-    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
-        let value = Value::deserialize(from)?;
-        match value.as_f64() {
-            Some(number) if number > 0.0 && number <= 1.0 => Ok(Fraction(number)),
-            _ => Err(D::Error::custom(format!(
-                "must be a number above 0 and at most 1, not {}",
-                brief(&value)
-            ))),
+        impl Leaf for $name {
+            fn kind() -> String { concat!("number ", $words).to_owned() }
         }
-    }
-}
 
-/// A factor of at least 1.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
-#[serde(transparent)]
-pub struct Factor(pub f64);
-
-impl Leaf for Factor {
-    fn kind() -> String {
-        "number, 1 to 100".to_owned()
-    }
-}
-
-impl<'de> Deserialize<'de> for Factor {
-    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
-        let value = Value::deserialize(from)?;
-        match value.as_f64() {
-            Some(number) if (1.0..=100.0).contains(&number) => Ok(Factor(number)),
-            _ => Err(D::Error::custom(format!("must be a number from 1 to 100, not {}", brief(&value)))),
+        impl Setting for $name {
+            fn shape() -> Shape { leaf::<Self>() }
         }
-    }
-}
 
-/// A share relative to others: above 0, at most 1000.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
-#[serde(transparent)]
-pub struct Weight(pub f64);
-
-impl Leaf for Weight {
-    fn kind() -> String {
-        "number above 0, at most 1000".to_owned()
-    }
-}
-
-impl<'de> Deserialize<'de> for Weight {
-    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
-        let value = Value::deserialize(from)?;
-        match value.as_f64() {
-            Some(number) if number > 0.0 && number <= 1000.0 => Ok(Weight(number)),
-            _ => Err(D::Error::custom(format!(
-                "must be a number above 0 and at most 1000, not {}",
-                brief(&value)
-            ))),
+        impl<'de> Deserialize<'de> for $name {
+            fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+                let holds: fn(&f64) -> bool = $holds;
+                let value = Value::deserialize(from)?;
+                value.as_f64().filter(holds).map($name).ok_or_else(|| {
+                    D::Error::custom(format!(concat!("must be a number ", $words, ", not {}"), brief(&value)))
+                })
+            }
         }
-    }
+    )* };
+}
+
+numbers! {
+    /// A part of a whole.
+    pub struct Fraction("above 0, at most 1", |n| *n > 0.0 && *n <= 1.0);
+    /// A part that may be nothing, and is not the whole.
+    pub struct Part("from 0 to less than 1", |n| (0.0..1.0).contains(n));
+    /// Percent of the time.
+    pub struct Percent("above 0, at most 100", |n| *n > 0.0 && *n <= 100.0);
+    /// A factor that does not shrink.
+    pub struct Factor("from 1 to 100", |n| (1.0..=100.0).contains(n));
+    /// A share relative to others.
+    pub struct Weight("above 0, at most 1000", |n| *n > 0.0 && *n <= 1000.0);
+    /// What something is worth.
+    pub struct Price("from 0 to 1000000", |n| (0.0..=1e6).contains(n));
 }
 
 /// A duration from `MIN` to `MAX` milliseconds, written as integer milliseconds or as text with units.
@@ -432,7 +406,7 @@ impl<'de> Deserialize<'de> for FilePath {
     }
 }
 
-leaves!(Fraction, Weight, Factor, Rate, Text, Texts, Flag, FilePath);
+leaves!(Rate, Text, Texts, Flag, FilePath);
 
 /// A value for an error text: short, and never more than a glimpse of what was written.
 #[must_use]

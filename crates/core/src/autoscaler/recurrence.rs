@@ -228,7 +228,9 @@ mod tests {
     #[test]
     fn a_document_goes_on_where_it_was() {
         let mut one = Recurrence::default();
-        (0..3_000).for_each(|s| drop(one.push(Time(s * 1_000), bursts(s), 12 * SECOND)));
+        for second in 0..3_000 {
+            one.push(Time(second * 1_000), bursts(second), 12 * SECOND);
+        }
         let text = serde_json::to_string(&one).unwrap();
         assert!(text.len() < 2_000, "{} bytes", text.len());
         let mut two: Recurrence = serde_json::from_str(&text).unwrap();

@@ -50,6 +50,10 @@ impl LaneRows {
         Some(entry)
     }
 
+    pub(super) fn entry(&self, rank: Rank, key: Key) -> Option<&Entry> {
+        self.rows.get(&(rank, key))
+    }
+
     pub(super) fn entries(&self) -> impl Iterator<Item = &Entry> {
         self.rows.values()
     }

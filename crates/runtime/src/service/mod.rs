@@ -8,6 +8,7 @@ mod keys;
 mod operate;
 mod read;
 mod resolve;
+mod scaling;
 mod submit;
 mod views;
 mod workers;

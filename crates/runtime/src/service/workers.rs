@@ -66,7 +66,7 @@ impl Service {
             let text = format!("must be text without control characters of at most {NAME_BYTES_MAX} bytes");
             return Err(ApiError::field(Code::InvalidField, "/reason", text));
         }
-        let patience = request.timeout.map_or(self.cx.settings.workers.drain_timeout, |span| span.0);
+        let patience = request.timeout.map_or(self.cx.settings.scaling.rules.drain_timeout, |span| span.0);
         let data = json!({
             "worker": id, "action": "drain", "timeoutMs": patience, "reason": request.reason, "by": caller.key_id,
         });

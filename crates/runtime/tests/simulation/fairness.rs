@@ -7,7 +7,7 @@ use crate::store::SimClock;
 use enginehouse_api::BatchRequest;
 use enginehouse_core::execution::Execution;
 use enginehouse_runtime::{
-    Caller, EndpointSettings, EngineSettings, Node, RegisteredEngine, Service, Settings, WorkerSettings,
+    Caller, EndpointSettings, EngineSettings, Node, RegisteredEngine, ScalingSettings, Service, Settings,
 };
 use enginehouse_store::{Filter, ListQuery, MemoryStore, Store};
 use serde_json::json;
@@ -49,8 +49,8 @@ fn waits(first: &'static str, second: &'static str) -> (Vec<u64>, u64) {
             },
             adapter: Arc::new(SimEngine { world, name: "attach", reattach: false }),
         };
-        let workers = WorkerSettings { count: 2, capacity: SLOTS / 2, ..WorkerSettings::default() };
-        let settings = Settings { workers, seed: Some(1), ..Settings::default() };
+        let scaling = ScalingSettings::fixed(2, SLOTS / 2);
+        let settings = Settings { scaling, seed: Some(1), ..Settings::default() };
         let node = Node::start(settings, store.clone(), vec![engine]).await.expect("it starts");
         let service = node.service();
         submit(&service, first, "many", MANY).await;

@@ -10,7 +10,7 @@ use enginehouse_core::breaker::BreakerRules;
 use enginehouse_core::id::{Key, NodeId};
 use enginehouse_core::time::SECOND;
 use enginehouse_runtime::{
-    Caller, EndpointSettings, EngineSettings, Node, RegisteredEngine, Service, Settings, WorkerSettings,
+    Caller, EndpointSettings, EngineSettings, Node, RegisteredEngine, ScalingSettings, Service, Settings,
 };
 use enginehouse_store::{Durability, MemoryStore, Ref, SqliteOptions, SqliteStore, Store, Threads};
 use rand::rngs::StdRng;
@@ -175,11 +175,10 @@ impl Run {
             );
             let settings = Settings {
                 node: NodeId(node),
-                workers: WorkerSettings {
-                    count: 2,
-                    capacity: u32::try_from(WORKER_CAPACITY).expect("small"),
-                    ..WorkerSettings::default()
-                },
+                scaling: ScalingSettings::fixed(
+                    2 * u32::from(self.nodes),
+                    u32::try_from(WORKER_CAPACITY).expect("small"),
+                ),
                 seed: Some(seed),
                 seal_key_file: Some(self.key_file.clone()),
                 govern: Some(fate.govern()),

@@ -5,6 +5,7 @@ mod engines;
 mod executions;
 mod keys;
 mod params;
+mod scaling;
 mod service;
 mod submit;
 mod workers;
@@ -18,6 +19,7 @@ pub(crate) static TABLE: &[&[Route]] = &[
     engines::ROUTES,
     service::ROUTES,
     workers::ROUTES,
+    scaling::ROUTES,
     keys::ROUTES,
     documents::ROUTES,
 ];

@@ -28,7 +28,14 @@ pub(crate) async fn dump(store: &dyn Store) -> String {
     let _ = writeln!(out, "next wake {:?}", store.next_wake().await.unwrap());
     let _ = writeln!(out, "running {:?}", keys(store.running(None, None, 10_000).await.unwrap()));
     let _ = writeln!(out, "sessions {:?}", store.sessions().await.unwrap());
-    for kind in [DocKind::Engine, DocKind::ApiKey, DocKind::EngineMemory, DocKind::Setting] {
+    for kind in [
+        DocKind::Engine,
+        DocKind::ApiKey,
+        DocKind::EngineMemory,
+        DocKind::Scaling,
+        DocKind::Decision,
+        DocKind::Setting,
+    ] {
         let _ = writeln!(out, "{kind:?} {:?}", store.docs(kind).await.unwrap());
     }
     let _ = writeln!(out, "totals {:?}", store.totals().await.unwrap());

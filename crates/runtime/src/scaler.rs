@@ -1,0 +1,412 @@
+//! The scaler: asks the auto-scaler how many workers there should be, tells the pools, and keeps why and what came of it.
+//!
+//! Only the scheduler's node decides, for all nodes of its store. It looks each tick, and soon after work found no free
+//! slot. Every change is a document with everything it was decided on; what the auto-scaler learned is stored every
+//! 10 s and taken up by the next start, or by the next scheduler.
+
+mod observe;
+mod records;
+
+use crate::committer::Planned;
+use crate::context::Context;
+use crate::workers::Wanted;
+use enginehouse_api::{PolicyWord, PredictWord, ScalingChanged, ScalingRequest};
+use enginehouse_core::autoscaler::{
+    Autoscaler, AutoscalerDoc, Decision, Policy, Predict, RuleError, ScalingRules,
+};
+use enginehouse_core::id::NodeId;
+use enginehouse_core::time::{Millis, Time};
+use enginehouse_store::{Doc, DocKind, StoreError, Write};
+use observe::Observer;
+use records::Records;
+pub(crate) use records::{policy_word, view};
+use serde_json::{Value, json};
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+/// How long after work found no slot the scaler waits for more of it before it looks.
+const GATHER: Duration = Duration::from_millis(250);
+const STORE_EVERY: Duration = Duration::from_secs(10);
+
+/// Documents of the kind [`DocKind::Scaling`].
+const MEMORY: &str = "memory";
+const SHADOW_MEMORY: &str = "memory-shadow";
+const CHANGE: &str = "change";
+const WANTED: &str = "wanted";
+
+/// What everybody may look at.
+#[derive(Debug)]
+pub(crate) struct Scaling {
+    /// The rules in force, and the policy that is asked beside them.
+    pub(crate) rules: ScalingRules,
+    pub(crate) shadow: Option<Policy>,
+    pub(crate) change: Option<ScalingChanged>,
+    pub(crate) decision: Option<Decision>,
+    pub(crate) shadow_decision: Option<Decision>,
+    pub(crate) startup: Millis,
+}
+
+impl Scaling {
+    pub(crate) fn new(rules: ScalingRules, shadow: Option<Policy>) -> Scaling {
+        let startup = rules.worker_startup_time;
+        Scaling { rules, shadow, change: None, decision: None, shadow_decision: None, startup }
+    }
+}
+
+pub(crate) struct Scaler {
+    cx: Arc<Context>,
+    live: Autoscaler,
+    shadow: Option<Autoscaler>,
+    observer: Observer,
+    records: Records,
+    /// What was learned before was taken up.
+    loaded: bool,
+    stored: Instant,
+}
+
+impl Scaler {
+    pub(crate) fn new(cx: Arc<Context>) -> Scaler {
+        let live = Autoscaler::new(cx.scaling.lock().rules.clone());
+        let observer = Observer::new(cx.clone());
+        Scaler {
+            cx,
+            live,
+            shadow: None,
+            observer,
+            records: Records::default(),
+            loaded: false,
+            stored: Instant::now(),
+        }
+    }
+
+    pub(crate) async fn run(mut self, stop: CancellationToken) {
+        loop {
+            let tick = Duration::from_millis(self.live.rules().tick_interval);
+            tokio::select! {
+                biased;
+                () = stop.cancelled() => break,
+                () = self.cx.scaler_nudge.notified() => tokio::time::sleep(GATHER).await,
+                () = tokio::time::sleep(tick) => {}
+            }
+            if let Err(error) = self.turn().await {
+                tracing::warn!(%error, "the scaler could not read or store what it needs; trying again");
+            }
+        }
+        if self.loaded {
+            let _ = self.store_memory().await;
+        }
+    }
+
+    async fn turn(&mut self) -> Result<(), StoreError> {
+        if !self.cx.scheduler.lock().may_grant() {
+            self.loaded = false;
+            return self.follow().await;
+        }
+        if !self.loaded {
+            self.load().await?;
+        }
+        self.take_up_rules();
+        let seen = self.observer.observe(&self.live).await?;
+        let decision = self.live.step(&seen);
+        let beside = self.shadow.as_mut().map(|shadow| shadow.step(&seen));
+        self.carry_out(&decision).await?;
+        {
+            let mut scaling = self.cx.scaling.lock();
+            scaling.startup = self.live.startup_time();
+            scaling.decision = Some(decision.clone());
+            scaling.shadow_decision.clone_from(&beside);
+        }
+        self.cx.scheduler.lock().queue.expect_worker(self.next_ready(&seen.pool.starting));
+        let news = self.cx.pool_news.lock().totals;
+        self.records.follow(&self.cx, &decision, beside.as_ref(), news, seen.now).await?;
+        if self.stored.elapsed() >= STORE_EVERY {
+            self.store_memory().await?;
+        }
+        Ok(())
+    }
+
+    /// When the first of the starting workers should be ready.
+    fn next_ready(&self, starting: &[Time]) -> Option<Time> {
+        starting.iter().min().map(|launched| launched.plus(self.live.startup_time()))
+    }
+
+    /// Brings both auto-scalers to the rules in force.
+    fn take_up_rules(&mut self) {
+        self.cx.expire_scaling_change();
+        let (rules, shadow) = {
+            let scaling = self.cx.scaling.lock();
+            (scaling.rules.clone(), scaling.shadow)
+        };
+        match (shadow, &mut self.shadow) {
+            (None, beside) => *beside = None,
+            (Some(policy), beside) => {
+                let rules = ScalingRules { policy, ..rules.clone() };
+                match beside {
+                    Some(beside) if *beside.rules() == rules => {}
+                    Some(beside) => beside.set_rules(rules),
+                    None => *beside = Some(Autoscaler::new(rules)),
+                }
+            }
+        }
+        if *self.live.rules() != rules {
+            self.live.set_rules(rules);
+        }
+    }
+
+    /// Takes up what an earlier process, or another node, learned.
+    async fn load(&mut self) -> Result<(), StoreError> {
+        self.cx.load_scaling_change().await?;
+        self.take_up_rules();
+        for doc in self.cx.store.docs(DocKind::Scaling).await? {
+            let target = match doc.id.as_str() {
+                MEMORY => Some(&mut self.live),
+                SHADOW_MEMORY => self.shadow.as_mut(),
+                _ => None,
+            };
+            let Some(target) = target else { continue };
+            match serde_json::from_value::<AutoscalerDoc>(doc.body) {
+                Ok(memory) => target.restore(memory),
+                Err(error) => {
+                    tracing::warn!(%error, "what the auto-scaler learned cannot be read; it begins anew")
+                }
+            }
+        }
+        self.records = Records::load(&self.cx).await?;
+        self.loaded = true;
+        Ok(())
+    }
+
+    async fn store_memory(&mut self) -> Result<(), StoreError> {
+        self.stored = Instant::now();
+        let memory = json!(self.live.snapshot());
+        self.cx.keep(DocKind::Scaling, MEMORY, |_| memory.clone()).await?;
+        if let Some(shadow) = &self.shadow {
+            let memory = json!(shadow.snapshot());
+            self.cx.keep(DocKind::Scaling, SHADOW_MEMORY, |_| memory.clone()).await?;
+        }
+        Ok(())
+    }
+
+    /// Tells each node's pool how many workers it is to have.
+    async fn carry_out(&mut self, decision: &Decision) -> Result<(), StoreError> {
+        let rules = self.live.rules();
+        let nodes = self.nodes().await?;
+        let own = self.cx.settings.node;
+        let part = |total: u32| share(total, &nodes, own);
+        self.cx.want(Wanted {
+            count: part(decision.target),
+            most: part(rules.max_workers),
+            launch_timeout: self.live.launch_timeout(),
+            launch_nothing: !decision.may_launch,
+        });
+        if nodes.len() > 1 {
+            let all: BTreeMap<String, Value> = nodes
+                .iter()
+                .map(|node| {
+                    let (count, most) =
+                        (share(decision.target, &nodes, *node), share(rules.max_workers, &nodes, *node));
+                    let wanted = json!({"count": count, "most": most, "launch": decision.may_launch});
+                    (node.0.to_string(), wanted)
+                })
+                .collect();
+            let body = json!(all);
+            if self.records.wanted.as_ref() != Some(&body) {
+                self.cx.keep(DocKind::Scaling, WANTED, |_| body.clone()).await?;
+                self.records.wanted = Some(body);
+            }
+        }
+        Ok(())
+    }
+
+    /// The nodes that have workers, and this one.
+    async fn nodes(&self) -> Result<BTreeSet<NodeId>, StoreError> {
+        let mut nodes = BTreeSet::from([self.cx.settings.node]);
+        if self.cx.store.features().shared {
+            nodes.extend(self.cx.store.sessions().await?.into_iter().map(|session| session.node));
+        }
+        Ok(nodes)
+    }
+
+    /// On a node that does not schedule: takes up what the scheduler wants of it.
+    async fn follow(&mut self) -> Result<(), StoreError> {
+        if !self.cx.store.features().shared {
+            return Ok(());
+        }
+        let docs = self.cx.store.docs(DocKind::Scaling).await?;
+        let own = self.cx.settings.node.0.to_string();
+        let wanted = docs.iter().find(|doc| doc.id == WANTED).and_then(|doc| doc.body.get(&own));
+        if let Some(wanted) = wanted {
+            let number = |name: &str| wanted[name].as_u64().and_then(|n| u32::try_from(n).ok());
+            if let (Some(count), Some(most)) = (number("count"), number("most")) {
+                let launch_nothing = wanted["launch"] == false;
+                self.cx.want(Wanted {
+                    count,
+                    most,
+                    launch_timeout: self.live.launch_timeout(),
+                    launch_nothing,
+                });
+            }
+        }
+        Ok(())
+    }
+}
+
+/// A node's part of a total: even, what is left over to the first nodes.
+fn share(total: u32, nodes: &BTreeSet<NodeId>, node: NodeId) -> u32 {
+    let count = u32::try_from(nodes.len()).unwrap_or(u32::MAX).max(1);
+    let place = nodes.iter().position(|n| *n == node).and_then(|at| u32::try_from(at).ok()).unwrap_or(0);
+    total / count + u32::from(place < total % count)
+}
+
+impl Context {
+    /// Tells this node's pool how many workers it is to have.
+    pub(crate) fn want(&self, wanted: Wanted) {
+        let mut now = self.wanted.lock();
+        if *now != wanted {
+            *now = wanted;
+            self.pool_nudge.notify_one();
+        }
+    }
+
+    /// Goes back to the configured rules once the time of an operator's change has passed.
+    pub(crate) fn expire_scaling_change(&self) {
+        let now = self.store.now();
+        let mut scaling = self.scaling.lock();
+        let over =
+            scaling.change.as_ref().and_then(|change| change.until).is_some_and(|until| until.0 <= now);
+        if over {
+            let configured = &self.settings.scaling;
+            (scaling.rules, scaling.shadow) = (configured.rules.clone(), configured.shadow);
+            scaling.change = None;
+            tracing::info!("an operator's change of the scaling rules has run out; they are as configured");
+        }
+    }
+
+    /// Takes up what an operator said of the rules, on whichever node.
+    pub(crate) async fn load_scaling_change(&self) -> Result<(), StoreError> {
+        let docs = self.store.docs(DocKind::Scaling).await?;
+        let stored = docs.into_iter().find(|doc| doc.id == CHANGE).map(|doc| doc.body);
+        let change =
+            stored.and_then(|body| serde_json::from_value::<Option<ScalingChanged>>(body).ok()).flatten();
+        self.apply_scaling_change(change);
+        Ok(())
+    }
+
+    /// Puts a change that was stored in force.
+    pub(crate) fn apply_scaling_change(&self, change: Option<ScalingChanged>) {
+        let configured = &self.settings.scaling;
+        let changed =
+            change.as_ref().map(|change| changed(&configured.rules, configured.shadow, &change.rules));
+        let mut scaling = self.scaling.lock();
+        match changed {
+            Some(Ok((rules, shadow))) => {
+                (scaling.rules, scaling.shadow) = (rules, shadow);
+                scaling.change = change;
+            }
+            Some(Err(error)) => {
+                tracing::warn!(%error, "an operator's change of the scaling rules does not fit the configuration");
+                (scaling.rules, scaling.shadow) = (configured.rules.clone(), configured.shadow);
+                scaling.change = None;
+            }
+            None => {
+                (scaling.rules, scaling.shadow) = (configured.rules.clone(), configured.shadow);
+                scaling.change = None;
+            }
+        }
+    }
+
+    /// Stores an operator's change, or its end.
+    pub(crate) async fn keep_scaling_change(
+        &self,
+        change: Option<&ScalingChanged>,
+    ) -> Result<(), StoreError> {
+        let body = json!(change);
+        self.keep(DocKind::Scaling, CHANGE, |_| body.clone()).await
+    }
+
+    /// Writes a document at a revision that is known.
+    pub(crate) async fn write_doc(
+        &self,
+        kind: DocKind,
+        id: &str,
+        rev: u64,
+        body: Value,
+    ) -> Result<(), StoreError> {
+        let doc = Doc { kind, id: id.to_owned(), rev, body };
+        self.commit(vec![Planned::Other(Write::Keep { doc, rev })], 0).await.map(|_| ())
+    }
+}
+
+/// The rules that a change makes of others, if they make sense.
+pub(crate) fn changed(
+    rules: &ScalingRules,
+    shadow: Option<Policy>,
+    request: &ScalingRequest,
+) -> Result<(ScalingRules, Option<Policy>), RuleError> {
+    let mut new = rules.clone();
+    set(&mut new.policy, request.policy.map(policy));
+    set(&mut new.min_workers, request.min_workers);
+    set(&mut new.max_workers, request.max_workers);
+    set(&mut new.target_utilization, request.target_utilization);
+    set(&mut new.scale_up_threshold, request.scale_up_threshold);
+    set(&mut new.scale_down_threshold, request.scale_down_threshold);
+    set(&mut new.scale_up_cooldown, request.scale_up_cooldown.map(|span| span.0));
+    set(&mut new.scale_down_cooldown, request.scale_down_cooldown.map(|span| span.0));
+    set(&mut new.slo_wait, request.slo_wait.map(|span| span.0));
+    set(&mut new.late_cost, request.late_cost);
+    set(&mut new.retention, request.retention.map(|span| span.0));
+    set(&mut new.tolerance, request.tolerance);
+    set(&mut new.predict, request.predict.map(predict));
+    new.check()?;
+    Ok((new, request.shadow.map(policy).or(shadow)))
+}
+
+fn set<T>(field: &mut T, value: Option<T>) {
+    if let Some(value) = value {
+        *field = value;
+    }
+}
+
+fn policy(word: PolicyWord) -> Policy {
+    match word {
+        PolicyWord::LeadTime => Policy::LeadTime,
+        PolicyWord::Threshold => Policy::Threshold,
+    }
+}
+
+fn predict(word: PredictWord) -> Predict {
+    match word {
+        PredictWord::On => Predict::On,
+        PredictWord::Shadow => Predict::Shadow,
+        PredictWord::Off => Predict::Off,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_parts_of_all_nodes_are_the_whole() {
+        let nodes: BTreeSet<NodeId> = [0, 3, 7].map(NodeId).into();
+        for total in 0..20 {
+            let parts: Vec<u32> = nodes.iter().map(|node| share(total, &nodes, *node)).collect();
+            assert_eq!(parts.iter().sum::<u32>(), total, "{parts:?}");
+            assert!(parts.iter().max().unwrap() - parts.iter().min().unwrap() <= 1, "{parts:?}");
+        }
+    }
+
+    #[test]
+    fn a_change_keeps_what_it_does_not_name_and_must_make_sense() {
+        let rules = ScalingRules::default();
+        let request = ScalingRequest { max_workers: Some(40), ..ScalingRequest::default() };
+        let (new, shadow) = changed(&rules, Some(Policy::Threshold), &request).expect("it makes sense");
+        assert_eq!((new.max_workers, new.min_workers), (40, rules.min_workers));
+        assert_eq!(shadow, Some(Policy::Threshold));
+        let request = ScalingRequest { max_workers: Some(1), ..ScalingRequest::default() };
+        assert_eq!(changed(&rules, None, &request).expect_err("less than the least").field, "min_workers");
+    }
+}
