@@ -160,6 +160,9 @@ impl Scaler {
     async fn load(&mut self) -> Result<(), StoreError> {
         self.cx.load_scaling_change().await?;
         self.take_up_rules();
+        if self.cx.store.totals().await?.accepted == 0 {
+            self.live.begins();
+        }
         for doc in self.cx.store.docs(DocKind::Scaling).await? {
             let target = match doc.id.as_str() {
                 MEMORY => Some(&mut self.live),
