@@ -125,6 +125,40 @@ fn a_policy_that_makes_no_sense_is_refused_with_the_reason() {
     assert!(text.contains("scaling.min_workers") && text.contains("3 > 2"), "{text}");
 }
 
+#[test]
+fn the_own_traffic_comes_out_as_a_trace() {
+    let house = House::start(&quick("min_workers = 1\nmax_workers = 3\n"));
+    let failing = json!({"engineType": "demo", "workflowId": "w", "priority": "CRITICAL", "retry": {"delay": 50},
+        "parameters": {"sleepMs": 30, "failTimes": 1, "failKind": "unavailable"}});
+    let failing = house.must("POST", "/v1/executions", Some(&failing));
+    house.ended(failing["id"].as_str().unwrap());
+    for id in submit(&house, 20, 40) {
+        house.ended(&id);
+    }
+    let in_an_hour = jiff::Timestamp::now() + jiff::SignedDuration::from_hours(1);
+    let later = json!({"engineType": "demo", "workflowId": "w", "readyAt": in_an_hour.to_string()});
+    house.must("POST", "/v1/executions", Some(&later));
+    let dir = house.dir.path();
+    let said = house.cli(&["trace", "export", "--out", "t.csv", "--scenario", "t.json"]);
+    assert!(said.status.success(), "{said:?}");
+    assert!(String::from_utf8_lossy(&said.stderr).contains("1 executions left out"), "{said:?}");
+    let trace = std::fs::read_to_string(dir.join("t.csv")).unwrap();
+    let mut lines = trace.lines();
+    assert_eq!(lines.next(), Some("arrival_s,service_s,engine,priority"));
+    let rows: Vec<Vec<&str>> = lines.map(|line| line.split(',').collect()).collect();
+    assert_eq!(rows.len(), 22, "{trace}");
+    assert_eq!(rows.iter().filter(|row| row[3] == "3").count(), 2, "both attempts: {trace}");
+    let number = |text: &str| text.parse::<f64>().unwrap();
+    assert!(rows.is_sorted_by_key(|row| number(row[0])) && number(rows[0][0]) == 0.0, "{trace}");
+    let ran = rows.iter().filter(|row| row[3] == "1").all(|row| (0.04..20.0).contains(&number(row[1])));
+    assert!(ran && rows.iter().all(|row| row[2] == "demo"), "{trace}");
+    let scenario: Value =
+        serde_json::from_str(&std::fs::read_to_string(dir.join("t.json")).unwrap()).unwrap();
+    assert_eq!((&scenario["max_workers"], &scenario["slots"]), (&json!(3), &json!(2)));
+    assert_eq!((&scenario["slo_wait_s"], &scenario["tick_s"]), (&json!(0.5), &json!(0.1)));
+    house.stop();
+}
+
 /// A group of the kernel's memory controller (version 1) with a limit; `None` where this process may not make one.
 struct MemoryGroup(std::path::PathBuf);
 
