@@ -23,3 +23,4 @@ mod load;
 mod scaling;
 mod sealed;
 mod stopping;
+mod waiting;

@@ -94,6 +94,16 @@ impl Queue {
         self.index.contains_key(&key)
     }
 
+    /// How many due rows of one engine, or of all, stand before it by rank; `None` when it is not in memory. What fair shares
+    /// make of the order is not in it, and of what lies behind other lanes' windows nothing.
+    #[must_use]
+    pub fn ahead(&self, key: Key, engine: Option<&str>) -> Option<u64> {
+        let (_, rank) = *self.index.get(&key)?;
+        let lanes = self.lane_numbers.values().map(|number| &self.lanes[*number]);
+        let of_them = lanes.filter(|lane| engine.is_none_or(|engine| engine == lane.lane.engine));
+        Some(of_them.map(|lane| lane.position(rank, key)).sum())
+    }
+
     /// How many rows of its lane stand before it; `None` when it is not in memory.
     #[must_use]
     pub fn position(&self, key: Key) -> Option<u64> {
