@@ -252,7 +252,7 @@ async fn context(
     let now = store.now();
     let mut gates = Gates::default();
     for engine in registry.iter() {
-        gates.set(&engine.settings.name, engine.settings.gate_rules(settings.health_interval), now);
+        gates.set(&engine.settings.name, engine.settings.gate_rules(&settings), now);
     }
     let rules = &settings.scaling.rules;
     // Where several nodes share the work, the scheduler says what this one's part is; one worker shows that it is there.
