@@ -27,6 +27,7 @@ mod seal;
 mod service;
 mod sessions;
 mod settings;
+mod telemetry;
 mod timers;
 mod traffic;
 mod workers;
@@ -38,3 +39,4 @@ pub use settings::{
     EndpointSettings, EngineSettings, ExecutionDefaults, Govern, QueueSettings, RegisteredEngine, RetryRule,
     ScalingSettings, Settings, WorkerSettings,
 };
+pub use telemetry::markdown as metrics_markdown;

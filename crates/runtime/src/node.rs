@@ -17,6 +17,7 @@ use crate::scaler::{Scaler, Scaling};
 use crate::scheduler::Scheduler;
 use crate::seal::Sealer;
 use crate::sessions::{Election, Sessions};
+use crate::telemetry::Telemetry;
 use crate::timers::Timers;
 use crate::workers::{Pool, PoolNews, Wanted};
 use crate::{RegisteredEngine, Service, Settings};
@@ -268,6 +269,7 @@ async fn context(
     let cx = Context {
         env: Env::new(settings.node, now, settings.seed),
         figures: Mutex::new(figures),
+        telemetry: Telemetry::new(),
         inputs: Mutex::new(InputCache::new(INPUT_CACHE_BYTES)),
         scheduler: Mutex::new(Scheduler::new(queue, gates)),
         rows: Mutex::new(BTreeMap::new()),
