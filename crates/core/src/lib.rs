@@ -4,6 +4,7 @@
 //! can be tested as a table, replayed from a seed and run in virtual time.
 
 pub mod autoscaler;
+pub mod balance;
 pub mod breaker;
 pub mod event;
 pub mod execution;

@@ -128,6 +128,10 @@ fn held_by_engine(row: &Execution, queue: &Queue, gates: &Gates, now: Time) -> O
             let text = format!("engine {engine} asked to be left alone for a while");
             return wait(WaitReason::RateLimit, Some(until), text);
         }
+        Some(Shut::Ejected { until }) => {
+            let text = format!("the only endpoint of engine {engine} with room is far worse than the others");
+            return wait(WaitReason::EngineLimit, Some(until), text);
+        }
         Some(_) => {
             return wait(WaitReason::EngineLimit, None, format!("engine {engine} runs as many as it may"));
         }

@@ -1,6 +1,7 @@
 //! What others ask of the queue: counts, places, and whether its derived counts agree. Nothing here changes it.
 
-use super::{LaneRows, Occupancy, Queue, WorkerRules, serves};
+use super::place::serves;
+use super::{LaneRows, Occupancy, Queue, WorkerRules};
 use crate::execution::Priority;
 use crate::gate::{Gates, Shut};
 use crate::id::{Key, SessionId};
@@ -122,7 +123,7 @@ impl Queue {
         let pinned = engine.still_there(pinned);
         let mut mildest: Option<Shut> = None;
         for at in (0u32..).take(engine.rules.endpoints.len()).filter(|at| pinned.is_none_or(|p| p == *at)) {
-            let shut = gate.shut(at, self.occupancy.of_endpoint(name, at), now)?;
+            let shut = gate.shut_to(pinned.is_some(), at, self.occupancy.of_endpoint(name, at), now)?;
             mildest = Some(mildest.map_or(shut, |other| other.min(shut)));
         }
         mildest
