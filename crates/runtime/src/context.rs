@@ -173,6 +173,7 @@ impl Context {
     /// A queue with this node's engines and all known workers, and no work yet.
     pub(crate) fn fresh_queue(&self, sessions: &[Session]) -> Queue {
         let mut queue = Queue::new(self.settings.concurrency_key_limit);
+        queue.set_placement(self.settings.workers.placement);
         queue.set_weights(self.settings.queue.user_weights.clone());
         for engine in self.registry.iter() {
             queue.set_engine(&engine.settings.name, self.registry.rules(&engine.settings));

@@ -142,6 +142,8 @@ section! {
 
     /// Where the workers run, and when one of them is replaced.
     pub struct Workers {
+        /// Which of several workers with a free slot gets the next attempt.
+        placement: PlacementWord = PlacementWord::Pack;
         /// A worker that is idle for longer is not kept by `scaling.tolerance`, nor by the room between the thresholds. Absent: no idle time counts.
         max_idle_time: Option<UpToAYear> = None;
         /// A worker of this age is replaced: it finishes what it runs and goes. Absent: at no age.
@@ -310,6 +312,14 @@ choice! {
         Shadow "shadow",
         /// It is not learned.
         Off "off",
+    }
+
+    /// Which worker gets the next attempt.
+    pub enum PlacementWord {
+        /// The fullest, so that the others run empty and can go.
+        Pack "pack",
+        /// The emptiest, so that as little as possible is lost with one worker.
+        Spread "spread",
     }
 
     /// How log lines are written.

@@ -2,10 +2,11 @@
 //! of each part of the program come out.
 
 use super::engines::{self, EngineConfig};
-use super::raw::{LogFormat, PolicyName, PredictMode, Raw};
+use super::raw::{LogFormat, PlacementWord, PolicyName, PredictMode, Raw};
 use super::tree::{Fault, Tree};
 use enginehouse_core::autoscaler::{Guards, LateFactors, Parts, Policy, Predict, ScalingRules};
 use enginehouse_core::breaker::BreakerRules;
+use enginehouse_core::queue::Placement;
 use enginehouse_core::rank::HeadStarts;
 use enginehouse_core::retry::RetryPolicy;
 use enginehouse_runtime::{ExecutionDefaults, QueueSettings, ScalingSettings, Settings, WorkerSettings};
@@ -209,6 +210,10 @@ fn settings(raw: &Raw) -> Settings {
     let starts = &raw.queue.head_start;
     Settings {
         workers: WorkerSettings {
+            placement: match raw.workers.placement {
+                PlacementWord::Pack => Placement::Pack,
+                PlacementWord::Spread => Placement::Spread,
+            },
             max_age: raw.workers.max_age.map(|span| span.0),
             max_executions: raw.workers.max_executions.map(|most| most.0),
             max_memory_bytes: raw.workers.max_memory_mib.map(|mib| mib.0 << 20),

@@ -55,7 +55,8 @@ fn end(gates: &mut Gates, queue: &mut Queue, pick: &Pick, kind: Option<FailureKi
 fn the_next_start_goes_to_the_worker_that_the_placement_says() {
     use Placement::{Pack, Spread};
     // workers: slots in use / slots, and the types they serve (none: all); the engine's type is n8n
-    let rows: [(&str, Placement, &[(u32, u32, &str)], Option<i64>); 14] = [
+    type Row<'a> = (&'a str, Placement, &'a [(u32, u32, &'a str)], Option<i64>);
+    let rows: [Row<'_>; 14] = [
         ("nobody is there", Pack, &[], None),
         ("nobody has a free slot", Pack, &[(2, 2, ""), (1, 1, "n8n")], None),
         ("nobody serves it", Pack, &[(0, 2, "http"), (0, 2, "langflow demo")], None),
