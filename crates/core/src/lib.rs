@@ -18,6 +18,7 @@ pub mod limits;
 pub mod pace;
 pub mod planted;
 pub mod pool;
+pub mod pools;
 pub mod queue;
 pub mod rank;
 pub mod retry;

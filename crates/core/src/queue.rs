@@ -138,8 +138,8 @@ pub struct Queue {
     occupancy: Occupancy,
     ckey_limit: u32,
     placement: Placement,
-    /// When the next worker should be ready.
-    expected_worker: Option<Time>,
+    /// When the workers that are starting should be ready, and what they will serve.
+    expected_workers: Vec<(Time, Vec<String>)>,
 }
 
 /// What a grant is expected to cost before anything was measured.
@@ -168,7 +168,7 @@ impl Queue {
             occupancy: Occupancy::default(),
             ckey_limit: ckey_limit.max(1),
             placement: Placement::default(),
-            expected_worker: None,
+            expected_workers: Vec::new(),
         }
     }
 
@@ -400,9 +400,10 @@ impl Queue {
         self.occupancy.expire_ghosts(now);
     }
 
-    /// Says when the next worker is expected to be ready, for those who ask why they wait.
-    pub fn expect_worker(&mut self, at: Option<Time>) {
-        self.expected_worker = at;
+    /// Says which workers are starting, by when they should be ready and the engine types they will serve (none: all), for
+    /// those who ask why they wait.
+    pub fn expect_workers(&mut self, starting: Vec<(Time, Vec<String>)>) {
+        self.expected_workers = starting;
     }
 
     // ---- inside

@@ -16,6 +16,7 @@ use enginehouse_core::event::EventType;
 use enginehouse_core::execution::{Execution, Status};
 use enginehouse_core::id::{Key, SessionId};
 use enginehouse_core::lifecycle::{Refused, Transition};
+use enginehouse_core::pools::Pools;
 use enginehouse_core::queue::{Queue, WorkerRules};
 use enginehouse_core::session::Session;
 use enginehouse_core::time::Time;
@@ -55,6 +56,8 @@ pub(crate) struct Context {
     /// How many workers this node is to have.
     pub(crate) wanted: Mutex<Wanted>,
     pub(crate) pool_news: Mutex<PoolNews>,
+    /// The dedicated pools, and what was needed of them a moment ago.
+    pub(crate) pools: Mutex<Pools>,
     pub(crate) scaling: Mutex<Scaling>,
     pub(crate) committer: mpsc::Sender<Request>,
     pub(crate) orphans: mpsc::Sender<Orphan>,

@@ -8,6 +8,7 @@ use enginehouse_core::gate::GateRules;
 use enginehouse_core::id::NodeId;
 use enginehouse_core::limits;
 use enginehouse_core::pace::{Rate, RetryBudgetRules};
+use enginehouse_core::pools::PoolRules;
 use enginehouse_core::queue::Placement;
 use enginehouse_core::rank::HeadStarts;
 use enginehouse_core::retry::RetryPolicy;
@@ -23,6 +24,8 @@ use std::sync::Arc;
 pub struct Settings {
     pub node: NodeId,
     pub workers: WorkerSettings,
+    /// Workers that serve only some engine types, beside those that serve all.
+    pub pools: Vec<PoolRules>,
     pub scaling: ScalingSettings,
     pub queue: QueueSettings,
     pub head_starts: HeadStarts,
@@ -77,6 +80,7 @@ impl Default for Settings {
         Settings {
             node: NodeId(0),
             workers: WorkerSettings::default(),
+            pools: Vec::new(),
             scaling: ScalingSettings::default(),
             queue: QueueSettings::default(),
             head_starts: HeadStarts::default(),

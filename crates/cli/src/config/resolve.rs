@@ -69,7 +69,7 @@ impl Checker<'_> {
         self.faults.push(fault);
     }
 
-    fn require(&mut self, holds: bool, path: &str, message: impl FnOnce() -> String) {
+    pub(crate) fn require(&mut self, holds: bool, path: &str, message: impl FnOnce() -> String) {
         if !holds {
             self.fault(path, message());
         }
@@ -81,7 +81,8 @@ pub(crate) fn resolve(raw: &Raw, tree: &Tree, secrets: Secrets) -> Result<Config
     let mut checker = Checker { tree, secrets, faults: Vec::new() };
     check_spans(raw, &mut checker);
     let server = server(raw, &mut checker);
-    let settings = Settings { scaling: scaling(raw, &mut checker), ..settings(raw) };
+    let pools = super::pools::resolve(raw, &mut checker);
+    let settings = Settings { scaling: scaling(raw, &mut checker), pools, ..settings(raw) };
     let engines = engines(raw, &settings.defaults.retry, &mut checker);
     match server {
         Some(server) if checker.faults.is_empty() => Ok(Config {

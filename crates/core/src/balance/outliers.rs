@@ -87,6 +87,10 @@ impl Balancer {
             return changes;
         }
         for (at, record) in (0u32..).zip(&mut self.records) {
+            if parked(at) {
+                // Its failures are its breaker's business, and when that lets work in again they are of the past.
+                record.forgive();
+            }
             changes.extend(record.go_on(now).map(|change| (at, change)));
         }
         let out =

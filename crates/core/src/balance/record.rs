@@ -134,6 +134,11 @@ impl Record {
         }
     }
 
+    /// Forgets who found it unwell.
+    pub(super) fn forgive(&mut self) {
+        (self.unwell, self.calls) = (0.0, 0.0);
+    }
+
     /// `most`: the longest logarithm of a run time that is not far from the peers'.
     pub(super) fn ended(&mut self, key: Key, sign: Sign, took: Option<Millis>, most: Option<f64>, now: Time) {
         let log_ms = took.map(|took| (took.max(1) as f64).ln());

@@ -101,7 +101,11 @@ impl Queue {
 }
 
 pub(super) fn serves(worker: &WorkerRules, engine_type: &str) -> bool {
-    worker.engine_types.is_empty() || worker.engine_types.iter().any(|t| t == engine_type)
+    serves_one_of(&worker.engine_types, engine_type)
+}
+
+pub(super) fn serves_one_of(engine_types: &[String], engine_type: &str) -> bool {
+    engine_types.is_empty() || engine_types.iter().any(|t| t == engine_type)
 }
 
 #[cfg(test)]

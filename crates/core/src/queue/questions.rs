@@ -1,6 +1,6 @@
 //! What others ask of the queue: counts, places, and whether its derived counts agree. Nothing here changes it.
 
-use super::place::serves;
+use super::place::{serves, serves_one_of};
 use super::{LaneRows, Occupancy, Queue, WorkerRules};
 use crate::execution::Priority;
 use crate::gate::{Gates, Shut};
@@ -20,20 +20,24 @@ impl Queue {
         &self.workers
     }
 
+    /// When the next worker that serves the engine type should be ready.
     #[must_use]
-    pub fn has_due(&self) -> bool {
-        !self.user_depth.is_empty()
+    pub fn expected_worker(&self, engine_type: &str) -> Option<Time> {
+        let capable = self.expected_workers.iter().filter(|(_, types)| serves_one_of(types, engine_type));
+        capable.map(|(at, _)| *at).min()
     }
 
+    /// Whether a worker that serves the engine type has a free slot.
     #[must_use]
-    pub fn expected_worker(&self) -> Option<Time> {
-        self.expected_worker
+    pub fn has_free_slot(&self, engine_type: &str) -> bool {
+        self.workers.iter().any(|(id, w)| w.open && serves(w, engine_type) && self.free_of(*id, w) > 0)
     }
 
-    /// Free slots of open workers.
+    /// Whether an engine has work that could start and no worker that serves it has a free slot.
     #[must_use]
-    pub fn free_slots(&self) -> u64 {
-        self.workers.iter().filter(|(_, w)| w.open).map(|(id, w)| u64::from(self.free_of(*id, w))).sum()
+    pub fn is_short_of_slots(&self) -> bool {
+        let waiting = self.engines.values().filter(|e| !e.rules.paused && !e.heads.is_empty());
+        waiting.into_iter().any(|e| !self.has_free_slot(&e.rules.engine_type))
     }
 
     /// Due rows by engine, in memory and behind.
