@@ -1,5 +1,7 @@
 //! The service on three real HTTP endpoints of which one is slow and one flaps: where the attempts go.
 
+#![allow(clippy::print_stdout, reason = "figures are printed for whoever looks")]
+
 use enginehouse_core::balance::{BalanceRules, Balancing};
 use enginehouse_core::breaker::BreakerRules;
 use enginehouse_core::pace::RetryBudgetRules;
