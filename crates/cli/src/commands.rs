@@ -12,6 +12,7 @@ mod output;
 mod scaling;
 mod serve;
 mod submit;
+mod trace;
 mod workers;
 
 use clap::{CommandFactory, Parser, Subcommand};
@@ -88,6 +89,8 @@ enum Command {
     Queue,
     /// How many workers there are, why, and by which rules
     Scaling(scaling::Scaling),
+    /// Export the service's own traffic for the lab
+    Trace(trace::Trace),
     /// List, show and drain workers
     Workers(workers::Workers),
     /// Totals, throughput and percentiles
@@ -169,6 +172,7 @@ async fn call(
         Command::Engines(engines) => engines.run(client, output).await,
         Command::Queue => operate::queue(client, output).await,
         Command::Scaling(scaling) => scaling.run(client, output).await,
+        Command::Trace(trace) => trace.run(client, output).await,
         Command::Workers(workers) => workers.run(client, output).await,
         Command::Metrics => operate::metrics(client, output).await,
         Command::Keys(keys) => keys.run(client, output).await,

@@ -80,6 +80,15 @@ struct Running {
     progress: f64,
 }
 
+/// A call that was answered since the last tick.
+#[derive(Debug, Clone, Copy, PartialEq)]
+struct Answered {
+    seconds: f64,
+    /// Its ages by the progress clock, at the last tick (0 if it began later) and at its end.
+    from: f64,
+    to: f64,
+}
+
 /// What is summed up between two verdicts.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
 struct Epoch {
@@ -111,6 +120,9 @@ pub struct Limiter {
     epoch: Epoch,
     /// Calls at once and speed before the last cut, or when the slowness was found to be external.
     before: (f64, f64),
+    /// Completions a second before the last cut.
+    #[serde(default)]
+    rate_before: f64,
     /// After an external slowness: how long until the next experiment, in seconds, and when that is.
     retry_s: f64,
     retry_at: Time,
@@ -121,9 +133,8 @@ pub struct Limiter {
     progress: f64,
     #[serde(skip)]
     running: BTreeMap<Key, Running>,
-    /// Of this tick: completed runs in seconds, and calls that were answered.
     #[serde(skip)]
-    just: Vec<f64>,
+    just: Vec<Answered>,
     #[serde(skip)]
     last_tick: Option<Time>,
     /// Answered calls since the limit last grew.
@@ -138,6 +149,8 @@ const SPEED_MEMORY: f64 = 40.0;
 const CUT_FLOOR: f64 = 0.34;
 const RECUT_FLOOR: f64 = 0.6;
 const CUT_CEILING: f64 = 0.8;
+/// Completions that are enough to compare rates by.
+const SURE: f64 = 10.0;
 const EXPERIMENT_FIRST_S: f64 = 150.0;
 const EXPERIMENT_MAX_S: f64 = 1_800.0;
 /// Calls at once that count as few.
@@ -165,6 +178,7 @@ impl Limiter {
             speed: 1.0,
             epoch: Epoch::default(),
             before: (1.0, 1.0),
+            rate_before: 0.0,
             retry_s: EXPERIMENT_FIRST_S,
             retry_at: Time(0),
             calm_s: 0.0,
@@ -220,7 +234,7 @@ impl Limiter {
     }
 
     pub fn started(&mut self, key: Key, now: Time) {
-        let progress = self.progress;
+        let progress = self.clock(now);
         self.running.entry(key).or_insert(Running { since: now, progress });
     }
 
@@ -235,7 +249,10 @@ impl Limiter {
                 if let Some(run) = run
                     && self.just.len() < JUST_MAX
                 {
-                    self.just.push(now.since(run.since) as f64 / SECOND as f64);
+                    let seconds = now.since(run.since) as f64 / SECOND as f64;
+                    let from = (self.progress - run.progress).max(0.0);
+                    let to = (self.clock(now) - run.progress).max(from);
+                    self.just.push(Answered { seconds, from, to });
                 }
             }
         }
@@ -270,12 +287,12 @@ impl Limiter {
 
     /// Learns from what happened since the last tick. Call about each second; any spacing works.
     pub fn tick(&mut self, now: Time) {
-        let span = self.last_tick.map_or(0.0, |last| now.since(last) as f64 / SECOND as f64);
+        let span = self.since_tick(now);
+        let progress = self.clock(now);
         self.last_tick = Some(self.last_tick.map_or(now, |last| last.max(now)));
-        let span = span.min(TICK_MAX_S);
         let just = std::mem::take(&mut self.just);
         if self.mode == Mode::Open || self.healthy.runs < WARM {
-            just.iter().for_each(|seconds| self.healthy.add(*seconds));
+            just.iter().for_each(|run| self.healthy.add(run.seconds));
             self.dirty = self.dirty.saturating_add(u32::try_from(just.len()).unwrap_or(u32::MAX));
             if self.dirty >= 10 {
                 self.healthy.rebuild();
@@ -285,7 +302,7 @@ impl Limiter {
         if span <= 0.0 {
             return;
         }
-        let expected = self.expected_completions(&just, span, now);
+        let expected = self.expected_completions(&just, progress);
         self.regain(now);
         if self.healthy.runs < WARM {
             (self.expected, self.completed, self.epoch) = (0.0, 0.0, Epoch::default());
@@ -312,27 +329,30 @@ impl Limiter {
         }
     }
 
-    /// What a healthy engine would have completed of the same runs. The progress clock slows with the endpoint, so that a
-    /// run on a slow engine is not taken for older than it is.
-    fn expected_completions(&mut self, just: &[f64], span: f64, now: Time) -> f64 {
-        let sick = self.mode != Mode::Open;
-        let pace = if sick { self.speed.clamp(0.05, 1.0) } else { 1.0 };
-        self.progress += pace * span;
-        let mut expected = 0.0;
-        for run in self.running.values() {
-            let observed = span.min(now.since(run.since) as f64 / SECOND as f64);
-            if observed > 0.0 {
-                let age = (self.progress - run.progress).max(0.0);
-                let width = observed.clamp(0.02, 1.0);
-                let hazard = self.healthy.hazard((age - 0.5 * width).max(0.0), age + 0.5 * width);
-                expected += hazard * (observed / width);
-            }
-        }
-        if !sick {
-            expected +=
-                just.iter().map(|s| self.healthy.hazard((s - span.min(*s) * 0.5).max(0.0), *s)).sum::<f64>();
-        }
+    /// What a healthy engine would have completed of the same runs, each counted from its age at the last tick to its age now,
+    /// or at its end.
+    fn expected_completions(&mut self, just: &[Answered], progress: f64) -> f64 {
+        let before = std::mem::replace(&mut self.progress, progress);
+        let running = self.running.values().map(|run| (before - run.progress, progress - run.progress));
+        let ended = just.iter().map(|run| (run.from, run.to));
+        let expected: f64 =
+            running.chain(ended).map(|(from, to)| self.healthy.hazard(from.max(0.0), to.max(0.0))).sum();
+        let expected = expected / self.pace();
         if expected.is_finite() { expected.max(0.0) } else { 0.0 }
+    }
+
+    /// The progress clock slows with the endpoint, so that a run on a slow engine is not taken for older than it is.
+    fn clock(&self, now: Time) -> f64 {
+        self.progress + self.pace() * self.since_tick(now)
+    }
+
+    fn pace(&self) -> f64 {
+        if self.mode == Mode::Open { 1.0 } else { self.speed.clamp(0.05, 1.0) }
+    }
+
+    /// Seconds since the last tick.
+    fn since_tick(&self, now: Time) -> f64 {
+        self.last_tick.map_or(0.0, |last| now.since(last) as f64 / SECOND as f64).min(TICK_MAX_S)
     }
 
     fn judge(&mut self, epoch: Epoch, now: Time) {
@@ -343,16 +363,21 @@ impl Limiter {
         // By how much the speed rose for the concurrency that was taken away. Few calls are often slow because others use
         // the same machine, and then a cut gives their share away: it has to pay more.
         let power = if self.before.0 < FEW { 0.8 } else { 0.5 };
-        let paid = speed / self.before.1.max(1e-6) >= (self.before.0 / at_once.max(1e-6)).powf(power);
+        let less = self.before.0 / at_once.max(1e-6);
+        // The same said by completions alone. That needs no idea of how long runs should take, and holds when the speed before
+        // the cut was too low to be told exactly.
+        let rate = epoch.completed / epoch.seconds.max(f64::MIN_POSITIVE);
+        let done = epoch.completed >= SURE && rate >= self.rate_before * less.powf(power - 1.0);
+        let paid = speed / self.before.1.max(1e-6) >= less.powf(power) || done && self.rate_before > 0.0;
         match self.mode {
-            Mode::Open if bad => self.cut(at_once, speed, CUT_FLOOR),
+            Mode::Open if bad => self.cut(at_once, speed, rate, CUT_FLOOR),
             Mode::Open => {}
             Mode::Cut if (speed >= 0.75 && (paid || self.before.0 >= FEW)) || (self.limit <= 1.0 && paid) => {
                 self.mode = Mode::Hold;
                 self.step = 1.0;
                 (self.expected, self.completed) = (epoch.expected, epoch.completed);
             }
-            Mode::Cut if paid => self.cut(at_once, speed, CUT_FLOOR),
+            Mode::Cut if paid => self.cut(at_once, speed, rate, CUT_FLOOR),
             Mode::Cut => {
                 self.mode = Mode::External;
                 self.before = (at_once, speed);
@@ -360,7 +385,7 @@ impl Limiter {
                 self.retry_at = now.plus((self.retry_s * SECOND as f64) as Millis);
                 (self.expected, self.completed) = (epoch.expected, epoch.completed);
             }
-            Mode::Hold if bad => self.cut(at_once, speed, RECUT_FLOOR),
+            Mode::Hold if bad => self.cut(at_once, speed, rate, RECUT_FLOOR),
             Mode::Hold => self.probe(at_once, epoch.seconds, now),
             Mode::External if self.speed > 0.85 => {
                 self.mode = Mode::Open;
@@ -371,7 +396,7 @@ impl Limiter {
                 let crowded =
                     at_once >= 1.4 * self.before.0 && at_once * speed <= 1.15 * self.before.0 * self.before.1;
                 if crowded || (now > self.retry_at && bad) {
-                    self.cut(at_once, speed, CUT_FLOOR);
+                    self.cut(at_once, speed, rate, CUT_FLOOR);
                 }
             }
         }
@@ -430,8 +455,9 @@ impl Limiter {
         }
     }
 
-    fn cut(&mut self, at_once: f64, speed: f64, floor: f64) {
+    fn cut(&mut self, at_once: f64, speed: f64, rate: f64, floor: f64) {
         self.before = (at_once, speed);
+        self.rate_before = rate;
         self.mode = Mode::Cut;
         self.limit = (at_once * speed.clamp(floor, CUT_CEILING)).ceil().max(1.0);
         self.ceiling = self.ceiling.max(at_once * 1.5);

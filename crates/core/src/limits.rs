@@ -114,3 +114,8 @@ const _: () = assert!(
     REQUEST_TARGET_BYTES_MAX < REQUEST_HEAD_BYTES_MAX,
     "a target that is too long is answered, not cut"
 );
+
+/// Workers of one service.
+pub const WORKERS_MAX: u32 = 1_024;
+/// Slots of one worker.
+pub const WORKER_CAPACITY_MAX: u32 = 1_000;

@@ -27,8 +27,8 @@ use std::time::Duration;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-/// How long after work found no slot the scaler waits for more of it before it looks.
-const GATHER: Duration = Duration::from_millis(250);
+/// The part of a tick that the scaler waits for more work once some found no free slot, before it looks.
+const GATHER: u32 = 4;
 const STORE_EVERY: Duration = Duration::from_secs(10);
 
 /// Documents of the kind [`DocKind::Scaling`].
@@ -88,7 +88,7 @@ impl Scaler {
             tokio::select! {
                 biased;
                 () = stop.cancelled() => break,
-                () = self.cx.scaler_nudge.notified() => tokio::time::sleep(GATHER).await,
+                () = self.cx.scaler_nudge.notified() => tokio::time::sleep(tick / GATHER).await,
                 () = tokio::time::sleep(tick) => {}
             }
             if let Err(error) = self.turn().await {
@@ -160,6 +160,9 @@ impl Scaler {
     async fn load(&mut self) -> Result<(), StoreError> {
         self.cx.load_scaling_change().await?;
         self.take_up_rules(0);
+        if self.cx.store.totals().await?.accepted == 0 {
+            self.live.begins();
+        }
         for doc in self.cx.store.docs(DocKind::Scaling).await? {
             let target = match doc.id.as_str() {
                 MEMORY => Some(&mut self.live),

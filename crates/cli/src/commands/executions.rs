@@ -268,7 +268,7 @@ pub(crate) fn parse_priority(text: &str) -> Result<PriorityName, String> {
 }
 
 /// A time, or a duration before now.
-fn parse_past(text: &str) -> Result<Timestamp, String> {
+pub(super) fn parse_past(text: &str) -> Result<Timestamp, String> {
     match text.parse::<enginehouse_api::Span>() {
         Ok(span) => Ok(Timestamp(Time(jiff::Timestamp::now().as_millisecond()).minus(span.0))),
         Err(_) => text.parse(),

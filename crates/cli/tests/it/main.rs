@@ -20,5 +20,6 @@ mod http;
 mod kills;
 mod ledger;
 mod load;
+mod scaling;
 mod sealed;
 mod stopping;

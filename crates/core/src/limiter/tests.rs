@@ -15,10 +15,10 @@ impl Dice {
         ((z ^ (z >> 31)) >> 11) as f64 / (1u64 << 53) as f64
     }
 
-    /// Lognormal around `median` with sigma 0.5.
-    fn run_s(&mut self, median: f64) -> f64 {
+    /// Lognormal around `median` with sigma `spread`.
+    fn run_s(&mut self, median: f64, spread: f64) -> f64 {
         let normal = (0..12).map(|_| self.draw()).sum::<f64>() - 6.0;
-        median * (0.5 * normal).exp()
+        median * (spread * normal).exp()
     }
 }
 
@@ -27,6 +27,8 @@ impl Dice {
 struct Engine {
     /// Seconds of a run while nothing is wrong.
     base_s: f64,
+    /// How different runs are.
+    spread: f64,
     /// Calls at once above which every run gets slower in proportion.
     knee: f64,
     /// Every run takes so much longer, whatever the load.
@@ -37,7 +39,8 @@ struct Engine {
     stuck: bool,
 }
 
-const WELL: Engine = Engine { base_s: 1.0, knee: 1e9, slow: 1.0, refuses_above: usize::MAX, stuck: false };
+const WELL: Engine =
+    Engine { base_s: 1.0, spread: 0.5, knee: 1e9, slow: 1.0, refuses_above: usize::MAX, stuck: false };
 
 /// What came of a run of the simulation.
 #[derive(Debug, Default)]
@@ -78,7 +81,7 @@ impl World {
                     self.limiter.ended(key, Ended::Overloaded { retry_after: None }, now);
                     break;
                 }
-                let work = self.dice.run_s(engine.base_s);
+                let work = self.dice.run_s(engine.base_s, engine.spread);
                 self.calls.insert(key, work);
             }
             let crowd = (self.calls.len() as f64 / engine.knee).max(1.0);
@@ -109,6 +112,30 @@ impl World {
 }
 
 const SEEDS: u64 = 20;
+
+#[test]
+fn a_knee_is_found_from_far_above_it() {
+    // Runs from a part of a tick to many ticks, alike or not; from one second to the next far too many want to run.
+    for (base_s, spread) in
+        [(0.1, 0.0), (0.3, 0.0), (0.4, 0.0), (0.4, 0.5), (1.0, 0.0), (3.0, 0.2), (5.0, 0.7)]
+    {
+        let (mut found, mut calm) = (0, 0);
+        for seed in 0..SEEDS {
+            let mut world = World::new(seed, None);
+            let engine = Engine { base_s, spread, knee: 8.0, ..WELL };
+            calm += world.run(engine, 6, 60 + (30.0 * base_s) as u32).cuts;
+            let came = world.run(engine, 60, 200 + (100.0 * base_s) as u32);
+            let late = &came.limits[came.limits.len() - 100..];
+            let good = late.iter().filter(|limit| limit.is_some_and(|l| (4..=12).contains(&l))).count();
+            found += u32::from(good >= 80);
+        }
+        println!("{base_s} s, spread {spread}: {found} of {SEEDS}, {calm} cuts in calm");
+        assert!(
+            found >= 17 && calm <= 4,
+            "{base_s} s, spread {spread}: {found} of {SEEDS}, {calm} cuts in calm"
+        );
+    }
+}
 
 #[test]
 fn a_healthy_engine_is_hardly_ever_cut() {

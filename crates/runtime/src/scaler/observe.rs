@@ -2,6 +2,7 @@
 
 use crate::context::Context;
 use crate::machine::{Machine, WorkerUse};
+use crate::pool::Origin;
 use enginehouse_core::autoscaler::{Autoscaler, EngineLoad, Observation, PoolCounts, Reach, Running};
 use enginehouse_core::execution::Priority;
 use enginehouse_core::limits::DUE_SOON_MAX;
@@ -130,11 +131,12 @@ impl Observer {
 
     fn resources(&mut self) -> Option<enginehouse_core::autoscaler::Resources> {
         let machine = self.machine.as_mut()?;
-        let workers: Vec<WorkerUse> = {
-            let ports = self.cx.ports.lock();
-            let of_their_own = ports.values().filter_map(|port| port.memory_bytes);
-            of_their_own.map(|memory_bytes| WorkerUse { memory_bytes, busy_cores: None }).collect()
-        };
-        Some(machine.look(&workers))
+        let ports = self.cx.ports.lock();
+        let inside = ports.values().all(|port| port.seat.origin == Origin::InProcess);
+        let of_their_own = ports.values().filter_map(|port| port.memory_bytes);
+        let workers: Vec<WorkerUse> =
+            of_their_own.map(|memory_bytes| WorkerUse { memory_bytes, busy_cores: None }).collect();
+        drop(ports);
+        Some(machine.look((!inside).then_some(&workers)))
     }
 }

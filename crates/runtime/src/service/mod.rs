@@ -8,7 +8,7 @@ mod keys;
 mod operate;
 mod read;
 mod resolve;
-mod scaling;
+pub(crate) mod scaling;
 mod submit;
 mod views;
 mod workers;

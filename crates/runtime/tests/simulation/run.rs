@@ -6,6 +6,7 @@ use crate::fate::{Fate, NODE, RENEWAL, WORKERS};
 use crate::faults::{Faults, Fired};
 use crate::store::{SimClock, SimStore};
 use enginehouse_api::SubmitRequest;
+use enginehouse_core::autoscaler::ScalingRules;
 use enginehouse_core::breaker::BreakerRules;
 use enginehouse_core::id::{Key, NodeId};
 use enginehouse_core::time::SECOND;
@@ -158,6 +159,23 @@ impl Run {
             .collect()
     }
 
+    /// Every fourth seed has a pool that follows the demand, half of them down to no worker; the others have a fixed one.
+    fn scaling(&self) -> ScalingSettings {
+        let (most, capacity) = (2 * u32::from(self.nodes), u32::try_from(WORKER_CAPACITY).expect("small"));
+        if self.kind == Kind::Zombies || !self.seed.is_multiple_of(4) {
+            return ScalingSettings::fixed(most, capacity);
+        }
+        let rules = ScalingRules {
+            min_workers: u32::from(self.seed.is_multiple_of(8)),
+            max_workers: most,
+            worker_capacity: capacity,
+            retention: 2 * SECOND,
+            scale_down_cooldown: SECOND,
+            ..ScalingRules::default()
+        };
+        ScalingSettings { rules, ..ScalingSettings::default() }
+    }
+
     /// Starts a node; a start that meets a store fault is tried again, as a supervisor would.
     pub(crate) async fn live(&mut self, node: u16) -> Life {
         loop {
@@ -175,10 +193,7 @@ impl Run {
             );
             let settings = Settings {
                 node: NodeId(node),
-                scaling: ScalingSettings::fixed(
-                    2 * u32::from(self.nodes),
-                    u32::try_from(WORKER_CAPACITY).expect("small"),
-                ),
+                scaling: self.scaling(),
                 seed: Some(seed),
                 seal_key_file: Some(self.key_file.clone()),
                 govern: Some(fate.govern()),
