@@ -176,8 +176,8 @@ impl Gate {
                 return None;
             }
             let until = self.balancer.ejected(at, now)?;
-            let peers = (0u32..).zip(&self.endpoints).filter(|(peer, _)| self.balancer.is_in(*peer));
-            peers.into_iter().any(|(_, peer)| !peer.breaker.parks(now)).then_some(Shut::Ejected { until })
+            let mut peers = (0u32..).zip(&self.endpoints).filter(|(peer, _)| self.balancer.is_in(*peer));
+            peers.any(|(_, peer)| !peer.breaker.parks(now)).then_some(Shut::Ejected { until })
         })
     }
 

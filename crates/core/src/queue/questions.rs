@@ -36,8 +36,8 @@ impl Queue {
     /// Whether an engine has work that could start and no worker that serves it has a free slot.
     #[must_use]
     pub fn is_short_of_slots(&self) -> bool {
-        let waiting = self.engines.values().filter(|e| !e.rules.paused && !e.heads.is_empty());
-        waiting.into_iter().any(|e| !self.has_free_slot(&e.rules.engine_type))
+        let mut waiting = self.engines.values().filter(|e| !e.rules.paused && !e.heads.is_empty());
+        waiting.any(|e| !self.has_free_slot(&e.rules.engine_type))
     }
 
     /// Due rows by engine, in memory and behind.

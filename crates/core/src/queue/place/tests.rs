@@ -11,7 +11,7 @@ use crate::queue::{EndpointRules, EngineRules, Entry, Pick, Placement, Queue, Wo
 use crate::rank::Rank;
 use crate::time::{SECOND, Time};
 use proptest::prelude::*;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 fn lane(engine: &str, ckey: Option<&str>) -> Lane {
     Lane { engine: engine.into(), user: None, ckey: ckey.map(Into::into), retry: false }
@@ -182,7 +182,7 @@ fn sticky_work_stays_on_one_endpoint() {
         now = now.plus(50);
         end(&mut gates, &mut queue, &pick, None, now);
     }
-    assert!(homes.values().collect::<std::collections::BTreeSet<_>>().len() > 1, "{homes:?}");
+    assert!(homes.values().collect::<BTreeSet<_>>().len() > 1, "{homes:?}");
 }
 
 /// What happens next in a random history.
@@ -227,11 +227,17 @@ proptest! {
         engine(&mut queue, &mut gates, "e", "n8n", &[1.0, 2.0, 1.0], rules);
         queue.set_worker(SessionId(1), worker(100, ""));
         let (mut now, mut key, mut running) = (Time(0), 0, Vec::new());
+        let (mut bound, mut free) = (BTreeSet::new(), BTreeSet::new());
         for step in steps {
             match step {
                 Step::Push { ckey, pinned } => {
                     key += 1;
                     let ckey = ckey.map(|k| k.to_string());
+                    if pinned.is_some() {
+                        bound.insert(Key(key));
+                    } else if ckey.is_none() {
+                        free.insert(Key(key));
+                    }
                     queue.push(&lane("e", ckey.as_deref()), Entry { pinned, ..entry(key) });
                 }
                 Step::End(how) if !running.is_empty() => {
@@ -255,10 +261,16 @@ proptest! {
             gates.tick(now);
             gates.compare(now);
             loop {
-                let shut: Vec<Option<Shut>> = (0u32..3)
-                    .map(|at| gates.get("e")?.shut(at, queue.occupancy().of_endpoint("e", at), now))
-                    .collect();
-                let Some(pick) = queue.pick(&mut gates, now) else { break };
+                let shut = |bound: bool| -> Vec<Option<Shut>> {
+                    let used = |at| queue.occupancy().of_endpoint("e", at);
+                    (0u32..3).map(|at| gates.get("e")?.shut_to(bound, at, used(at), now)).collect()
+                };
+                let (to_all, to_bound) = (shut(false), shut(true));
+                let Some(pick) = queue.pick(&mut gates, now) else {
+                    prop_assert!(!free.iter().any(|key| queue.holds(*key)) || to_all.iter().all(Option::is_some), "{:?}", to_all);
+                    break;
+                };
+                let shut = if bound.contains(&pick.key) { to_bound } else { to_all };
                 prop_assert_eq!(shut[pick.endpoint as usize], None, "{:?} took {:?}", shut, pick);
                 prop_assert!(queue.occupancy().of_endpoint("e", pick.endpoint) <= limit);
                 running.push(pick);
