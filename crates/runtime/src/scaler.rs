@@ -273,7 +273,7 @@ fn add_back(decision: Decision, apart: u32) -> Decision {
     whole.target = whole.target.saturating_add(apart);
     whole.current = whole.current.saturating_add(apart);
     whole.figures.ready = whole.figures.ready.saturating_add(apart);
-    whole.reason = format!("{}; {apart} more stand apart for dedicated pools", whole.reason);
+    whole.reason = format!("{}, and {apart} more for dedicated pools", whole.reason);
     whole
 }
 
