@@ -375,36 +375,41 @@ proptest! {
 
     #[test]
     fn at_most_half_of_the_endpoints_are_left_alone(
-        count in 1usize..7,
-        steps in proptest::collection::vec((0u32..7, 0u8..5, 1u64..20_000, 0i64..40_000, 0u8..4), 1..300),
+        count in 1usize..8,
+        // which endpoints are bad, in which way, how long it stays so in seconds, and which ones their breakers park
+        spells in proptest::collection::vec((any::<u8>(), any::<bool>(), 1i64..90, any::<u8>(), any::<u8>()), 1..12),
     ) {
         let mut balancer = balancer(BalanceRules::default(), count);
         let (mut now, mut key) = (Time(0), 0);
-        for (at, what, ms, span, parked) in steps {
-            let at = at % u32::try_from(count).unwrap_or(1);
-            key += 1;
-            balancer.started(at, Key(key));
-            let sign = match what {
-                0 | 1 => Sign::Answered,
-                2 | 3 => Sign::Unwell,
-                _ => Sign::Nothing,
-            };
-            for _ in 0..what + 1 {
-                balancer.ended(at, Key(key), sign, Some(ms), now);
-            }
-            now = now.plus(u64::try_from(span).unwrap_or(0));
-            let parked = |at: u32| at == 0 && parked == 0;
-            let before: Vec<bool> = (0u32..).take(count).map(|at| balancer.is_in(at)).collect();
-            for (at, change) in balancer.tick(parked, now) {
-                if matches!(change, Change::Ejected { .. }) && before[at as usize] {
-                    let out = (0u32..).take(count).filter(|at| !balancer.is_in(*at) || parked(*at)).count();
-                    prop_assert!(out * 2 <= count, "{out} of {count} get nothing");
+        let all = || (0u32..).take(count);
+        for (bad, slow, seconds, some, others) in spells {
+            let parked = |at: u32| some & others & (1 << at) != 0;
+            for _ in 0..seconds {
+                let open = |at: &u32| balancer.ejected(*at, now).is_none() && !parked(*at);
+                for at in all().filter(open).collect::<Vec<u32>>() {
+                    for _ in 0..4 {
+                        key += 1;
+                        balancer.started(at, Key(key));
+                        let is_bad = bad & (1 << at) != 0;
+                        let sign = if is_bad && !slow { Sign::Unwell } else { Sign::Answered };
+                        let ms = if is_bad && slow { 5_000 } else { 20 };
+                        balancer.ended(at, Key(key), sign, Some(ms), now);
+                    }
                 }
+                now = now.plus(SECOND);
+                let before: Vec<bool> = all().map(|at| balancer.is_in(at)).collect();
+                for (at, change) in balancer.tick(parked, now) {
+                    if matches!(change, Change::Ejected { .. }) && before[at as usize] {
+                        let out = all().filter(|at| !balancer.is_in(*at) || parked(*at)).count();
+                        prop_assert!(out * 2 <= count, "{} of {} get nothing", out, count);
+                    }
+                }
+                let out = all().filter(|at| !balancer.is_in(*at)).count();
+                prop_assert!(out * 2 <= count, "{} of {} are left alone", out, count);
             }
-            let out = (0u32..).take(count).filter(|at| !balancer.is_in(*at)).count();
-            prop_assert!(out * 2 <= count, "{out} of {count} are left alone");
             for record in &balancer.records {
-                prop_assert!(record.cost(0, 3.0, now).is_finite() && record.cost(0, 3.0, now) > 0.0);
+                let cost = record.cost(0, 3.0, now);
+                prop_assert!(cost.is_finite() && cost > 0.0, "{:?}", record);
             }
         }
     }
