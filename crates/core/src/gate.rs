@@ -4,6 +4,7 @@
 //! them. They are small, they are stored as one document per engine, and they hold nothing that a lost report could leak:
 //! what runs is asked of the queue's leases ([`Gates::retain`]).
 
+use crate::balance::{self, BalanceDoc, BalanceRules, Balancer, Candidate, Draws};
 use crate::breaker::{Breaker, BreakerRules, Change, Forced, Sign};
 use crate::event::{Event, EventType};
 use crate::failure::{Failure, FailureKind};
@@ -29,6 +30,8 @@ pub struct GateRules {
     pub max_concurrency: Option<u32>,
     /// Slots of all workers there may be: the most that can be asked of an endpoint where nothing is configured.
     pub slots_max: Option<u32>,
+    /// How starts are spread over the endpoints.
+    pub balance: BalanceRules,
     /// Names of the endpoints, in order: what is stored is found again by them when the order changes.
     pub endpoints: Vec<String>,
 }
@@ -48,6 +51,7 @@ pub struct EndpointGate {
 pub struct Gate {
     rules: GateRules,
     endpoints: Vec<EndpointGate>,
+    balancer: Balancer,
     bucket: Option<TokenBucket>,
     budget: RetryBudget,
 }
@@ -57,6 +61,8 @@ pub struct Gate {
 pub enum Shut {
     /// It is full: its configured or its adaptive limit.
     Full,
+    /// It is far worse than its peers and left alone for a while.
+    Ejected { until: Time },
     /// It asked for patience.
     Frozen { until: Time },
     /// Its breaker holds work back.
@@ -75,6 +81,8 @@ pub struct GateChange {
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct GateDoc {
     endpoints: BTreeMap<String, EndpointGate>,
+    #[serde(default)]
+    balance: BTreeMap<String, BalanceDoc>,
     budget: RetryBudget,
 }
 
@@ -88,7 +96,8 @@ impl Gate {
         };
         let endpoints = rules.endpoints.iter().map(|_| fresh()).collect();
         let bucket = rules.rate.map(|rate| TokenBucket::new(rate, now));
-        Gate { rules, endpoints, bucket, budget: RetryBudget::default() }
+        let balancer = Balancer::new(rules.balance, &rules.endpoints);
+        Gate { rules, endpoints, balancer, bucket, budget: RetryBudget::default() }
     }
 
     #[must_use]
@@ -98,6 +107,11 @@ impl Gate {
 
     pub fn endpoints(&self) -> impl Iterator<Item = &EndpointGate> {
         self.endpoints.iter()
+    }
+
+    #[must_use]
+    pub fn balancer(&self) -> &Balancer {
+        &self.balancer
     }
 
     pub fn breaker_mut(&mut self, at: u32) -> Option<&mut Breaker> {
@@ -156,12 +170,27 @@ impl Gate {
         full.then_some(Shut::Full)
     }
 
+    /// The same for a start that may be bound to the endpoint. One that is not also keeps away from an endpoint that is far
+    /// worse than its peers, unless those are all parked.
+    #[must_use]
+    pub fn shut_to(&self, bound: bool, at: u32, used: u32, now: Time) -> Option<Shut> {
+        self.shut(at, used, now).or_else(|| {
+            if bound {
+                return None;
+            }
+            let until = self.balancer.ejected(at, now)?;
+            let mut peers = (0u32..).zip(&self.endpoints).filter(|(peer, _)| self.balancer.is_in(*peer));
+            peers.any(|(_, peer)| !peer.breaker.parks(now)).then_some(Shut::Ejected { until })
+        })
+    }
+
     /// A call is to start.
     pub fn started(&mut self, at: u32, key: Key, retry: bool, now: Time) {
         if let Some(endpoint) = self.endpoints.get_mut(at as usize) {
             endpoint.breaker.started(key);
             endpoint.limiter.started(key, now);
         }
+        self.balancer.started(at, key);
         if let Some(bucket) = &mut self.bucket {
             bucket.take(now);
         }
@@ -176,6 +205,7 @@ impl Gate {
             endpoint.breaker.unstarted(key);
             endpoint.limiter.ended(key, Ended::Apart, now);
         }
+        self.balancer.unstarted(at, key);
         if let Some(bucket) = &mut self.bucket {
             bucket.give_back();
         }
@@ -220,7 +250,9 @@ impl Gate {
             }
             _ => return None,
         };
+        let took = endpoint.limiter.since(key).map(|since| now.since(since));
         endpoint.limiter.ended(key, ended, now);
+        self.balancer.ended(at, key, sign, took, now);
         endpoint.breaker.ended(&rules, key, sign, now)
     }
 
@@ -237,7 +269,8 @@ impl Gate {
 
     fn doc(&self) -> GateDoc {
         let named = self.rules.endpoints.iter().cloned().zip(self.endpoints.iter().cloned());
-        GateDoc { endpoints: named.collect(), budget: self.budget.clone() }
+        let balance = self.rules.endpoints.iter().cloned().zip(self.balancer.docs());
+        GateDoc { endpoints: named.collect(), balance: balance.collect(), budget: self.budget.clone() }
     }
 
     fn restore(&mut self, mut doc: GateDoc) {
@@ -246,6 +279,11 @@ impl Gate {
             if let Some(stored) = doc.endpoints.remove(name) {
                 *endpoint = stored;
                 endpoint.limiter.set_rules(rules);
+            }
+        }
+        for (at, name) in (0u32..).zip(&self.rules.endpoints) {
+            if let Some(stored) = doc.balance.remove(name) {
+                self.balancer.restore(at, stored);
             }
         }
         self.budget = doc.budget;
@@ -296,6 +334,7 @@ fn load_of(failure: &Failure, retry_after: Option<Millis>) -> Ended {
 #[derive(Debug, Default)]
 pub struct Gates {
     gates: BTreeMap<String, Gate>,
+    draws: Draws,
 }
 
 impl Gates {
@@ -317,6 +356,32 @@ impl Gates {
                 self.gates.insert(engine.to_owned(), Gate::new(rules, now));
             }
         }
+    }
+
+    /// The endpoint for a start that is bound to none; `None` only without candidates.
+    pub fn choose(
+        &mut self,
+        engine: &str,
+        candidates: &[Candidate],
+        ckey: Option<&str>,
+        now: Time,
+    ) -> Option<u32> {
+        match self.gates.get_mut(engine) {
+            Some(gate) => gate.balancer.choose(candidates, ckey, &mut self.draws, now),
+            None => balance::least_loaded(candidates),
+        }
+    }
+
+    /// Compares each engine's endpoints with each other; answers which of them get new work from now on or no more.
+    pub fn compare(&mut self, now: Time) -> Vec<(String, u32, balance::Change)> {
+        let mut changes = Vec::new();
+        for (engine, gate) in &mut self.gates {
+            let endpoints = &gate.endpoints;
+            let parked = |at: u32| endpoints.get(at as usize).is_some_and(|e| e.breaker.parks(now));
+            let changed = gate.balancer.tick(parked, now);
+            changes.extend(changed.into_iter().map(|(at, change)| (engine.clone(), at, change)));
+        }
+        changes
     }
 
     /// What time alone brings to every breaker and limiter.
@@ -370,9 +435,12 @@ impl Gates {
 
     /// Forgets calls that do not run any more although their end was never heard of.
     pub fn retain(&mut self, live: impl Fn(Key) -> bool) {
-        for endpoint in self.gates.values_mut().flat_map(|g| &mut g.endpoints) {
-            endpoint.breaker.retain(&live);
-            endpoint.limiter.retain(&live);
+        for gate in self.gates.values_mut() {
+            gate.balancer.retain(&live);
+            for endpoint in &mut gate.endpoints {
+                endpoint.breaker.retain(&live);
+                endpoint.limiter.retain(&live);
+            }
         }
     }
 

@@ -238,6 +238,12 @@ impl Limiter {
         self.running.len()
     }
 
+    /// Since when a call runs.
+    #[must_use]
+    pub fn since(&self, key: Key) -> Option<Time> {
+        self.running.get(&key).map(|run| run.since)
+    }
+
     pub fn started(&mut self, key: Key, now: Time) {
         let progress = self.progress_at(now);
         self.running.entry(key).or_insert(Running { since: now, progress, expected: 0.0 });

@@ -12,7 +12,7 @@
 //! while live leases reach a limit; a lane's rows in memory are a prefix of its rows in the store, the rest is counted.
 
 use crate::execution::{Lane, Priority};
-use crate::gate::{Gate, Gates};
+use crate::gate::Gates;
 use crate::id::{Key, SessionId};
 use crate::limits::READY_ROWS_MAX;
 use crate::planted::{self, Bug};
@@ -23,8 +23,10 @@ use std::collections::{BTreeMap, BTreeSet};
 
 mod lane;
 mod occupancy;
+mod place;
 mod questions;
 pub use occupancy::{Lease, Occupancy};
+pub use place::Placement;
 
 type User = Option<String>;
 type LaneNo = usize;
@@ -135,8 +137,9 @@ pub struct Queue {
     workers: BTreeMap<SessionId, WorkerRules>,
     occupancy: Occupancy,
     ckey_limit: u32,
-    /// When the next worker should be ready.
-    expected_worker: Option<Time>,
+    placement: Placement,
+    /// When the workers that are starting should be ready, and what they will serve.
+    expected_workers: Vec<(Time, Vec<String>)>,
 }
 
 /// What a grant is expected to cost before anything was measured.
@@ -164,7 +167,8 @@ impl Queue {
             workers: BTreeMap::new(),
             occupancy: Occupancy::default(),
             ckey_limit: ckey_limit.max(1),
-            expected_worker: None,
+            placement: Placement::default(),
+            expected_workers: Vec::new(),
         }
     }
 
@@ -287,11 +291,12 @@ impl Queue {
 
     /// Decides the next start and takes its lease; `None` when nothing may start now.
     pub fn pick(&mut self, gates: &mut Gates, now: Time) -> Option<Pick> {
-        let (name, head, worker, endpoint, class) = self.next_start(gates, now)?;
+        let (name, head, worker, class) = self.next_start(gates, now)?;
         let (vtime, _, key, user) = head;
         let cost = self.engines[&name].run_ms.max(1.0) as i64;
         let (number, _) = self.index.get(&key).copied()?;
         let ckey = self.lanes[number].lane.ckey.clone();
+        let endpoint = self.endpoint_for(&name, gates, class.pin, ckey.as_deref(), now)?;
         self.take_out(key);
         self.served = self.served.max(vtime);
         self.vtime.insert(user.clone(), vtime.saturating_add(self.charge_of(&user, cost)));
@@ -316,33 +321,30 @@ impl Queue {
         Some(Pick { key, worker, endpoint })
     }
 
-    /// The first head over all engines that are open, with where it would run.
-    fn next_start(&self, gates: &Gates, now: Time) -> Option<(String, Head, SessionId, u32, Class)> {
-        let mut best: Option<(&str, &Head, SessionId, u32, Class)> = None;
+    /// The first head over all engines that are open, with the worker it would run on.
+    fn next_start(&self, gates: &Gates, now: Time) -> Option<(String, Head, SessionId, Class)> {
+        let mut best: Option<(&str, &Head, SessionId, Class)> = None;
         for (name, engine) in self.engines.iter().filter(|(_, e)| !e.rules.paused && !e.heads.is_empty()) {
             let gate = gates.get(name);
-            let free = self.endpoint(name, engine, gate, None, now);
-            let (Some(free), Some(worker)) = (free, self.worker_for(engine)) else { continue };
             if gate.is_some_and(|g| !g.has_token(now)) {
                 continue;
             }
+            let Some(worker) = self.worker_for(engine) else { continue };
             let may_retry = gate.is_none_or(|g| g.may_retry(now));
+            let free = self.has_endpoint(name, engine, gate, None, now);
             for (class, heads) in engine.heads.iter().filter(|(class, _)| may_retry || !class.retry) {
                 let Some(head) = heads.first() else { continue };
                 let later = best.is_some_and(|(_, b, ..)| (b.0, b.1, b.2) <= (head.0, head.1, head.2));
-                let endpoint = match class.pin {
-                    _ if later => continue,
-                    None => Some(free),
-                    pinned => self.endpoint(name, engine, gate, pinned, now),
+                let takes = || match class.pin {
+                    None => free,
+                    pinned => self.has_endpoint(name, engine, gate, pinned, now),
                 };
-                if let Some(endpoint) = endpoint {
-                    best = Some((name, head, worker, endpoint, *class));
+                if !later && takes() {
+                    best = Some((name, head, worker, *class));
                 }
             }
         }
-        best.map(|(name, head, worker, endpoint, class)| {
-            (name.to_owned(), head.clone(), worker, endpoint, class)
-        })
+        best.map(|(name, head, worker, class)| (name.to_owned(), head.clone(), worker, class))
     }
 
     /// Takes the lease of a row that already runs (hydration, or another node's grant).
@@ -398,47 +400,13 @@ impl Queue {
         self.occupancy.expire_ghosts(now);
     }
 
-    /// Says when the next worker is expected to be ready, for those who ask why they wait.
-    pub fn expect_worker(&mut self, at: Option<Time>) {
-        self.expected_worker = at;
+    /// Says which workers are starting, by when they should be ready and the engine types they will serve (none: all), for
+    /// those who ask why they wait.
+    pub fn expect_workers(&mut self, starting: Vec<(Time, Vec<String>)>) {
+        self.expected_workers = starting;
     }
 
     // ---- inside
-
-    /// The fullest worker with a free slot that serves the engine.
-    fn worker_for(&self, engine: &EngineQueue) -> Option<SessionId> {
-        self.workers
-            .iter()
-            .filter(|(_, w)| w.open && serves(w, &engine.rules.engine_type))
-            .map(|(id, w)| (self.free_of(*id, w), *id))
-            .filter(|(free, _)| *free > 0)
-            .min()
-            .map(|(_, id)| id)
-    }
-
-    /// The endpoint with the most room per weight, or the pinned one if it lets something in.
-    fn endpoint(
-        &self,
-        name: &str,
-        engine: &EngineQueue,
-        gate: Option<&Gate>,
-        pinned: Option<u32>,
-        now: Time,
-    ) -> Option<u32> {
-        let pinned = engine.still_there(pinned);
-        let mut best: Option<(f64, u32)> = None;
-        for (at, rules) in (0u32..).zip(&engine.rules.endpoints) {
-            let used = self.occupancy.of_endpoint(name, at);
-            if pinned.is_some_and(|p| p != at) || gate.is_some_and(|g| g.shut(at, used, now).is_some()) {
-                continue;
-            }
-            let load = f64::from(used + 1) / rules.weight.max(f64::MIN_POSITIVE);
-            if best.is_none_or(|(least, _)| load < least) {
-                best = Some((load, at));
-            }
-        }
-        best.map(|(_, at)| at)
-    }
 
     /// What a span of a slot's time costs its user.
     fn charge_of(&self, user: &User, span: i64) -> i64 {
@@ -645,10 +613,6 @@ impl Queue {
     fn is_blocked(&self, lane: &Lane) -> bool {
         lane.ckey.as_deref().is_some_and(|k| self.key_is_full(k)) && !planted::has(Bug::KeyIgnored)
     }
-}
-
-fn serves(worker: &WorkerRules, engine_type: &str) -> bool {
-    worker.engine_types.is_empty() || worker.engine_types.iter().any(|t| t == engine_type)
 }
 
 #[cfg(test)]

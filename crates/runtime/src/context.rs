@@ -17,6 +17,7 @@ use enginehouse_core::event::EventType;
 use enginehouse_core::execution::{Execution, Status};
 use enginehouse_core::id::{Key, SessionId};
 use enginehouse_core::lifecycle::{Refused, Transition};
+use enginehouse_core::pools::Pools;
 use enginehouse_core::queue::{Queue, WorkerRules};
 use enginehouse_core::session::Session;
 use enginehouse_core::time::Time;
@@ -57,6 +58,8 @@ pub(crate) struct Context {
     /// How many workers this node is to have.
     pub(crate) wanted: Mutex<Wanted>,
     pub(crate) pool_news: Mutex<PoolNews>,
+    /// The dedicated pools, and what was needed of them a moment ago.
+    pub(crate) pools: Mutex<Pools>,
     pub(crate) scaling: Mutex<Scaling>,
     pub(crate) committer: mpsc::Sender<Request>,
     pub(crate) orphans: mpsc::Sender<Orphan>,
@@ -175,6 +178,7 @@ impl Context {
     /// A queue with this node's engines and all known workers, and no work yet.
     pub(crate) fn fresh_queue(&self, sessions: &[Session]) -> Queue {
         let mut queue = Queue::new(self.settings.concurrency_key_limit);
+        queue.set_placement(self.settings.workers.placement);
         queue.set_weights(self.settings.queue.user_weights.clone());
         for engine in self.registry.iter() {
             queue.set_engine(&engine.settings.name, self.registry.rules(&engine.settings));

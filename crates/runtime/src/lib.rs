@@ -17,6 +17,7 @@ mod link;
 mod machine;
 mod node;
 mod pool;
+mod pools;
 mod provider;
 mod reaper;
 mod registry;

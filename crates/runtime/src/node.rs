@@ -26,6 +26,7 @@ use enginehouse_core::gate::Gates;
 use enginehouse_core::id::SessionId;
 use enginehouse_core::lifecycle::Loss;
 use enginehouse_core::limits::COMMITTER_QUEUE_MAX;
+use enginehouse_core::pools::Pools;
 use enginehouse_core::queue::Queue;
 use enginehouse_store::{DocKind, SessionWrite, Store, StoreError, Write};
 use enginehouse_worker::Order;
@@ -266,6 +267,7 @@ async fn context(
     let (committer, inbox) = mpsc::channel(COMMITTER_QUEUE_MAX);
     let (orphans, orphan_inbox) = mpsc::channel(ORPHANS_MAX);
     let figures = Figures::new(totals, settings.aggregation_window, store.now());
+    let pools = Mutex::new(Pools::new(settings.pools.clone()));
     let cx = Context {
         env: Env::new(settings.node, now, settings.seed),
         figures: Mutex::new(figures),
@@ -275,6 +277,7 @@ async fn context(
         rows: Mutex::new(BTreeMap::new()),
         ports: Mutex::new(BTreeMap::new()),
         wanted: Mutex::new(wanted),
+        pools,
         pool_news: Mutex::new(PoolNews::default()),
         scaling: Mutex::new(scaling),
         scaler_nudge: Notify::new(),

@@ -124,8 +124,8 @@ impl Reach {
         let mut reach = Reach { limit: Some(0), speed: 0.0, well: true, parked: true };
         let mut weight = 0.0;
         for (at, endpoint) in (0u32..).zip(gate.endpoints()) {
-            let closed = match gate.shut(at, 0, now) {
-                Some(Shut::Parked { .. }) => true,
+            let closed = match gate.shut_to(false, at, 0, now) {
+                Some(Shut::Parked { .. } | Shut::Ejected { .. }) => true,
                 Some(Shut::Frozen { until }) => until.since(now) > SHORT_FREEZE,
                 Some(Shut::Full) | None => false,
             };

@@ -1,6 +1,7 @@
 //! What others ask of the queue: counts, places, and whether its derived counts agree. Nothing here changes it.
 
-use super::{LaneRows, Occupancy, Queue, WorkerRules, serves};
+use super::place::{serves, serves_one_of};
+use super::{LaneRows, Occupancy, Queue, WorkerRules};
 use crate::execution::Priority;
 use crate::gate::{Gates, Shut};
 use crate::id::{Key, SessionId};
@@ -19,20 +20,33 @@ impl Queue {
         &self.workers
     }
 
+    /// When the next worker that serves the engine type should be ready.
     #[must_use]
-    pub fn has_due(&self) -> bool {
-        !self.user_depth.is_empty()
+    pub fn expected_worker(&self, engine_type: &str) -> Option<Time> {
+        let capable = self.expected_workers.iter().filter(|(_, types)| serves_one_of(types, engine_type));
+        capable.map(|(at, _)| *at).min()
     }
 
+    /// Whether a worker that serves the engine type has a free slot.
     #[must_use]
-    pub fn expected_worker(&self) -> Option<Time> {
-        self.expected_worker
+    pub fn has_free_slot(&self, engine_type: &str) -> bool {
+        self.workers.iter().any(|(id, w)| w.open && serves(w, engine_type) && self.free_of(*id, w) > 0)
     }
 
-    /// Free slots of open workers.
+    /// Slots of the open workers that serve the engine type: those in use, and all.
     #[must_use]
-    pub fn free_slots(&self) -> u64 {
-        self.workers.iter().filter(|(_, w)| w.open).map(|(id, w)| u64::from(self.free_of(*id, w))).sum()
+    pub fn slots(&self, engine_type: &str) -> (u64, u64) {
+        let serving = self.workers.iter().filter(|(_, w)| w.open && serves(w, engine_type));
+        serving.fold((0, 0), |(used, all), (id, worker)| {
+            (used + u64::from(self.occupancy.of_worker(*id)), all + u64::from(worker.capacity))
+        })
+    }
+
+    /// Whether an engine has work that could start and no worker that serves it has a free slot.
+    #[must_use]
+    pub fn is_short_of_slots(&self) -> bool {
+        let mut waiting = self.engines.values().filter(|e| !e.rules.paused && !e.heads.is_empty());
+        waiting.any(|e| !self.has_free_slot(&e.rules.engine_type))
     }
 
     /// Due rows by engine, in memory and behind.
@@ -132,7 +146,7 @@ impl Queue {
         let pinned = engine.still_there(pinned);
         let mut mildest: Option<Shut> = None;
         for at in (0u32..).take(engine.rules.endpoints.len()).filter(|at| pinned.is_none_or(|p| p == *at)) {
-            let shut = gate.shut(at, self.occupancy.of_endpoint(name, at), now)?;
+            let shut = gate.shut_to(pinned.is_some(), at, self.occupancy.of_endpoint(name, at), now)?;
             mildest = Some(mildest.map_or(shut, |other| other.min(shut)));
         }
         mildest

@@ -77,7 +77,7 @@ fn eta(row: &Execution, wait: &Wait, queue: &Queue, now: Time) -> Option<Eta> {
         WaitReason::Scheduled | WaitReason::Backoff => {
             let low = until.unwrap_or(0);
             let line = queue.depth_of_engine(engine);
-            let after = if line == 0 && queue.free_slots() > 0 {
+            let after = if line == 0 && queue.has_free_slot(engine_type(row, queue)) {
                 Some(0)
             } else {
                 turns(line + 1, rate(queue, None, now)).1
@@ -154,8 +154,8 @@ fn blockers(row: &Execution, reason: WaitReason, queue: &Queue, gates: &Gates, n
             if found.is_empty() { word("its rate limit") } else { found }
         }
         WaitReason::ScalingUp | WaitReason::Behind | WaitReason::FairShare => {
-            let taken = queue.occupancy().len() as u64;
-            let mut found = vec![Blocker::Slots { taken, all: taken + queue.free_slots() }];
+            let (taken, all) = queue.slots(engine_type(row, queue));
+            let mut found = vec![Blocker::Slots { taken, all }];
             let mut longest: Vec<(Time, Key)> = queue
                 .occupancy()
                 .leases()
@@ -167,6 +167,10 @@ fn blockers(row: &Execution, reason: WaitReason, queue: &Queue, gates: &Gates, n
             found
         }
     }
+}
+
+fn engine_type<'a>(row: &Execution, queue: &'a Queue) -> &'a str {
+    queue.engine(&row.fixed.engine).map_or("", |rules| rules.engine_type.as_str())
 }
 
 /// The endpoints that take nothing, each with why.
