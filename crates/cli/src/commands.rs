@@ -12,6 +12,7 @@ mod output;
 mod scaling;
 mod serve;
 mod submit;
+mod worker;
 mod workers;
 
 use clap::{CommandFactory, Parser, Subcommand};
@@ -90,6 +91,8 @@ enum Command {
     Scaling(scaling::Scaling),
     /// List, show and drain workers
     Workers(workers::Workers),
+    /// Be a worker of a service elsewhere
+    Worker(worker::Worker),
     /// Totals, throughput and percentiles
     Metrics,
     /// API keys
@@ -125,6 +128,7 @@ fn run(cli: Cli) -> Result<Exit, Failure> {
     let mut output = Output::new(cli.connection.json);
     let exit = match cli.command {
         Command::Serve(serve) => return serve.run(cli.data),
+        Command::Worker(worker) => return worker.run(&cli.connection),
         Command::Config(configure) => configure.run(cli.data, &mut output)?,
         Command::Backup(backup) => backup.run(cli.data, &mut output)?,
         Command::Restore(restore) => restore.run(cli.data, &mut output)?,
@@ -173,6 +177,7 @@ async fn call(
         Command::Metrics => operate::metrics(client, output).await,
         Command::Keys(keys) => keys.run(client, output).await,
         Command::Serve(_)
+        | Command::Worker(_)
         | Command::Config(_)
         | Command::Backup(_)
         | Command::Restore(_)

@@ -13,10 +13,12 @@ mod gates;
 mod health;
 mod hub;
 mod inputs;
+mod joined;
 mod link;
 mod machine;
 mod node;
 mod pool;
+mod processes;
 mod provider;
 mod reaper;
 mod registry;
@@ -36,5 +38,5 @@ pub use node::Node;
 pub use service::{EventItem, EventStream, Service, Submitted};
 pub use settings::{
     EndpointSettings, EngineSettings, ExecutionDefaults, Govern, QueueSettings, RegisteredEngine, RetryRule,
-    ScalingSettings, Settings, WorkerSettings,
+    ScalingSettings, Settings, WorkerProcesses, WorkerSettings,
 };

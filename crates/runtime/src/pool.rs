@@ -81,13 +81,13 @@ pub(crate) struct Port {
     pub(crate) last_sign_at: Time,
     /// Bytes of memory of its process, where it is one of its own.
     pub(crate) memory_bytes: Option<u64>,
+    /// Processors its process used of late while it ran something.
+    pub(crate) busy_cores: Option<f64>,
     /// That it takes work was told.
     pub(crate) introduced: bool,
     /// The store has its session as it is now.
     pub(crate) announced: bool,
     pub(crate) orders: mpsc::Sender<Assigned>,
-    /// The other end of its orders, for whoever speaks for the worker.
-    inbox: Arc<Mutex<mpsc::Receiver<Assigned>>>,
     /// Why the worker is gone, while what it held is still to be given back.
     pub(crate) gone: Option<String>,
     /// What the worker was given and has not reported yet.
@@ -163,6 +163,7 @@ impl Context {
         let now = self.store.now();
         let session = SessionId(self.env.key(now).0);
         let (orders, inbox) = mpsc::channel(seat.capacity as usize + SPARE_ORDERS);
+        let inbox = Arc::new(Mutex::new(inbox));
         let port = Port {
             seat,
             launched_at: now,
@@ -173,10 +174,10 @@ impl Context {
             last_sign: Instant::now(),
             last_sign_at: now,
             memory_bytes: None,
+            busy_cores: None,
             introduced: false,
             announced: false,
             orders,
-            inbox: Arc::new(Mutex::new(inbox)),
             gone: None,
             held: BTreeSet::new(),
             given_up: BTreeSet::new(),
@@ -185,15 +186,8 @@ impl Context {
             failed: 0,
             busy_ms: 0,
         };
-        let inbox = port.inbox.clone();
         self.ports.lock().insert(session, port);
         (session, NodeLink { cx: self.clone(), session, inbox })
-    }
-
-    /// The node's end of the link of a worker that is there.
-    pub(crate) fn link(self: &Arc<Self>, session: SessionId) -> Option<NodeLink> {
-        let inbox = self.ports.lock().get(&session)?.inbox.clone();
-        Some(NodeLink { cx: self.clone(), session, inbox })
     }
 
     /// The worker takes work from now on; the pool tells the store. `false`: it is not among the workers any more.
@@ -283,6 +277,9 @@ impl Context {
         if opened {
             let writes = [Write::Session(SessionWrite::Close(session)), Write::Note(note)];
             self.commit(writes.into_iter().map(Planned::Other).collect(), 0).await?;
+        }
+        if why == "stopped" {
+            self.joined.lock().dismiss(session);
         }
         self.ports.lock().remove(&session);
         Ok(())

@@ -166,7 +166,9 @@ impl Pool {
         let mut end = Vec::new();
         for (session, port) in self.cx.ports.lock().iter_mut().filter(|(_, port)| port.gone.is_none()) {
             let silence = port.last_sign.elapsed();
-            if port.ready_at.is_none() || port.seat.origin == Origin::InProcess {
+            // One that starts here has its launch's time; one elsewhere joins before it takes work.
+            let starts_here = port.ready_at.is_none() && port.seat.origin != Origin::Remote;
+            if starts_here || port.seat.origin == Origin::InProcess {
                 continue;
             }
             let unhealthy = silence > Duration::from_millis(WORKER_SILENCE_MAX);

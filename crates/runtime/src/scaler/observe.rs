@@ -2,6 +2,7 @@
 
 use crate::context::Context;
 use crate::machine::{Machine, WorkerUse};
+use crate::pool::Origin;
 use enginehouse_core::autoscaler::{Autoscaler, EngineLoad, Observation, PoolCounts, Reach, Running};
 use enginehouse_core::execution::Priority;
 use enginehouse_core::limits::DUE_SOON_MAX;
@@ -132,8 +133,11 @@ impl Observer {
         let machine = self.machine.as_mut()?;
         let workers: Vec<WorkerUse> = {
             let ports = self.cx.ports.lock();
-            let of_their_own = ports.values().filter_map(|port| port.memory_bytes);
-            of_their_own.map(|memory_bytes| WorkerUse { memory_bytes, busy_cores: None }).collect()
+            let own = ports.values().filter(|port| port.seat.origin == Origin::Process);
+            own.filter_map(|port| {
+                Some(WorkerUse { memory_bytes: port.memory_bytes?, busy_cores: port.busy_cores })
+            })
+            .collect()
         };
         Some(machine.look(&workers))
     }

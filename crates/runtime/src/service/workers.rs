@@ -4,7 +4,9 @@ use super::{Service, store_error};
 use crate::caller::Caller;
 use crate::committer::Planned;
 use crate::pool::Port;
-use enginehouse_api::{ApiError, Code, DrainRequest, DrainView, Timestamp, WorkerView, WorkersAnswer};
+use enginehouse_api::{
+    ApiError, Code, DrainRequest, DrainView, SlotsView, Timestamp, WorkerView, WorkersAnswer,
+};
 use enginehouse_core::id::SessionId;
 use enginehouse_core::limits::NAME_BYTES_MAX;
 use enginehouse_store::{Note, Ref, Write};
@@ -21,7 +23,22 @@ impl Service {
             workers.extend(self.worker_view(session).await?);
         }
         workers.sort_by(|a, b| a.id.cmp(&b.id));
-        Ok(WorkersAnswer { workers })
+        Ok(WorkersAnswer { workers, slots: self.slots() })
+    }
+
+    /// What the scheduler counts and what runs, looked at in one instant: a commit changes both under this lock.
+    fn slots(&self) -> SlotsView {
+        let scheduler = self.cx.scheduler.lock();
+        let rows = self.cx.rows.lock();
+        let ports = self.cx.ports.lock();
+        let open = ports.values().filter(|port| port.is_open()).map(|port| u64::from(port.seat.capacity));
+        let occupancy = scheduler.queue.occupancy();
+        SlotsView {
+            open: open.sum(),
+            in_use: ports.keys().map(|session| u64::from(occupancy.of_worker(*session))).sum(),
+            leases: rows.values().filter_map(|row| row.state.holder).filter(|h| ports.contains_key(h)).count()
+                as u64,
+        }
     }
 
     pub async fn worker(&self, id: &str) -> Result<WorkerView, ApiError> {
