@@ -184,7 +184,9 @@ pub struct EngineTest {
 #[serde(rename_all = "camelCase")]
 pub struct WorkersAnswer {
     pub workers: Vec<WorkerView>,
-    pub slots: SlotsView,
+    /// `null` while a batch takes so long to be stored that no instant between two was found.
+    #[schema(required)]
+    pub slots: Option<SlotsView>,
 }
 
 /// The slots of the workers at one instant. Slots in use are counted from the leases, so `inUse` and `leases` are one number

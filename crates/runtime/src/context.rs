@@ -53,7 +53,7 @@ pub(crate) struct Context {
     /// Rows that run, as of their last event, without history: at most one per lease.
     pub(crate) rows: Mutex<BTreeMap<Key, Execution>>,
     pub(crate) ports: Mutex<BTreeMap<SessionId, Port>>,
-    /// Workers that speak through the API. Lock order: before `ports`.
+    /// Workers that speak through the API. Lock order: then what is one worker's there, then `ports`.
     pub(crate) joined: Mutex<Joined>,
     /// Where this node's worker processes find it, once that is known.
     pub(crate) worker_door: watch::Sender<Option<String>>,
@@ -62,6 +62,8 @@ pub(crate) struct Context {
     pub(crate) pool_news: Mutex<PoolNews>,
     pub(crate) scaling: Mutex<Scaling>,
     pub(crate) committer: mpsc::Sender<Request>,
+    /// Held by the committer from the planning of a batch to its end: between them what is planned is what is stored.
+    pub(crate) batch: tokio::sync::Mutex<()>,
     pub(crate) orphans: mpsc::Sender<Orphan>,
     /// Something may start now although nothing was written.
     pub(crate) grant_nudge: Notify,

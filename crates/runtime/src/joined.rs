@@ -183,10 +183,22 @@ impl Joined {
         self.sessions.values()
     }
 
-    /// The session was closed in peace.
-    pub(crate) fn dismiss(&self, session: SessionId) {
-        if let Some(seated) = self.sessions.get(&session) {
-            seated.dismissed.store(true, Ordering::Release);
+    /// The session has ended, in peace or not. What was on its way is dropped; what it was given stays known, so that a
+    /// late result is told from a stranger's.
+    pub(crate) fn closed(&mut self, session: SessionId, in_peace: bool) {
+        let Some(seated) = self.sessions.get(&session) else { return };
+        if !in_peace && matches!(seated.owner, Owner::Token { .. }) {
+            // Its process is dead, so nobody will ask.
+            self.sessions.remove(&session);
+            return;
+        }
+        seated.dismissed.store(in_peace, Ordering::Release);
+        seated.wire.lock().unconfirmed.clear();
+        if let Ok(mut opening) = seated.opening.try_lock() {
+            opening.clear();
+        }
+        if let Ok(mut inbox) = seated.inbox.try_lock() {
+            while inbox.try_recv().is_ok() {}
         }
     }
 

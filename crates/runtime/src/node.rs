@@ -300,6 +300,7 @@ async fn context(
         sealer,
         registry,
         committer,
+        batch: tokio::sync::Mutex::default(),
         orphans,
     };
     Ok((Arc::new(cx), inbox, orphan_inbox))

@@ -32,15 +32,27 @@ pub(crate) enum Origin {
     Process,
     /// It joined from elsewhere; only its signs of life tell that it lives.
     Remote,
+    /// In this process, and of the embedding program's own making.
+    Embedded,
 }
 
 impl Origin {
     pub(crate) fn as_str(self) -> &'static str {
         match self {
-            Origin::InProcess => "in_process",
+            Origin::InProcess | Origin::Embedded => "in_process",
             Origin::Process => "process",
             Origin::Remote => "remote",
         }
+    }
+
+    /// It lives as long as this process does.
+    pub(crate) fn is_here(self) -> bool {
+        matches!(self, Origin::InProcess | Origin::Embedded)
+    }
+
+    /// The pool launches and ends it.
+    pub(crate) fn is_pooled(self) -> bool {
+        matches!(self, Origin::InProcess | Origin::Process)
     }
 }
 
@@ -258,8 +270,7 @@ impl Context {
     /// The sessions whose workers are known to live: a node speaks for a process elsewhere only while it hears it.
     pub(crate) fn renewable(&self) -> Vec<SessionId> {
         let heard = |port: &Port| {
-            port.seat.origin == Origin::InProcess
-                || port.last_sign.elapsed() < Duration::from_millis(WORKER_SILENCE_MAX)
+            port.seat.origin.is_here() || port.last_sign.elapsed() < Duration::from_millis(WORKER_SILENCE_MAX)
         };
         let ports = self.ports.lock();
         let known =
@@ -278,9 +289,7 @@ impl Context {
             let writes = [Write::Session(SessionWrite::Close(session)), Write::Note(note)];
             self.commit(writes.into_iter().map(Planned::Other).collect(), 0).await?;
         }
-        if why == "stopped" {
-            self.joined.lock().dismiss(session);
-        }
+        self.joined.lock().closed(session, why == "stopped");
         self.ports.lock().remove(&session);
         Ok(())
     }

@@ -6,7 +6,7 @@
 
 use crate::committer::Planned;
 use crate::context::Context;
-use crate::pool::{Origin, Seat, note};
+use crate::pool::{Seat, note};
 use crate::provider::{Ended, Provider};
 use enginehouse_core::id::SessionId;
 use enginehouse_core::lifecycle::Loss;
@@ -167,8 +167,8 @@ impl Pool {
         for (session, port) in self.cx.ports.lock().iter_mut().filter(|(_, port)| port.gone.is_none()) {
             let silence = port.last_sign.elapsed();
             // One that starts here has its launch's time; one elsewhere joins before it takes work.
-            let starts_here = port.ready_at.is_none() && port.seat.origin != Origin::Remote;
-            if starts_here || port.seat.origin == Origin::InProcess {
+            let starts_here = port.ready_at.is_none() && port.seat.origin.is_pooled();
+            if starts_here || port.seat.origin.is_here() {
                 continue;
             }
             let unhealthy = silence > Duration::from_millis(WORKER_SILENCE_MAX);
@@ -363,7 +363,7 @@ impl Context {
         let rules = &self.settings.workers;
         let now = self.store.now();
         let ports = self.ports.lock();
-        let own = ports.iter().filter(|(_, port)| port.seat.origin != Origin::Remote && port.gone.is_none());
+        let own = ports.iter().filter(|(_, port)| port.seat.origin.is_pooled() && port.gone.is_none());
         own.map(|(session, port)| {
             let old = rules.max_age.is_some_and(|age| now.since(port.launched_at) >= age);
             let many = rules.max_executions.is_some_and(|most| port.done >= most);

@@ -22,3 +22,5 @@ mod ledger;
 mod load;
 mod sealed;
 mod stopping;
+mod worker_links;
+mod workers;

@@ -385,7 +385,8 @@ impl Service {
     /// The node's end of a link, for a worker of the embedding program's own making. It takes work at once.
     #[must_use]
     pub fn own_link(&self, name: &str, capacity: u32) -> Arc<dyn Link> {
-        let seat = Seat { name: name.to_owned(), origin: Origin::Remote, capacity, engine_types: Vec::new() };
+        let seat =
+            Seat { name: name.to_owned(), origin: Origin::Embedded, capacity, engine_types: Vec::new() };
         let (session, link) = self.cx.open_port(seat);
         self.cx.worker_ready(session);
         Arc::new(link)
@@ -399,8 +400,8 @@ impl Service {
         let given = self.cx.token_hash(token);
         aws_lc_rs::constant_time::verify_slices_are_equal(given.as_bytes(), hash.as_bytes()).ok()?;
         // A process that was dismissed may ask once more because an answer was lost.
-        let known = self.cx.ports.lock().contains_key(&session) || seated.may_go();
-        known.then(|| Caller::worker(session))
+        let there = self.cx.ports.lock().contains_key(&session);
+        (there || seated.may_go()).then(|| Caller::worker(session))
     }
 
     /// The session that the caller may speak for.
