@@ -272,6 +272,7 @@ fn act(row: &Execution, verb: &str, arguments: &[&str], now: Time) -> Result<Tra
         "handback" => finish(Outcome::Interrupted { reason: "node_stopped".into() }),
         "lose" => lifecycle::lose(row, Loss::Worker, 0.5, now),
         "die" => lifecycle::lose(row, Loss::Node, 0.5, now),
+        "killed" => lifecycle::lose(row, Loss::Killed, 0.5, now),
         "cancel" => lifecycle::cancel(row, None, now),
         "wake" => lifecycle::wake(row, now),
         "redrive" => lifecycle::redrive(row, &heads, None, now),

@@ -10,6 +10,7 @@ use crate::link::NodeLink;
 use bytes::Bytes;
 use enginehouse_core::execution::Execution;
 use enginehouse_core::id::SessionId;
+use enginehouse_core::lifecycle::Loss;
 use enginehouse_core::limits::{LEASE_TTL, WORKER_SILENCE_MAX};
 use enginehouse_core::planted::{self, Bug};
 use enginehouse_core::session::Session;
@@ -102,6 +103,8 @@ pub(crate) struct Port {
     pub(crate) orders: mpsc::Sender<Assigned>,
     /// Why the worker is gone, while what it held is still to be given back.
     pub(crate) gone: Option<String>,
+    /// What its death, if it dies, says of what it held.
+    pub(crate) loss: Loss,
     /// What the worker was given and has not reported yet.
     pub(crate) held: BTreeSet<LeaseRef>,
     /// What the worker had to let go of because its lease could not be proved; handed back once the store can be reached.
@@ -191,6 +194,7 @@ impl Context {
             announced: false,
             orders,
             gone: None,
+            loss: Loss::Worker,
             held: BTreeSet::new(),
             given_up: BTreeSet::new(),
             ended: VecDeque::new(),

@@ -12,7 +12,9 @@ use crate::provider::{Ended, Life, Provider};
 use crate::settings::WorkerProcesses;
 use enginehouse_api::WorkerBriefing;
 use enginehouse_core::id::SessionId;
+use nix::sys::signal::Signal;
 use secrecy::ExposeSecret;
+use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
 use std::process::{ExitStatus, Stdio};
 use std::sync::Arc;
@@ -42,6 +44,10 @@ const KEPT_VARIABLES: [&str; 17] = [
     "no_proxy",
     "RUST_BACKTRACE",
 ];
+const SIGHUP: i32 = Signal::SIGHUP as i32;
+const SIGINT: i32 = Signal::SIGINT as i32;
+const SIGKILL: i32 = Signal::SIGKILL as i32;
+const SIGTERM: i32 = Signal::SIGTERM as i32;
 const SAMPLE_EVERY: Duration = Duration::from_secs(1);
 /// In what parts of a second Linux tells programs of processor time.
 const TICKS_A_SECOND: f64 = 100.0;
@@ -64,14 +70,31 @@ impl Provider for Processes {
             joined.seat(session, owner, inbox, is_over);
         }
         let (processes, worker) = (self.0.clone(), name.to_owned());
+        let before = out_of_memory_kills();
         Box::pin(async move {
             match follow(&cx, session, &processes, worker, token).await {
-                Ok(status) if status.success() => Ended::Dismissed,
-                Ok(status) => Ended::Failed(format!("its process ended: {status}")),
+                Ok(status) => ended(status, before.is_some() && before == out_of_memory_kills()),
                 Err(error) => Ended::Failed(error.to_string()),
             }
         })
     }
+}
+
+/// How a worker whose process ended so has ended. `memory_held`: the system killed nobody for want of memory meanwhile, so
+/// that a kill was somebody's will and no doing of what ran there.
+fn ended(status: ExitStatus, memory_held: bool) -> Ended {
+    let text = format!("its process ended: {status}");
+    match status.signal() {
+        None if status.success() => Ended::Dismissed,
+        Some(SIGKILL | SIGTERM | SIGINT | SIGHUP) if memory_held => Ended::Killed(text),
+        _ => Ended::Failed(text),
+    }
+}
+
+/// How many processes of this machine the system has killed for want of memory.
+fn out_of_memory_kills() -> Option<u64> {
+    let text = std::fs::read_to_string("/proc/vmstat").ok()?;
+    text.lines().find_map(|line| line.strip_prefix("oom_kill ")?.trim().parse().ok())
 }
 
 /// Starts the process and follows it to its end. Dropped, it kills the process.
@@ -170,6 +193,30 @@ fn processor_seconds(pid: u32) -> Option<f64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_kill_by_somebody_is_told_from_a_crash() {
+        let by = |signal: i32| ExitStatus::from_raw(signal);
+        let code = |code: i32| ExitStatus::from_raw(code << 8);
+        let rows = [
+            (code(0), true, "dismissed"),
+            (code(1), true, "failed"),
+            (by(SIGKILL), true, "killed"),
+            (by(SIGTERM), true, "killed"),
+            // It may have been the system, for want of memory that what ran there took.
+            (by(SIGKILL), false, "failed"),
+            (by(Signal::SIGSEGV as i32), true, "failed"),
+            (by(Signal::SIGABRT as i32), true, "failed"),
+        ];
+        for (status, memory_held, expected) in rows {
+            let found = match ended(status, memory_held) {
+                Ended::Dismissed => "dismissed",
+                Ended::Failed(_) => "failed",
+                Ended::Killed(_) => "killed",
+            };
+            assert_eq!(found, expected, "{status}");
+        }
+    }
 
     #[test]
     fn what_a_process_uses_is_known() {

@@ -124,6 +124,12 @@ impl Pool {
         let (session, why) = match ended {
             Ok((session, Ended::Dismissed)) => (session, "it went unasked".to_owned()),
             Ok((session, Ended::Failed(why))) => (session, why),
+            Ok((session, Ended::Killed(why))) => {
+                if let Some(port) = self.cx.ports.lock().get_mut(&session) {
+                    port.loss = Loss::Killed;
+                }
+                (session, why)
+            }
             Err(error) => {
                 let id = error.id();
                 let Some(session) = self.handles.iter().find(|(_, h)| h.id() == id).map(|(s, _)| *s) else {
@@ -283,13 +289,13 @@ impl Pool {
         for (session, port) in self.cx.ports.lock().iter() {
             let settled = port.drain.as_ref().is_some_and(|d| !shared || now.since(d.since) >= SETTLE);
             if let Some(why) = &port.gone {
-                dead.push((*session, why.clone()));
+                dead.push((*session, why.clone(), port.loss));
             } else if settled && port.announced && port.held.is_empty() && port.given_up.is_empty() {
                 done.push(*session);
             }
         }
-        for (session, why) in dead {
-            self.cx.lose_all(Some(session), Loss::Worker).await?;
+        for (session, why, loss) in dead {
+            self.cx.lose_all(Some(session), loss).await?;
             self.cx.close_port(session, &why).await?;
         }
         for session in done {

@@ -67,8 +67,8 @@ fn takes_work(worker: &Value) -> bool {
 
 fn all_there(house: &House) -> BTreeSet<u32> {
     until("all workers take work", || {
-        let ready = workers(house).iter().filter(|w| takes_work(w)).count();
         let pids = children(house.pid());
+        let ready = workers(house).iter().filter(|w| takes_work(w)).count();
         (ready == WORKERS && pids.len() == WORKERS).then_some(pids)
     })
 }
@@ -128,8 +128,9 @@ fn workers_killed_at_random_lose_nothing_and_are_replaced() {
         kill(Pid::from_raw(i32::try_from(victim).unwrap()), Signal::SIGKILL).unwrap();
         let killed = Instant::now();
         let now = until("replaced", || {
-            let ready = workers(&house).iter().filter(|w| takes_work(w)).count();
+            // In this order: once its successor is there, the dead one counts for nothing.
             let now = children(house.pid());
+            let ready = workers(&house).iter().filter(|w| takes_work(w)).count();
             (ready == WORKERS && now.len() == WORKERS && !now.contains(&victim)).then_some(now)
         });
         replaced.push(killed.elapsed());
