@@ -5,6 +5,7 @@
 //! percent-encoded path segment each; what cannot be one is refused before anything is sent.
 
 mod sse;
+mod worker;
 
 pub use sse::{EventReader, ServerEvent};
 
@@ -359,6 +360,18 @@ impl Client {
     pub async fn delete_key(&self, id: &str) -> Result<(), ClientError> {
         let building = self.request(Method::DELETE, self.path(&["keys", id])?);
         self.send(building).await.map(drop)
+    }
+
+    /// One call of the worker protocol; `within` is from its sending to the end of its answer.
+    pub(crate) async fn worker_call<T: DeserializeOwned>(
+        &self,
+        verb: &str,
+        body: &impl Serialize,
+        within: Duration,
+    ) -> Result<T, ClientError> {
+        let building = self.request(Method::POST, self.path(&["worker", verb])?).timeout(within).json(body);
+        let response = self.send(building).await?;
+        self.read(response).await
     }
 
     /// Whether the service takes new work.

@@ -60,6 +60,9 @@ codes! {
     NotRedrivable "not_redrivable" 409 "Only failed or cancelled executions can be redriven" "Use replay to run a finished one again.";
     IdConflict "id_conflict" 409 "The id belongs to a different request" "Use a new id, or send the same request.";
     StaleLease "stale_lease" 409 "The lease is no longer the current one" "Drop the attempt.";
+    SessionUnknown "session_unknown" 409 "The worker's session is not known, or has ended" "Let go of everything, then register anew.";
+    ProtocolUnsupported "protocol_unsupported" 409 "The versions of the worker protocol do not fit" "Use a worker of a version that the detail names.";
+    NameTaken "name_taken" 409 "A worker of that name is there" "Choose another name, or try again when the other has gone.";
     ResultGone "result_gone" 410 "The result was removed" "Its retention has passed.";
     EventGone "event_gone" 410 "The event to resume from is not there any more" "Start the stream again without Last-Event-ID.";
     RequestTimeout "request_timeout" 408 "The request did not arrive in time" "Send the whole body without long pauses.";

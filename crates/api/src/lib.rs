@@ -12,6 +12,7 @@ mod scalar;
 mod scaling;
 mod service;
 mod word;
+mod worker_protocol;
 
 pub use error::*;
 pub use error_page::*;
@@ -21,3 +22,4 @@ pub use scalar::*;
 pub use scaling::*;
 pub use service::*;
 pub use word::*;
+pub use worker_protocol::*;

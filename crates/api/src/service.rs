@@ -200,6 +200,22 @@ pub struct EngineTest {
 #[serde(rename_all = "camelCase")]
 pub struct WorkersAnswer {
     pub workers: Vec<WorkerView>,
+    /// `null` while a batch takes so long to be stored that no instant between two was found.
+    #[schema(required)]
+    pub slots: Option<SlotsView>,
+}
+
+/// The slots of the workers at one instant. Slots in use are counted from the leases, so `inUse` and `leases` are one number
+/// told by two who could differ.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct SlotsView {
+    /// Slots of the workers that take work.
+    pub open: u64,
+    /// Slots in use, as whoever grants counts them.
+    pub in_use: u64,
+    /// Executions that run on these workers under a lease.
+    pub leases: u64,
 }
 
 /// How a worker is sent away.
@@ -220,7 +236,7 @@ pub struct DrainRequest {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct DrainView {
-    /// `scale_down`, `replaced`, `operator` or `stopping`.
+    /// `scale_down`, `replaced`, `operator`, `signed_off` (the worker asked for it) or `stopping`.
     pub reason: String,
     pub since: Timestamp,
     pub until: Timestamp,

@@ -59,6 +59,14 @@ words! {
     BreakerStateWord = vec!["closed", "open", "half_open"];
     /// What was learned about how much an endpoint can do at once.
     LimitModeWord = vec!["open", "cut", "hold", "external"];
+    /// What a worker is to do.
+    OrderWord = vec!["run", "cancel", "let_go", "hand_back"];
+    /// How an attempt ended on its worker.
+    WorkerEndWord = vec!["succeeded", "failed", "cancelled", "interrupted"];
+    /// Whether a failed call reached the engine.
+    ReachedWord = vec!["no", "maybe", "yes"];
+    /// Which time limit ends an attempt.
+    LimitCodeWord = vec!["attempt_timeout", "total_timeout"];
     /// What an API key may do.
     ScopeWord =
         vec!["submit", "submit:inline", "read", "read:payload", "cancel", "worker", "metrics", "admin"];

@@ -13,6 +13,7 @@ mod scaling;
 mod serve;
 mod submit;
 mod trace;
+mod worker;
 mod workers;
 
 use clap::{CommandFactory, Parser, Subcommand};
@@ -95,6 +96,8 @@ enum Command {
     Trace(trace::Trace),
     /// List, show and drain workers
     Workers(workers::Workers),
+    /// Be a worker of a service elsewhere
+    Worker(worker::Worker),
     /// Totals, throughput and percentiles
     Metrics,
     /// API keys
@@ -130,6 +133,7 @@ fn run(cli: Cli) -> Result<Exit, Failure> {
     let mut output = Output::new(cli.connection.json);
     let exit = match cli.command {
         Command::Serve(serve) => return serve.run(cli.data),
+        Command::Worker(worker) => return worker.run(&cli.connection),
         Command::Config(configure) => configure.run(cli.data, &mut output)?,
         Command::Backup(backup) => backup.run(cli.data, &mut output)?,
         Command::Restore(restore) => restore.run(cli.data, &mut output)?,
@@ -180,6 +184,7 @@ async fn call(
         Command::Metrics => operate::metrics(client, output).await,
         Command::Keys(keys) => keys.run(client, output).await,
         Command::Serve(_)
+        | Command::Worker(_)
         | Command::Config(_)
         | Command::Backup(_)
         | Command::Restore(_)

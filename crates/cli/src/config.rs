@@ -17,7 +17,7 @@ mod types;
 pub use document::{markdown, sample};
 pub use engines::{AdapterConfig, EngineConfig, TYPES as ENGINE_TYPES};
 pub use raw::{LogFormat, Raw};
-pub use resolve::{Config, Secrets, ServerConfig};
+pub use resolve::{Config, SecretValues, Secrets, ServerConfig};
 pub use sources::Format;
 pub use tree::Fault;
 
@@ -124,7 +124,12 @@ pub struct Loaded {
 impl Loaded {
     /// Checks the values against each other, and reads the secrets.
     pub fn resolve(&self, secrets: Secrets) -> Result<Config, ConfigFaults> {
-        resolve::resolve(&self.raw, &self.tree, secrets).map_err(ConfigFaults)
+        resolve::resolve(&self.raw, &self.tree, secrets, None).map_err(ConfigFaults)
+    }
+
+    /// As [`resolve`](Loaded::resolve), with the values of the secrets at hand: their places are not looked into.
+    pub fn resolve_given(&self, secrets: &SecretValues) -> Result<Config, ConfigFaults> {
+        resolve::resolve(&self.raw, &self.tree, Secrets::Read, Some(secrets)).map_err(ConfigFaults)
     }
 }
 

@@ -1,6 +1,6 @@
 //! [`ExecutionService`]: Enginehouse inside a program of your own.
 
-use crate::config::{Config, ConfigFaults, Format, Sources};
+use crate::config::{Config, ConfigFaults, Format, LogFormat, Sources};
 use crate::directory;
 use enginehouse_api::{
     ApiError, BatchAnswer, BatchRequest, EngineView, EnginesAnswer, ExecutionView, FilterRequest, ListAnswer,
@@ -9,7 +9,9 @@ use enginehouse_api::{
 use enginehouse_engine::Engine;
 use enginehouse_runtime::{
     Caller, EndpointSettings, EngineSettings, EventStream, Node, RegisteredEngine, Service, Settings,
+    WorkerProcesses,
 };
+use enginehouse_server::Server;
 use enginehouse_store::{MemoryStore, SqliteOptions, SqliteStore, Store, StoreError, SystemClock};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -31,6 +33,8 @@ pub enum StartError {
     Store(#[from] StoreError),
     #[error("{0}")]
     Node(ApiError),
+    #[error("workers.provider: {0}")]
+    WorkerProcesses(String),
 }
 
 /// Where executions are kept.
@@ -50,6 +54,7 @@ pub struct Builder {
     config: Option<Config>,
     engines: Vec<RegisteredEngine>,
     place: Place,
+    worker_program: Option<PathBuf>,
 }
 
 impl Builder {
@@ -114,15 +119,25 @@ impl Builder {
         self
     }
 
+    /// The program whose `worker` command worker processes run (`workers.provider = "process"`): an `enginehouse` of the
+    /// same version.
+    #[must_use]
+    pub fn worker_program(mut self, path: impl Into<PathBuf>) -> Builder {
+        self.worker_program = Some(path.into());
+        self
+    }
+
     /// Opens the store, takes up what an earlier process left, and starts to work.
     ///
     /// # Errors
     /// Whatever keeps the service from working, in words for whoever configured it.
     pub async fn start(self) -> Result<ExecutionService, StartError> {
-        let Config { settings, engines: configured, data_dir, seal_key_file, .. } = match self.config {
+        let config = match self.config {
             Some(config) => config,
             None => self.sources.load()?,
         };
+        let processes = worker_processes(&config, self.worker_program, &self.engines)?;
+        let Config { settings, engines: configured, data_dir, seal_key_file, .. } = config;
         let mut engines = self.engines;
         for engine in configured {
             let name = engine.settings.name.clone();
@@ -144,14 +159,54 @@ impl Builder {
             Some(dir) => Opened::open(&dir, seal_key_file.as_deref()).await?,
         };
         let seal_key_file = opened.files.as_ref().map(|files| files.seal_key.file.clone());
-        let settings = Settings { seal_key_file, ..settings };
+        let settings = Settings { seal_key_file, processes, ..settings };
+        let by_processes = settings.processes.is_some();
         let node = Node::start(settings, opened.store, engines).await.map_err(StartError::Node)?;
         if let Some(files) = &opened.files {
             directory::remember_seal_key(&files.dir, &files.seal_key.file)
                 .map_err(|error| StartError::Directory { dir: files.dir.clone(), why: error.to_string() })?;
         }
-        Ok(ExecutionService { service: node.service(), node, files: opened.files })
+        let mut service = ExecutionService { service: node.service(), node, files: opened.files, door: None };
+        if by_processes {
+            match Server::start_worker_door(service.service()).await {
+                Ok(door) => {
+                    service.service.open_worker_door(format!("http://{}", door.local_addr()));
+                    service.door = Some(door);
+                }
+                Err(error) => {
+                    service.stop().await;
+                    return Err(StartError::WorkerProcesses(error.to_string()));
+                }
+            }
+        }
+        Ok(service)
     }
+}
+
+/// How worker processes are made, if workers are to be processes.
+fn worker_processes(
+    config: &Config,
+    program: Option<PathBuf>,
+    own: &[RegisteredEngine],
+) -> Result<Option<WorkerProcesses>, StartError> {
+    if !config.worker_processes {
+        return Ok(None);
+    }
+    if let Some(engine) = own.first() {
+        let name = &engine.settings.name;
+        let why =
+            format!("the engine {name} is of the program's own making, and other processes do not have it");
+        return Err(StartError::WorkerProcesses(why));
+    }
+    let why = "the program to run is not known; name it with Builder::worker_program";
+    let program = program.ok_or_else(|| StartError::WorkerProcesses(why.to_owned()))?;
+    Ok(Some(WorkerProcesses {
+        program,
+        engines: config.engine_tables.clone(),
+        secrets: config.secrets.clone(),
+        log_level: config.log_level.clone(),
+        log_json: config.log_format == LogFormat::Json,
+    }))
 }
 
 /// An open store and what belongs to it.
@@ -206,6 +261,8 @@ pub struct ExecutionService {
     node: Node,
     service: Service,
     files: Option<Files>,
+    /// Where its worker processes find it.
+    door: Option<Server>,
 }
 
 impl ExecutionService {
@@ -336,5 +393,8 @@ impl ExecutionService {
     /// Takes no more work, lets attempts go on for the stop grace, hands the rest back and closes the store.
     pub async fn stop(self) {
         self.node.stop().await;
+        if let Some(door) = self.door {
+            door.stop().await;
+        }
     }
 }

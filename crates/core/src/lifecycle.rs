@@ -140,6 +140,8 @@ pub enum Loss {
     Worker,
     /// The whole node died.
     Node,
+    /// Somebody killed the worker: that says next to nothing of what ran on it, so it weighs as little as a node's death.
+    Killed,
 }
 
 #[must_use]
@@ -327,7 +329,7 @@ pub fn lose(row: &Execution, loss: Loss, jitter: f64, now: Time) -> Result<Trans
     if !reattach {
         match loss {
             Loss::Worker => next.lost += 1,
-            Loss::Node => next.node_crashes += 1,
+            Loss::Node | Loss::Killed => next.node_crashes += 1,
         }
         // `run` stays: to the engine this is the same run whose answer was lost, so its idempotency key still holds.
         next.engine_run = None;
@@ -338,7 +340,7 @@ pub fn lose(row: &Execution, loss: Loss, jitter: f64, now: Time) -> Result<Trans
             (dead.next.lost, dead.next.node_crashes) = (lost, node_crashes);
             return Ok(dead);
         }
-        if loss == Loss::Node && next.node_crashes >= NODE_CRASHES_BACKOFF_FROM {
+        if loss != Loss::Worker && next.node_crashes >= NODE_CRASHES_BACKOFF_FROM {
             let crashes = next.node_crashes - NODE_CRASHES_BACKOFF_FROM + 1;
             let wait = row.fixed.spec.retry.backoff(crashes, jitter.max(0.5), None);
             next.due = false;

@@ -50,7 +50,7 @@ pub const REAP_EVERY: Millis = SECOND;
 pub const SCHEDULER_TTL: Millis = 5 * SECOND;
 /// Workers that may die under one execution before it counts as poison.
 pub const LOST_MAX: u32 = 3;
-/// Deaths of its own node before an execution counts as poison, and from which on it waits before the next try.
+/// Deaths of its node, or of workers that somebody killed, before an execution counts as poison, and from which on it waits before the next try.
 pub const NODE_CRASHES_MAX: u32 = 10;
 pub const NODE_CRASHES_BACKOFF_FROM: u32 = 3;
 pub const DEFAULT_TIMEOUT: Millis = HOUR;
@@ -67,6 +67,27 @@ pub const DECISIONS_MAX: usize = 1_000;
 pub const DUE_SOON_MAX: usize = 512;
 /// Silence after which a worker elsewhere gets nothing new; it is ended after [`LEASE_TTL`].
 pub const WORKER_SILENCE_MAX: Millis = 15 * SECOND;
+/// Workers that the auto-scaler may have, and that may be configured.
+pub const SCALED_WORKERS_MAX: u32 = 1_024;
+/// Workers of one node, of every kind; slots of one worker.
+pub const WORKERS_MAX: usize = 4_096;
+pub const WORKER_CAPACITY_MAX: u32 = 1_000;
+/// Sessions of the worker protocol that are kept, those that have ended included.
+pub const WORKER_SESSIONS_REMEMBERED: usize = 2 * WORKERS_MAX;
+/// The longest wait of a worker's pull, and what one answer to it carries at most.
+pub const WORKER_PULL_WAIT_MAX: Millis = 20 * SECOND;
+pub const WORKER_PULL_ORDERS_MAX: usize = 64;
+pub const WORKER_PULL_BYTES_MAX: usize = 8 << 20;
+/// Signs of life in one call, and a fact that an adapter keeps.
+pub const WORKER_PROGRESS_ITEMS_MAX: usize = 256;
+pub const WORKER_FACT_BYTES_MAX: usize = 16_000;
+/// A worker's report: the largest result with the logs of its attempt, and how much of such bodies is held at once.
+pub const WORKER_REPORT_BYTES_MAX: usize = RESULT_BYTES_MAX + (4 << 20);
+pub const WORKER_REPORTS_MIB_MAX: usize = 512;
+/// What a report nests around a result.
+pub const WORKER_REPORT_DEPTH: usize = 2;
+/// The line on which a worker process is told everything.
+pub const WORKER_BRIEFING_BYTES_MAX: usize = 16 << 20;
 /// The least time a worker has to come up, and the wait before the next launch after one that failed: doubled each time.
 pub const LAUNCH_PATIENCE_MIN: Millis = 10 * SECOND;
 pub const LAUNCH_BACKOFF_MIN: Millis = SECOND;
@@ -106,6 +127,9 @@ pub const EVENT_BEAT: Millis = 15 * SECOND;
 
 const _: () = assert!(LEASE_RENEW_EVERY * 2 < LEASE_TTL, "a lease survives one lost renewal");
 const _: () = assert!(LEASE_RENEW_EVERY < WORKER_SILENCE_MAX && WORKER_SILENCE_MAX < LEASE_TTL);
+const _: () = assert!(
+    WORKER_PULL_WAIT_MAX < LEASE_TTL && LOG_BYTES_MAX * 6 < WORKER_REPORT_BYTES_MAX - RESULT_BYTES_MAX
+);
 const _: () = assert!(REQUEST_BODY_BYTES_MAX <= COMMIT_BYTES_MAX, "the largest request fits one commit");
 const _: () = assert!(BATCH_EXECUTIONS_MAX <= COMMIT_WRITES_MAX, "the largest batch fits one commit");
 const _: () = assert!(READY_REFILL < READY_LANE_WINDOW && READY_LANE_WINDOW < READY_ROWS_MAX);
@@ -114,8 +138,3 @@ const _: () = assert!(
     REQUEST_TARGET_BYTES_MAX < REQUEST_HEAD_BYTES_MAX,
     "a target that is too long is answered, not cut"
 );
-
-/// Workers of one service.
-pub const WORKERS_MAX: u32 = 1_024;
-/// Slots of one worker.
-pub const WORKER_CAPACITY_MAX: u32 = 1_000;

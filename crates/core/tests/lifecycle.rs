@@ -101,6 +101,15 @@ case three lost workers are poison
   grant @2                           => running execution_started a3 r0 run1 lost=2 maybe
   lose @3                            => failed execution_failed a3 r0 run1 lost=3 failure=lost/poison
 
+case a worker that somebody killed weighs as little as a node's death, and from the third on it waits
+  submit @0                          => pending execution_submitted a0 r0 run1 due
+  grant @0                           => running execution_started a1 r0 run1
+  killed @1                          => pending execution_interrupted a1 r0 run1 due crashes=1 maybe
+  grant @1                           => running execution_started a2 r0 run1 crashes=1 maybe
+  killed @2                          => pending execution_interrupted a2 r0 run1 due crashes=2 maybe
+  grant @2                           => running execution_started a3 r0 run1 crashes=2 maybe
+  killed @3                          => pending execution_interrupted a3 r0 run1 at=3.5 crashes=3 maybe
+
 case a stopping node hands back and nothing is burnt
   submit @0                          => pending execution_submitted a0 r0 run1 due
   grant @0                           => running execution_started a1 r0 run1
@@ -272,6 +281,7 @@ fn act(row: &Execution, verb: &str, arguments: &[&str], now: Time) -> Result<Tra
         "handback" => finish(Outcome::Interrupted { reason: "node_stopped".into() }),
         "lose" => lifecycle::lose(row, Loss::Worker, 0.5, now),
         "die" => lifecycle::lose(row, Loss::Node, 0.5, now),
+        "killed" => lifecycle::lose(row, Loss::Killed, 0.5, now),
         "cancel" => lifecycle::cancel(row, None, now),
         "wake" => lifecycle::wake(row, now),
         "redrive" => lifecycle::redrive(row, &heads, None, now),

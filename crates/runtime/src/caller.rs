@@ -1,5 +1,6 @@
 //! Who asks, and what they may do.
 
+use enginehouse_core::id::SessionId;
 use std::fmt;
 
 /// What an API key may do.
@@ -67,13 +68,27 @@ pub struct Caller {
     pub scopes: Vec<Scope>,
     /// What it submits belongs to this user, whatever the request says.
     pub user: Option<String>,
+    /// It is this worker's process, and may speak for no other worker.
+    pub worker: Option<SessionId>,
 }
 
 impl Caller {
     /// The process itself: may do everything.
     #[must_use]
     pub fn local() -> Caller {
-        Caller { key_id: None, scopes: vec![Scope::Admin], user: None }
+        Caller { key_id: None, scopes: vec![Scope::Admin], user: None, worker: None }
+    }
+
+    /// Somebody without a key, who may do nothing that asks for one.
+    #[must_use]
+    pub fn nobody() -> Caller {
+        Caller { key_id: None, scopes: Vec::new(), user: None, worker: None }
+    }
+
+    /// The process of a worker.
+    #[must_use]
+    pub fn worker(session: SessionId) -> Caller {
+        Caller { key_id: None, scopes: vec![Scope::Worker], user: None, worker: Some(session) }
     }
 
     #[must_use]

@@ -125,6 +125,7 @@ impl Committer {
         self.hydrate().await;
         self.follow_others().await;
         self.refill().await;
+        let _batch = self.cx.batch.lock().await;
         let now = self.cx.store.now();
         let picks = self.plan(&requests, now);
         let grants = self.grants(&requests, picks, now).await;

@@ -5,6 +5,7 @@ use crate::env::Env;
 use crate::figures::Figures;
 use crate::hub::Hub;
 use crate::inputs::InputCache;
+use crate::joined::Joined;
 use crate::pool::{Assigned, Port};
 use crate::registry::Registry;
 use crate::scaler::Scaling;
@@ -28,7 +29,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::time::Duration;
-use tokio::sync::{Notify, mpsc, oneshot};
+use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -55,6 +56,10 @@ pub(crate) struct Context {
     /// Rows that run, as of their last event, without history: at most one per lease.
     pub(crate) rows: Mutex<BTreeMap<Key, Execution>>,
     pub(crate) ports: Mutex<BTreeMap<SessionId, Port>>,
+    /// Workers that speak through the API. Lock order: then what is one worker's there, then `ports`.
+    pub(crate) joined: Mutex<Joined>,
+    /// Where this node's worker processes find it, once that is known.
+    pub(crate) worker_door: watch::Sender<Option<String>>,
     /// How many workers this node is to have.
     pub(crate) wanted: Mutex<Wanted>,
     pub(crate) pool_news: Mutex<PoolNews>,
@@ -62,6 +67,8 @@ pub(crate) struct Context {
     pub(crate) pools: Mutex<Pools>,
     pub(crate) scaling: Mutex<Scaling>,
     pub(crate) committer: mpsc::Sender<Request>,
+    /// Held by the committer from the planning of a batch to its end: between them what is planned is what is stored.
+    pub(crate) batch: tokio::sync::Mutex<()>,
     pub(crate) orphans: mpsc::Sender<Orphan>,
     /// Something may start now although nothing was written.
     pub(crate) grant_nudge: Notify,
@@ -216,6 +223,11 @@ impl Context {
             Some(id) => id.to_string(),
             None => row.key().to_uuid(self.sealer.id_tag(row.key())),
         }
+    }
+
+    /// What is kept of the token of a worker process.
+    pub(crate) fn token_hash(&self, token: &str) -> String {
+        self.sealer.name_hash(&format!("worker-token:{token}"))
     }
 
     // ---- what follows from a commit; called by the committer, so nothing here waits

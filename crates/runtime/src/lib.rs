@@ -13,11 +13,13 @@ mod gates;
 mod health;
 mod hub;
 mod inputs;
+mod joined;
 mod link;
 mod machine;
 mod node;
 mod pool;
 mod pools;
+mod processes;
 mod provider;
 mod reaper;
 mod registry;
@@ -38,6 +40,6 @@ pub use node::Node;
 pub use service::{EventItem, EventStream, Service, Submitted};
 pub use settings::{
     EndpointSettings, EngineSettings, ExecutionDefaults, Govern, QueueSettings, RegisteredEngine, RetryRule,
-    ScalingSettings, Settings, WorkerSettings,
+    ScalingSettings, Settings, WorkerProcesses, WorkerSettings,
 };
 pub use telemetry::markdown as metrics_markdown;

@@ -47,14 +47,9 @@ impl Link for NodeLink {
     async fn order(&self) -> Option<Order> {
         let mut inbox = self.inbox.lock().await;
         loop {
-            match inbox.recv().await? {
-                Assigned::Order(order) => return Some(order),
-                Assigned::Run { row, request } => {
-                    if let Some(assignment) = self.assignment(&row, request).await {
-                        breakpoints::hit("attempt.opened");
-                        return Some(Order::Run(Box::new(assignment)));
-                    }
-                }
+            let assigned = inbox.recv().await?;
+            if let Some(order) = self.open(&assigned).await {
+                return Some(order);
             }
         }
     }
@@ -127,6 +122,19 @@ impl Link for NodeLink {
 }
 
 impl NodeLink {
+    /// What waits for the worker as an order; `None` when the attempt ended before it began. Dropped half-way, it may be
+    /// asked again.
+    pub(crate) async fn open(&self, assigned: &Assigned) -> Option<Order> {
+        match assigned {
+            Assigned::Order(order) => Some(order.clone()),
+            Assigned::Run { row, request } => {
+                let assignment = self.assignment(row, request.clone()).await?;
+                breakpoints::hit("attempt.opened");
+                Some(Order::Run(Box::new(assignment)))
+            }
+        }
+    }
+
     /// The plaintext order for a granted row; `None` when the attempt ended before it began.
     async fn assignment(&self, row: &Execution, request: Option<Bytes>) -> Option<Assignment> {
         let lease = LeaseRef { key: row.key(), fence: row.state.fence };

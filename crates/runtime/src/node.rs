@@ -9,7 +9,8 @@ use crate::health::{HealthChecks, Orphans};
 use crate::hub::Hub;
 use crate::inputs::InputCache;
 use crate::pool::Assigned;
-use crate::provider::InProcess;
+use crate::processes::Processes;
+use crate::provider::{InProcess, Provider};
 use crate::reaper::Reaper;
 use crate::registry::Registry;
 use crate::relay::Relay;
@@ -112,9 +113,14 @@ impl Node {
                 tracing::info!(recovered, "executions of an earlier process wait for their next attempt");
             }
         }
-        let adapters = Arc::new(cx.registry.adapters());
-        let provider = InProcess { adapters, cancel_grace: cx.settings.cancel_grace };
-        let mut pool = Pool::new(cx, Arc::new(provider));
+        let provider: Arc<dyn Provider> = match &cx.settings.processes {
+            Some(processes) => Arc::new(Processes(processes.clone())),
+            None => {
+                let adapters = Arc::new(cx.registry.adapters());
+                Arc::new(InProcess { adapters, cancel_grace: cx.settings.cancel_grace })
+            }
+        };
+        let mut pool = Pool::new(cx, provider);
         pool.round().await;
         // The pool outlives the other roles: its workers go when their links are closed.
         let token = self.stop_committer.clone();
@@ -179,6 +185,7 @@ impl Node {
             }
         }
         self.stop_committer.cancel();
+        self.cx.joined.lock().dismiss_all();
         self.cx.ports.lock().clear();
         let all_ended = async { while self.roles.join_next().await.is_some() {} };
         if tokio::time::timeout(HAND_BACK_PATIENCE, all_ended).await.is_err() {
@@ -276,6 +283,8 @@ async fn context(
         scheduler: Mutex::new(Scheduler::new(queue, gates)),
         rows: Mutex::new(BTreeMap::new()),
         ports: Mutex::new(BTreeMap::new()),
+        joined: Mutex::default(),
+        worker_door: watch::channel(None).0,
         wanted: Mutex::new(wanted),
         pools,
         pool_news: Mutex::new(PoolNews::default()),
@@ -296,6 +305,7 @@ async fn context(
         sealer,
         registry,
         committer,
+        batch: tokio::sync::Mutex::default(),
         orphans,
     };
     Ok((Arc::new(cx), inbox, orphan_inbox))

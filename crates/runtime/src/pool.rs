@@ -10,6 +10,7 @@ use crate::link::NodeLink;
 use bytes::Bytes;
 use enginehouse_core::execution::Execution;
 use enginehouse_core::id::SessionId;
+use enginehouse_core::lifecycle::Loss;
 use enginehouse_core::limits::{LEASE_TTL, WORKER_SILENCE_MAX};
 use enginehouse_core::planted::{self, Bug};
 use enginehouse_core::session::Session;
@@ -32,15 +33,27 @@ pub(crate) enum Origin {
     Process,
     /// It joined from elsewhere; only its signs of life tell that it lives.
     Remote,
+    /// In this process, and of the embedding program's own making.
+    Embedded,
 }
 
 impl Origin {
     pub(crate) fn as_str(self) -> &'static str {
         match self {
-            Origin::InProcess => "in_process",
+            Origin::InProcess | Origin::Embedded => "in_process",
             Origin::Process => "process",
             Origin::Remote => "remote",
         }
+    }
+
+    /// It lives as long as this process does.
+    pub(crate) fn is_here(self) -> bool {
+        matches!(self, Origin::InProcess | Origin::Embedded)
+    }
+
+    /// The pool launches and ends it.
+    pub(crate) fn is_pooled(self) -> bool {
+        matches!(self, Origin::InProcess | Origin::Process)
     }
 }
 
@@ -81,15 +94,17 @@ pub(crate) struct Port {
     pub(crate) last_sign_at: Time,
     /// Bytes of memory of its process, where it is one of its own.
     pub(crate) memory_bytes: Option<u64>,
+    /// Processors its process used of late while it ran something.
+    pub(crate) busy_cores: Option<f64>,
     /// That it takes work was told.
     pub(crate) introduced: bool,
     /// The store has its session as it is now.
     pub(crate) announced: bool,
     pub(crate) orders: mpsc::Sender<Assigned>,
-    /// The other end of its orders, for whoever speaks for the worker.
-    inbox: Arc<Mutex<mpsc::Receiver<Assigned>>>,
     /// Why the worker is gone, while what it held is still to be given back.
     pub(crate) gone: Option<String>,
+    /// What its death, if it dies, says of what it held.
+    pub(crate) loss: Loss,
     /// What the worker was given and has not reported yet.
     pub(crate) held: BTreeSet<LeaseRef>,
     /// What the worker had to let go of because its lease could not be proved; handed back once the store can be reached.
@@ -163,6 +178,7 @@ impl Context {
         let now = self.store.now();
         let session = SessionId(self.env.key(now).0);
         let (orders, inbox) = mpsc::channel(seat.capacity as usize + SPARE_ORDERS);
+        let inbox = Arc::new(Mutex::new(inbox));
         let port = Port {
             seat,
             launched_at: now,
@@ -173,11 +189,12 @@ impl Context {
             last_sign: Instant::now(),
             last_sign_at: now,
             memory_bytes: None,
+            busy_cores: None,
             introduced: false,
             announced: false,
             orders,
-            inbox: Arc::new(Mutex::new(inbox)),
             gone: None,
+            loss: Loss::Worker,
             held: BTreeSet::new(),
             given_up: BTreeSet::new(),
             ended: VecDeque::new(),
@@ -185,15 +202,8 @@ impl Context {
             failed: 0,
             busy_ms: 0,
         };
-        let inbox = port.inbox.clone();
         self.ports.lock().insert(session, port);
         (session, NodeLink { cx: self.clone(), session, inbox })
-    }
-
-    /// The node's end of the link of a worker that is there.
-    pub(crate) fn link(self: &Arc<Self>, session: SessionId) -> Option<NodeLink> {
-        let inbox = self.ports.lock().get(&session)?.inbox.clone();
-        Some(NodeLink { cx: self.clone(), session, inbox })
     }
 
     /// The worker takes work from now on; the pool tells the store. `false`: it is not among the workers any more.
@@ -264,8 +274,7 @@ impl Context {
     /// The sessions whose workers are known to live: a node speaks for a process elsewhere only while it hears it.
     pub(crate) fn renewable(&self) -> Vec<SessionId> {
         let heard = |port: &Port| {
-            port.seat.origin == Origin::InProcess
-                || port.last_sign.elapsed() < Duration::from_millis(WORKER_SILENCE_MAX)
+            port.seat.origin.is_here() || port.last_sign.elapsed() < Duration::from_millis(WORKER_SILENCE_MAX)
         };
         let ports = self.ports.lock();
         let known =
@@ -284,6 +293,7 @@ impl Context {
             let writes = [Write::Session(SessionWrite::Close(session)), Write::Note(note)];
             self.commit(writes.into_iter().map(Planned::Other).collect(), 0).await?;
         }
+        self.joined.lock().closed(session, why == "stopped");
         self.ports.lock().remove(&session);
         Ok(())
     }

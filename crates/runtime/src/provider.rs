@@ -17,6 +17,8 @@ pub(crate) enum Ended {
     Dismissed,
     /// It died, or never came up; why, for people.
     Failed(String),
+    /// Somebody killed it; how, for people.
+    Killed(String),
 }
 
 /// Brings workers up.

@@ -14,6 +14,7 @@ use enginehouse_core::rank::HeadStarts;
 use enginehouse_core::retry::RetryPolicy;
 use enginehouse_core::time::{MINUTE, Millis, SECOND};
 use enginehouse_engine::{Engine, EngineFailure};
+use secrecy::SecretString;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::pin::Pin;
@@ -26,6 +27,8 @@ pub struct Settings {
     pub workers: WorkerSettings,
     /// Workers that serve only some engine types, beside those that serve all.
     pub pools: Vec<PoolRules>,
+    /// Workers are processes of their own, made so; `None`: they are futures of this process.
+    pub processes: Option<WorkerProcesses>,
     pub scaling: ScalingSettings,
     pub queue: QueueSettings,
     pub head_starts: HeadStarts,
@@ -81,6 +84,7 @@ impl Default for Settings {
             node: NodeId(0),
             workers: WorkerSettings::default(),
             pools: Vec::new(),
+            processes: None,
             scaling: ScalingSettings::default(),
             queue: QueueSettings::default(),
             head_starts: HeadStarts::default(),
@@ -109,6 +113,20 @@ pub struct WorkerSettings {
     pub max_executions: Option<u64>,
     /// A worker process that uses so many bytes of memory is replaced.
     pub max_memory_bytes: Option<u64>,
+}
+
+/// How worker processes are made: a program that is told everything on its standard input.
+#[derive(Debug, Clone)]
+pub struct WorkerProcesses {
+    /// Started with the argument `worker`.
+    pub program: PathBuf,
+    /// The table `engines` of the configuration, in snake_case.
+    pub engines: serde_json::Value,
+    /// What the engines name as secrets, by their places: `env:NAME` or `file:PATH`.
+    pub secrets: BTreeMap<String, SecretString>,
+    /// The level of log lines, and whether each is JSON.
+    pub log_level: String,
+    pub log_json: bool,
 }
 
 /// How the number of workers is decided.

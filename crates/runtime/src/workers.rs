@@ -6,7 +6,7 @@
 
 use crate::committer::Planned;
 use crate::context::Context;
-use crate::pool::{Origin, Seat, note};
+use crate::pool::{Seat, note};
 use crate::provider::{Ended, Provider};
 use enginehouse_core::id::SessionId;
 use enginehouse_core::lifecycle::Loss;
@@ -124,6 +124,12 @@ impl Pool {
         let (session, why) = match ended {
             Ok((session, Ended::Dismissed)) => (session, "it went unasked".to_owned()),
             Ok((session, Ended::Failed(why))) => (session, why),
+            Ok((session, Ended::Killed(why))) => {
+                if let Some(port) = self.cx.ports.lock().get_mut(&session) {
+                    port.loss = Loss::Killed;
+                }
+                (session, why)
+            }
             Err(error) => {
                 let id = error.id();
                 let Some(session) = self.handles.iter().find(|(_, h)| h.id() == id).map(|(s, _)| *s) else {
@@ -166,7 +172,9 @@ impl Pool {
         let mut end = Vec::new();
         for (session, port) in self.cx.ports.lock().iter_mut().filter(|(_, port)| port.gone.is_none()) {
             let silence = port.last_sign.elapsed();
-            if port.ready_at.is_none() || port.seat.origin == Origin::InProcess {
+            // One that starts here has its launch's time; one elsewhere joins before it takes work.
+            let starts_here = port.ready_at.is_none() && port.seat.origin.is_pooled();
+            if starts_here || port.seat.origin.is_here() {
                 continue;
             }
             let unhealthy = silence > Duration::from_millis(WORKER_SILENCE_MAX);
@@ -300,13 +308,13 @@ impl Pool {
         for (session, port) in self.cx.ports.lock().iter() {
             let settled = port.drain.as_ref().is_some_and(|d| !shared || now.since(d.since) >= SETTLE);
             if let Some(why) = &port.gone {
-                dead.push((*session, why.clone()));
+                dead.push((*session, why.clone(), port.loss));
             } else if settled && port.announced && port.held.is_empty() && port.given_up.is_empty() {
                 done.push(*session);
             }
         }
-        for (session, why) in dead {
-            self.cx.lose_all(Some(session), Loss::Worker).await?;
+        for (session, why, loss) in dead {
+            self.cx.lose_all(Some(session), loss).await?;
             self.cx.close_port(session, &why).await?;
         }
         for session in done {
@@ -380,7 +388,7 @@ impl Context {
         let rules = &self.settings.workers;
         let now = self.store.now();
         let ports = self.ports.lock();
-        let own = ports.iter().filter(|(_, port)| port.seat.origin != Origin::Remote && port.gone.is_none());
+        let own = ports.iter().filter(|(_, port)| port.seat.origin.is_pooled() && port.gone.is_none());
         own.map(|(session, port)| {
             let old = rules.max_age.is_some_and(|age| now.since(port.launched_at) >= age);
             let many = rules.max_executions.is_some_and(|most| port.done >= most);

@@ -6,6 +6,7 @@ use crate::settings::ServerSettings;
 use aws_lc_rs::rand;
 use bytes::Bytes;
 use enginehouse_api::ApiError;
+use enginehouse_core::limits::WORKER_REPORTS_MIB_MAX;
 use enginehouse_runtime::Service;
 use std::sync::Arc;
 use std::time::Duration;
@@ -22,6 +23,8 @@ pub(crate) struct App {
     pub(crate) event_beat: Duration,
     /// Room for event streams.
     pub(crate) streams: Arc<Semaphore>,
+    /// Room for bodies larger than others, in MiB.
+    pub(crate) large_bodies: Arc<Semaphore>,
     /// The OpenAPI document as it is served.
     pub(crate) openapi: Bytes,
     /// The server is stopping: waits and streams end.
@@ -49,6 +52,7 @@ impl App {
             request_timeout: Duration::from_millis(settings.request_timeout),
             event_beat: Duration::from_millis(settings.event_beat),
             streams: Arc::new(Semaphore::new(settings.event_streams_max)),
+            large_bodies: Arc::new(Semaphore::new(WORKER_REPORTS_MIB_MAX)),
             openapi: Bytes::from(crate::openapi_json()),
             stop,
             tasks,

@@ -55,7 +55,10 @@ impl Authenticator {
         }
         let found = service.authenticate(secret).await?;
         let caller = found.ok_or_else(|| unauthorized("the API key is unknown or has expired"))?;
-        self.remember(hash, caller.clone());
+        // A worker's token is good as long as its session, and no moment longer.
+        if caller.worker.is_none() {
+            self.remember(hash, caller.clone());
+        }
         Ok(caller)
     }
 

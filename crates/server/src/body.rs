@@ -16,6 +16,21 @@ const DISCARD_FOR: Duration = Duration::from_secs(5);
 
 /// The whole body, at most 4 MiB of JSON.
 pub(crate) async fn read_json(parts: &Parts, body: Body, within: Duration) -> Result<Bytes, ApiError> {
+    read_json_of(parts, body, REQUEST_BODY_BYTES_MAX, within).await
+}
+
+/// How many bytes the body says it has; `None` when it does not say.
+pub(crate) fn announced(body: &Body) -> Option<u64> {
+    body.size_hint().exact()
+}
+
+/// The whole body, at most `most` bytes of JSON.
+pub(crate) async fn read_json_of(
+    parts: &Parts,
+    body: Body,
+    most: usize,
+    within: Duration,
+) -> Result<Bytes, ApiError> {
     let unsupported = || {
         ApiError::new(
             Code::UnsupportedMediaType,
@@ -24,21 +39,19 @@ pub(crate) async fn read_json(parts: &Parts, body: Body, within: Duration) -> Re
     };
     if !parts.headers.contains_key(CONTENT_TYPE) && !parts.headers.contains_key(CONTENT_ENCODING) {
         // A client may announce a body of unknown length and then send none; that is as good as no body.
-        let bytes = if body.is_end_stream() { Bytes::new() } else { read(parts, body, within).await? };
+        let bytes = if body.is_end_stream() { Bytes::new() } else { read(parts, body, most, within).await? };
         return if bytes.is_empty() { Ok(bytes) } else { Err(unsupported()) };
     }
     if !is_json(parts) {
         return Err(unsupported());
     }
-    read(parts, body, within).await
+    read(parts, body, most, within).await
 }
 
-async fn read(parts: &Parts, mut body: Body, within: Duration) -> Result<Bytes, ApiError> {
-    let too_large = || {
-        ApiError::new(Code::BodyTooLarge, format!("the body has more than {REQUEST_BODY_BYTES_MAX} bytes"))
-    };
+async fn read(parts: &Parts, mut body: Body, most: usize, within: Duration) -> Result<Bytes, ApiError> {
+    let too_large = || ApiError::new(Code::BodyTooLarge, format!("the body has more than {most} bytes"));
     let announced = body.size_hint().lower();
-    if announced > REQUEST_BODY_BYTES_MAX as u64 {
+    if announced > most as u64 {
         // Who waits for permission to send has sent nothing yet and hears the answer at once.
         if !parts.headers.contains_key(EXPECT) {
             discard(body).await;
@@ -52,7 +65,7 @@ async fn read(parts: &Parts, mut body: Body, within: Duration) -> Result<Bytes, 
                 ApiError::new(Code::InvalidJson, format!("the body could not be read to its end: {error}"))
             })?;
             let Ok(data) = frame.into_data() else { continue };
-            if whole.len() + data.len() > REQUEST_BODY_BYTES_MAX {
+            if whole.len() + data.len() > most {
                 return Ok(None);
             }
             whole.extend_from_slice(&data);

@@ -19,6 +19,9 @@ use std::time::Duration;
 
 pub(crate) const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 
+/// How much longer a large body may take for each MiB.
+const LARGE_BODY_MIB_WITHIN: Duration = Duration::from_millis(250);
+
 /// What a handler comes to.
 pub(crate) type Answer = Pin<Box<dyn Future<Output = Result<Response, ApiError>> + Send>>;
 
@@ -66,6 +69,23 @@ impl Call {
         let body = std::mem::take(&mut self.body);
         let bytes = body::read_json(&self.parts, body, self.app.body_timeout).await?;
         json::decode(&bytes)
+    }
+
+    /// A body that may be larger and deeper than others. How much of such bodies is held at once is bounded, so it may have to
+    /// wait; the time for its arrival grows with its size.
+    pub(crate) async fn large_json<T: DeserializeOwned>(
+        &mut self,
+        most: usize,
+        depth: usize,
+    ) -> Result<T, ApiError> {
+        let body = std::mem::take(&mut self.body);
+        let bytes = body::announced(&body).unwrap_or(most as u64).min(most as u64);
+        let mib = u32::try_from(bytes >> 20).unwrap_or(u32::MAX);
+        let room = self.app.large_bodies.clone().acquire_many_owned(mib).await;
+        let _room = room.map_err(|_| ApiError::new(Code::Stopping, "the service is stopping"))?;
+        let within = self.app.body_timeout + LARGE_BODY_MIB_WITHIN * mib;
+        let bytes = body::read_json_of(&self.parts, body, most, within).await?;
+        json::decode_of(&bytes, depth)
     }
 
     /// The body as a wire type all of whose fields may be absent, and so may the body.

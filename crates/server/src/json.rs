@@ -10,30 +10,30 @@ use serde_json::error::Category;
 /// The longest detail made from a decoder's message, in characters: the message repeats what the caller sent.
 const DETAIL_CHARS_MAX: usize = 300;
 
-/// The body as text: valid UTF-8 nested at most [`JSON_DEPTH_MAX`] deep. Whether it is JSON is left to the decoder.
-pub(crate) fn checked(bytes: &[u8]) -> Result<&str, ApiError> {
+/// The body as text: valid UTF-8 nested at most `depth` deep. Whether it is JSON is left to the decoder.
+pub(crate) fn checked(bytes: &[u8], depth: usize) -> Result<&str, ApiError> {
     let text = std::str::from_utf8(bytes).map_err(|error| {
         let at = error.valid_up_to();
         ApiError::new(Code::InvalidJson, format!("the body is not UTF-8: byte {at} begins no character"))
     })?;
-    match too_deep(bytes) {
+    match too_deep(bytes, depth) {
         None => Ok(text),
         Some(at) => Err(ApiError::new(
             Code::TooDeep,
-            format!("more than {JSON_DEPTH_MAX} levels of arrays and objects at byte {at}"),
+            format!("more than {depth} levels of arrays and objects at byte {at}"),
         )),
     }
 }
 
 /// Where the text first nests too deeply. Brackets in strings do not count.
-fn too_deep(bytes: &[u8]) -> Option<usize> {
+fn too_deep(bytes: &[u8], most: usize) -> Option<usize> {
     let mut depth = 0_usize;
     let mut at = 0;
     while at < bytes.len() {
         match bytes[at] {
             b'{' | b'[' => {
                 depth += 1;
-                if depth > JSON_DEPTH_MAX {
+                if depth > most {
                     return Some(at);
                 }
             }
@@ -59,9 +59,14 @@ fn end_of_string(bytes: &[u8], start: usize) -> usize {
     bytes.len()
 }
 
-/// Decodes a checked body.
+/// Decodes a body of the usual depth.
 pub(crate) fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, ApiError> {
-    let text = checked(bytes)?;
+    decode_of(bytes, JSON_DEPTH_MAX)
+}
+
+/// Decodes a body that may be nested so deep.
+pub(crate) fn decode_of<T: DeserializeOwned>(bytes: &[u8], depth: usize) -> Result<T, ApiError> {
+    let text = checked(bytes, depth)?;
     if text.trim_ascii().is_empty() {
         return Err(ApiError::new(Code::InvalidJson, "the body is empty"));
     }
@@ -133,10 +138,10 @@ mod tests {
         for good in
             [&nested(64), r#""[[[[""#, r#"{"a":"\"[\\"}"#, "", "]]]]", &"[]".repeat(500), "\"", "\"\\"]
         {
-            assert!(checked(good.as_bytes()).is_ok(), "{good}");
+            assert!(checked(good.as_bytes(), JSON_DEPTH_MAX).is_ok(), "{good}");
         }
         for bad in [nested(65), "[".repeat(100_000), format!("{{\"a\":\"]]]\",\"b\":{}}}", nested(64))] {
-            let error = checked(bad.as_bytes()).expect_err("too deep");
+            let error = checked(bad.as_bytes(), JSON_DEPTH_MAX).expect_err("too deep");
             assert_eq!(error.code, Code::TooDeep);
         }
     }
@@ -146,7 +151,7 @@ mod tests {
         for bad in
             [&b"{\"id\":\"\xff\"}"[..], b"\xc3\x28", b"\xed\xa0\x80", b"\xf8\x88\x80\x80\x80", b"\xc0\xaf"]
         {
-            assert_eq!(checked(bad).expect_err("not UTF-8").code, Code::InvalidJson);
+            assert_eq!(checked(bad, JSON_DEPTH_MAX).expect_err("not UTF-8").code, Code::InvalidJson);
         }
     }
 

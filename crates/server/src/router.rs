@@ -109,7 +109,7 @@ async fn run(
 ) -> Result<Response, ApiError> {
     let (parts, body) = request.into_parts();
     let caller = match route.policy {
-        Policy::Public => Caller { key_id: None, scopes: Vec::new(), user: None },
+        Policy::Public => Caller::nobody(),
         Policy::Scope(scope) => app.auth.caller(&app.service, &parts, scope).await?,
     };
     let params = params.map_err(|_| ApiError::new(Code::NotFound, "the path is not UTF-8"))?;

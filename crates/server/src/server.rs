@@ -3,11 +3,12 @@
 use crate::accept::{Acceptor, Answerer};
 use crate::app::App;
 use crate::settings::ServerSettings;
+use crate::table::Route;
 use crate::tls::{Tls, TlsError};
 use crate::{router, routes};
 use enginehouse_runtime::Service;
 use http::Request;
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::{TcpListener, TcpSocket};
@@ -56,13 +57,32 @@ impl Server {
     /// When the address cannot be bound, the certificate not be used, or `no_auth` is combined with an address that is
     /// not loopback.
     pub async fn start(settings: ServerSettings, service: Service) -> Result<Server, ServerError> {
+        Server::serve(settings, service, routes::all())
+    }
+
+    /// A door for this node's own worker processes: the worker protocol alone, without TLS, on a free port of the loopback
+    /// address. It asks for a token whatever the service's own door asks for.
+    ///
+    /// # Errors
+    /// When there is no free port.
+    pub async fn start_worker_door(service: Service) -> Result<Server, ServerError> {
+        let settings =
+            ServerSettings { listen: (Ipv4Addr::LOCALHOST, 0).into(), ..ServerSettings::default() };
+        Server::serve(settings, service, routes::worker::ROUTES.iter())
+    }
+
+    fn serve(
+        settings: ServerSettings,
+        service: Service,
+        routes: impl Iterator<Item = &'static Route>,
+    ) -> Result<Server, ServerError> {
         if settings.no_auth && !settings.listen.ip().is_loopback() {
             return Err(ServerError::NoAuthBeyondLoopback { address: settings.listen });
         }
         let (stop, changes) = (CancellationToken::new(), TaskTracker::new());
         let app = App::new(&settings, service, stop.clone(), changes.clone()).ok_or(ServerError::Random)?;
         let app = Arc::new(app);
-        let router = router::router(&app, routes::all());
+        let router = router::router(&app, routes);
         let answerer: Answerer = Arc::new(move |request: Request<_>| {
             Box::pin(router::serve(Arc::clone(&app), router.clone(), request))
         });

@@ -89,16 +89,18 @@ pub(crate) enum Tag {
     Engines,
     Queue,
     Workers,
+    WorkerProtocol,
     Keys,
     Service,
 }
 
 impl Tag {
-    pub(crate) const ALL: [(Tag, &'static str); 6] = [
+    pub(crate) const ALL: [(Tag, &'static str); 7] = [
         (Tag::Executions, "Submit, read and steer executions."),
         (Tag::Engines, "The configured engines."),
         (Tag::Queue, "The backlog and the totals."),
         (Tag::Workers, "Who runs the work."),
+        (Tag::WorkerProtocol, "What workers elsewhere say; docs/WORKERS.md tells how it is used."),
         (Tag::Keys, "API keys."),
         (Tag::Service, "The service itself."),
     ];
@@ -109,6 +111,7 @@ impl Tag {
             Tag::Engines => "Engines",
             Tag::Queue => "Queue and metrics",
             Tag::Workers => "Workers",
+            Tag::WorkerProtocol => "Worker protocol",
             Tag::Keys => "Keys",
             Tag::Service => "Service",
         }

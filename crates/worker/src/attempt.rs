@@ -250,6 +250,11 @@ impl Host for Notes {
             match self.link.attach(self.lease, engine_run, can_reattach).await {
                 Ok(()) => return Ok(()),
                 Err(LinkError::Stale | LinkError::Closed) => return Err(LetGo),
+                Err(LinkError::Refused(why)) => {
+                    // The run goes on; only that it could be taken up again is lost.
+                    tracing::error!(why, engine_run, "the engine's run id was refused");
+                    return Ok(());
+                }
                 Err(LinkError::Unavailable(_)) => sleep(pause).await,
             }
             pause = (pause * 2).min(Duration::from_secs(2));

@@ -4,8 +4,14 @@
 //! neither store nor queue. It decides nothing about retries; it reports how the call ended.
 
 mod attempt;
+mod http_link;
 mod link;
+mod wire;
 mod worker;
 
+pub use bytes::Bytes;
+pub use enginehouse_core::id::Fence;
+pub use http_link::{HttpLink, Over};
 pub use link::{Assignment, End, LeaseRef, Limit, Link, LinkError, Order, Report};
+pub use wire::{WireError, assignment_from_wire, assignment_to_wire, end_from_wire, end_to_wire};
 pub use worker::{Engines, Worker, WorkerSettings};

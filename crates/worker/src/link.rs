@@ -113,4 +113,7 @@ pub enum LinkError {
     Unavailable(String),
     #[error("the link is closed")]
     Closed,
+    /// The node does not take it, and will not later either.
+    #[error("the node refuses it: {0}")]
+    Refused(String),
 }

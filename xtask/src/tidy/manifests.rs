@@ -9,7 +9,7 @@ const EDGES: [(&str, &[&str]); 8] = [
     ("worker", &["core", "engine", "api"]),
     ("runtime", &["core", "store", "engine", "worker", "api"]),
     ("server", &["core", "runtime", "api"]),
-    ("cli", &["core", "store", "engine", "runtime", "api", "server"]),
+    ("cli", &["core", "store", "engine", "worker", "runtime", "api", "server"]),
 ];
 
 /// Libraries that only some crates may use.

@@ -45,6 +45,18 @@ impl Connection {
         Ok(Client::new(options)?)
     }
 
+    /// How a worker reaches a node: with the key of `--key-file`, if one is named, and no other.
+    pub(crate) fn worker_options(&self, url: &str) -> Result<ClientOptions, Failure> {
+        let mut options = ClientOptions::new(url);
+        if let Some(path) = &self.key_file {
+            options.api_key = Some(read(path)?.trim().to_owned());
+        }
+        if let Some(path) = &self.ca_file {
+            options.ca_pem = Some(read(path)?.into_bytes());
+        }
+        Ok(options)
+    }
+
     fn api_key(&self, url: &str, data_dir: &Path) -> Result<Option<String>, Failure> {
         if let Some(path) = &self.key_file {
             return Ok(Some(read(path)?.trim().to_owned()));

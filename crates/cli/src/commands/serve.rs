@@ -60,7 +60,7 @@ impl Serve {
             sources = sources.with_demo();
         }
         let config = sources.load().map_err(|faults| Failure::usage(faults.to_string()))?;
-        log(&config)?;
+        log(&config.log_level, config.log_format)?;
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .enable_all()
             .build()
@@ -70,11 +70,11 @@ impl Serve {
 }
 
 /// Log lines go to standard error.
-fn log(config: &Config) -> Result<(), Failure> {
-    let filter = EnvFilter::try_new(&config.log_level)
-        .map_err(|error| Failure::usage(format!("log.level: {:?}: {error}", config.log_level)))?;
+pub(super) fn log(level: &str, format: LogFormat) -> Result<(), Failure> {
+    let filter = EnvFilter::try_new(level)
+        .map_err(|error| Failure::usage(format!("log.level: {level:?}: {error}")))?;
     let lines = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
-    let set = match config.log_format {
+    let set = match format {
         LogFormat::Text => lines.with_ansi(std::io::stderr().is_terminal()).with_target(false).try_init(),
         LogFormat::Json => lines.json().flatten_event(true).try_init(),
     };
@@ -93,8 +93,12 @@ async fn serve(config: Config) -> Result<Exit, Failure> {
         );
     }
     let settings = server_settings(&config.server);
-    let service = ExecutionService::builder().config(config).start().await.map_err(|error| match error {
-        StartError::Config(_) | StartError::Engine { .. } => Failure::usage(error.to_string()),
+    let program = std::env::current_exe().map_err(|error| Failure::call(error.to_string()))?;
+    let builder = ExecutionService::builder().config(config).worker_program(program);
+    let service = builder.start().await.map_err(|error| match error {
+        StartError::Config(_) | StartError::Engine { .. } | StartError::WorkerProcesses(_) => {
+            Failure::usage(error.to_string())
+        }
         _ => Failure::call(error.to_string()),
     })?;
     let tls = settings.tls.is_some();

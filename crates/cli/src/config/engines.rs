@@ -4,7 +4,7 @@ mod command;
 mod rules;
 mod service;
 
-use super::resolve::{Checker, Secrets};
+use super::resolve::Checker;
 use super::secret::{Private, Secret};
 use super::types::{
     Factor, FilePath, Flag, Fraction, Key, Rate, Section, Setting, Span, Text, Texts, Whole, choice, section,
@@ -627,15 +627,9 @@ fn resolve_webhooks(own: &N8nRaw, path: &str, checker: &mut Checker<'_>) -> BTre
 }
 
 fn read(secret: &Secret, path: &str, checker: &mut Checker<'_>) -> Option<SecretString> {
-    if checker.secrets == Secrets::Skip {
-        return Some(SecretString::from("not-read"));
-    }
-    secret.read().map_err(|message| checker.fault(path, message)).ok()
+    checker.secret(secret).map_err(|message| checker.fault(path, message)).ok()
 }
 
 fn read_private(name: &str, value: &Private, path: &str, checker: &mut Checker<'_>) -> Option<SecretString> {
-    if let (Secrets::Skip, Private::Named(_)) = (checker.secrets, value) {
-        return Some(SecretString::from("not-read"));
-    }
-    value.read(name).map_err(|message| checker.fault(path, message)).ok()
+    value.value(name, |secret| checker.secret(secret)).map_err(|message| checker.fault(path, message)).ok()
 }

@@ -144,6 +144,8 @@ section! {
     pub struct Workers {
         /// Which of several workers with a free slot gets the next attempt.
         placement: PlacementWord = PlacementWord::Pack;
+        /// Where the workers run: `in_process`, inside the service, or `process`, each a process of its own, so that a crash or a leak of memory in one is no other's matter.
+        provider: ProviderName = ProviderName::InProcess;
         /// A worker that is idle for longer is not kept by `scaling.tolerance`, nor by the room between the thresholds. Absent: no idle time counts.
         max_idle_time: Option<UpToAYear> = None;
         /// A worker of this age is replaced: it finishes what it runs and goes. Absent: at no age.
@@ -314,6 +316,14 @@ choice! {
         LeadTime "lead_time",
         /// By utilization alone.
         Threshold "threshold",
+    }
+
+    /// Where workers run.
+    pub enum ProviderName {
+        /// Inside the service.
+        InProcess "in_process",
+        /// Each is a child process of the service.
+        Process "process",
     }
 
     /// What is done with demand that comes back after a fixed period.

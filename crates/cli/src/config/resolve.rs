@@ -2,7 +2,8 @@
 //! of each part of the program come out.
 
 use super::engines::{self, EngineConfig};
-use super::raw::{LogFormat, PlacementWord, PolicyName, PredictMode, Raw};
+use super::raw::{LogFormat, PlacementWord, PolicyName, PredictMode, ProviderName, Raw};
+use super::secret::Secret;
 use super::tree::{Fault, Tree};
 use enginehouse_core::autoscaler::{Guards, LateFactors, Parts, Policy, Predict, ScalingRules};
 use enginehouse_core::breaker::BreakerRules;
@@ -10,10 +11,15 @@ use enginehouse_core::queue::Placement;
 use enginehouse_core::rank::HeadStarts;
 use enginehouse_core::retry::RetryPolicy;
 use enginehouse_runtime::{ExecutionDefaults, QueueSettings, ScalingSettings, Settings, WorkerSettings};
+use secrecy::SecretString;
+use serde_json::Value;
 use std::collections::BTreeMap;
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::path::PathBuf;
 use std::time::Duration;
+
+/// Values of secrets by their places, `env:NAME` or `file:PATH`.
+pub type SecretValues = BTreeMap<String, SecretString>;
 
 /// The whole configuration: every default filled in, every value checked, secrets read.
 #[derive(Clone)]
@@ -22,6 +28,12 @@ pub struct Config {
     pub settings: Settings,
     /// In the order of their names.
     pub engines: Vec<EngineConfig>,
+    /// Workers are processes of their own.
+    pub worker_processes: bool,
+    /// The table `engines` as it was written, in snake_case, and the values of the secrets that it names: what worker
+    /// processes are told.
+    pub engine_tables: serde_json::Value,
+    pub secrets: SecretValues,
     pub server: ServerConfig,
     pub data_dir: PathBuf,
     /// Where the seal key lies, if that was said.
@@ -58,11 +70,29 @@ pub enum Secrets {
 /// Collects faults with their places.
 pub(crate) struct Checker<'a> {
     pub(crate) tree: &'a Tree,
-    pub(crate) secrets: Secrets,
+    secrets: Secrets,
+    /// What stands for the secrets' places; only these are looked into. `None`: the places themselves.
+    given: Option<&'a SecretValues>,
+    /// The secrets that were read, by their places.
+    found: SecretValues,
     faults: Vec<Fault>,
 }
 
 impl Checker<'_> {
+    /// The value of a secret; the error names its place.
+    pub(crate) fn secret(&mut self, secret: &Secret) -> Result<SecretString, String> {
+        if self.secrets == Secrets::Skip {
+            return Ok(SecretString::from("not-read"));
+        }
+        let place = secret.place();
+        let value = match self.given {
+            Some(given) => given.get(&place).cloned().ok_or_else(|| format!("{place} was not given")),
+            None => secret.read(),
+        }?;
+        self.found.insert(place, value.clone());
+        Ok(value)
+    }
+
     /// `path` is the key's path joined by `/`.
     pub(crate) fn fault(&mut self, path: &str, message: impl Into<String>) {
         let fault = self.tree.fault(path, message);
@@ -77,8 +107,13 @@ impl Checker<'_> {
 }
 
 /// Checks values against each other and fills in what was not given.
-pub(crate) fn resolve(raw: &Raw, tree: &Tree, secrets: Secrets) -> Result<Config, Vec<Fault>> {
-    let mut checker = Checker { tree, secrets, faults: Vec::new() };
+pub(crate) fn resolve(
+    raw: &Raw,
+    tree: &Tree,
+    secrets: Secrets,
+    given: Option<&SecretValues>,
+) -> Result<Config, Vec<Fault>> {
+    let mut checker = Checker { tree, secrets, given, found: BTreeMap::new(), faults: Vec::new() };
     check_spans(raw, &mut checker);
     let server = server(raw, &mut checker);
     let pools = super::pools::resolve(raw, &mut checker);
@@ -88,6 +123,9 @@ pub(crate) fn resolve(raw: &Raw, tree: &Tree, secrets: Secrets) -> Result<Config
         Some(server) if checker.faults.is_empty() => Ok(Config {
             settings,
             engines,
+            worker_processes: raw.workers.provider == ProviderName::Process,
+            engine_tables: without_nulls(serde_json::to_value(&raw.engines).unwrap_or_default()),
+            secrets: checker.found,
             server,
             data_dir: raw.storage.data_dir.expanded(),
             seal_key_file: raw.storage.seal_key_file.as_ref().map(super::types::FilePath::expanded),
@@ -96,6 +134,18 @@ pub(crate) fn resolve(raw: &Raw, tree: &Tree, secrets: Secrets) -> Result<Config
             notes: notes(raw, tree),
         }),
         _ => Err(checker.faults),
+    }
+}
+
+/// Keys that hold nothing mean the same as keys that are not there, and only the latter may be written.
+fn without_nulls(value: Value) -> Value {
+    match value {
+        Value::Object(keys) => {
+            let kept = keys.into_iter().filter(|(_, value)| !value.is_null());
+            Value::Object(kept.map(|(key, value)| (key, without_nulls(value))).collect())
+        }
+        Value::Array(items) => Value::Array(items.into_iter().map(without_nulls).collect()),
+        other => other,
     }
 }
 

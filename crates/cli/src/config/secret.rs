@@ -23,6 +23,15 @@ pub enum Secret {
 }
 
 impl Secret {
+    /// Where the secret is, in one word: `env:NAME` or `file:PATH`.
+    #[must_use]
+    pub fn place(&self) -> String {
+        match self {
+            Secret::Env(name) => format!("env:{name}"),
+            Secret::File(path) => format!("file:{}", path.0.display()),
+        }
+    }
+
     /// The value. The error names the place, never the value.
     pub fn read(&self) -> Result<SecretString, String> {
         let (place, text) = match self {
@@ -95,10 +104,15 @@ pub enum Private {
 }
 
 impl Private {
-    /// The value of the header or variable `name`; refuses a literal where the name says that it is a secret.
-    pub fn read(&self, name: &str) -> Result<SecretString, String> {
+    /// The value of the header or variable `name`, with `read` for one that is elsewhere; refuses a literal where the name
+    /// says that it is a secret.
+    pub fn value(
+        &self,
+        name: &str,
+        read: impl FnOnce(&Secret) -> Result<SecretString, String>,
+    ) -> Result<SecretString, String> {
         match self {
-            Private::Named(secret) => secret.read(),
+            Private::Named(secret) => read(secret),
             Private::Written(_) if tells(name) => Err(format!(
                 "the value of {name} looks like a secret, and a secret is not written into the configuration; write \
                  {{ env = \"NAME\" }} or {{ file = \"PATH\" }}"

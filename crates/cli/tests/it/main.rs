@@ -25,3 +25,5 @@ mod scaling;
 mod sealed;
 mod stopping;
 mod waiting;
+mod worker_links;
+mod workers;

@@ -1,7 +1,7 @@
 //! What an auto-scaler goes by: bounds, thresholds, prices, and which parts of the policy are in use.
 
 use crate::limiter::LimiterRules;
-use crate::limits::{WORKER_CAPACITY_MAX, WORKERS_MAX};
+use crate::limits::{SCALED_WORKERS_MAX, WORKER_CAPACITY_MAX};
 use crate::time::{DAY, MINUTE, Millis, SECOND};
 use serde::{Deserialize, Serialize};
 
@@ -220,8 +220,8 @@ impl ScalingRules {
         need(least <= most, "min_workers", || {
             format!("must not be more than max_workers ({least} > {most})")
         })?;
-        need(most <= WORKERS_MAX, "max_workers", || {
-            format!("must not be more than {WORKERS_MAX}, not {most}")
+        need(most <= SCALED_WORKERS_MAX, "max_workers", || {
+            format!("must not be more than {SCALED_WORKERS_MAX}, not {most}")
         })?;
         let capacity = self.worker_capacity;
         need((1..=WORKER_CAPACITY_MAX).contains(&capacity), "worker_capacity", || {

@@ -132,10 +132,13 @@ impl Observer {
     fn resources(&mut self) -> Option<enginehouse_core::autoscaler::Resources> {
         let machine = self.machine.as_mut()?;
         let ports = self.cx.ports.lock();
-        let inside = ports.values().all(|port| port.seat.origin == Origin::InProcess);
-        let of_their_own = ports.values().filter_map(|port| port.memory_bytes);
-        let workers: Vec<WorkerUse> =
-            of_their_own.map(|memory_bytes| WorkerUse { memory_bytes, busy_cores: None }).collect();
+        let inside = self.cx.settings.processes.is_none();
+        let own = ports.values().filter(|port| port.seat.origin == Origin::Process);
+        let workers: Vec<WorkerUse> = own
+            .filter_map(|port| {
+                Some(WorkerUse { memory_bytes: port.memory_bytes?, busy_cores: port.busy_cores })
+            })
+            .collect();
         drop(ports);
         Some(machine.look((!inside).then_some(&workers)))
     }

@@ -28,6 +28,9 @@ struct StoredKey {
 impl Service {
     /// The caller a key's secret stands for; `None` when it is unknown or expired.
     pub async fn authenticate(&self, secret: &str) -> Result<Option<Caller>, ApiError> {
+        if let Some(caller) = self.worker_of_token(secret) {
+            return Ok(Some(caller));
+        }
         let Some((id, _)) = secret.strip_prefix(PREFIX).and_then(|rest| rest.split_once('_')) else {
             return Ok(None);
         };
@@ -41,7 +44,7 @@ impl Service {
             return Ok(None);
         }
         let scopes = stored.scopes.iter().filter_map(|s| Scope::parse(s)).collect();
-        Ok(Some(Caller { key_id: Some(id.to_owned()), scopes, user: stored.user }))
+        Ok(Some(Caller { key_id: Some(id.to_owned()), scopes, user: stored.user, worker: None }))
     }
 
     pub async fn keys(&self) -> Result<KeysAnswer, ApiError> {

@@ -11,6 +11,7 @@ mod resolve;
 pub(crate) mod scaling;
 mod submit;
 mod views;
+mod worker_link;
 mod workers;
 
 use crate::caller::{Caller, Scope};

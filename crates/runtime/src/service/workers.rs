@@ -4,12 +4,18 @@ use super::{Service, store_error};
 use crate::caller::Caller;
 use crate::committer::Planned;
 use crate::pool::Port;
-use enginehouse_api::{ApiError, Code, DrainRequest, DrainView, Timestamp, WorkerView, WorkersAnswer};
+use enginehouse_api::{
+    ApiError, Code, DrainRequest, DrainView, SlotsView, Timestamp, WorkerView, WorkersAnswer,
+};
 use enginehouse_core::id::SessionId;
 use enginehouse_core::limits::NAME_BYTES_MAX;
 use enginehouse_store::{Note, Ref, Write};
 use serde_json::json;
+use std::time::Duration;
+use tokio::time::timeout;
 
+/// How long an answer about the workers waits for a batch to be stored.
+const BATCH_PATIENCE: Duration = Duration::from_secs(1);
 /// The kind of note that tells of an operator's word on a worker.
 const OPERATOR_NOTE: &str = "worker_operated";
 
@@ -21,7 +27,23 @@ impl Service {
             workers.extend(self.worker_view(session).await?);
         }
         workers.sort_by(|a, b| a.id.cmp(&b.id));
-        Ok(WorkersAnswer { workers })
+        Ok(WorkersAnswer { workers, slots: self.slots().await })
+    }
+
+    /// What the scheduler counts and what runs, looked at between two batches: within one the scheduler counts what is planned.
+    async fn slots(&self) -> Option<SlotsView> {
+        let _between = timeout(BATCH_PATIENCE, self.cx.batch.lock()).await.ok()?;
+        let scheduler = self.cx.scheduler.lock();
+        let rows = self.cx.rows.lock();
+        let ports = self.cx.ports.lock();
+        let open = ports.values().filter(|port| port.is_open()).map(|port| u64::from(port.seat.capacity));
+        let occupancy = scheduler.queue.occupancy();
+        Some(SlotsView {
+            open: open.sum(),
+            in_use: ports.keys().map(|session| u64::from(occupancy.of_worker(*session))).sum(),
+            leases: rows.values().filter_map(|row| row.state.holder).filter(|h| ports.contains_key(h)).count()
+                as u64,
+        })
     }
 
     pub async fn worker(&self, id: &str) -> Result<WorkerView, ApiError> {

@@ -8,6 +8,7 @@ mod params;
 mod scaling;
 mod service;
 mod submit;
+pub(crate) mod worker;
 mod workers;
 
 use crate::table::Route;
@@ -19,6 +20,7 @@ pub(crate) static TABLE: &[&[Route]] = &[
     engines::ROUTES,
     service::ROUTES,
     workers::ROUTES,
+    worker::ROUTES,
     scaling::ROUTES,
     keys::ROUTES,
     documents::ROUTES,
