@@ -10,10 +10,13 @@
 //!
 //! Invariants: the limit in force is at least `min` and at most `max`; nothing here is infinite or not a number.
 
+mod climb;
+
 use crate::id::Key;
 use crate::limits::RETRY_AFTER_MAX;
 use crate::run_times::RunTimes;
 use crate::time::{Millis, SECOND, Time};
+use climb::Climb;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
@@ -143,6 +146,8 @@ pub struct Limiter {
     /// Answered calls since the limit last grew.
     answered: f64,
     dirty: u32,
+    #[serde(default)]
+    climb: Climb,
 }
 
 /// Runs to learn before speed is judged, and completions that the speed remembers.
@@ -201,6 +206,7 @@ impl Limiter {
             last_tick: None,
             answered: 0.0,
             dirty: 0,
+            climb: Climb::default(),
         }
     }
 
@@ -420,8 +426,11 @@ impl Limiter {
                 self.retry_at = now.plus((self.retry_s * SECOND as f64) as Millis);
                 (self.expected, self.completed) = (epoch.expected, epoch.completed);
             }
-            Mode::Hold if bad => self.cut(at_once, speed, rate, RECUT_FLOOR),
-            Mode::Hold => self.probe(at_once, epoch.seconds, now),
+            // Slowness is the price of what it completes, unless it completes less than it did.
+            Mode::Hold if bad && !self.climb.accounts_for(epoch.completed / epoch.seconds) => {
+                self.cut(at_once, speed, rate, RECUT_FLOOR);
+            }
+            Mode::Hold => self.probe(at_once, epoch, now),
             Mode::External if self.speed > WELL => {
                 self.mode = Mode::Open;
                 self.retry_s = EXPERIMENT_FIRST_S;
@@ -438,19 +447,25 @@ impl Limiter {
     }
 
     /// Raises the limit while the endpoint is well and uses it.
-    fn probe(&mut self, at_once: f64, seconds: f64, now: Time) {
+    fn probe(&mut self, at_once: f64, epoch: Epoch, now: Time) {
         if now < self.grow_after {
             return;
         }
         if self.speed < WELL {
             self.step = 1.0;
-        } else if at_once >= 0.7 * self.limit {
+            self.climb.start();
+        }
+        let whole = self.limit.floor().max(1.0);
+        if self.climb.on && at_once >= 0.85 * whole {
+            self.limit = self.climb.next(whole, epoch.completed, epoch.seconds);
+        } else if !self.climb.on && at_once >= 0.7 * self.limit {
             self.grow();
         } else if at_once < 0.5 * self.limit {
-            self.calm_s += seconds;
+            self.calm_s += epoch.seconds;
             if self.calm_s > 120.0 {
                 self.limit *= 1.5;
                 self.calm_s = 60.0;
+                self.climb.stop();
             }
         }
         self.open_if_grown();
@@ -485,6 +500,7 @@ impl Limiter {
         let ceiling = self.rules.max.map_or(self.ceiling, f64::from);
         if self.limit >= ceiling {
             self.mode = Mode::Open;
+            self.climb.stop();
             self.retry_s = EXPERIMENT_FIRST_S;
             self.wall = None;
             self.ceiling = 0.0;
@@ -497,6 +513,7 @@ impl Limiter {
         self.mode = Mode::Cut;
         // It is slow with less than what it refuses, so that is not what bounds it.
         self.wall = None;
+        self.climb.stop();
         self.limit = (at_once * speed.clamp(floor, CUT_CEILING)).ceil().max(1.0);
         self.ceiling = self.ceiling.max(at_once * 1.5);
         (self.expected, self.completed) = (0.0, 0.0);
