@@ -2,6 +2,7 @@
 
 mod chart;
 mod knee;
+mod limiter;
 mod live;
 
 use anyhow::{Context, Result, bail};
@@ -12,12 +13,15 @@ Measurements; each prints its numbers and says where its charts lie.
 Usage: cargo xtask bench WHAT [--help]
 
   live   a trace at twenty times its speed against real workers, beside what the lab says of the same traffic
+  limiter  what is completed on an engine that degrades under load: with each fixed limit, with the adaptive one,
+           and without any; in virtual time, a minute or two
   knee   an engine that gets slower with concurrency: what the pool and the limit do, with both policies
 ";
 
 pub(crate) fn command(args: &[String]) -> Result<()> {
     match args.split_first() {
         Some((what, rest)) if what == "live" => live::command(rest),
+        Some((what, _)) if what == "limiter" => limiter::run(),
         Some((what, rest)) if what == "knee" => knee::command(rest),
         Some((what, _)) if !what.starts_with('-') => bail!("there is no measurement {what:?}\n\n{HELP}"),
         _ => {

@@ -63,6 +63,8 @@ enum Command {
     Submit(Box<submit::Submit>),
     /// Show one execution
     Get(executions::One),
+    /// Why is an execution not done yet? In two lines
+    Explain(executions::One),
     /// Print the result of an execution
     Result(executions::One),
     /// Print the request of an execution
@@ -159,6 +161,7 @@ async fn call(
     match command {
         Command::Submit(submit) => submit.run(client, output).await,
         Command::Get(one) => one.get(client, output).await,
+        Command::Explain(one) => one.explain(client, output).await,
         Command::Result(one) => one.result(client, output).await,
         Command::Request(one) => one.request(client, output).await,
         Command::Attempts(one) => one.attempts(client, output).await,

@@ -30,6 +30,8 @@ pub struct GateRules {
     pub max_concurrency: Option<u32>,
     /// How starts are spread over the endpoints.
     pub balance: BalanceRules,
+    /// Slots of all workers there may be: the most that can be asked of an endpoint where nothing is configured.
+    pub slots_max: Option<u32>,
     /// Names of the endpoints, in order: what is stored is found again by them when the order changes.
     pub endpoints: Vec<String>,
 }
@@ -39,7 +41,7 @@ pub struct GateRules {
 pub struct EndpointGate {
     pub breaker: Breaker,
     pub limiter: Limiter,
-    /// The engine asked for patience (429, `Retry-After`): nothing starts before.
+    /// The engine asked for patience (429, or 503 with `Retry-After`): nothing starts before.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub frozen_until: Option<Time>,
 }
@@ -160,7 +162,8 @@ impl Gate {
         if endpoint.breaker.parks(now) {
             return Some(Shut::Parked { until: endpoint.breaker.next_probe() });
         }
-        if let Some(until) = endpoint.frozen_until.filter(|until| now < *until) {
+        let frozen = endpoint.frozen_until.filter(|_| !planted::has(Bug::FreezeIgnored));
+        if let Some(until) = frozen.filter(|until| now < *until) {
             return Some(Shut::Frozen { until });
         }
         let full = self.limit(at).is_some_and(|limit| used >= limit) && !planted::has(Bug::LimitIgnored);
@@ -200,7 +203,7 @@ impl Gate {
     pub fn unstarted(&mut self, at: u32, key: Key, retry: bool, now: Time) {
         if let Some(endpoint) = self.endpoints.get_mut(at as usize) {
             endpoint.breaker.unstarted(key);
-            endpoint.limiter.ended(key, Ended::Unknown, now);
+            endpoint.limiter.ended(key, Ended::Apart, now);
         }
         self.balancer.unstarted(at, key);
         if let Some(bucket) = &mut self.bucket {
@@ -237,11 +240,10 @@ impl Gate {
             }
             (EventType::ExecutionFailed | EventType::ExecutionRetrying, Some(failure)) => {
                 let retry_after = event.data.retry_after;
-                if failure.kind == FailureKind::RateLimited {
-                    let patience = retry_after.unwrap_or(ENGINE_FREEZE_DEFAULT).min(ENGINE_FREEZE_MAX);
+                if let Some(patience) = patience_of(failure, retry_after) {
                     endpoint.frozen_until = endpoint.frozen_until.max(Some(now.plus(patience)));
                 }
-                (sign_of(failure, event), load_of(failure, refused, retry_after))
+                (sign_of(failure, event), load_of(failure, retry_after))
             }
             (EventType::ExecutionInterrupted | EventType::ExecutionCancelled, _) => {
                 (Sign::Nothing, Ended::Unknown)
@@ -289,7 +291,7 @@ impl Gate {
 }
 
 fn limiter_rules(rules: &GateRules) -> LimiterRules {
-    LimiterRules { max: rules.max_concurrency, ..LimiterRules::default() }
+    LimiterRules { max: rules.max_concurrency.or(rules.slots_max), ..LimiterRules::default() }
 }
 
 /// What a failure says of the engine.
@@ -306,14 +308,25 @@ fn sign_of(failure: &Failure, event: &Event) -> Sign {
     }
 }
 
+/// How long the engine asked to be left alone, or `None` if it did not ask. A busy answer asks by itself; one that is out of
+/// service asks only with a `Retry-After`, because without it the breaker and the limit know better when to try again.
+fn patience_of(failure: &Failure, retry_after: Option<Millis>) -> Option<Millis> {
+    let asked = match failure.kind {
+        FailureKind::RateLimited => retry_after.or(Some(ENGINE_FREEZE_DEFAULT)),
+        FailureKind::Unavailable => retry_after,
+        _ => None,
+    };
+    asked.map(|patience| patience.min(ENGINE_FREEZE_MAX))
+}
+
 /// What a failure says of the engine's load. A time limit that passed is no sign: it may be too short for its workflow.
-fn load_of(failure: &Failure, refused: bool, retry_after: Option<Millis>) -> Ended {
+fn load_of(failure: &Failure, retry_after: Option<Millis>) -> Ended {
     match failure.kind {
         FailureKind::RateLimited => Ended::Overloaded { retry_after },
         FailureKind::Unavailable if failure.engine_status == Some(503) => Ended::Overloaded { retry_after },
-        _ if refused => Ended::Unknown,
+        FailureKind::Timeout => Ended::Unknown,
         // A workflow that fails ends sooner or later than one that succeeds, so its time teaches nothing.
-        _ => Ended::Unknown,
+        _ => Ended::Apart,
     }
 }
 

@@ -21,7 +21,8 @@ use std::collections::BTreeMap;
 pub struct LimiterRules {
     /// The limit never goes below this; at least 1.
     pub min: u32,
-    /// What is configured as the most; `None`: no bound is known.
+    /// The most that can be asked of it: what is configured, or the slots of all workers. `None`: no bound is known, and a
+    /// limit that has grown past half as much again as once was too much is given up.
     pub max: Option<u32>,
     /// Speed below which the endpoint counts as slow, 0 to 1.
     pub sick: f64,
@@ -68,7 +69,9 @@ pub enum Ended {
     Answered,
     /// The engine said that it is too much.
     Overloaded { retry_after: Option<Millis> },
-    /// No evidence: cancelled, interrupted, failed for reasons of its own.
+    /// For reasons of its own, such as a workflow that fails: its time says nothing about the endpoint.
+    Apart,
+    /// Not by itself: cancelled, interrupted, out of time. It would have gone on.
     Unknown,
 }
 
@@ -78,15 +81,8 @@ struct Running {
     since: Time,
     /// Where the progress clock stood when it began.
     progress: f64,
-}
-
-/// A call that was answered since the last tick.
-#[derive(Debug, Clone, Copy, PartialEq)]
-struct Answered {
-    seconds: f64,
-    /// Its ages by the progress clock, at the last tick (0 if it began later) and at its end.
-    from: f64,
-    to: f64,
+    /// Completions that were expected of it so far.
+    expected: f64,
 }
 
 /// What is summed up between two verdicts.
@@ -131,10 +127,17 @@ pub struct Limiter {
     last_cut: Option<Time>,
     #[serde(skip)]
     progress: f64,
+    /// How fast the progress clock goes until the next tick.
+    #[serde(skip, default = "full_pace")]
+    pace: f64,
+    /// Completions expected since the last tick of calls that have ended since.
+    #[serde(skip)]
+    of_ended: f64,
     #[serde(skip)]
     running: BTreeMap<Key, Running>,
+    /// Of this tick: completed runs in seconds, and calls that were answered.
     #[serde(skip)]
-    just: Vec<Answered>,
+    just: Vec<f64>,
     #[serde(skip)]
     last_tick: Option<Time>,
     /// Answered calls since the limit last grew.
@@ -144,6 +147,8 @@ pub struct Limiter {
 
 /// Runs to learn before speed is judged, and completions that the speed remembers.
 const WARM: u64 = 50;
+/// Speed from which on the endpoint may be asked for more.
+const WELL: f64 = 0.85;
 const SPEED_MEMORY: f64 = 40.0;
 /// The least a cut leaves of the concurrency before it, and the most.
 const CUT_FLOOR: f64 = 0.34;
@@ -161,6 +166,10 @@ const NEAR_WALL: f64 = 0.85;
 const JUST_MAX: usize = 4_096;
 /// A tick that comes later than this is taken as this long: the time between was not observed.
 const TICK_MAX_S: f64 = 10.0;
+
+fn full_pace() -> f64 {
+    1.0
+}
 
 impl Limiter {
     #[must_use]
@@ -185,6 +194,8 @@ impl Limiter {
             grow_after: Time(0),
             last_cut: None,
             progress: 0.0,
+            pace: full_pace(),
+            of_ended: 0.0,
             running: BTreeMap::new(),
             just: Vec::new(),
             last_tick: None,
@@ -234,25 +245,45 @@ impl Limiter {
     }
 
     pub fn started(&mut self, key: Key, now: Time) {
-        let progress = self.clock(now);
-        self.running.entry(key).or_insert(Running { since: now, progress });
+        let progress = self.progress_at(now);
+        self.running.entry(key).or_insert(Running { since: now, progress, expected: 0.0 });
+    }
+
+    /// Where the progress clock stands: it slows with the endpoint, so that a run on a slow one is not taken for older than
+    /// it is.
+    fn progress_at(&self, now: Time) -> f64 {
+        let since = self.last_tick.map_or(0.0, |tick| now.since(tick) as f64 / SECOND as f64);
+        self.progress + self.pace * since.min(TICK_MAX_S)
+    }
+
+    /// The completions that a healthy endpoint would have shown of this run since the last tick.
+    fn expected_of(&self, run: &Running, progress: f64) -> f64 {
+        let from = (self.progress - run.progress).max(0.0);
+        let hazard = self.healthy.hazard(from, (progress - run.progress).max(from));
+        // The clock goes as slowly as the endpoint does; a healthy one would get through the same ages so much sooner.
+        let hazard = hazard / self.pace;
+        if hazard.is_finite() { hazard.max(0.0) } else { 0.0 }
     }
 
     pub fn ended(&mut self, key: Key, how: Ended, now: Time) {
         let at_once = self.running.len().max(1) as f64;
+        let progress = self.progress_at(now);
         let run = self.running.remove(&key);
         match how {
-            Ended::Unknown => {}
+            Ended::Unknown => self.of_ended += run.map_or(0.0, |run| self.expected_of(&run, progress)),
+            Ended::Apart => {
+                let expected = run.map_or(0.0, |run| run.expected);
+                self.expected = (self.expected - expected).max(0.0);
+                self.epoch.expected = (self.epoch.expected - expected).max(0.0);
+            }
             Ended::Overloaded { retry_after } => self.overloaded(at_once, run, retry_after, now),
             Ended::Answered => {
                 self.answered += 1.0;
+                self.of_ended += run.map_or(0.0, |run| self.expected_of(&run, progress));
                 if let Some(run) = run
                     && self.just.len() < JUST_MAX
                 {
-                    let seconds = now.since(run.since) as f64 / SECOND as f64;
-                    let from = (self.progress - run.progress).max(0.0);
-                    let to = (self.clock(now) - run.progress).max(from);
-                    self.just.push(Answered { seconds, from, to });
+                    self.just.push(now.since(run.since) as f64 / SECOND as f64);
                 }
             }
         }
@@ -272,6 +303,13 @@ impl Limiter {
             .last_cut
             .is_some_and(|cut| now.since(cut) < SECOND || run.is_some_and(|run| run.since <= cut));
         if known {
+            // What is left of a burst once all its refusals were told is what the endpoint took.
+            if let Some(wall) = self.wall.filter(|_| self.last_cut.is_some_and(|cut| now.since(cut) < SECOND))
+            {
+                let taken = wall.min(self.running.len().max(1) as f64);
+                self.wall = Some(taken);
+                self.limit = self.limit.min((taken / 2.0).floor().max(1.0));
+            }
             return;
         }
         let in_force = self.limit().map_or(at_once, |limit| at_once.min(f64::from(limit)));
@@ -287,12 +325,13 @@ impl Limiter {
 
     /// Learns from what happened since the last tick. Call about each second; any spacing works.
     pub fn tick(&mut self, now: Time) {
-        let span = self.since_tick(now);
-        let progress = self.clock(now);
+        let span = self.last_tick.map_or(0.0, |last| now.since(last) as f64 / SECOND as f64);
+        let expected = if span > 0.0 { self.expected_completions(now) } else { 0.0 };
         self.last_tick = Some(self.last_tick.map_or(now, |last| last.max(now)));
+        let span = span.min(TICK_MAX_S);
         let just = std::mem::take(&mut self.just);
         if self.mode == Mode::Open || self.healthy.runs < WARM {
-            just.iter().for_each(|run| self.healthy.add(run.seconds));
+            just.iter().for_each(|seconds| self.healthy.add(*seconds));
             self.dirty = self.dirty.saturating_add(u32::try_from(just.len()).unwrap_or(u32::MAX));
             if self.dirty >= 10 {
                 self.healthy.rebuild();
@@ -302,12 +341,17 @@ impl Limiter {
         if span <= 0.0 {
             return;
         }
-        let expected = self.expected_completions(&just, progress);
         self.regain(now);
         if self.healthy.runs < WARM {
             (self.expected, self.completed, self.epoch) = (0.0, 0.0, Epoch::default());
             return;
         }
+        self.weigh(&just, span, expected, now);
+        self.pace = if self.mode == Mode::Open { full_pace() } else { self.speed.clamp(0.05, 1.0) };
+    }
+
+    /// Takes what was expected and what came, and judges at the end of an epoch.
+    fn weigh(&mut self, just: &[f64], span: f64, expected: f64, now: Time) {
         let (done, at_once) = (just.len() as f64, self.running.len() as f64);
         let kept = (-expected / SPEED_MEMORY).exp();
         self.expected = self.expected * kept + expected;
@@ -329,30 +373,21 @@ impl Limiter {
         }
     }
 
-    /// What a healthy engine would have completed of the same runs, each counted from its age at the last tick to its age now,
-    /// or at its end.
-    fn expected_completions(&mut self, just: &[Answered], progress: f64) -> f64 {
-        let before = std::mem::replace(&mut self.progress, progress);
-        let running = self.running.values().map(|run| (before - run.progress, progress - run.progress));
-        let ended = just.iter().map(|run| (run.from, run.to));
-        let expected: f64 =
-            running.chain(ended).map(|(from, to)| self.healthy.hazard(from.max(0.0), to.max(0.0))).sum();
-        let expected = expected / self.pace();
-        if expected.is_finite() { expected.max(0.0) } else { 0.0 }
-    }
-
-    /// The progress clock slows with the endpoint, so that a run on a slow engine is not taken for older than it is.
-    fn clock(&self, now: Time) -> f64 {
-        self.progress + self.pace() * self.since_tick(now)
-    }
-
-    fn pace(&self) -> f64 {
-        if self.mode == Mode::Open { 1.0 } else { self.speed.clamp(0.05, 1.0) }
-    }
-
-    /// Seconds since the last tick.
-    fn since_tick(&self, now: Time) -> f64 {
-        self.last_tick.map_or(0.0, |last| now.since(last) as f64 / SECOND as f64).min(TICK_MAX_S)
+    /// What a healthy engine would have completed of the same runs since the last tick: the growth of their cumulative
+    /// hazard, which is unbiased whatever the spacing of the ticks (the compensator of the counting process; Aalen,
+    /// "Nonparametric inference for a family of counting processes", 1978).
+    fn expected_completions(&mut self, now: Time) -> f64 {
+        let progress = self.progress_at(now);
+        let mut running = std::mem::take(&mut self.running);
+        let mut expected = std::mem::take(&mut self.of_ended);
+        for run in running.values_mut() {
+            let hazard = self.expected_of(run, progress);
+            run.expected += hazard;
+            expected += hazard;
+        }
+        self.running = running;
+        self.progress = progress;
+        expected
     }
 
     fn judge(&mut self, epoch: Epoch, now: Time) {
@@ -387,7 +422,7 @@ impl Limiter {
             }
             Mode::Hold if bad => self.cut(at_once, speed, rate, RECUT_FLOOR),
             Mode::Hold => self.probe(at_once, epoch.seconds, now),
-            Mode::External if self.speed > 0.85 => {
+            Mode::External if self.speed > WELL => {
                 self.mode = Mode::Open;
                 self.retry_s = EXPERIMENT_FIRST_S;
             }
@@ -407,7 +442,7 @@ impl Limiter {
         if now < self.grow_after {
             return;
         }
-        if self.speed < 0.85 {
+        if self.speed < WELL {
             self.step = 1.0;
         } else if at_once >= 0.7 * self.limit {
             self.grow();
@@ -425,7 +460,8 @@ impl Limiter {
     /// single steps, as long as too few runs were learned to judge the speed.
     fn regain(&mut self, now: Time) {
         let answered = self.mode == Mode::Hold && now >= self.grow_after && self.answered >= self.limit;
-        let Some(wall) = self.wall.filter(|_| answered) else { return };
+        let well = self.healthy.runs < WARM || self.speed >= WELL;
+        let Some(wall) = self.wall.filter(|_| answered && well) else { return };
         if self.limit < NEAR_WALL * wall {
             self.answered = 0.0;
             self.limit = (NEAR_WALL * wall).ceil();
@@ -459,6 +495,8 @@ impl Limiter {
         self.before = (at_once, speed);
         self.rate_before = rate;
         self.mode = Mode::Cut;
+        // It is slow with less than what it refuses, so that is not what bounds it.
+        self.wall = None;
         self.limit = (at_once * speed.clamp(floor, CUT_CEILING)).ceil().max(1.0);
         self.ceiling = self.ceiling.max(at_once * 1.5);
         (self.expected, self.completed) = (0.0, 0.0);

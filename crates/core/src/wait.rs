@@ -5,6 +5,9 @@ use crate::gate::{Gates, Shut};
 use crate::queue::Queue;
 use crate::time::Time;
 
+mod outlook;
+pub use outlook::{Blocker, Eta, Outlook, outlook};
+
 /// The closed list of wait reasons.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum WaitReason {

@@ -11,6 +11,7 @@ use crate::scaler::Scaling;
 use crate::scheduler::Scheduler;
 use crate::seal::Sealer;
 use crate::settings::Settings;
+use crate::telemetry::Telemetry;
 use crate::workers::{PoolNews, Wanted};
 use enginehouse_core::event::EventType;
 use enginehouse_core::execution::{Execution, Status};
@@ -47,6 +48,7 @@ pub(crate) struct Context {
     pub(crate) registry: Registry,
     pub(crate) hub: Hub,
     pub(crate) figures: Mutex<Figures>,
+    pub(crate) telemetry: Telemetry,
     pub(crate) inputs: Mutex<InputCache>,
     /// Lock order: `scheduler` before anything else here.
     pub(crate) scheduler: Mutex<Scheduler>,
@@ -220,12 +222,14 @@ impl Context {
 
     pub(crate) fn submitted(&self, row: &Execution) {
         self.figures.lock().submitted();
+        self.telemetry.submitted(row);
         self.consider_wake(row.state.wake_at);
     }
 
     pub(crate) fn moved(&self, row: &Execution, transition: &Transition) {
         let next = &transition.next;
         self.figures.lock().moved(transition);
+        self.telemetry.moved(row, transition, || self.public_id(row));
         if next.status == Status::Running {
             let after = Execution { fixed: row.fixed.clone(), state: next.clone(), history: Vec::new() };
             self.rows.lock().insert(row.key(), after);

@@ -28,6 +28,7 @@ mod seal;
 mod service;
 mod sessions;
 mod settings;
+mod telemetry;
 mod timers;
 mod traffic;
 mod workers;
@@ -39,3 +40,4 @@ pub use settings::{
     EndpointSettings, EngineSettings, ExecutionDefaults, Govern, QueueSettings, RegisteredEngine, RetryRule,
     ScalingSettings, Settings, WorkerSettings,
 };
+pub use telemetry::markdown as metrics_markdown;

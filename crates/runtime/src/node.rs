@@ -17,6 +17,7 @@ use crate::scaler::{Scaler, Scaling};
 use crate::scheduler::Scheduler;
 use crate::seal::Sealer;
 use crate::sessions::{Election, Sessions};
+use crate::telemetry::Telemetry;
 use crate::timers::Timers;
 use crate::workers::{Pool, PoolNews, Wanted};
 use crate::{RegisteredEngine, Service, Settings};
@@ -253,7 +254,7 @@ async fn context(
     let now = store.now();
     let mut gates = Gates::default();
     for engine in registry.iter() {
-        gates.set(&engine.settings.name, engine.settings.gate_rules(settings.health_interval), now);
+        gates.set(&engine.settings.name, engine.settings.gate_rules(&settings), now);
     }
     let rules = &settings.scaling.rules;
     // Where several nodes share the work, the scheduler says what this one's part is; one worker shows that it is there.
@@ -270,6 +271,7 @@ async fn context(
     let cx = Context {
         env: Env::new(settings.node, now, settings.seed),
         figures: Mutex::new(figures),
+        telemetry: Telemetry::new(),
         inputs: Mutex::new(InputCache::new(INPUT_CACHE_BYTES)),
         scheduler: Mutex::new(Scheduler::new(queue, gates)),
         rows: Mutex::new(BTreeMap::new()),

@@ -226,14 +226,16 @@ impl Default for EngineSettings {
 }
 
 impl EngineSettings {
-    pub(crate) fn gate_rules(&self, health_interval: Millis) -> GateRules {
+    pub(crate) fn gate_rules(&self, all: &Settings) -> GateRules {
+        let scaling = &all.scaling.rules;
         GateRules {
-            breaker: BreakerRules { health_interval, ..self.breaker },
+            breaker: BreakerRules { health_interval: all.health_interval, ..self.breaker },
             rate: self.rate,
             retry_budget: self.retry_budget,
             adaptive: self.adaptive,
             balance: self.balance,
             max_concurrency: self.max_concurrency,
+            slots_max: Some(scaling.max_workers.saturating_mul(scaling.worker_capacity)),
             endpoints: self.endpoints.iter().map(|e| e.name.clone()).collect(),
         }
     }

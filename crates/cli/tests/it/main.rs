@@ -20,6 +20,8 @@ mod http;
 mod kills;
 mod ledger;
 mod load;
+mod metrics;
 mod scaling;
 mod sealed;
 mod stopping;
+mod waiting;

@@ -203,6 +203,79 @@ fn a_stuck_engine_is_seen_before_anything_ends() {
     assert_eq!(world.limiter.mode(), Mode::Cut);
 }
 
+/// Verdicts at the end of an epoch: the mode with the limit in force (`-`: none), the concurrency and speed before the last
+/// cut; then the epoch's calls at once, its speed and its seconds; then the mode and limit that follow. `max` is 40.
+const VERDICTS: &str = "
+  open  -  before 1 1.0    20 at 1.0 for 20 s   => open -
+  open  -  before 1 1.0    20 at 0.6 for 20 s   => open -
+  open  -  before 1 1.0    20 at 0.52 for 20 s  => cut 11
+  open  -  before 1 1.0    20 at 0.1 for 20 s   => cut 7
+  open  -  before 1 1.0    1 at 0.1 for 20 s    => open -
+  cut  10  before 20 0.5   10 at 0.8 for 20 s   => hold 10
+  cut  10  before 20 0.25  10 at 0.38 for 20 s  => cut 4
+  cut  10  before 20 0.5   10 at 0.5 for 20 s   => external -
+  cut   2  before 4 0.5    2 at 0.8 for 20 s    => external -
+  cut   2  before 4 0.4    2 at 0.8 for 20 s    => hold 2
+  cut   1  before 2 0.2    1 at 0.4 for 20 s    => hold 1
+  hold 10  before 20 0.5   10 at 0.9 for 20 s   => hold 11
+  hold 10  before 20 0.5   10 at 0.7 for 20 s   => hold 10
+  hold 10  before 20 0.5   6 at 0.9 for 20 s    => hold 10
+  hold 10  before 20 0.5   2 at 0.9 for 130 s   => hold 15
+  hold 10  before 20 0.5   10 at 0.4 for 20 s   => cut 6
+  hold 39  before 20 0.5   39 at 0.9 for 20 s   => open -
+  external - before 10 0.5 10 at 0.5 for 20 s   => external -
+  external - before 10 0.5 15 at 0.35 for 20 s  => cut 6
+  external - before 10 0.5 10 at 0.9 for 20 s   => open -
+";
+
+fn mode(word: &str) -> Mode {
+    let all = [Mode::Open, Mode::Cut, Mode::Hold, Mode::External];
+    all.into_iter().find(|mode| mode.as_str() == word).expect("a mode")
+}
+
+#[test]
+fn a_verdict_follows_from_speed_and_calls_at_once() {
+    for row in VERDICTS.lines().map(str::trim).filter(|row| !row.is_empty()) {
+        let (given, expected) = row.split_once("=>").expect("an arrow");
+        let words: Vec<&str> = given.split_whitespace().collect();
+        let number = |at: usize| words[at].parse::<f64>().expect("a number");
+        let mut limiter = Limiter::new(LimiterRules { max: Some(40), ..LimiterRules::default() });
+        limiter.mode = mode(words[0]);
+        limiter.limit = words[1].parse().unwrap_or(40.0);
+        limiter.before = (number(3), number(4));
+        limiter.speed = number(7);
+        limiter.retry_at = Time(300_000);
+        // So many that half a completion more or less does not show.
+        let (expected_completions, seconds) = (1e9, number(9));
+        let epoch = Epoch {
+            expected: expected_completions,
+            completed: expected_completions * number(7),
+            call_seconds: number(5) * seconds,
+            seconds,
+        };
+        limiter.judge(epoch, Time(100_000));
+        let limit = limiter.limit().map_or("-".to_owned(), |limit| limit.to_string());
+        assert_eq!(format!("{} {limit}", limiter.mode().as_str()), expected.trim(), "{row}");
+    }
+}
+
+#[test]
+fn growth_is_fast_far_from_the_wall_and_stops_at_a_quarter() {
+    let mut limiter = Limiter::new(LimiterRules::default());
+    (limiter.mode, limiter.limit, limiter.ceiling) = (Mode::Hold, 8.0, 1e9);
+    let mut limits = Vec::new();
+    for _ in 0..6 {
+        let epoch = Epoch { call_seconds: limiter.limit * 10.0, seconds: 10.0, ..Epoch::default() };
+        limiter.speed = 1.0;
+        limiter.probe(epoch.call_seconds / epoch.seconds, epoch.seconds, Time(0));
+        limits.push(limiter.limit().expect("held"));
+    }
+    assert_eq!(limits, [9, 11, 13, 17, 21, 26]);
+    limiter.wall = Some(26.0);
+    limiter.probe(limiter.limit, 10.0, Time(0));
+    assert_eq!(limiter.limit(), Some(27), "by single steps around what was too much");
+}
+
 #[test]
 fn one_overload_cuts_once_however_many_calls_were_under_way() {
     let mut limiter = Limiter::new(LimiterRules::default());

@@ -33,6 +33,16 @@ impl Queue {
         self.workers.iter().any(|(id, w)| w.open && serves(w, engine_type) && self.free_of(*id, w) > 0)
     }
 
+    /// Slots of the workers that serve the engine type: taken, and free on those that are open.
+    #[must_use]
+    pub fn slots_of(&self, engine_type: &str) -> (u64, u64) {
+        let capable = self.workers.iter().filter(|(_, w)| serves(w, engine_type));
+        capable.fold((0, 0), |(taken, free), (id, worker)| {
+            let room = if worker.open { self.free_of(*id, worker) } else { 0 };
+            (taken + u64::from(self.occupancy.of_worker(*id)), free + u64::from(room))
+        })
+    }
+
     /// Whether an engine has work that could start and no worker that serves it has a free slot.
     #[must_use]
     pub fn is_short_of_slots(&self) -> bool {
@@ -97,6 +107,16 @@ impl Queue {
     #[must_use]
     pub fn holds(&self, key: Key) -> bool {
         self.index.contains_key(&key)
+    }
+
+    /// How many due rows of one engine, or of all, stand before it by rank; `None` when it is not in memory. What fair shares
+    /// make of the order is not in it, and of what lies behind other lanes' windows nothing.
+    #[must_use]
+    pub fn ahead(&self, key: Key, engine: Option<&str>) -> Option<u64> {
+        let (_, rank) = *self.index.get(&key)?;
+        let lanes = self.lane_numbers.values().map(|number| &self.lanes[*number]);
+        let of_them = lanes.filter(|lane| engine.is_none_or(|engine| engine == lane.lane.engine));
+        Some(of_them.map(|lane| lane.position(rank, key)).sum())
     }
 
     /// How many rows of its lane stand before it; `None` when it is not in memory.

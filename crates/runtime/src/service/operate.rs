@@ -145,7 +145,7 @@ impl Service {
         let now = self.cx.store.now();
         let scheduler = self.cx.scheduler.lock();
         let occupancy = scheduler.queue.occupancy();
-        let fresh = Gate::new(settings.gate_rules(self.cx.settings.health_interval), now);
+        let fresh = Gate::new(settings.gate_rules(&self.cx.settings), now);
         let gate = scheduler.gates.get(&settings.name).unwrap_or(&fresh);
         let endpoints = (0u32..)
             .zip(&settings.endpoints)
