@@ -28,10 +28,10 @@ pub struct GateRules {
     pub adaptive: bool,
     /// Configured calls at once per endpoint.
     pub max_concurrency: Option<u32>,
-    /// Slots of all workers there may be: the most that can be asked of an endpoint where nothing is configured.
-    pub slots_max: Option<u32>,
     /// How starts are spread over the endpoints.
     pub balance: BalanceRules,
+    /// Slots of all workers there may be: the most that can be asked of an endpoint where nothing is configured.
+    pub slots_max: Option<u32>,
     /// Names of the endpoints, in order: what is stored is found again by them when the order changes.
     pub endpoints: Vec<String>,
 }

@@ -167,6 +167,24 @@ async fn contract(stage: &Stage, link: Arc<dyn Link>) {
     assert_eq!(link.report(c.lease, ended_by(End::Cancelled { abandoned: false })).await, Ok(()));
     assert_eq!(stage.ended("c").await.0, "cancelled");
 
+    handed_back(stage, link).await;
+
+    // Facts.
+    assert_eq!(link.recall("demo", "where").await, None);
+    link.remember("demo", "where", "here").await;
+    assert_eq!(link.recall("demo", "where").await.as_deref(), Some("here"));
+
+    // A drained worker finishes what it has, and its link closes.
+    stage.submit("e", json!({})).await;
+    let e = run(link).await;
+    let api = stage.service.service();
+    api.drain_worker(&Caller::local(), "guest", &DrainRequest::default()).await.unwrap();
+    assert_eq!(link.report(e.lease, succeeded("5")).await, Ok(()));
+    assert_eq!(order(link).await, None);
+    assert_eq!(api.worker("guest").await.unwrap_err().code, Code::NotFound);
+}
+
+async fn handed_back(stage: &Stage, link: &dyn Link) {
     // What is handed back comes again, with a new fence, and the old lease is worth nothing.
     stage.submit("d", json!({})).await;
     let first = run(link).await;
@@ -182,20 +200,6 @@ async fn contract(stage: &Stage, link: Arc<dyn Link>) {
     assert_eq!(link.report(again.lease, succeeded("\"new\"")).await, Ok(()));
     assert_eq!(stage.ended("d").await, ("completed".to_owned(), 2));
     assert_eq!(stage.service.result("d").await.unwrap().result.unwrap().get(), "\"new\"");
-
-    // Facts.
-    assert_eq!(link.recall("demo", "where").await, None);
-    link.remember("demo", "where", "here").await;
-    assert_eq!(link.recall("demo", "where").await.as_deref(), Some("here"));
-
-    // A drained worker finishes what it has, and its link closes.
-    stage.submit("e", json!({})).await;
-    let e = run(link).await;
-    let api = stage.service.service();
-    api.drain_worker(&Caller::local(), "guest", &DrainRequest::default()).await.unwrap();
-    assert_eq!(link.report(e.lease, succeeded("5")).await, Ok(()));
-    assert_eq!(order(link).await, None);
-    assert_eq!(api.worker("guest").await.unwrap_err().code, Code::NotFound);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -33,12 +33,13 @@ impl Queue {
         self.workers.iter().any(|(id, w)| w.open && serves(w, engine_type) && self.free_of(*id, w) > 0)
     }
 
-    /// Slots of the open workers that serve the engine type: those in use, and all.
+    /// Slots of the workers that serve the engine type: taken, and free on those that are open.
     #[must_use]
-    pub fn slots(&self, engine_type: &str) -> (u64, u64) {
-        let serving = self.workers.iter().filter(|(_, w)| w.open && serves(w, engine_type));
-        serving.fold((0, 0), |(used, all), (id, worker)| {
-            (used + u64::from(self.occupancy.of_worker(*id)), all + u64::from(worker.capacity))
+    pub fn slots_of(&self, engine_type: &str) -> (u64, u64) {
+        let capable = self.workers.iter().filter(|(_, w)| serves(w, engine_type));
+        capable.fold((0, 0), |(taken, free), (id, worker)| {
+            let room = if worker.open { self.free_of(*id, worker) } else { 0 };
+            (taken + u64::from(self.occupancy.of_worker(*id)), free + u64::from(room))
         })
     }
 

@@ -5,7 +5,7 @@
 
 use super::{Wait, WaitReason};
 use crate::execution::Execution;
-use crate::gate::Gates;
+use crate::gate::{Gates, Shut};
 use crate::id::Key;
 use crate::queue::Queue;
 use crate::time::{Millis, SECOND, Time};
@@ -77,7 +77,7 @@ fn eta(row: &Execution, wait: &Wait, queue: &Queue, now: Time) -> Option<Eta> {
         WaitReason::Scheduled | WaitReason::Backoff => {
             let low = until.unwrap_or(0);
             let line = queue.depth_of_engine(engine);
-            let after = if line == 0 && queue.has_free_slot(engine_type(row, queue)) {
+            let after = if line == 0 && queue.has_free_slot(&row.fixed.engine_type) {
                 Some(0)
             } else {
                 turns(line + 1, rate(queue, None, now)).1
@@ -154,8 +154,8 @@ fn blockers(row: &Execution, reason: WaitReason, queue: &Queue, gates: &Gates, n
             if found.is_empty() { word("its rate limit") } else { found }
         }
         WaitReason::ScalingUp | WaitReason::Behind | WaitReason::FairShare => {
-            let (taken, all) = queue.slots(engine_type(row, queue));
-            let mut found = vec![Blocker::Slots { taken, all }];
+            let (taken, free) = queue.slots_of(&row.fixed.engine_type);
+            let mut found = vec![Blocker::Slots { taken, all: taken + free }];
             let mut longest: Vec<(Time, Key)> = queue
                 .occupancy()
                 .leases()
@@ -169,10 +169,6 @@ fn blockers(row: &Execution, reason: WaitReason, queue: &Queue, gates: &Gates, n
     }
 }
 
-fn engine_type<'a>(row: &Execution, queue: &'a Queue) -> &'a str {
-    queue.engine(&row.fixed.engine).map_or("", |rules| rules.engine_type.as_str())
-}
-
 /// The endpoints that take nothing, each with why.
 fn endpoints(row: &Execution, queue: &Queue, gates: &Gates, now: Time) -> Vec<Blocker> {
     let engine = row.fixed.engine.as_str();
@@ -183,8 +179,10 @@ fn endpoints(row: &Execution, queue: &Queue, gates: &Gates, now: Time) -> Vec<Bl
             return None;
         }
         let used = queue.occupancy().of_endpoint(engine, at);
-        gate.shut(at, used, now)?;
-        let detail = if endpoint.breaker.parks(now) {
+        let shut = gate.shut_to(pinned.is_some(), at, used, now)?;
+        let detail = if matches!(shut, Shut::Ejected { .. }) {
+            "it is far worse than the others and left alone for a while".to_owned()
+        } else if endpoint.breaker.parks(now) {
             format!("its circuit breaker is {}", endpoint.breaker.word())
         } else if endpoint.frozen_until.is_some_and(|until| until > now) {
             "it asked to be left alone for a while".to_owned()
