@@ -106,7 +106,7 @@ fn options(args: &[String]) -> Result<Options> {
 }
 
 /// Builds the simulation as it is released, and gives its program.
-fn built(features: &[&str]) -> Result<PathBuf> {
+pub(crate) fn built(features: &[&str]) -> Result<PathBuf> {
     let mut build = cargo(&["test", "--release", "--locked", "-p", "enginehouse-runtime"]);
     build.args(features).args(["--test", "simulation", "--no-run", "--message-format=json"]);
     let said = output(&mut build)?;

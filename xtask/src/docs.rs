@@ -5,7 +5,7 @@ use anyhow::{Context, Result, bail};
 use std::path::PathBuf;
 
 const HELP: &str = "\
-Print the generated pages of docs/ anew: openapi.json, ERRORS.md, CONFIG.md.
+Print the generated pages of docs/ anew: openapi.json, ERRORS.md, CONFIG.md, METRICS.md.
 
 Usage: cargo xtask docs [--check]
 
@@ -13,10 +13,11 @@ Usage: cargo xtask docs [--check]
 ";
 
 /// Each page with the crate and the example that prints it.
-const PAGES: [(&str, &str, &str); 3] = [
+const PAGES: [(&str, &str, &str); 4] = [
     ("openapi.json", "enginehouse-server", "openapi"),
     ("ERRORS.md", "enginehouse-api", "errors_md"),
     ("CONFIG.md", "enginehouse", "config_md"),
+    ("METRICS.md", "enginehouse-runtime", "metrics_md"),
 ];
 
 pub(crate) fn command(args: &[String]) -> Result<()> {

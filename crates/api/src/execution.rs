@@ -2,7 +2,9 @@
 
 use crate::object::{list, optional};
 use crate::scalar::{PriorityName, Span, Timestamp};
-use crate::word::{FailureKindWord, OutcomeWord, PriorityWord, StatusWord, WaitReasonWord, schema};
+use crate::word::{
+    BlockerWord, FailureKindWord, OutcomeWord, PriorityWord, StatusWord, WaitReasonWord, schema,
+};
 use enginehouse_core::limits::{TAG_CHARS_MAX, TAGS_MAX};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
@@ -253,13 +255,43 @@ pub struct WaitView {
     /// One word of the closed list of wait reasons.
     #[schema(value_type = WaitReasonWord)]
     pub reason: String,
+    /// When it came to wait for this.
+    pub since: Timestamp,
     /// When that may change, where it is known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub until: Option<Timestamp>,
     /// How many stand before it in its lane, where it is known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub position: Option<u64>,
+    /// How long until it starts, by what runs now and how long that takes; absent where nothing is known, as for a paused engine.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub eta_ms: Option<EtaView>,
+    /// What would have to end or change, at most a few of each.
+    pub blockers: Vec<BlockerView>,
     /// The reason as a sentence, for people.
+    pub text: String,
+}
+
+/// From now, in milliseconds: nine of ten starts should lie between.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct EtaView {
+    pub low: u64,
+    /// `null`: it may take any time.
+    #[schema(required)]
+    pub high: Option<u64>,
+}
+
+/// Something that stands in the way of a start.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct BlockerView {
+    #[schema(value_type = BlockerWord)]
+    pub kind: String,
+    /// The execution's id, or the name of the endpoint or engine; absent for `slots`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub id: Option<String>,
+    /// What is wrong with it, for people.
     pub text: String,
 }
 

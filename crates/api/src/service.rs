@@ -67,9 +67,25 @@ pub struct EndpointView {
     pub breaker: BreakerView,
     /// How many attempts it is given at once.
     pub limit: LimitView,
+    /// What the engine's work is spread over its endpoints by.
+    pub balance: BalanceView,
     /// The last health check; `null` before the first.
     #[schema(required)]
     pub health: Option<HealthView>,
+}
+
+/// What is known of an endpoint when it is compared with the engine's others.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct BalanceView {
+    /// What an attempt there takes, in milliseconds: the geometric mean of those answered of late; `null`: not known.
+    #[schema(required)]
+    pub run_ms: Option<f64>,
+    /// The share of its attempts of late that found it unwell, 0 to 1.
+    pub unwell_share: f64,
+    /// It is far worse than the others and gets nothing new until then; `null`: it gets its share.
+    #[schema(required)]
+    pub ejected_until: Option<Timestamp>,
 }
 
 /// The circuit breaker of an endpoint. While it is open the endpoint's work waits with the reason `parked` and burns no

@@ -49,6 +49,8 @@ words! {
         "scheduled", "backoff", "retry_budget", "parked", "engine_limit", "concurrency_key", "rate_limit",
         "fair_share", "paused", "no_capable_worker", "scaling_up", "behind",
     ];
+    /// What stands in the way of a start: a running execution, an endpoint, the engine, or the workers' slots.
+    BlockerWord = vec!["execution", "endpoint", "engine", "slots"];
     /// How an attempt ended.
     OutcomeWord = vec!["succeeded", "failed", "cancelled", "lost", "interrupted", "refused"];
     /// What a worker is doing.
@@ -81,6 +83,7 @@ mod tests {
             (FailureKindWord::schema(), FailureKindWord::words()),
             (PriorityWord::schema(), PriorityWord::words()),
             (WaitReasonWord::schema(), WaitReasonWord::words()),
+            (BlockerWord::schema(), BlockerWord::words()),
             (OutcomeWord::schema(), OutcomeWord::words()),
             (WorkerStatusWord::schema(), WorkerStatusWord::words()),
             (ScopeWord::schema(), ScopeWord::words()),

@@ -12,6 +12,7 @@ mod output;
 mod scaling;
 mod serve;
 mod submit;
+mod trace;
 mod worker;
 mod workers;
 
@@ -63,6 +64,8 @@ enum Command {
     Submit(Box<submit::Submit>),
     /// Show one execution
     Get(executions::One),
+    /// Why is an execution not done yet? In two lines
+    Explain(executions::One),
     /// Print the result of an execution
     Result(executions::One),
     /// Print the request of an execution
@@ -89,6 +92,8 @@ enum Command {
     Queue,
     /// How many workers there are, why, and by which rules
     Scaling(scaling::Scaling),
+    /// Export the service's own traffic for the lab
+    Trace(trace::Trace),
     /// List, show and drain workers
     Workers(workers::Workers),
     /// Be a worker of a service elsewhere
@@ -160,6 +165,7 @@ async fn call(
     match command {
         Command::Submit(submit) => submit.run(client, output).await,
         Command::Get(one) => one.get(client, output).await,
+        Command::Explain(one) => one.explain(client, output).await,
         Command::Result(one) => one.result(client, output).await,
         Command::Request(one) => one.request(client, output).await,
         Command::Attempts(one) => one.attempts(client, output).await,
@@ -173,6 +179,7 @@ async fn call(
         Command::Engines(engines) => engines.run(client, output).await,
         Command::Queue => operate::queue(client, output).await,
         Command::Scaling(scaling) => scaling.run(client, output).await,
+        Command::Trace(trace) => trace.run(client, output).await,
         Command::Workers(workers) => workers.run(client, output).await,
         Command::Metrics => operate::metrics(client, output).await,
         Command::Keys(keys) => keys.run(client, output).await,

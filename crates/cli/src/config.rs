@@ -6,6 +6,7 @@
 
 mod document;
 mod engines;
+mod pools;
 mod raw;
 mod resolve;
 mod secret;

@@ -4,7 +4,7 @@ use crate::config::{Config, ConfigFaults, Format, LogFormat, Sources};
 use crate::directory;
 use enginehouse_api::{
     ApiError, BatchAnswer, BatchRequest, EngineView, EnginesAnswer, ExecutionView, FilterRequest, ListAnswer,
-    MetricsView, QueueView, ResultView, SubmitRequest, WorkersAnswer,
+    MetricsView, QueueView, ResultView, ScalingRequest, ScalingView, SubmitRequest, WorkersAnswer,
 };
 use enginehouse_engine::Engine;
 use enginehouse_runtime::{
@@ -336,6 +336,28 @@ impl ExecutionService {
 
     pub async fn workers(&self) -> Result<WorkersAnswer, ApiError> {
         self.service.workers().await
+    }
+
+    /// How many workers there are, by which rules, and the newest decision.
+    #[must_use]
+    pub fn scaling(&self) -> ScalingView {
+        self.service.scaling()
+    }
+
+    /// So many workers, 1 to 1,024, until the next call or [`scale_by_rules`](Self::scale_by_rules). Busy workers that are too
+    /// many drain, so nothing that runs is stopped.
+    pub async fn scale_to(&self, workers: u32) -> Result<ScalingView, ApiError> {
+        let request = ScalingRequest {
+            min_workers: Some(workers),
+            max_workers: Some(workers),
+            ..ScalingRequest::default()
+        };
+        self.service.set_scaling(&Caller::local(), request).await
+    }
+
+    /// Goes back to the configured rules.
+    pub async fn scale_by_rules(&self) -> Result<ScalingView, ApiError> {
+        self.service.set_scaling(&Caller::local(), ScalingRequest::default()).await
     }
 
     pub async fn engines(&self) -> Result<EnginesAnswer, ApiError> {

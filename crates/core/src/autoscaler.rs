@@ -101,6 +101,11 @@ impl Autoscaler {
         AutoscalerDoc { version: DOC_VERSION, last_step: self.last_step, memory: self.memory.clone() }
     }
 
+    /// Says that there was no time before this start, so that nothing is held for what may be forgotten of it.
+    pub fn begins(&mut self) {
+        self.restored = true;
+    }
+
     /// Goes on where a snapshot was taken. One of another version is left alone, and the auto-scaler starts afresh.
     pub fn restore(&mut self, doc: AutoscalerDoc) {
         if doc.version != DOC_VERSION {

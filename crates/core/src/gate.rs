@@ -4,6 +4,7 @@
 //! them. They are small, they are stored as one document per engine, and they hold nothing that a lost report could leak:
 //! what runs is asked of the queue's leases ([`Gates::retain`]).
 
+use crate::balance::{self, BalanceDoc, BalanceRules, Balancer, Candidate, Draws};
 use crate::breaker::{Breaker, BreakerRules, Change, Forced, Sign};
 use crate::event::{Event, EventType};
 use crate::failure::{Failure, FailureKind};
@@ -27,6 +28,10 @@ pub struct GateRules {
     pub adaptive: bool,
     /// Configured calls at once per endpoint.
     pub max_concurrency: Option<u32>,
+    /// Slots of all workers there may be: the most that can be asked of an endpoint where nothing is configured.
+    pub slots_max: Option<u32>,
+    /// How starts are spread over the endpoints.
+    pub balance: BalanceRules,
     /// Names of the endpoints, in order: what is stored is found again by them when the order changes.
     pub endpoints: Vec<String>,
 }
@@ -36,7 +41,7 @@ pub struct GateRules {
 pub struct EndpointGate {
     pub breaker: Breaker,
     pub limiter: Limiter,
-    /// The engine asked for patience (429, `Retry-After`): nothing starts before.
+    /// The engine asked for patience (429, or 503 with `Retry-After`): nothing starts before.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub frozen_until: Option<Time>,
 }
@@ -46,6 +51,7 @@ pub struct EndpointGate {
 pub struct Gate {
     rules: GateRules,
     endpoints: Vec<EndpointGate>,
+    balancer: Balancer,
     bucket: Option<TokenBucket>,
     budget: RetryBudget,
 }
@@ -55,6 +61,8 @@ pub struct Gate {
 pub enum Shut {
     /// It is full: its configured or its adaptive limit.
     Full,
+    /// It is far worse than its peers and left alone for a while.
+    Ejected { until: Time },
     /// It asked for patience.
     Frozen { until: Time },
     /// Its breaker holds work back.
@@ -73,6 +81,8 @@ pub struct GateChange {
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct GateDoc {
     endpoints: BTreeMap<String, EndpointGate>,
+    #[serde(default)]
+    balance: BTreeMap<String, BalanceDoc>,
     budget: RetryBudget,
 }
 
@@ -86,7 +96,8 @@ impl Gate {
         };
         let endpoints = rules.endpoints.iter().map(|_| fresh()).collect();
         let bucket = rules.rate.map(|rate| TokenBucket::new(rate, now));
-        Gate { rules, endpoints, bucket, budget: RetryBudget::default() }
+        let balancer = Balancer::new(rules.balance, &rules.endpoints);
+        Gate { rules, endpoints, balancer, bucket, budget: RetryBudget::default() }
     }
 
     #[must_use]
@@ -96,6 +107,11 @@ impl Gate {
 
     pub fn endpoints(&self) -> impl Iterator<Item = &EndpointGate> {
         self.endpoints.iter()
+    }
+
+    #[must_use]
+    pub fn balancer(&self) -> &Balancer {
+        &self.balancer
     }
 
     pub fn breaker_mut(&mut self, at: u32) -> Option<&mut Breaker> {
@@ -146,11 +162,26 @@ impl Gate {
         if endpoint.breaker.parks(now) {
             return Some(Shut::Parked { until: endpoint.breaker.next_probe() });
         }
-        if let Some(until) = endpoint.frozen_until.filter(|until| now < *until) {
+        let frozen = endpoint.frozen_until.filter(|_| !planted::has(Bug::FreezeIgnored));
+        if let Some(until) = frozen.filter(|until| now < *until) {
             return Some(Shut::Frozen { until });
         }
         let full = self.limit(at).is_some_and(|limit| used >= limit) && !planted::has(Bug::LimitIgnored);
         full.then_some(Shut::Full)
+    }
+
+    /// The same for a start that may be bound to the endpoint. One that is not also keeps away from an endpoint that is far
+    /// worse than its peers, unless those are all parked.
+    #[must_use]
+    pub fn shut_to(&self, bound: bool, at: u32, used: u32, now: Time) -> Option<Shut> {
+        self.shut(at, used, now).or_else(|| {
+            if bound {
+                return None;
+            }
+            let until = self.balancer.ejected(at, now)?;
+            let mut peers = (0u32..).zip(&self.endpoints).filter(|(peer, _)| self.balancer.is_in(*peer));
+            peers.any(|(_, peer)| !peer.breaker.parks(now)).then_some(Shut::Ejected { until })
+        })
     }
 
     /// A call is to start.
@@ -159,6 +190,7 @@ impl Gate {
             endpoint.breaker.started(key);
             endpoint.limiter.started(key, now);
         }
+        self.balancer.started(at, key);
         if let Some(bucket) = &mut self.bucket {
             bucket.take(now);
         }
@@ -171,8 +203,9 @@ impl Gate {
     pub fn unstarted(&mut self, at: u32, key: Key, retry: bool, now: Time) {
         if let Some(endpoint) = self.endpoints.get_mut(at as usize) {
             endpoint.breaker.unstarted(key);
-            endpoint.limiter.ended(key, Ended::Unknown, now);
+            endpoint.limiter.ended(key, Ended::Apart, now);
         }
+        self.balancer.unstarted(at, key);
         if let Some(bucket) = &mut self.bucket {
             bucket.give_back();
         }
@@ -207,18 +240,19 @@ impl Gate {
             }
             (EventType::ExecutionFailed | EventType::ExecutionRetrying, Some(failure)) => {
                 let retry_after = event.data.retry_after;
-                if failure.kind == FailureKind::RateLimited {
-                    let patience = retry_after.unwrap_or(ENGINE_FREEZE_DEFAULT).min(ENGINE_FREEZE_MAX);
+                if let Some(patience) = patience_of(failure, retry_after) {
                     endpoint.frozen_until = endpoint.frozen_until.max(Some(now.plus(patience)));
                 }
-                (sign_of(failure, event), load_of(failure, refused, retry_after))
+                (sign_of(failure, event), load_of(failure, retry_after))
             }
             (EventType::ExecutionInterrupted | EventType::ExecutionCancelled, _) => {
                 (Sign::Nothing, Ended::Unknown)
             }
             _ => return None,
         };
+        let took = endpoint.limiter.since(key).map(|since| now.since(since));
         endpoint.limiter.ended(key, ended, now);
+        self.balancer.ended(at, key, sign, took, now);
         endpoint.breaker.ended(&rules, key, sign, now)
     }
 
@@ -235,7 +269,8 @@ impl Gate {
 
     fn doc(&self) -> GateDoc {
         let named = self.rules.endpoints.iter().cloned().zip(self.endpoints.iter().cloned());
-        GateDoc { endpoints: named.collect(), budget: self.budget.clone() }
+        let balance = self.rules.endpoints.iter().cloned().zip(self.balancer.docs());
+        GateDoc { endpoints: named.collect(), balance: balance.collect(), budget: self.budget.clone() }
     }
 
     fn restore(&mut self, mut doc: GateDoc) {
@@ -246,12 +281,17 @@ impl Gate {
                 endpoint.limiter.set_rules(rules);
             }
         }
+        for (at, name) in (0u32..).zip(&self.rules.endpoints) {
+            if let Some(stored) = doc.balance.remove(name) {
+                self.balancer.restore(at, stored);
+            }
+        }
         self.budget = doc.budget;
     }
 }
 
 fn limiter_rules(rules: &GateRules) -> LimiterRules {
-    LimiterRules { max: rules.max_concurrency, ..LimiterRules::default() }
+    LimiterRules { max: rules.max_concurrency.or(rules.slots_max), ..LimiterRules::default() }
 }
 
 /// What a failure says of the engine.
@@ -268,14 +308,25 @@ fn sign_of(failure: &Failure, event: &Event) -> Sign {
     }
 }
 
+/// How long the engine asked to be left alone, or `None` if it did not ask. A busy answer asks by itself; one that is out of
+/// service asks only with a `Retry-After`, because without it the breaker and the limit know better when to try again.
+fn patience_of(failure: &Failure, retry_after: Option<Millis>) -> Option<Millis> {
+    let asked = match failure.kind {
+        FailureKind::RateLimited => retry_after.or(Some(ENGINE_FREEZE_DEFAULT)),
+        FailureKind::Unavailable => retry_after,
+        _ => None,
+    };
+    asked.map(|patience| patience.min(ENGINE_FREEZE_MAX))
+}
+
 /// What a failure says of the engine's load. A time limit that passed is no sign: it may be too short for its workflow.
-fn load_of(failure: &Failure, refused: bool, retry_after: Option<Millis>) -> Ended {
+fn load_of(failure: &Failure, retry_after: Option<Millis>) -> Ended {
     match failure.kind {
         FailureKind::RateLimited => Ended::Overloaded { retry_after },
         FailureKind::Unavailable if failure.engine_status == Some(503) => Ended::Overloaded { retry_after },
-        _ if refused => Ended::Unknown,
+        FailureKind::Timeout => Ended::Unknown,
         // A workflow that fails ends sooner or later than one that succeeds, so its time teaches nothing.
-        _ => Ended::Unknown,
+        _ => Ended::Apart,
     }
 }
 
@@ -283,6 +334,7 @@ fn load_of(failure: &Failure, refused: bool, retry_after: Option<Millis>) -> End
 #[derive(Debug, Default)]
 pub struct Gates {
     gates: BTreeMap<String, Gate>,
+    draws: Draws,
 }
 
 impl Gates {
@@ -304,6 +356,32 @@ impl Gates {
                 self.gates.insert(engine.to_owned(), Gate::new(rules, now));
             }
         }
+    }
+
+    /// The endpoint for a start that is bound to none; `None` only without candidates.
+    pub fn choose(
+        &mut self,
+        engine: &str,
+        candidates: &[Candidate],
+        ckey: Option<&str>,
+        now: Time,
+    ) -> Option<u32> {
+        match self.gates.get_mut(engine) {
+            Some(gate) => gate.balancer.choose(candidates, ckey, &mut self.draws, now),
+            None => balance::least_loaded(candidates),
+        }
+    }
+
+    /// Compares each engine's endpoints with each other; answers which of them get new work from now on or no more.
+    pub fn compare(&mut self, now: Time) -> Vec<(String, u32, balance::Change)> {
+        let mut changes = Vec::new();
+        for (engine, gate) in &mut self.gates {
+            let endpoints = &gate.endpoints;
+            let parked = |at: u32| endpoints.get(at as usize).is_some_and(|e| e.breaker.parks(now));
+            let changed = gate.balancer.tick(parked, now);
+            changes.extend(changed.into_iter().map(|(at, change)| (engine.clone(), at, change)));
+        }
+        changes
     }
 
     /// What time alone brings to every breaker and limiter.
@@ -357,9 +435,12 @@ impl Gates {
 
     /// Forgets calls that do not run any more although their end was never heard of.
     pub fn retain(&mut self, live: impl Fn(Key) -> bool) {
-        for endpoint in self.gates.values_mut().flat_map(|g| &mut g.endpoints) {
-            endpoint.breaker.retain(&live);
-            endpoint.limiter.retain(&live);
+        for gate in self.gates.values_mut() {
+            gate.balancer.retain(&live);
+            for endpoint in &mut gate.endpoints {
+                endpoint.breaker.retain(&live);
+                endpoint.limiter.retain(&live);
+            }
         }
     }
 

@@ -4,6 +4,7 @@
 //! can be tested as a table, replayed from a seed and run in virtual time.
 
 pub mod autoscaler;
+pub mod balance;
 pub mod breaker;
 pub mod event;
 pub mod execution;
@@ -17,6 +18,7 @@ pub mod limits;
 pub mod pace;
 pub mod planted;
 pub mod pool;
+pub mod pools;
 pub mod queue;
 pub mod rank;
 pub mod retry;

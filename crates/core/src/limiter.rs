@@ -21,7 +21,8 @@ use std::collections::BTreeMap;
 pub struct LimiterRules {
     /// The limit never goes below this; at least 1.
     pub min: u32,
-    /// What is configured as the most; `None`: no bound is known.
+    /// The most that can be asked of it: what is configured, or the slots of all workers. `None`: no bound is known, and a
+    /// limit that has grown past half as much again as once was too much is given up.
     pub max: Option<u32>,
     /// Speed below which the endpoint counts as slow, 0 to 1.
     pub sick: f64,
@@ -68,7 +69,9 @@ pub enum Ended {
     Answered,
     /// The engine said that it is too much.
     Overloaded { retry_after: Option<Millis> },
-    /// No evidence: cancelled, interrupted, failed for reasons of its own.
+    /// For reasons of its own, such as a workflow that fails: its time says nothing about the endpoint.
+    Apart,
+    /// Not by itself: cancelled, interrupted, out of time. It would have gone on.
     Unknown,
 }
 
@@ -78,6 +81,8 @@ struct Running {
     since: Time,
     /// Where the progress clock stood when it began.
     progress: f64,
+    /// Completions that were expected of it so far.
+    expected: f64,
 }
 
 /// What is summed up between two verdicts.
@@ -111,6 +116,9 @@ pub struct Limiter {
     epoch: Epoch,
     /// Calls at once and speed before the last cut, or when the slowness was found to be external.
     before: (f64, f64),
+    /// Completions a second before the last cut.
+    #[serde(default)]
+    rate_before: f64,
     /// After an external slowness: how long until the next experiment, in seconds, and when that is.
     retry_s: f64,
     retry_at: Time,
@@ -119,6 +127,12 @@ pub struct Limiter {
     last_cut: Option<Time>,
     #[serde(skip)]
     progress: f64,
+    /// How fast the progress clock goes until the next tick.
+    #[serde(skip, default = "full_pace")]
+    pace: f64,
+    /// Completions expected since the last tick of calls that have ended since.
+    #[serde(skip)]
+    of_ended: f64,
     #[serde(skip)]
     running: BTreeMap<Key, Running>,
     /// Of this tick: completed runs in seconds, and calls that were answered.
@@ -133,11 +147,15 @@ pub struct Limiter {
 
 /// Runs to learn before speed is judged, and completions that the speed remembers.
 const WARM: u64 = 50;
+/// Speed from which on the endpoint may be asked for more.
+const WELL: f64 = 0.85;
 const SPEED_MEMORY: f64 = 40.0;
 /// The least a cut leaves of the concurrency before it, and the most.
 const CUT_FLOOR: f64 = 0.34;
 const RECUT_FLOOR: f64 = 0.6;
 const CUT_CEILING: f64 = 0.8;
+/// Completions that are enough to compare rates by.
+const SURE: f64 = 10.0;
 const EXPERIMENT_FIRST_S: f64 = 150.0;
 const EXPERIMENT_MAX_S: f64 = 1_800.0;
 /// Calls at once that count as few.
@@ -148,6 +166,10 @@ const NEAR_WALL: f64 = 0.85;
 const JUST_MAX: usize = 4_096;
 /// A tick that comes later than this is taken as this long: the time between was not observed.
 const TICK_MAX_S: f64 = 10.0;
+
+fn full_pace() -> f64 {
+    1.0
+}
 
 impl Limiter {
     #[must_use]
@@ -165,12 +187,15 @@ impl Limiter {
             speed: 1.0,
             epoch: Epoch::default(),
             before: (1.0, 1.0),
+            rate_before: 0.0,
             retry_s: EXPERIMENT_FIRST_S,
             retry_at: Time(0),
             calm_s: 0.0,
             grow_after: Time(0),
             last_cut: None,
             progress: 0.0,
+            pace: full_pace(),
+            of_ended: 0.0,
             running: BTreeMap::new(),
             just: Vec::new(),
             last_tick: None,
@@ -213,19 +238,48 @@ impl Limiter {
         self.running.len()
     }
 
+    /// Since when a call runs.
+    #[must_use]
+    pub fn since(&self, key: Key) -> Option<Time> {
+        self.running.get(&key).map(|run| run.since)
+    }
+
     pub fn started(&mut self, key: Key, now: Time) {
-        let progress = self.progress;
-        self.running.entry(key).or_insert(Running { since: now, progress });
+        let progress = self.progress_at(now);
+        self.running.entry(key).or_insert(Running { since: now, progress, expected: 0.0 });
+    }
+
+    /// Where the progress clock stands: it slows with the endpoint, so that a run on a slow one is not taken for older than
+    /// it is.
+    fn progress_at(&self, now: Time) -> f64 {
+        let since = self.last_tick.map_or(0.0, |tick| now.since(tick) as f64 / SECOND as f64);
+        self.progress + self.pace * since.min(TICK_MAX_S)
+    }
+
+    /// The completions that a healthy endpoint would have shown of this run since the last tick.
+    fn expected_of(&self, run: &Running, progress: f64) -> f64 {
+        let from = (self.progress - run.progress).max(0.0);
+        let hazard = self.healthy.hazard(from, (progress - run.progress).max(from));
+        // The clock goes as slowly as the endpoint does; a healthy one would get through the same ages so much sooner.
+        let hazard = hazard / self.pace;
+        if hazard.is_finite() { hazard.max(0.0) } else { 0.0 }
     }
 
     pub fn ended(&mut self, key: Key, how: Ended, now: Time) {
         let at_once = self.running.len().max(1) as f64;
+        let progress = self.progress_at(now);
         let run = self.running.remove(&key);
         match how {
-            Ended::Unknown => {}
+            Ended::Unknown => self.of_ended += run.map_or(0.0, |run| self.expected_of(&run, progress)),
+            Ended::Apart => {
+                let expected = run.map_or(0.0, |run| run.expected);
+                self.expected = (self.expected - expected).max(0.0);
+                self.epoch.expected = (self.epoch.expected - expected).max(0.0);
+            }
             Ended::Overloaded { retry_after } => self.overloaded(at_once, run, retry_after, now),
             Ended::Answered => {
                 self.answered += 1.0;
+                self.of_ended += run.map_or(0.0, |run| self.expected_of(&run, progress));
                 if let Some(run) = run
                     && self.just.len() < JUST_MAX
                 {
@@ -249,6 +303,13 @@ impl Limiter {
             .last_cut
             .is_some_and(|cut| now.since(cut) < SECOND || run.is_some_and(|run| run.since <= cut));
         if known {
+            // What is left of a burst once all its refusals were told is what the endpoint took.
+            if let Some(wall) = self.wall.filter(|_| self.last_cut.is_some_and(|cut| now.since(cut) < SECOND))
+            {
+                let taken = wall.min(self.running.len().max(1) as f64);
+                self.wall = Some(taken);
+                self.limit = self.limit.min((taken / 2.0).floor().max(1.0));
+            }
             return;
         }
         let in_force = self.limit().map_or(at_once, |limit| at_once.min(f64::from(limit)));
@@ -265,6 +326,7 @@ impl Limiter {
     /// Learns from what happened since the last tick. Call about each second; any spacing works.
     pub fn tick(&mut self, now: Time) {
         let span = self.last_tick.map_or(0.0, |last| now.since(last) as f64 / SECOND as f64);
+        let expected = if span > 0.0 { self.expected_completions(now) } else { 0.0 };
         self.last_tick = Some(self.last_tick.map_or(now, |last| last.max(now)));
         let span = span.min(TICK_MAX_S);
         let just = std::mem::take(&mut self.just);
@@ -279,12 +341,17 @@ impl Limiter {
         if span <= 0.0 {
             return;
         }
-        let expected = self.expected_completions(&just, span, now);
         self.regain(now);
         if self.healthy.runs < WARM {
             (self.expected, self.completed, self.epoch) = (0.0, 0.0, Epoch::default());
             return;
         }
+        self.weigh(&just, span, expected, now);
+        self.pace = if self.mode == Mode::Open { full_pace() } else { self.speed.clamp(0.05, 1.0) };
+    }
+
+    /// Takes what was expected and what came, and judges at the end of an epoch.
+    fn weigh(&mut self, just: &[f64], span: f64, expected: f64, now: Time) {
         let (done, at_once) = (just.len() as f64, self.running.len() as f64);
         let kept = (-expected / SPEED_MEMORY).exp();
         self.expected = self.expected * kept + expected;
@@ -306,27 +373,21 @@ impl Limiter {
         }
     }
 
-    /// What a healthy engine would have completed of the same runs. The progress clock slows with the endpoint, so that a
-    /// run on a slow engine is not taken for older than it is.
-    fn expected_completions(&mut self, just: &[f64], span: f64, now: Time) -> f64 {
-        let sick = self.mode != Mode::Open;
-        let pace = if sick { self.speed.clamp(0.05, 1.0) } else { 1.0 };
-        self.progress += pace * span;
-        let mut expected = 0.0;
-        for run in self.running.values() {
-            let observed = span.min(now.since(run.since) as f64 / SECOND as f64);
-            if observed > 0.0 {
-                let age = (self.progress - run.progress).max(0.0);
-                let width = observed.clamp(0.02, 1.0);
-                let hazard = self.healthy.hazard((age - 0.5 * width).max(0.0), age + 0.5 * width);
-                expected += hazard * (observed / width);
-            }
+    /// What a healthy engine would have completed of the same runs since the last tick: the growth of their cumulative
+    /// hazard, which is unbiased whatever the spacing of the ticks (the compensator of the counting process; Aalen,
+    /// "Nonparametric inference for a family of counting processes", 1978).
+    fn expected_completions(&mut self, now: Time) -> f64 {
+        let progress = self.progress_at(now);
+        let mut running = std::mem::take(&mut self.running);
+        let mut expected = std::mem::take(&mut self.of_ended);
+        for run in running.values_mut() {
+            let hazard = self.expected_of(run, progress);
+            run.expected += hazard;
+            expected += hazard;
         }
-        if !sick {
-            expected +=
-                just.iter().map(|s| self.healthy.hazard((s - span.min(*s) * 0.5).max(0.0), *s)).sum::<f64>();
-        }
-        if expected.is_finite() { expected.max(0.0) } else { 0.0 }
+        self.running = running;
+        self.progress = progress;
+        expected
     }
 
     fn judge(&mut self, epoch: Epoch, now: Time) {
@@ -337,16 +398,21 @@ impl Limiter {
         // By how much the speed rose for the concurrency that was taken away. Few calls are often slow because others use
         // the same machine, and then a cut gives their share away: it has to pay more.
         let power = if self.before.0 < FEW { 0.8 } else { 0.5 };
-        let paid = speed / self.before.1.max(1e-6) >= (self.before.0 / at_once.max(1e-6)).powf(power);
+        let less = self.before.0 / at_once.max(1e-6);
+        // The same said by completions alone. That needs no idea of how long runs should take, and holds when the speed before
+        // the cut was too low to be told exactly.
+        let rate = epoch.completed / epoch.seconds.max(f64::MIN_POSITIVE);
+        let done = epoch.completed >= SURE && rate >= self.rate_before * less.powf(power - 1.0);
+        let paid = speed / self.before.1.max(1e-6) >= less.powf(power) || done && self.rate_before > 0.0;
         match self.mode {
-            Mode::Open if bad => self.cut(at_once, speed, CUT_FLOOR),
+            Mode::Open if bad => self.cut(at_once, speed, rate, CUT_FLOOR),
             Mode::Open => {}
             Mode::Cut if (speed >= 0.75 && (paid || self.before.0 >= FEW)) || (self.limit <= 1.0 && paid) => {
                 self.mode = Mode::Hold;
                 self.step = 1.0;
                 (self.expected, self.completed) = (epoch.expected, epoch.completed);
             }
-            Mode::Cut if paid => self.cut(at_once, speed, CUT_FLOOR),
+            Mode::Cut if paid => self.cut(at_once, speed, rate, CUT_FLOOR),
             Mode::Cut => {
                 self.mode = Mode::External;
                 self.before = (at_once, speed);
@@ -354,9 +420,9 @@ impl Limiter {
                 self.retry_at = now.plus((self.retry_s * SECOND as f64) as Millis);
                 (self.expected, self.completed) = (epoch.expected, epoch.completed);
             }
-            Mode::Hold if bad => self.cut(at_once, speed, RECUT_FLOOR),
+            Mode::Hold if bad => self.cut(at_once, speed, rate, RECUT_FLOOR),
             Mode::Hold => self.probe(at_once, epoch.seconds, now),
-            Mode::External if self.speed > 0.85 => {
+            Mode::External if self.speed > WELL => {
                 self.mode = Mode::Open;
                 self.retry_s = EXPERIMENT_FIRST_S;
             }
@@ -365,7 +431,7 @@ impl Limiter {
                 let crowded =
                     at_once >= 1.4 * self.before.0 && at_once * speed <= 1.15 * self.before.0 * self.before.1;
                 if crowded || (now > self.retry_at && bad) {
-                    self.cut(at_once, speed, CUT_FLOOR);
+                    self.cut(at_once, speed, rate, CUT_FLOOR);
                 }
             }
         }
@@ -376,7 +442,7 @@ impl Limiter {
         if now < self.grow_after {
             return;
         }
-        if self.speed < 0.85 {
+        if self.speed < WELL {
             self.step = 1.0;
         } else if at_once >= 0.7 * self.limit {
             self.grow();
@@ -394,7 +460,8 @@ impl Limiter {
     /// single steps, as long as too few runs were learned to judge the speed.
     fn regain(&mut self, now: Time) {
         let answered = self.mode == Mode::Hold && now >= self.grow_after && self.answered >= self.limit;
-        let Some(wall) = self.wall.filter(|_| answered) else { return };
+        let well = self.healthy.runs < WARM || self.speed >= WELL;
+        let Some(wall) = self.wall.filter(|_| answered && well) else { return };
         if self.limit < NEAR_WALL * wall {
             self.answered = 0.0;
             self.limit = (NEAR_WALL * wall).ceil();
@@ -424,9 +491,12 @@ impl Limiter {
         }
     }
 
-    fn cut(&mut self, at_once: f64, speed: f64, floor: f64) {
+    fn cut(&mut self, at_once: f64, speed: f64, rate: f64, floor: f64) {
         self.before = (at_once, speed);
+        self.rate_before = rate;
         self.mode = Mode::Cut;
+        // It is slow with less than what it refuses, so that is not what bounds it.
+        self.wall = None;
         self.limit = (at_once * speed.clamp(floor, CUT_CEILING)).ceil().max(1.0);
         self.ceiling = self.ceiling.max(at_once * 1.5);
         (self.expected, self.completed) = (0.0, 0.0);

@@ -34,6 +34,8 @@ pub enum Bug {
     RefusalBurnt,
     /// An open breaker lets everything through.
     BreakerOpenToAll,
+    /// An endpoint that asked for patience gets none.
+    FreezeIgnored,
     /// What has ended can be cancelled.
     EndedTwice,
     /// Work that waits for its time is never looked at again.
@@ -45,7 +47,7 @@ pub enum Bug {
 }
 
 impl Bug {
-    pub const ALL: [Bug; 18] = [
+    pub const ALL: [Bug; 19] = [
         Bug::FenceIgnored,
         Bug::AnsweredUnstored,
         Bug::SlotLeaked,
@@ -60,6 +62,7 @@ impl Bug {
         Bug::OnceTwice,
         Bug::RefusalBurnt,
         Bug::BreakerOpenToAll,
+        Bug::FreezeIgnored,
         Bug::EndedTwice,
         Bug::TimerLost,
         Bug::ReaperAsleep,

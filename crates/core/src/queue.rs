@@ -12,18 +12,21 @@
 //! while live leases reach a limit; a lane's rows in memory are a prefix of its rows in the store, the rest is counted.
 
 use crate::execution::{Lane, Priority};
-use crate::gate::{Gate, Gates, Shut};
+use crate::gate::Gates;
 use crate::id::{Key, SessionId};
 use crate::limits::READY_ROWS_MAX;
 use crate::planted::{self, Bug};
 use crate::rank::Rank;
-use crate::time::{Millis, SECOND, Time};
+use crate::time::{SECOND, Time};
 use lane::LaneRows;
 use std::collections::{BTreeMap, BTreeSet};
 
 mod lane;
 mod occupancy;
+mod place;
+mod questions;
 pub use occupancy::{Lease, Occupancy};
+pub use place::Placement;
 
 type User = Option<String>;
 type LaneNo = usize;
@@ -134,8 +137,9 @@ pub struct Queue {
     workers: BTreeMap<SessionId, WorkerRules>,
     occupancy: Occupancy,
     ckey_limit: u32,
-    /// When the next worker should be ready.
-    expected_worker: Option<Time>,
+    placement: Placement,
+    /// When the workers that are starting should be ready, and what they will serve.
+    expected_workers: Vec<(Time, Vec<String>)>,
 }
 
 /// What a grant is expected to cost before anything was measured.
@@ -163,7 +167,8 @@ impl Queue {
             workers: BTreeMap::new(),
             occupancy: Occupancy::default(),
             ckey_limit: ckey_limit.max(1),
-            expected_worker: None,
+            placement: Placement::default(),
+            expected_workers: Vec::new(),
         }
     }
 
@@ -286,11 +291,12 @@ impl Queue {
 
     /// Decides the next start and takes its lease; `None` when nothing may start now.
     pub fn pick(&mut self, gates: &mut Gates, now: Time) -> Option<Pick> {
-        let (name, head, worker, endpoint, class) = self.next_start(gates, now)?;
+        let (name, head, worker, class) = self.next_start(gates, now)?;
         let (vtime, _, key, user) = head;
         let cost = self.engines[&name].run_ms.max(1.0) as i64;
         let (number, _) = self.index.get(&key).copied()?;
         let ckey = self.lanes[number].lane.ckey.clone();
+        let endpoint = self.endpoint_for(&name, gates, class.pin, ckey.as_deref(), now)?;
         self.take_out(key);
         self.served = self.served.max(vtime);
         self.vtime.insert(user.clone(), vtime.saturating_add(self.charge_of(&user, cost)));
@@ -315,33 +321,30 @@ impl Queue {
         Some(Pick { key, worker, endpoint })
     }
 
-    /// The first head over all engines that are open, with where it would run.
-    fn next_start(&self, gates: &Gates, now: Time) -> Option<(String, Head, SessionId, u32, Class)> {
-        let mut best: Option<(&str, &Head, SessionId, u32, Class)> = None;
+    /// The first head over all engines that are open, with the worker it would run on.
+    fn next_start(&self, gates: &Gates, now: Time) -> Option<(String, Head, SessionId, Class)> {
+        let mut best: Option<(&str, &Head, SessionId, Class)> = None;
         for (name, engine) in self.engines.iter().filter(|(_, e)| !e.rules.paused && !e.heads.is_empty()) {
             let gate = gates.get(name);
-            let free = self.endpoint(name, engine, gate, None, now);
-            let (Some(free), Some(worker)) = (free, self.worker_for(engine)) else { continue };
             if gate.is_some_and(|g| !g.has_token(now)) {
                 continue;
             }
+            let Some(worker) = self.worker_for(engine) else { continue };
             let may_retry = gate.is_none_or(|g| g.may_retry(now));
+            let free = self.has_endpoint(name, engine, gate, None, now);
             for (class, heads) in engine.heads.iter().filter(|(class, _)| may_retry || !class.retry) {
                 let Some(head) = heads.first() else { continue };
                 let later = best.is_some_and(|(_, b, ..)| (b.0, b.1, b.2) <= (head.0, head.1, head.2));
-                let endpoint = match class.pin {
-                    _ if later => continue,
-                    None => Some(free),
-                    pinned => self.endpoint(name, engine, gate, pinned, now),
+                let takes = || match class.pin {
+                    None => free,
+                    pinned => self.has_endpoint(name, engine, gate, pinned, now),
                 };
-                if let Some(endpoint) = endpoint {
-                    best = Some((name, head, worker, endpoint, *class));
+                if !later && takes() {
+                    best = Some((name, head, worker, *class));
                 }
             }
         }
-        best.map(|(name, head, worker, endpoint, class)| {
-            (name.to_owned(), head.clone(), worker, endpoint, class)
-        })
+        best.map(|(name, head, worker, class)| (name.to_owned(), head.clone(), worker, class))
     }
 
     /// Takes the lease of a row that already runs (hydration, or another node's grant).
@@ -397,221 +400,13 @@ impl Queue {
         self.occupancy.expire_ghosts(now);
     }
 
-    // ---- questions
-
-    #[must_use]
-    pub fn occupancy(&self) -> &Occupancy {
-        &self.occupancy
-    }
-
-    #[must_use]
-    pub fn workers(&self) -> &BTreeMap<SessionId, WorkerRules> {
-        &self.workers
-    }
-
-    #[must_use]
-    pub fn has_due(&self) -> bool {
-        !self.user_depth.is_empty()
-    }
-
-    /// Says when the next worker is expected to be ready, for those who ask why they wait.
-    pub fn expect_worker(&mut self, at: Option<Time>) {
-        self.expected_worker = at;
-    }
-
-    #[must_use]
-    pub fn expected_worker(&self) -> Option<Time> {
-        self.expected_worker
-    }
-
-    /// Free slots of open workers.
-    #[must_use]
-    pub fn free_slots(&self) -> u64 {
-        self.workers.iter().filter(|(_, w)| w.open).map(|(id, w)| u64::from(self.free_of(*id, w))).sum()
-    }
-
-    /// Due rows by engine, in memory and behind.
-    #[must_use]
-    pub fn due_by_engine(&self) -> BTreeMap<String, u64> {
-        let waiting = self.engines.iter().filter(|(_, e)| e.depth > 0);
-        waiting.map(|(name, e)| (name.clone(), e.depth)).collect()
-    }
-
-    /// Due rows of one engine, and of one user.
-    #[must_use]
-    pub fn depth_of_engine(&self, engine: &str) -> u64 {
-        self.engines.get(engine).map_or(0, |e| e.depth)
-    }
-
-    #[must_use]
-    pub fn depth_of_user(&self, user: &Option<String>) -> u64 {
-        self.user_depth.get(user).copied().unwrap_or(0)
-    }
-
-    /// Due rows of one engine by priority, in the order of [`Priority::ALL`]. Rows behind the window are not told apart and
-    /// count as NORMAL.
-    #[must_use]
-    pub fn due_of_engine(&self, engine: &str) -> [u64; 4] {
-        let Some(engine) = self.engines.get(engine) else { return [0; 4] };
-        let mut due = engine.by_priority;
-        due[Priority::Normal as usize] += engine.depth.saturating_sub(due.iter().sum());
-        due
-    }
-
-    /// What stands first on each engine, by endpoint it is bound to and by being a retry: the rank and the priority.
-    pub fn first_rows(&self) -> impl Iterator<Item = (Rank, Priority)> {
-        let heads = self.engines.values().flat_map(|e| e.heads.values()).filter_map(BTreeSet::first);
-        heads.filter_map(|(_, rank, key, _)| {
-            let (number, _) = self.index.get(key)?;
-            Some((*rank, self.lanes[*number].entry(*rank, *key)?.priority))
-        })
-    }
-
-    /// Rows of the engine that would rather fail than wait for it, as far as they are in memory.
-    #[must_use]
-    pub fn impatient(&self, engine: &str, max: usize) -> Vec<Key> {
-        self.engines.get(engine).map_or(Vec::new(), |e| e.impatient.iter().take(max).copied().collect())
-    }
-
-    /// Due rows in memory by priority; rows behind the window are not told apart.
-    #[must_use]
-    pub fn due_by_priority(&self) -> BTreeMap<Priority, u64> {
-        let mut counts = BTreeMap::new();
-        for entry in self.lanes.iter().flat_map(LaneRows::entries) {
-            *counts.entry(entry.priority).or_default() += 1;
-        }
-        counts
-    }
-
-    /// Whether the row is due and in memory.
-    #[must_use]
-    pub fn holds(&self, key: Key) -> bool {
-        self.index.contains_key(&key)
-    }
-
-    /// How many rows of its lane stand before it; `None` when it is not in memory.
-    #[must_use]
-    pub fn position(&self, key: Key) -> Option<u64> {
-        let (number, rank) = self.index.get(&key)?;
-        Some(self.lanes[*number].position(*rank, key))
-    }
-
-    /// When the first engine that holds due work back only for a time lets the next one in.
-    #[must_use]
-    pub fn next_opening(&self, gates: &Gates, now: Time) -> Option<Time> {
-        let waiting = self.engines.iter().filter(|(_, e)| !e.rules.paused && !e.heads.is_empty());
-        let opening = waiting.filter_map(|(name, _)| match self.shut(gates, name, None, now) {
-            Some(Shut::Frozen { until }) => Some(until),
-            Some(_) => None,
-            None => gates.get(name).filter(|g| !g.has_token(now)).map(|g| g.next_token(now)),
-        });
-        opening.min()
-    }
-
-    /// Why no endpoint of the engine takes a row (of those bound to `pinned`); `None` when one does. Of several reasons
-    /// the mildest: one that is full is worth more than one that is parked.
-    #[must_use]
-    pub fn shut(&self, gates: &Gates, name: &str, pinned: Option<u32>, now: Time) -> Option<Shut> {
-        let engine = self.engines.get(name)?;
-        let gate = gates.get(name)?;
-        let pinned = engine.still_there(pinned);
-        let mut mildest: Option<Shut> = None;
-        for at in (0u32..).take(engine.rules.endpoints.len()).filter(|at| pinned.is_none_or(|p| p == *at)) {
-            let shut = gate.shut(at, self.occupancy.of_endpoint(name, at), now)?;
-            mildest = Some(mildest.map_or(shut, |other| other.min(shut)));
-        }
-        mildest
-    }
-
-    /// Whether another user's work goes before this one's although slots are free for nobody else.
-    #[must_use]
-    pub fn is_outshared(&self, user: &Option<String>) -> bool {
-        self.vtime.get(user).is_some_and(|vtime| *vtime > self.served) && self.users.len() > 1
-    }
-
-    #[must_use]
-    pub fn has_capable_worker(&self, engine_type: &str) -> bool {
-        self.workers.values().any(|w| w.open && serves(w, engine_type))
-    }
-
-    #[must_use]
-    pub fn key_is_full(&self, ckey: &str) -> bool {
-        self.occupancy.of_ckey(ckey) >= self.ckey_limit
-    }
-
-    /// Recomputes every derived count and index; an empty answer means they agree. For tests and the lease auditor.
-    #[must_use]
-    pub fn audit(&self) -> Vec<String> {
-        let mut findings = self.occupancy.audit();
-        let rows: usize = self.lanes.iter().map(LaneRows::len).sum();
-        if rows != self.index.len() {
-            findings.push(format!("{rows} rows in lanes, {} in the index", self.index.len()));
-        }
-        for key in self.index.keys().filter(|k| self.occupancy.lease(**k).is_some()) {
-            findings.push(format!("{} is both queued and leased", key.0));
-        }
-        for (user, engines) in &self.users {
-            for (engine, lanes) in engines {
-                if lanes.listed != self.heads_of(user, lanes) && self.engines.contains_key(engine) {
-                    findings.push(format!("head of {user:?} on {engine} is out of date"));
-                }
-            }
-        }
-        let lanes = || self.lane_numbers.values().map(|n| &self.lanes[*n]);
-        for (name, engine) in &self.engines {
-            let due: u64 = lanes().filter(|l| &l.lane.engine == name).map(LaneRows::total).sum();
-            if due != engine.depth {
-                findings.push(format!("{due} rows are due on {name}, its depth says {}", engine.depth));
-            }
-            if self.priorities_of(name) != engine.by_priority {
-                findings.push(format!("the priorities of what is due on {name} are counted wrong"));
-            }
-        }
-        for (user, depth) in &self.user_depth {
-            let due: u64 = lanes().filter(|l| &l.lane.user == user).map(LaneRows::total).sum();
-            if due != *depth {
-                findings.push(format!("{due} rows are due of {user:?}, its depth says {depth}"));
-            }
-        }
-        findings
+    /// Says which workers are starting, by when they should be ready and the engine types they will serve (none: all), for
+    /// those who ask why they wait.
+    pub fn expect_workers(&mut self, starting: Vec<(Time, Vec<String>)>) {
+        self.expected_workers = starting;
     }
 
     // ---- inside
-
-    /// The fullest worker with a free slot that serves the engine.
-    fn worker_for(&self, engine: &EngineQueue) -> Option<SessionId> {
-        self.workers
-            .iter()
-            .filter(|(_, w)| w.open && serves(w, &engine.rules.engine_type))
-            .map(|(id, w)| (self.free_of(*id, w), *id))
-            .filter(|(free, _)| *free > 0)
-            .min()
-            .map(|(_, id)| id)
-    }
-
-    /// The endpoint with the most room per weight, or the pinned one if it lets something in.
-    fn endpoint(
-        &self,
-        name: &str,
-        engine: &EngineQueue,
-        gate: Option<&Gate>,
-        pinned: Option<u32>,
-        now: Time,
-    ) -> Option<u32> {
-        let pinned = engine.still_there(pinned);
-        let mut best: Option<(f64, u32)> = None;
-        for (at, rules) in (0u32..).zip(&engine.rules.endpoints) {
-            let used = self.occupancy.of_endpoint(name, at);
-            if pinned.is_some_and(|p| p != at) || gate.is_some_and(|g| g.shut(at, used, now).is_some()) {
-                continue;
-            }
-            let load = f64::from(used + 1) / rules.weight.max(f64::MIN_POSITIVE);
-            if best.is_none_or(|(least, _)| load < least) {
-                best = Some((load, at));
-            }
-        }
-        best.map(|(_, at)| at)
-    }
 
     /// What a span of a slot's time costs its user.
     fn charge_of(&self, user: &User, span: i64) -> i64 {
@@ -817,18 +612,6 @@ impl Queue {
 
     fn is_blocked(&self, lane: &Lane) -> bool {
         lane.ckey.as_deref().is_some_and(|k| self.key_is_full(k)) && !planted::has(Bug::KeyIgnored)
-    }
-}
-
-fn serves(worker: &WorkerRules, engine_type: &str) -> bool {
-    worker.engine_types.is_empty() || worker.engine_types.iter().any(|t| t == engine_type)
-}
-
-/// How long a grant of `engine` is expected to run, in milliseconds.
-impl Queue {
-    #[must_use]
-    pub fn expected_run(&self, engine: &str) -> Millis {
-        self.engines.get(engine).map_or(0, |e| e.run_ms as Millis)
     }
 }
 

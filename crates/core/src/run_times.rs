@@ -64,12 +64,13 @@ impl RunTimes {
         let seconds = if seconds.is_finite() { seconds.max(0.0) } else { return };
         self.fresh = self.fresh.saturating_add(1);
         self.next *= 1.0 / (1.0 - 1.0 / MEMORY);
-        let bucket = if seconds <= FIRST {
-            0
-        } else {
-            ((PER_OCTAVE * (seconds / FIRST).log2() - 1e-9).ceil() as usize).min(BUCKETS - 1)
-        };
-        self.weights[bucket] += self.next;
+        // A run is spread over one bucket's width around itself: runs that all take the same time would else lie at the
+        // beginning or the end of a bucket by chance, and be expected at one end of it.
+        let place = if seconds <= FIRST { 0.0 } else { PER_OCTAVE * (seconds / FIRST).log2() };
+        let above = (place + 0.5).fract();
+        let bucket = ((place + 0.5) as usize).min(BUCKETS - 1);
+        self.weights[bucket] += self.next * (1.0 - above);
+        self.weights[(bucket + 1).min(BUCKETS - 1)] += self.next * above;
         self.runs = self.runs.saturating_add(1);
         if self.next > 1e9 {
             self.weights.iter_mut().for_each(|weight| *weight /= self.next);
@@ -150,11 +151,17 @@ impl RunTimes {
     /// The cumulative hazard between two ages: how many completions a healthy engine would show of a run in that time.
     #[must_use]
     pub fn hazard(&self, from: f64, to: f64) -> f64 {
-        let end = self.survival(to);
-        if end < TAIL_FROM {
-            return if from > 0.0 { TAIL_INDEX * (to.max(FIRST) / from.max(FIRST)).ln() } else { 0.0 };
+        (self.cumulative(to) - self.cumulative(from)).max(0.0)
+    }
+
+    /// The cumulative hazard from the start to an age.
+    fn cumulative(&self, age: f64) -> f64 {
+        let left = self.survival(age);
+        if left >= TAIL_FROM {
+            return -left.ln();
         }
-        (self.survival(from) / end).ln().max(0.0)
+        let edges = self.longer.iter().position(|share| *share < TAIL_FROM).unwrap_or(BUCKETS - 1);
+        TAIL_INDEX * (age / edge(edges.saturating_sub(1))).max(1.0).ln() - TAIL_FROM.ln()
     }
 }
 

@@ -5,6 +5,9 @@ use crate::gate::{Gates, Shut};
 use crate::queue::Queue;
 use crate::time::Time;
 
+mod outlook;
+pub use outlook::{Blocker, Eta, Outlook, outlook};
+
 /// The closed list of wait reasons.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum WaitReason {
@@ -78,7 +81,8 @@ pub fn explain(row: &Execution, queue: &Queue, gates: &Gates, now: Time) -> Opti
             "others with its concurrency key are running".to_owned(),
         ));
     }
-    if let Some(at) = queue.expected_worker().filter(|_| queue.free_slots() == 0) {
+    let engine_type = queue.engine(&row.fixed.engine).map_or("", |rules| rules.engine_type.as_str());
+    if let Some(at) = queue.expected_worker(engine_type).filter(|_| !queue.has_free_slot(engine_type)) {
         let text = "all worker slots are taken; more workers are starting".to_owned();
         return Some(Wait {
             until: Some(at),
@@ -117,16 +121,20 @@ fn held_by_engine(row: &Execution, queue: &Queue, gates: &Gates, now: Time) -> O
         return wait(WaitReason::Parked, until, text);
     }
     if !queue.has_capable_worker(&rules.engine_type) {
-        if let Some(at) = queue.expected_worker() {
+        if let Some(at) = queue.expected_worker(&rules.engine_type) {
             return wait(WaitReason::ScalingUp, Some(at), "the first worker for it is starting".to_owned());
         }
-        let text = format!("no worker serves {}", rules.engine_type);
+        let text = format!("no worker that takes new work serves {}", rules.engine_type);
         return wait(WaitReason::NoCapableWorker, None, text);
     }
     match shut {
         Some(Shut::Frozen { until }) => {
             let text = format!("engine {engine} asked to be left alone for a while");
             return wait(WaitReason::RateLimit, Some(until), text);
+        }
+        Some(Shut::Ejected { until }) => {
+            let text = format!("the only endpoint of engine {engine} with room is far worse than the others");
+            return wait(WaitReason::EngineLimit, Some(until), text);
         }
         Some(_) => {
             return wait(WaitReason::EngineLimit, None, format!("engine {engine} runs as many as it may"));

@@ -19,6 +19,7 @@ use enginehouse_store::{
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use tokio::sync::{mpsc, oneshot};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 /// Rows read at a time.
@@ -134,8 +135,10 @@ impl Committer {
         let (batch, shape) = self.batch(&requests, &grants);
         let kinds = Kinds::of(&batch);
         kinds.before();
+        let (begun, writes) = (Instant::now(), batch.writes.len());
         match self.cx.store.commit(batch).await {
             Ok(committed) => {
+                self.cx.telemetry.committed(writes, begun.elapsed());
                 kinds.after();
                 self.settle(requests, grants, &shape, committed, now);
             }

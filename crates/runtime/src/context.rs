@@ -12,11 +12,13 @@ use crate::scaler::Scaling;
 use crate::scheduler::Scheduler;
 use crate::seal::Sealer;
 use crate::settings::Settings;
+use crate::telemetry::Telemetry;
 use crate::workers::{PoolNews, Wanted};
 use enginehouse_core::event::EventType;
 use enginehouse_core::execution::{Execution, Status};
 use enginehouse_core::id::{Key, SessionId};
 use enginehouse_core::lifecycle::{Refused, Transition};
+use enginehouse_core::pools::Pools;
 use enginehouse_core::queue::{Queue, WorkerRules};
 use enginehouse_core::session::Session;
 use enginehouse_core::time::Time;
@@ -47,6 +49,7 @@ pub(crate) struct Context {
     pub(crate) registry: Registry,
     pub(crate) hub: Hub,
     pub(crate) figures: Mutex<Figures>,
+    pub(crate) telemetry: Telemetry,
     pub(crate) inputs: Mutex<InputCache>,
     /// Lock order: `scheduler` before anything else here.
     pub(crate) scheduler: Mutex<Scheduler>,
@@ -60,6 +63,8 @@ pub(crate) struct Context {
     /// How many workers this node is to have.
     pub(crate) wanted: Mutex<Wanted>,
     pub(crate) pool_news: Mutex<PoolNews>,
+    /// The dedicated pools, and what was needed of them a moment ago.
+    pub(crate) pools: Mutex<Pools>,
     pub(crate) scaling: Mutex<Scaling>,
     pub(crate) committer: mpsc::Sender<Request>,
     /// Held by the committer from the planning of a batch to its end: between them what is planned is what is stored.
@@ -180,6 +185,7 @@ impl Context {
     /// A queue with this node's engines and all known workers, and no work yet.
     pub(crate) fn fresh_queue(&self, sessions: &[Session]) -> Queue {
         let mut queue = Queue::new(self.settings.concurrency_key_limit);
+        queue.set_placement(self.settings.workers.placement);
         queue.set_weights(self.settings.queue.user_weights.clone());
         for engine in self.registry.iter() {
             queue.set_engine(&engine.settings.name, self.registry.rules(&engine.settings));
@@ -228,12 +234,14 @@ impl Context {
 
     pub(crate) fn submitted(&self, row: &Execution) {
         self.figures.lock().submitted();
+        self.telemetry.submitted(row);
         self.consider_wake(row.state.wake_at);
     }
 
     pub(crate) fn moved(&self, row: &Execution, transition: &Transition) {
         let next = &transition.next;
         self.figures.lock().moved(transition);
+        self.telemetry.moved(row, transition, || self.public_id(row));
         if next.status == Status::Running {
             let after = Execution { fixed: row.fixed.clone(), state: next.clone(), history: Vec::new() };
             self.rows.lock().insert(row.key(), after);

@@ -4,6 +4,7 @@
 
 use crate::committer::Planned;
 use crate::context::Context;
+use enginehouse_core::balance;
 use enginehouse_core::breaker::{Change, Forced};
 use enginehouse_core::gate::{GateChange, GateDoc, Shut};
 use enginehouse_core::lifecycle;
@@ -143,11 +144,13 @@ impl Context {
             return None;
         }
         let ticked = scheduler.gates.tick(now);
+        let compared = scheduler.gates.compare(now);
         scheduler.queue.charge_running(now);
         let mut changes = std::mem::take(&mut scheduler.gate_changes);
         changes.extend(ticked);
         drop(scheduler);
         changes.iter().for_each(|change| self.tell(change, now));
+        compared.iter().for_each(|(engine, at, change)| self.tell_compared(engine, *at, *change, now));
         self.grant_nudge.notify_one();
         Some(changes)
     }
@@ -171,6 +174,23 @@ impl Context {
             Change::Released => tracing::info!(engine, endpoint, "all of its work is released"),
             Change::Forced { open } => {
                 tracing::warn!(engine, endpoint, open, "an operator's word on its circuit breaker");
+            }
+        }
+    }
+
+    fn tell_compared(&self, engine: &str, at: u32, change: balance::Change, now: Time) {
+        let endpoint = self.endpoint_name(engine, at);
+        match change {
+            balance::Change::Ejected { until, cause } => tracing::warn!(
+                engine,
+                endpoint,
+                cause = cause.as_str(),
+                for_ms = until.since(now),
+                "it is far worse than the engine's other endpoints and gets nothing new for a while"
+            ),
+            balance::Change::Trial => tracing::info!(engine, endpoint, "one attempt finds out how it is now"),
+            balance::Change::Back => {
+                tracing::info!(engine, endpoint, "it is like the other endpoints again and gets its share");
             }
         }
     }

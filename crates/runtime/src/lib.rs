@@ -18,6 +18,7 @@ mod link;
 mod machine;
 mod node;
 mod pool;
+mod pools;
 mod processes;
 mod provider;
 mod reaper;
@@ -29,6 +30,7 @@ mod seal;
 mod service;
 mod sessions;
 mod settings;
+mod telemetry;
 mod timers;
 mod traffic;
 mod workers;
@@ -40,3 +42,4 @@ pub use settings::{
     EndpointSettings, EngineSettings, ExecutionDefaults, Govern, QueueSettings, RegisteredEngine, RetryRule,
     ScalingSettings, Settings, WorkerProcesses, WorkerSettings,
 };
+pub use telemetry::markdown as metrics_markdown;

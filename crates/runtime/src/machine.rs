@@ -37,9 +37,11 @@ impl Machine {
         }
     }
 
-    /// Looks again. `workers`: what each worker that is a process of its own uses. Workers inside this process have no
-    /// needs that could be told from the service's own, and guard themselves by the memory in use alone.
-    pub(crate) fn look(&mut self, workers: &[WorkerUse]) -> Resources {
+    /// Looks again. `workers`: what each worker that is a process of its own uses; `None` when they live inside this
+    /// process, where their needs cannot be told from the service's own and the memory in use alone guards.
+    pub(crate) fn look(&mut self, workers: Option<&[WorkerUse]>) -> Resources {
+        let inside = workers.is_none();
+        let workers = workers.unwrap_or_default();
         for worker in workers {
             push(&mut self.worker_memory, worker.memory_bytes);
             if let Some(cores) = worker.busy_cores {
@@ -52,7 +54,7 @@ impl Machine {
             memory_limit: limit,
             memory_used: used,
             memory_others: used.saturating_sub(of_workers),
-            worker_memory_p95: p95(self.worker_memory.iter().copied()),
+            worker_memory_p95: if inside { Some(0) } else { p95(self.worker_memory.iter().copied()) },
             cores: self.cores(),
             worker_cpu_p95: p95(self.worker_cores.iter().copied()),
             memory_pressure: self.memory_pressure(),
@@ -186,13 +188,14 @@ mod tests {
     #[test]
     fn the_machine_is_known_and_a_percentile_needs_some_samples() {
         let mut machine = Machine::new();
-        let seen = machine.look(&[]);
+        let seen = machine.look(None);
+        assert_eq!(seen.worker_memory_p95, Some(0));
         assert!(seen.memory_limit.is_some_and(|limit| limit > seen.memory_used), "{seen:?}");
         assert!(seen.cores.is_some_and(|cores| cores > 0.0), "{seen:?}");
         let worker = |memory_bytes| WorkerUse { memory_bytes, busy_cores: Some(0.5) };
         let four: Vec<WorkerUse> = (1..=4).map(worker).collect();
-        assert_eq!(machine.look(&four).worker_memory_p95, None);
-        let seen = machine.look(&[worker(100)]);
+        assert_eq!(machine.look(Some(&four)).worker_memory_p95, None);
+        let seen = machine.look(Some(&[worker(100)]));
         assert_eq!((seen.worker_memory_p95, seen.worker_cpu_p95), (Some(4), Some(0.5)));
     }
 }

@@ -18,6 +18,7 @@ use crate::scaler::{Scaler, Scaling};
 use crate::scheduler::Scheduler;
 use crate::seal::Sealer;
 use crate::sessions::{Election, Sessions};
+use crate::telemetry::Telemetry;
 use crate::timers::Timers;
 use crate::workers::{Pool, PoolNews, Wanted};
 use crate::{RegisteredEngine, Service, Settings};
@@ -26,6 +27,7 @@ use enginehouse_core::gate::Gates;
 use enginehouse_core::id::SessionId;
 use enginehouse_core::lifecycle::Loss;
 use enginehouse_core::limits::COMMITTER_QUEUE_MAX;
+use enginehouse_core::pools::Pools;
 use enginehouse_core::queue::Queue;
 use enginehouse_store::{DocKind, SessionWrite, Store, StoreError, Write};
 use enginehouse_worker::Order;
@@ -259,7 +261,7 @@ async fn context(
     let now = store.now();
     let mut gates = Gates::default();
     for engine in registry.iter() {
-        gates.set(&engine.settings.name, engine.settings.gate_rules(settings.health_interval), now);
+        gates.set(&engine.settings.name, engine.settings.gate_rules(&settings), now);
     }
     let rules = &settings.scaling.rules;
     // Where several nodes share the work, the scheduler says what this one's part is; one worker shows that it is there.
@@ -272,9 +274,11 @@ async fn context(
     let (committer, inbox) = mpsc::channel(COMMITTER_QUEUE_MAX);
     let (orphans, orphan_inbox) = mpsc::channel(ORPHANS_MAX);
     let figures = Figures::new(totals, settings.aggregation_window, store.now());
+    let pools = Mutex::new(Pools::new(settings.pools.clone()));
     let cx = Context {
         env: Env::new(settings.node, now, settings.seed),
         figures: Mutex::new(figures),
+        telemetry: Telemetry::new(),
         inputs: Mutex::new(InputCache::new(INPUT_CACHE_BYTES)),
         scheduler: Mutex::new(Scheduler::new(queue, gates)),
         rows: Mutex::new(BTreeMap::new()),
@@ -282,6 +286,7 @@ async fn context(
         joined: Mutex::default(),
         worker_door: watch::channel(None).0,
         wanted: Mutex::new(wanted),
+        pools,
         pool_news: Mutex::new(PoolNews::default()),
         scaling: Mutex::new(scaling),
         scaler_nudge: Notify::new(),

@@ -2,6 +2,7 @@
 
 use crate::context::Context;
 use crate::gates::OPERATOR_NOTE;
+use crate::service::scaling::SCALING_NOTE;
 use enginehouse_core::event::EventType;
 use enginehouse_core::execution::{Execution, Status};
 use enginehouse_core::id::SessionId;
@@ -59,6 +60,9 @@ impl Relay {
                     self.follow(&commit.changes).await?;
                     if commit.notes.iter().any(|note| note.kind == OPERATOR_NOTE) {
                         self.cx.load_operator_words().await?;
+                    }
+                    if commit.notes.iter().any(|note| note.kind == SCALING_NOTE) {
+                        self.cx.load_scaling_change().await?;
                     }
                 }
             }

@@ -12,10 +12,10 @@ use crate::context::Context;
 use crate::workers::Wanted;
 use enginehouse_api::{PolicyWord, PredictWord, ScalingChanged, ScalingRequest};
 use enginehouse_core::autoscaler::{
-    Autoscaler, AutoscalerDoc, Decision, Policy, Predict, RuleError, ScalingRules,
+    Autoscaler, AutoscalerDoc, Decision, Policy, PoolCounts, Predict, RuleError, ScalingRules,
 };
 use enginehouse_core::id::NodeId;
-use enginehouse_core::time::{Millis, Time};
+use enginehouse_core::time::Millis;
 use enginehouse_store::{Doc, DocKind, StoreError, Write};
 use observe::Observer;
 use records::Records;
@@ -27,8 +27,8 @@ use std::time::Duration;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-/// How long after work found no slot the scaler waits for more of it before it looks.
-const GATHER: Duration = Duration::from_millis(250);
+/// The part of a tick that the scaler waits for more work once some found no free slot, before it looks.
+const GATHER: u32 = 4;
 const STORE_EVERY: Duration = Duration::from_secs(10);
 
 /// Documents of the kind [`DocKind::Scaling`].
@@ -88,7 +88,7 @@ impl Scaler {
             tokio::select! {
                 biased;
                 () = stop.cancelled() => break,
-                () = self.cx.scaler_nudge.notified() => tokio::time::sleep(GATHER).await,
+                () = self.cx.scaler_nudge.notified() => tokio::time::sleep(tick / GATHER).await,
                 () = tokio::time::sleep(tick) => {}
             }
             if let Err(error) = self.turn().await {
@@ -108,10 +108,12 @@ impl Scaler {
         if !self.loaded {
             self.load().await?;
         }
-        self.take_up_rules();
-        let seen = self.observer.observe(&self.live).await?;
-        let decision = self.live.step(&seen);
-        let beside = self.shadow.as_mut().map(|shadow| shadow.step(&seen));
+        let apart = self.cx.workers_apart();
+        self.take_up_rules(apart);
+        let mut seen = self.observer.observe(&self.live).await?;
+        leave_out(&mut seen.pool, apart);
+        let decision = add_back(self.live.step(&seen), apart);
+        let beside = self.shadow.as_mut().map(|shadow| add_back(shadow.step(&seen), apart));
         self.carry_out(&decision).await?;
         {
             let mut scaling = self.cx.scaling.lock();
@@ -119,7 +121,8 @@ impl Scaler {
             scaling.decision = Some(decision.clone());
             scaling.shadow_decision.clone_from(&beside);
         }
-        self.cx.scheduler.lock().queue.expect_worker(self.next_ready(&seen.pool.starting));
+        let starting = self.cx.starting_workers(self.live.startup_time());
+        self.cx.scheduler.lock().queue.expect_workers(starting);
         let news = self.cx.pool_news.lock().totals;
         self.records.follow(&self.cx, &decision, beside.as_ref(), news, seen.now).await?;
         if self.stored.elapsed() >= STORE_EVERY {
@@ -128,18 +131,15 @@ impl Scaler {
         Ok(())
     }
 
-    /// When the first of the starting workers should be ready.
-    fn next_ready(&self, starting: &[Time]) -> Option<Time> {
-        starting.iter().min().map(|launched| launched.plus(self.live.startup_time()))
-    }
-
-    /// Brings both auto-scalers to the rules in force.
-    fn take_up_rules(&mut self) {
+    /// Brings both auto-scalers to the rules in force; `apart`: workers of dedicated pools that they plan without.
+    fn take_up_rules(&mut self, apart: u32) {
         self.cx.expire_scaling_change();
-        let (rules, shadow) = {
+        let (mut rules, shadow) = {
             let scaling = self.cx.scaling.lock();
             (scaling.rules.clone(), scaling.shadow)
         };
+        rules.min_workers = rules.min_workers.saturating_sub(apart);
+        rules.max_workers = rules.max_workers.saturating_sub(apart);
         match (shadow, &mut self.shadow) {
             (None, beside) => *beside = None,
             (Some(policy), beside) => {
@@ -159,7 +159,10 @@ impl Scaler {
     /// Takes up what an earlier process, or another node, learned.
     async fn load(&mut self) -> Result<(), StoreError> {
         self.cx.load_scaling_change().await?;
-        self.take_up_rules();
+        self.take_up_rules(0);
+        if self.cx.store.totals().await?.accepted == 0 {
+            self.live.begins();
+        }
         for doc in self.cx.store.docs(DocKind::Scaling).await? {
             let target = match doc.id.as_str() {
                 MEMORY => Some(&mut self.live),
@@ -192,13 +195,13 @@ impl Scaler {
 
     /// Tells each node's pool how many workers it is to have.
     async fn carry_out(&mut self, decision: &Decision) -> Result<(), StoreError> {
-        let rules = self.live.rules();
+        let most = self.cx.scaling.lock().rules.max_workers;
         let nodes = self.nodes().await?;
         let own = self.cx.settings.node;
         let part = |total: u32| share(total, &nodes, own);
         self.cx.want(Wanted {
             count: part(decision.target),
-            most: part(rules.max_workers),
+            most: part(most),
             launch_timeout: self.live.launch_timeout(),
             launch_nothing: !decision.may_launch,
         });
@@ -206,8 +209,7 @@ impl Scaler {
             let all: BTreeMap<String, Value> = nodes
                 .iter()
                 .map(|node| {
-                    let (count, most) =
-                        (share(decision.target, &nodes, *node), share(rules.max_workers, &nodes, *node));
+                    let (count, most) = (share(decision.target, &nodes, *node), share(most, &nodes, *node));
                     let wanted = json!({"count": count, "most": most, "launch": decision.may_launch});
                     (node.0.to_string(), wanted)
                 })
@@ -252,6 +254,27 @@ impl Scaler {
         }
         Ok(())
     }
+}
+
+/// Takes workers that stand apart for dedicated pools out of what the auto-scaler sees, those that are ready first.
+fn leave_out(pool: &mut PoolCounts, apart: u32) {
+    let ready = pool.ready.min(apart);
+    pool.ready -= ready;
+    let starting = pool.starting.len().saturating_sub((apart - ready) as usize);
+    pool.starting.truncate(starting);
+}
+
+/// Adds them to its answer, which others see as a whole.
+fn add_back(decision: Decision, apart: u32) -> Decision {
+    if apart == 0 {
+        return decision;
+    }
+    let mut whole = decision;
+    whole.target = whole.target.saturating_add(apart);
+    whole.current = whole.current.saturating_add(apart);
+    whole.figures.ready = whole.figures.ready.saturating_add(apart);
+    whole.reason = format!("{}, and {apart} more for dedicated pools", whole.reason);
+    whole
 }
 
 /// A node's part of a total: even, what is left over to the first nodes.

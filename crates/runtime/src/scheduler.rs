@@ -270,7 +270,7 @@ impl Scheduler {
 
     /// Whether due work waits and no worker has a slot for it.
     pub(crate) fn is_short_of_slots(&self) -> bool {
-        self.may_grant() && self.queue.has_due() && self.queue.free_slots() == 0
+        self.may_grant() && self.queue.is_short_of_slots()
     }
 
     fn lease_running(&mut self, row: &Execution) {

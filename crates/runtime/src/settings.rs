@@ -1,12 +1,15 @@
 //! Resolved settings: every default filled in, every value checked. Reading them from files is the CLI's business.
 
 use enginehouse_core::autoscaler::{Policy, ScalingRules};
+use enginehouse_core::balance::BalanceRules;
 use enginehouse_core::breaker::BreakerRules;
 use enginehouse_core::failure::FailureKind;
 use enginehouse_core::gate::GateRules;
 use enginehouse_core::id::NodeId;
 use enginehouse_core::limits;
 use enginehouse_core::pace::{Rate, RetryBudgetRules};
+use enginehouse_core::pools::PoolRules;
+use enginehouse_core::queue::Placement;
 use enginehouse_core::rank::HeadStarts;
 use enginehouse_core::retry::RetryPolicy;
 use enginehouse_core::time::{MINUTE, Millis, SECOND};
@@ -24,6 +27,8 @@ pub struct Settings {
     pub workers: WorkerSettings,
     /// Workers are processes of their own, made so; `None`: they are futures of this process.
     pub processes: Option<WorkerProcesses>,
+    /// Workers that serve only some engine types, beside those that serve all.
+    pub pools: Vec<PoolRules>,
     pub scaling: ScalingSettings,
     pub queue: QueueSettings,
     pub head_starts: HeadStarts,
@@ -79,6 +84,7 @@ impl Default for Settings {
             node: NodeId(0),
             workers: WorkerSettings::default(),
             processes: None,
+            pools: Vec::new(),
             scaling: ScalingSettings::default(),
             queue: QueueSettings::default(),
             head_starts: HeadStarts::default(),
@@ -96,9 +102,11 @@ impl Default for Settings {
     }
 }
 
-/// When a single worker is replaced; how many there are is [`ScalingSettings`]' business.
+/// Which worker gets work, and when one is replaced; how many there are is [`ScalingSettings`]' business.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct WorkerSettings {
+    /// Which of several workers with a free slot gets the next start.
+    pub placement: Placement,
     /// A worker this old is replaced; `None`: at no age.
     pub max_age: Option<Millis>,
     /// A worker that ended so many attempts is replaced.
@@ -210,6 +218,8 @@ pub struct EngineSettings {
     pub rate: Option<Rate>,
     /// Whether each endpoint has an adaptive limit below `max_concurrency`.
     pub adaptive: bool,
+    /// How its work is spread over its endpoints.
+    pub balance: BalanceRules,
 }
 
 impl Default for EngineSettings {
@@ -228,18 +238,22 @@ impl Default for EngineSettings {
             breaker: BreakerRules::default(),
             rate: None,
             adaptive: true,
+            balance: BalanceRules::default(),
         }
     }
 }
 
 impl EngineSettings {
-    pub(crate) fn gate_rules(&self, health_interval: Millis) -> GateRules {
+    pub(crate) fn gate_rules(&self, all: &Settings) -> GateRules {
+        let scaling = &all.scaling.rules;
         GateRules {
-            breaker: BreakerRules { health_interval, ..self.breaker },
+            breaker: BreakerRules { health_interval: all.health_interval, ..self.breaker },
             rate: self.rate,
             retry_budget: self.retry_budget,
             adaptive: self.adaptive,
+            balance: self.balance,
             max_concurrency: self.max_concurrency,
+            slots_max: Some(scaling.max_workers.saturating_mul(scaling.worker_capacity)),
             endpoints: self.endpoints.iter().map(|e| e.name.clone()).collect(),
         }
     }

@@ -202,20 +202,33 @@ impl Pool {
         }
     }
 
-    /// Launches, takes back and closes workers so that as many are there as are wanted.
+    /// Launches, takes back and closes workers so that as many are there of each pool as are wanted.
     fn reconcile(&mut self) {
         let wanted = *self.cx.wanted.lock();
         let workers = self.cx.pool_workers();
-        let aim = PoolAim {
-            target: wanted.count,
-            max: wanted.most,
-            launch_timeout: self.launch_timeout(),
-            launch_nothing: wanted.launch_nothing || Instant::now() < self.launch_after,
-        };
+        let mut exist = u32::try_from(workers.len()).unwrap_or(u32::MAX);
+        for (pool, part) in self.cx.parts_of(wanted).into_iter().enumerate() {
+            let own = self.cx.workers_of(pool, &workers);
+            let aim = PoolAim {
+                target: part,
+                max: u32::try_from(own.len()).unwrap_or(u32::MAX) + wanted.most.saturating_sub(exist),
+                launch_timeout: self.launch_timeout(),
+                launch_nothing: wanted.launch_nothing || Instant::now() < self.launch_after,
+            };
+            exist = exist.saturating_add(self.carry_out(pool, &own, aim));
+        }
+    }
+
+    /// Brings one pool to its aim; answers how many workers it launched.
+    fn carry_out(&mut self, pool: usize, workers: &[PoolWorker<SessionId>], aim: PoolAim) -> u32 {
         let patience = self.cx.settings.scaling.rules.drain_timeout;
-        for action in pool::plan(&workers, aim, self.cx.store.now()) {
+        let mut launched = 0;
+        for action in pool::plan(workers, aim, self.cx.store.now()) {
             match action {
-                PoolAction::Launch(count) => (0..count).for_each(|_| self.launch()),
+                PoolAction::Launch(count) => {
+                    launched += count;
+                    (0..count).for_each(|_| self.launch(pool));
+                }
                 PoolAction::Reinstate(session) => {
                     if let Some(port) = self.cx.ports.lock().get_mut(&session) {
                         port.drain = None;
@@ -233,20 +246,26 @@ impl Pool {
                 }
             }
         }
+        launched
     }
 
     fn launch_timeout(&self) -> Millis {
         self.cx.wanted.lock().launch_timeout.max(LAUNCH_PATIENCE_MIN)
     }
 
-    fn launch(&mut self) {
+    /// Launches a worker of the pool at this place; behind the last one stand the shared workers.
+    fn launch(&mut self, pool: usize) {
         self.launched += 1;
         self.cx.pool_news.lock().totals.launched += 1;
+        let (node, pool) = (self.cx.settings.node.0, self.cx.settings.pools.get(pool));
         let seat = Seat {
-            name: format!("n{}-w{}", self.cx.settings.node.0, self.launched),
+            name: match pool {
+                Some(pool) => format!("n{node}-{}-w{}", pool.name, self.launched),
+                None => format!("n{node}-w{}", self.launched),
+            },
             origin: self.provider.origin(),
             capacity: self.cx.settings.scaling.rules.worker_capacity,
-            engine_types: Vec::new(),
+            engine_types: pool.map(|pool| pool.engine_types.clone()).unwrap_or_default(),
         };
         let name = seat.name.clone();
         let (session, link) = self.cx.open_port(seat);

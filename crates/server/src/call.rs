@@ -41,6 +41,12 @@ pub(crate) struct Call {
 struct Nothing {}
 
 impl Call {
+    /// Whether the caller asks for answers of this media type by name.
+    pub(crate) fn accepts(&self, media_type: &str) -> bool {
+        let mut given = self.parts.headers.get_all(http::header::ACCEPT).iter();
+        given.any(|value| value.to_str().is_ok_and(|value| value.contains(media_type)))
+    }
+
     pub(crate) fn service(&self) -> &Service {
         &self.app.service
     }

@@ -1,10 +1,12 @@
 //! Reading executions and steering one of them.
 
-use super::output::{Output, age, dash, failure_text, printable};
+use super::output::{Output, age, dash, failure_text, lasting, printable};
 use super::{Exit, Failure};
 use clap::Args;
 use enginehouse_api::client::Client;
-use enginehouse_api::{ExecutionView, FilterRequest, PatchRequest, PriorityName, Timestamp};
+use enginehouse_api::{
+    BlockerView, EtaView, ExecutionView, FilterRequest, PatchRequest, PriorityName, Timestamp,
+};
 use enginehouse_core::time::Time;
 
 /// One execution.
@@ -17,6 +19,19 @@ pub(crate) struct One {
 impl One {
     pub(crate) async fn get(self, client: &Client, output: &mut Output) -> Result<Exit, Failure> {
         show(&client.get(&self.id).await?, output)
+    }
+
+    /// Why it is not done yet, in two lines.
+    pub(crate) async fn explain(self, client: &Client, output: &mut Output) -> Result<Exit, Failure> {
+        let view = client.get(&self.id).await?;
+        if output.is_json() {
+            output.document(&view)?;
+        } else {
+            let [first, second] = explained(&view, jiff::Timestamp::now());
+            output.line(&first)?;
+            output.line(&second)?;
+        }
+        Ok(Exit::Done)
     }
 
     pub(crate) async fn result(self, client: &Client, output: &mut Output) -> Result<Exit, Failure> {
@@ -259,6 +274,55 @@ pub(crate) fn show(view: &ExecutionView, output: &mut Output) -> Result<Exit, Fa
     Ok(Exit::Done)
 }
 
+/// What an execution waits for and when that may be over, or how it stands.
+fn explained(view: &ExecutionView, now: jiff::Timestamp) -> [String; 2] {
+    let Some(wait) = &view.wait else {
+        let first = match (view.status.as_str(), view.started_at, view.ended_at) {
+            ("running", Some(at), _) => format!(
+                "running for {} on engine {}, attempt {} of at most {}",
+                age(at, now),
+                view.engine,
+                view.attempt,
+                view.max_retries + 1
+            ),
+            (status, _, Some(at)) => {
+                format!("{status} {} ago, after {} attempts", age(at, now), view.attempt)
+            }
+            (status, ..) => status.to_owned(),
+        };
+        let engine_run = view.engine_run_id.as_deref().unwrap_or("not known");
+        let second = match &view.failure {
+            Some(failure) => failure_text(failure),
+            None => format!("the engine's own id of the run: {}", printable(engine_run)),
+        };
+        return [first, second];
+    };
+    let first = format!("{} for {}: {}", wait.reason, age(wait.since, now), printable(&wait.text));
+    let starts = match (wait.eta_ms, wait.until) {
+        (Some(EtaView { low: 0, high: Some(0) }), _) => "it should start at once".to_owned(),
+        (Some(EtaView { low, high: Some(high) }), _) if low == high => {
+            format!("it should start in {}", lasting(low))
+        }
+        (Some(EtaView { low, high: Some(high) }), _) => {
+            format!("it should start in {} to {}", lasting(low), lasting(high))
+        }
+        (Some(EtaView { low, high: None }), _) => format!("it starts in {} at the soonest", lasting(low)),
+        (None, Some(until)) => format!("that may change at {until}"),
+        (None, None) => "nobody knows when it starts".to_owned(),
+    };
+    let way: Vec<String> = wait.blockers.iter().map(blocker).collect();
+    let way = if way.is_empty() { String::new() } else { format!("; in its way: {}", way.join(", ")) };
+    [first, format!("{starts}{way}")]
+}
+
+fn blocker(blocker: &BlockerView) -> String {
+    match (&blocker.id, blocker.kind.as_str()) {
+        (Some(id), "execution") => format!("execution {}", printable(id)),
+        (Some(id), kind) => format!("{kind} {} ({})", printable(id), printable(&blocker.text)),
+        (None, _) => printable(&blocker.text),
+    }
+}
+
 pub(crate) fn parse_priority(text: &str) -> Result<PriorityName, String> {
     let value = match text.parse::<u64>() {
         Ok(number) => serde_json::Value::from(number),
@@ -268,7 +332,7 @@ pub(crate) fn parse_priority(text: &str) -> Result<PriorityName, String> {
 }
 
 /// A time, or a duration before now.
-fn parse_past(text: &str) -> Result<Timestamp, String> {
+pub(super) fn parse_past(text: &str) -> Result<Timestamp, String> {
     match text.parse::<enginehouse_api::Span>() {
         Ok(span) => Ok(Timestamp(Time(jiff::Timestamp::now().as_millisecond()).minus(span.0))),
         Err(_) => text.parse(),

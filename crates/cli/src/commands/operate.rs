@@ -5,7 +5,8 @@ use super::{Exit, Failure};
 use clap::{Args, Subcommand};
 use enginehouse_api::client::Client;
 use enginehouse_api::{
-    BreakerRequest, BreakerView, BreakerWord, EndpointView, EngineView, KeyRequest, Span, Timestamp,
+    BalanceView, BreakerRequest, BreakerView, BreakerWord, EndpointView, EngineView, KeyRequest, Span,
+    Timestamp,
 };
 use enginehouse_core::time::Time;
 
@@ -165,11 +166,25 @@ fn endpoints(endpoints: &[EndpointView], output: &mut Output) -> Result<(), Fail
                 endpoint.running.to_string(),
                 most,
                 endpoint.weight.to_string(),
+                balance(&endpoint.balance, now),
                 detail,
             ]
         })
         .collect();
-    output.table(&["ENDPOINT", "BREAKER", "HEALTH", "LATENCY", "RUNNING", "AT MOST", "WEIGHT", "SAYS"], &rows)
+    let head = ["ENDPOINT", "BREAKER", "HEALTH", "LATENCY", "RUNNING", "AT MOST", "WEIGHT", "TAKES", "SAYS"];
+    output.table(&head, &rows)
+}
+
+/// What an attempt takes there, and whether that, or failures, keep new ones away.
+fn balance(balance: &BalanceView, now: jiff::Timestamp) -> String {
+    let takes = balance.run_ms.map_or("-".to_owned(), millis);
+    match balance.ejected_until {
+        None => takes,
+        Some(until) => {
+            let left = (until.0.0 - now.as_millisecond()).max(0);
+            format!("{takes} (left alone, {})", millis(left as f64))
+        }
+    }
 }
 
 /// A breaker's state in a few words: what it does, by whose word, until when.

@@ -117,6 +117,21 @@ pub(crate) fn millis(ms: f64) -> String {
     if ms < 1_000.0 { format!("{ms:.0} ms") } else { format!("{:.1} s", ms / 1_000.0) }
 }
 
+/// A duration with two digits or so, in the unit that suits it.
+pub(crate) fn lasting(ms: u64) -> String {
+    let in_units = |unit: u64, name: &str| {
+        let count = ms as f64 / unit as f64;
+        if count < 10.0 { format!("{count:.1} {name}") } else { format!("{count:.0} {name}") }
+    };
+    match ms {
+        0..1_000 => format!("{ms} ms"),
+        1_000..60_000 => in_units(1_000, "s"),
+        60_000..3_600_000 => in_units(60_000, "min"),
+        3_600_000..172_800_000 => in_units(3_600_000, "h"),
+        _ => in_units(86_400_000, "days"),
+    }
+}
+
 pub(crate) fn dash(text: Option<&str>) -> String {
     text.unwrap_or("-").to_owned()
 }

@@ -5,7 +5,8 @@ use super::{Exit, Failure};
 use clap::{Args, Subcommand};
 use enginehouse_api::client::Client;
 use enginehouse_api::{
-    PolicyWord, PredictWord, ScalingDecisionView, ScalingInputs, ScalingRequest, ScalingView, Span,
+    EngineInputs, PolicyWord, PredictWord, ScalingDecisionView, ScalingInputs, ScalingRequest, ScalingView,
+    Span,
 };
 
 /// What to do with the number of workers.
@@ -249,10 +250,24 @@ fn explain(
         output.document(decision)?;
         return Ok(Exit::Done);
     }
-    let seen = &decision.inputs;
     output.line(&format!("Why {}? {}", decision.target_worker_count, printable(&decision.reason)))?;
     output.line("")?;
-    output.fields(&[
+    output.fields(&steps(decision, beside))?;
+    let rows: Vec<Vec<String>> = decision.inputs.engines.iter().map(engine_row).collect();
+    if !rows.is_empty() {
+        output.line("")?;
+        output.table(
+            &["ENGINE", "RUNNING", "QUEUED", "IT TAKES", "LIMIT", "SPEED", "PER SECOND", "MEAN RUN", ""],
+            &rows,
+        )?;
+    }
+    Ok(Exit::Done)
+}
+
+/// From what was seen to what came of it.
+fn steps(decision: &ScalingDecisionView, beside: Option<String>) -> Vec<(&'static str, Option<String>)> {
+    let seen = &decision.inputs;
+    vec![
         ("decided", Some(decision.at.to_string())),
         ("by", Some(format!("{} policy, rule {}", policy(decision.policy), decision.rule))),
         (
@@ -297,32 +312,21 @@ fn explain(
             }),
         ),
         ("shadow", beside),
-    ])?;
-    let rows: Vec<Vec<String>> = seen
-        .engines
-        .iter()
-        .map(|engine| {
-            vec![
-                engine.name.clone(),
-                engine.running.to_string(),
-                engine.queued.to_string(),
-                engine.admissible.to_string(),
-                engine.limit.map_or("-".to_owned(), |limit| limit.to_string()),
-                format!("{:.2}", engine.speed),
-                format!("{:.2}", engine.lambda),
-                millis(engine.mean_run_s * 1_000.0),
-                if engine.parked { "parked" } else { "" }.to_owned(),
-            ]
-        })
-        .collect();
-    if !rows.is_empty() {
-        output.line("")?;
-        output.table(
-            &["ENGINE", "RUNNING", "QUEUED", "IT TAKES", "LIMIT", "SPEED", "PER SECOND", "MEAN RUN", ""],
-            &rows,
-        )?;
-    }
-    Ok(Exit::Done)
+    ]
+}
+
+fn engine_row(engine: &EngineInputs) -> Vec<String> {
+    vec![
+        engine.name.clone(),
+        engine.running.to_string(),
+        engine.queued.to_string(),
+        engine.admissible.to_string(),
+        engine.limit.map_or("-".to_owned(), |limit| limit.to_string()),
+        format!("{:.2}", engine.speed),
+        format!("{:.2}", engine.lambda),
+        millis(engine.mean_run_s * 1_000.0),
+        if engine.parked { "parked" } else { "" }.to_owned(),
+    ]
 }
 
 fn waiting(seen: &ScalingInputs) -> String {

@@ -9,6 +9,7 @@ use super::secret::{Private, Secret};
 use super::types::{
     Factor, FilePath, Flag, Fraction, Key, Rate, Section, Setting, Span, Text, Texts, Whole, choice, section,
 };
+use enginehouse_core::balance::{BalanceRules, Balancing};
 use enginehouse_core::breaker::BreakerRules;
 use enginehouse_core::failure::FailureKind;
 use enginehouse_core::pace::RetryBudgetRules;
@@ -40,6 +41,12 @@ section! {
         adaptive: Flag = Flag(true);
         /// Attempts started per time. Absent: any number.
         rate_limit: Option<Rate> = None;
+        /// Which endpoint gets the next attempt. With any, none that is full or whose breaker is open.
+        balancing: BalancingWord = BalancingWord::LeastExpected;
+        /// `concurrency_key`: the work of one key goes to one endpoint, as long as that takes it and has not far more than its share. Absent: nothing sticks.
+        sticky: Option<StickyWord> = None;
+        /// An endpoint that fails far more often than the others, or takes far longer, gets nothing new for a while; at most half of them at a time.
+        eject_outliers: Flag = Flag(true);
         /// How many of the engine's attempts may be retries; beyond it retries wait.
         retry_budget: RetryBudgetRaw = RetryBudgetRaw::default();
         /// Replaces parts of `fault_tolerance` for this engine's work.
@@ -88,7 +95,7 @@ section! {
 
     /// Keys of the engines that speak HTTP.
     pub struct Http {
-        /// Where the engine is; the work is spread over them by weight.
+        /// Where the engine is; the work is spread over them as `balancing` says.
         endpoints: Vec<Endpoint> = Vec::new();
         /// Sent in the header that the engine wants it in.
         api_key: Option<Secret> = None;
@@ -110,7 +117,7 @@ section! {
     pub struct Endpoint {
         /// `http://` or `https://`, with an optional path; without user, password, query or fragment.
         url: Option<Text> = None;
-        /// Share of the work, relative to the other endpoints.
+        /// Its share of the work relative to the other endpoints, if they are equally fast.
         weight: Whole<1, 1000> = Whole(1);
     }
 
@@ -168,6 +175,20 @@ section! {
 }
 
 choice! {
+    /// Which endpoint gets the next attempt.
+    pub enum BalancingWord {
+        /// The one on which it should be done first, by live load and learned run time.
+        LeastExpected "least_expected",
+        /// In turn, exactly by weight, whatever the endpoints' speed and load: a new version gets its share, a quota is kept.
+        RoundRobin "round_robin",
+    }
+
+    /// What keeps work on one endpoint.
+    pub enum StickyWord {
+        /// Its concurrency key.
+        ConcurrencyKey "concurrency_key",
+    }
+
     /// How an n8n execution is known.
     pub enum ModeWord {
         /// The webhook answers at once with the id.
@@ -494,6 +515,14 @@ fn common_settings(
         breaker,
         rate: raw.common.rate_limit.as_ref().map(rules::rate),
         adaptive: raw.common.adaptive.0,
+        balance: BalanceRules {
+            balancing: match raw.common.balancing {
+                BalancingWord::LeastExpected => Balancing::LeastExpected,
+                BalancingWord::RoundRobin => Balancing::RoundRobin,
+            },
+            sticky: raw.common.sticky == Some(StickyWord::ConcurrencyKey),
+            eject: raw.common.eject_outliers.0,
+        },
     }
 }
 

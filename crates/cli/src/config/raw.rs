@@ -4,8 +4,8 @@
 
 use super::engines::EngineRaw;
 use super::types::{
-    Factor, FilePath, Flag, Fraction, Key, Part, Percent, Price, Section, Setting, Shape, Span, Text, Weight,
-    choice, section,
+    Factor, FilePath, Flag, Fraction, Key, Part, Percent, Price, Section, Setting, Shape, Span, Text, Texts,
+    Weight, choice, section,
 };
 use enginehouse_core::time::{DAY, HOUR, MINUTE, SECOND};
 use serde::{Deserialize, Serialize};
@@ -144,6 +144,8 @@ section! {
     pub struct Workers {
         /// Where the workers run: `in_process`, inside the service, or `process`, each a process of its own, so that a crash or a leak of memory in one is no other's matter.
         provider: ProviderName = ProviderName::InProcess;
+        /// Which of several workers with a free slot gets the next attempt.
+        placement: PlacementWord = PlacementWord::Pack;
         /// A worker that is idle for longer is not kept by `scaling.tolerance`, nor by the room between the thresholds. Absent: no idle time counts.
         max_idle_time: Option<UpToAYear> = None;
         /// A worker of this age is replaced: it finishes what it runs and goes. Absent: at no age.
@@ -152,6 +154,18 @@ section! {
         max_executions: Option<Whole<1, 1000000000>> = None;
         /// A worker process that uses so many MiB of memory is replaced. Absent: at no size.
         max_memory_mib: Option<Whole<16, 1048576>> = None;
+        /// Workers that serve only some engine types, by a name of yours (1 to 32 of `a-z A-Z 0-9 . _ -`), beside the shared ones that serve all. They count for `scaling.max_workers`.
+        pools: BTreeMap<String, WorkerPool> = BTreeMap::new();
+    }
+
+    /// Workers that serve only some engine types.
+    pub struct WorkerPool {
+        /// What they serve; an engine type belongs to one pool at most. Its work goes to them first, then to shared workers.
+        engine_types: Texts = Texts::default();
+        /// Workers that are there whatever the demand; all pools together less than `scaling.max_workers`.
+        min_workers: Whole<0, 1024> = super::types::Whole(0);
+        /// The most workers of the pool. Absent: as many as `scaling.max_workers` leaves.
+        max_workers: Option<Whole<1, 1024>> = None;
     }
 
     /// Retries and circuit breakers.
@@ -320,6 +334,14 @@ choice! {
         Shadow "shadow",
         /// It is not learned.
         Off "off",
+    }
+
+    /// Which worker gets the next attempt.
+    pub enum PlacementWord {
+        /// The fullest, so that the others run empty and can go.
+        Pack "pack",
+        /// The emptiest, so that as little as possible is lost with one worker.
+        Spread "spread",
     }
 
     /// How log lines are written.

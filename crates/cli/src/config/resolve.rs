@@ -2,11 +2,12 @@
 //! of each part of the program come out.
 
 use super::engines::{self, EngineConfig};
-use super::raw::{LogFormat, PolicyName, PredictMode, ProviderName, Raw};
+use super::raw::{LogFormat, PlacementWord, PolicyName, PredictMode, ProviderName, Raw};
 use super::secret::Secret;
 use super::tree::{Fault, Tree};
 use enginehouse_core::autoscaler::{Guards, LateFactors, Parts, Policy, Predict, ScalingRules};
 use enginehouse_core::breaker::BreakerRules;
+use enginehouse_core::queue::Placement;
 use enginehouse_core::rank::HeadStarts;
 use enginehouse_core::retry::RetryPolicy;
 use enginehouse_runtime::{ExecutionDefaults, QueueSettings, ScalingSettings, Settings, WorkerSettings};
@@ -98,7 +99,7 @@ impl Checker<'_> {
         self.faults.push(fault);
     }
 
-    fn require(&mut self, holds: bool, path: &str, message: impl FnOnce() -> String) {
+    pub(crate) fn require(&mut self, holds: bool, path: &str, message: impl FnOnce() -> String) {
         if !holds {
             self.fault(path, message());
         }
@@ -115,7 +116,8 @@ pub(crate) fn resolve(
     let mut checker = Checker { tree, secrets, given, found: BTreeMap::new(), faults: Vec::new() };
     check_spans(raw, &mut checker);
     let server = server(raw, &mut checker);
-    let settings = Settings { scaling: scaling(raw, &mut checker), ..settings(raw) };
+    let pools = super::pools::resolve(raw, &mut checker);
+    let settings = Settings { scaling: scaling(raw, &mut checker), pools, ..settings(raw) };
     let engines = engines(raw, &settings.defaults.retry, &mut checker);
     match server {
         Some(server) if checker.faults.is_empty() => Ok(Config {
@@ -259,6 +261,10 @@ fn settings(raw: &Raw) -> Settings {
     let starts = &raw.queue.head_start;
     Settings {
         workers: WorkerSettings {
+            placement: match raw.workers.placement {
+                PlacementWord::Pack => Placement::Pack,
+                PlacementWord::Spread => Placement::Spread,
+            },
             max_age: raw.workers.max_age.map(|span| span.0),
             max_executions: raw.workers.max_executions.map(|most| most.0),
             max_memory_bytes: raw.workers.max_memory_mib.map(|mib| mib.0 << 20),

@@ -3,7 +3,7 @@
 use crate::house::House;
 use serde_json::{Value, json};
 
-const TWO_WORKERS: &str = "[scaling]\nmin_workers = 2\nworker_capacity = 10\n";
+const TWO_WORKERS: &str = "[scaling]\nmin_workers = 2\nmax_workers = 2\nworker_capacity = 10\n";
 
 fn demo(priority: &str, sleep_ms: u64) -> Value {
     json!({"engineType": "demo", "workflowId": "w", "priority": priority, "parameters": {"sleepMs": sleep_ms}})

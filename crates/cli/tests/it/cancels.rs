@@ -51,7 +51,8 @@ fn an_engine_that_does_not_answer_is_abandoned_and_its_slot_is_free() {
     let behind = House::start("");
     let bearer = behind.dir.path().join("bearer");
     std::fs::write(&bearer, format!("Bearer {}", behind.key)).unwrap();
-    let settings = "[scaling]\nmin_workers = 1\nworker_capacity = 1\n\n[stop]\ncancel_grace = \"1s\"\n";
+    let settings =
+        "[scaling]\nmin_workers = 1\nmax_workers = 1\nworker_capacity = 1\n\n[stop]\ncancel_grace = \"1s\"\n";
     let front = House::start(&format!("{settings}{}", http_engine(&behind, &bearer)));
     submit(&front, "stuck", "other", json!({"sleepMs": 600_000}), json!({}));
     front.until("stuck", |view| view["engineRunId"].is_string());

@@ -63,3 +63,31 @@ async fn an_adapter_that_panics_ends_its_attempt_and_nothing_else() {
     assert_eq!(ended(&service, &body("1")).await.status, "completed", "the worker goes on");
     service.stop().await;
 }
+
+#[tokio::test]
+async fn a_program_scales_its_workers() {
+    let service = ExecutionService::builder()
+        .config_toml(
+            "[scaling]\ntick_interval = \"50ms\"\nmin_workers = 1\n[engines.demo]\ntype = \"demo\"\n",
+        )
+        .unwrap()
+        .store_memory()
+        .start()
+        .await
+        .unwrap();
+    let until = async |count: u32| {
+        let deadline = tokio::time::Instant::now() + Duration::from_secs(30);
+        while service.scaling().ready != count {
+            assert!(tokio::time::Instant::now() < deadline, "{count}: {:?}", service.scaling());
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    until(1).await;
+    assert_eq!(service.scale_to(5).await.unwrap().rules.min_workers, 5);
+    until(5).await;
+    assert!(service.scale_to(5_000).await.is_err(), "more than there may be");
+    service.scale_to(3).await.unwrap();
+    until(3).await;
+    assert_eq!(service.scale_by_rules().await.unwrap().rules.min_workers, 1);
+    service.stop().await;
+}

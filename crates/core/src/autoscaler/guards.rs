@@ -47,10 +47,12 @@ impl Needs {
             }
         };
         if let Some(limit) = seen.memory_limit.map(|bytes| bytes as f64).filter(|limit| *limit > 0.0) {
-            if let Some(one) = self.memory.filter(|bytes| *bytes > 0.0) {
-                bound((limit * guards.mem_soft - seen.memory_others as f64) / one, Rule::GuardMemory);
-            } else {
-                allowed.launches = Some(current.max(1));
+            match self.memory {
+                Some(one) if one > 0.0 => {
+                    bound((limit * guards.mem_soft - seen.memory_others as f64) / one, Rule::GuardMemory);
+                }
+                Some(_) => {}
+                None => allowed.launches = Some(current.max(1)),
             }
             let share = seen.memory_used as f64 / limit;
             if share > guards.mem_soft {
@@ -88,11 +90,12 @@ mod tests {
         // (change, workers, launches, shut, shrink)
         type Row = (fn(&mut Resources), Option<(u32, Rule)>, Option<u32>, Option<Rule>, Option<Rule>);
         let (memory, pressure) = (Some(Rule::GuardMemory), Some(Rule::GuardPressure));
-        let table: [Row; 7] = [
+        let table: [Row; 8] = [
             (|_| (), Some((8, Rule::GuardMemory)), None, None, None),
             (|r| r.memory_used = 851, Some((8, Rule::GuardMemory)), None, memory, None),
             (|r| r.memory_used = 921, Some((8, Rule::GuardMemory)), None, memory, memory),
             (|r| r.worker_memory_p95 = None, None, Some(3), None, None),
+            (|r| r.worker_memory_p95 = Some(0), None, None, None, None),
             (|r| r.memory_limit = None, None, None, None, None),
             (
                 |r| (r.cores, r.worker_cpu_p95) = (Some(2.0), Some(0.5)),

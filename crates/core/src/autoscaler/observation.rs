@@ -124,8 +124,8 @@ impl Reach {
         let mut reach = Reach { limit: Some(0), speed: 0.0, well: true, parked: true };
         let mut weight = 0.0;
         for (at, endpoint) in (0u32..).zip(gate.endpoints()) {
-            let closed = match gate.shut(at, 0, now) {
-                Some(Shut::Parked { .. }) => true,
+            let closed = match gate.shut_to(false, at, 0, now) {
+                Some(Shut::Parked { .. } | Shut::Ejected { .. }) => true,
                 Some(Shut::Frozen { until }) => until.since(now) > SHORT_FREEZE,
                 Some(Shut::Full) | None => false,
             };
@@ -159,11 +159,13 @@ pub struct Resources {
     pub memory_used: u64,
     /// Bytes of it that are not the workers'.
     pub memory_others: u64,
-    /// 95th percentile of one worker's resident memory; `None` while fewer than five were seen.
+    /// 95th percentile of one worker's resident memory; `None` while fewer than five were seen, 0 for workers
+    /// that share the service's own process.
     pub worker_memory_p95: Option<u64>,
     /// Processors that may be used; `None`: not known.
     pub cores: Option<f64>,
-    /// 95th percentile of the cores one busy worker uses; `None` while fewer than five were seen.
+    /// 95th percentile of the cores one busy worker uses; `None` while fewer than five were seen, 0 for workers
+    /// that share the service's own process.
     pub worker_cpu_p95: Option<f64>,
     /// Percent of the last ten seconds in which all work stood still for memory (PSI `full avg10`).
     pub memory_pressure: Option<f64>,

@@ -11,6 +11,7 @@ pub(super) fn of(wish: Wish, current: u32, rules: &ScalingRules, figures: &Figur
     match target.cmp(&current) {
         std::cmp::Ordering::Greater => format!("{why}; {} more", workers(target - current)),
         std::cmp::Ordering::Less => format!("{why}; {} fewer", workers(current - target)),
+        std::cmp::Ordering::Equal if current == 1 => format!("{why}; 1 worker stays"),
         std::cmp::Ordering::Equal => format!("{why}; {} stay", workers(current)),
     }
 }

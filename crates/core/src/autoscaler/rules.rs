@@ -1,6 +1,7 @@
 //! What an auto-scaler goes by: bounds, thresholds, prices, and which parts of the policy are in use.
 
 use crate::limiter::LimiterRules;
+use crate::limits::{WORKER_CAPACITY_MAX, WORKERS_MAX};
 use crate::time::{DAY, MINUTE, Millis, SECOND};
 use serde::{Deserialize, Serialize};
 
@@ -219,7 +220,13 @@ impl ScalingRules {
         need(least <= most, "min_workers", || {
             format!("must not be more than max_workers ({least} > {most})")
         })?;
-        need(self.worker_capacity >= 1, "worker_capacity", || "must be at least 1".to_owned())
+        need(most <= WORKERS_MAX, "max_workers", || {
+            format!("must not be more than {WORKERS_MAX}, not {most}")
+        })?;
+        let capacity = self.worker_capacity;
+        need((1..=WORKER_CAPACITY_MAX).contains(&capacity), "worker_capacity", || {
+            format!("must be 1 to {WORKER_CAPACITY_MAX}, not {capacity}")
+        })
     }
 
     fn check_thresholds(&self) -> Result<(), RuleError> {
@@ -324,12 +331,14 @@ mod tests {
     #[test]
     fn what_makes_no_sense_is_refused_by_its_field() {
         type Change = fn(&mut ScalingRules);
-        let table: [(&str, Change); 20] = [
+        let table: [(&str, Change); 22] = [
             ("", |_| ()),
             ("", |r| r.min_workers = 0),
             ("min_workers", |r| r.min_workers = 21),
             ("max_workers", |r| (r.min_workers, r.max_workers) = (0, 0)),
+            ("max_workers", |r| r.max_workers = 1_025),
             ("worker_capacity", |r| r.worker_capacity = 0),
+            ("worker_capacity", |r| r.worker_capacity = 1_001),
             ("scale_down_threshold", |r| r.scale_down_threshold = 0.7),
             ("scale_down_threshold", |r| r.scale_down_threshold = 0.0),
             ("scale_down_threshold", |r| r.scale_down_threshold = f64::NAN),

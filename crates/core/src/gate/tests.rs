@@ -77,6 +77,52 @@ fn an_engine_that_asks_for_patience_is_left_alone_for_all_its_work() {
     assert_eq!(gate.shut(1, 0, Time(1)), Some(Shut::Frozen { until: Time(0).plus(ENGINE_FREEZE_MAX) }));
 }
 
+/// What an answer does to the pace of its endpoint, of which 20 calls are under way: `STATUS KIND RETRY-AFTER => ` until
+/// when nothing starts there (in milliseconds after the answer), and the calls at once from then on.
+const PATIENCE: &str = "
+  429 rate_limited  none     => 1000    10
+  429 rate_limited  20 s     => 20000   10
+  408 rate_limited  none     => 1000    10
+  503 unavailable   none     => -       10
+  503 unavailable   20 s     => 20000   10
+  503 unavailable   0 s      => -       10
+  503 unavailable   86400 s  => 300000  10
+  502 unavailable   none     => -       40
+  504 unavailable   7 s      => 7000    40
+  500 bad_response  7 s      => -       40
+  500 engine_error  7 s      => -       40
+";
+
+#[test]
+fn what_an_answer_says_of_the_pace() {
+    for row in PATIENCE.lines().map(str::trim).filter(|row| !row.is_empty()) {
+        let (answer, expected) = row.split_once("=>").expect("an arrow");
+        let words: Vec<&str> = answer.split_whitespace().collect();
+        let kind = FailureKind::parse(words[1]).expect("a kind");
+        let mut event =
+            ended(EventType::ExecutionRetrying, Some(kind), None, Some(words[0].parse().expect("a status")));
+        event.data.retry_after = words[2].parse::<u64>().ok().map(|seconds| seconds * SECOND);
+        let mut rules = gate(&["a", "b"]).rules;
+        rules.breaker.failure_threshold = 100;
+        let mut gate = Gate::new(rules, Time(0));
+        (0..20).for_each(|key| gate.started(0, Key(key), false, Time(0)));
+        gate.observe(0, Key(0), &event, false, Time(5_000));
+        let frozen = match gate.shut(0, 0, Time(5_000)) {
+            Some(Shut::Frozen { until }) => until.since(Time(5_000)).to_string(),
+            None => "-".to_owned(),
+            other => panic!("{row}: {other:?}"),
+        };
+        let limit = gate.limit(0).expect("a limit is configured");
+        let expected: Vec<&str> = expected.split_whitespace().collect();
+        assert_eq!([frozen, limit.to_string()], *expected, "{row}");
+        assert_eq!(
+            (gate.shut(1, 0, Time(5_000)), gate.limit(1)),
+            (None, Some(40)),
+            "{row}: the other endpoint"
+        );
+    }
+}
+
 #[test]
 fn what_is_stored_is_found_again_by_the_endpoint_s_name() {
     let mut gates = Gates::default();

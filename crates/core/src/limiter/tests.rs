@@ -15,10 +15,10 @@ impl Dice {
         ((z ^ (z >> 31)) >> 11) as f64 / (1u64 << 53) as f64
     }
 
-    /// Lognormal around `median` with sigma 0.5.
-    fn run_s(&mut self, median: f64) -> f64 {
+    /// Lognormal around `median` with sigma `spread`.
+    fn run_s(&mut self, median: f64, spread: f64) -> f64 {
         let normal = (0..12).map(|_| self.draw()).sum::<f64>() - 6.0;
-        median * (0.5 * normal).exp()
+        median * (spread * normal).exp()
     }
 }
 
@@ -27,6 +27,8 @@ impl Dice {
 struct Engine {
     /// Seconds of a run while nothing is wrong.
     base_s: f64,
+    /// How different runs are.
+    spread: f64,
     /// Calls at once above which every run gets slower in proportion.
     knee: f64,
     /// Every run takes so much longer, whatever the load.
@@ -37,7 +39,8 @@ struct Engine {
     stuck: bool,
 }
 
-const WELL: Engine = Engine { base_s: 1.0, knee: 1e9, slow: 1.0, refuses_above: usize::MAX, stuck: false };
+const WELL: Engine =
+    Engine { base_s: 1.0, spread: 0.5, knee: 1e9, slow: 1.0, refuses_above: usize::MAX, stuck: false };
 
 /// What came of a run of the simulation.
 #[derive(Debug, Default)]
@@ -78,7 +81,7 @@ impl World {
                     self.limiter.ended(key, Ended::Overloaded { retry_after: None }, now);
                     break;
                 }
-                let work = self.dice.run_s(engine.base_s);
+                let work = self.dice.run_s(engine.base_s, engine.spread);
                 self.calls.insert(key, work);
             }
             let crowd = (self.calls.len() as f64 / engine.knee).max(1.0);
@@ -109,6 +112,30 @@ impl World {
 }
 
 const SEEDS: u64 = 20;
+
+#[test]
+fn a_knee_is_found_from_far_above_it() {
+    // Runs from a part of a tick to many ticks, alike or not; from one second to the next far too many want to run.
+    for (base_s, spread) in
+        [(0.1, 0.0), (0.3, 0.0), (0.4, 0.0), (0.4, 0.5), (1.0, 0.0), (3.0, 0.2), (5.0, 0.7)]
+    {
+        let (mut found, mut calm) = (0, 0);
+        for seed in 0..SEEDS {
+            let mut world = World::new(seed, None);
+            let engine = Engine { base_s, spread, knee: 8.0, ..WELL };
+            calm += world.run(engine, 6, 60 + (30.0 * base_s) as u32).cuts;
+            let came = world.run(engine, 60, 200 + (100.0 * base_s) as u32);
+            let late = &came.limits[came.limits.len() - 100..];
+            let good = late.iter().filter(|limit| limit.is_some_and(|l| (4..=12).contains(&l))).count();
+            found += u32::from(good >= 80);
+        }
+        println!("{base_s} s, spread {spread}: {found} of {SEEDS}, {calm} cuts in calm");
+        assert!(
+            found >= 17 && calm <= 4,
+            "{base_s} s, spread {spread}: {found} of {SEEDS}, {calm} cuts in calm"
+        );
+    }
+}
 
 #[test]
 fn a_healthy_engine_is_hardly_ever_cut() {
@@ -174,6 +201,79 @@ fn a_stuck_engine_is_seen_before_anything_ends() {
     assert_eq!(came.completed, 0);
     assert!(world.limiter.speed() < 0.5, "speed {}", world.limiter.speed());
     assert_eq!(world.limiter.mode(), Mode::Cut);
+}
+
+/// Verdicts at the end of an epoch: the mode with the limit in force (`-`: none), the concurrency and speed before the last
+/// cut; then the epoch's calls at once, its speed and its seconds; then the mode and limit that follow. `max` is 40.
+const VERDICTS: &str = "
+  open  -  before 1 1.0    20 at 1.0 for 20 s   => open -
+  open  -  before 1 1.0    20 at 0.6 for 20 s   => open -
+  open  -  before 1 1.0    20 at 0.52 for 20 s  => cut 11
+  open  -  before 1 1.0    20 at 0.1 for 20 s   => cut 7
+  open  -  before 1 1.0    1 at 0.1 for 20 s    => open -
+  cut  10  before 20 0.5   10 at 0.8 for 20 s   => hold 10
+  cut  10  before 20 0.25  10 at 0.38 for 20 s  => cut 4
+  cut  10  before 20 0.5   10 at 0.5 for 20 s   => external -
+  cut   2  before 4 0.5    2 at 0.8 for 20 s    => external -
+  cut   2  before 4 0.4    2 at 0.8 for 20 s    => hold 2
+  cut   1  before 2 0.2    1 at 0.4 for 20 s    => hold 1
+  hold 10  before 20 0.5   10 at 0.9 for 20 s   => hold 11
+  hold 10  before 20 0.5   10 at 0.7 for 20 s   => hold 10
+  hold 10  before 20 0.5   6 at 0.9 for 20 s    => hold 10
+  hold 10  before 20 0.5   2 at 0.9 for 130 s   => hold 15
+  hold 10  before 20 0.5   10 at 0.4 for 20 s   => cut 6
+  hold 39  before 20 0.5   39 at 0.9 for 20 s   => open -
+  external - before 10 0.5 10 at 0.5 for 20 s   => external -
+  external - before 10 0.5 15 at 0.35 for 20 s  => cut 6
+  external - before 10 0.5 10 at 0.9 for 20 s   => open -
+";
+
+fn mode(word: &str) -> Mode {
+    let all = [Mode::Open, Mode::Cut, Mode::Hold, Mode::External];
+    all.into_iter().find(|mode| mode.as_str() == word).expect("a mode")
+}
+
+#[test]
+fn a_verdict_follows_from_speed_and_calls_at_once() {
+    for row in VERDICTS.lines().map(str::trim).filter(|row| !row.is_empty()) {
+        let (given, expected) = row.split_once("=>").expect("an arrow");
+        let words: Vec<&str> = given.split_whitespace().collect();
+        let number = |at: usize| words[at].parse::<f64>().expect("a number");
+        let mut limiter = Limiter::new(LimiterRules { max: Some(40), ..LimiterRules::default() });
+        limiter.mode = mode(words[0]);
+        limiter.limit = words[1].parse().unwrap_or(40.0);
+        limiter.before = (number(3), number(4));
+        limiter.speed = number(7);
+        limiter.retry_at = Time(300_000);
+        // So many that half a completion more or less does not show.
+        let (expected_completions, seconds) = (1e9, number(9));
+        let epoch = Epoch {
+            expected: expected_completions,
+            completed: expected_completions * number(7),
+            call_seconds: number(5) * seconds,
+            seconds,
+        };
+        limiter.judge(epoch, Time(100_000));
+        let limit = limiter.limit().map_or("-".to_owned(), |limit| limit.to_string());
+        assert_eq!(format!("{} {limit}", limiter.mode().as_str()), expected.trim(), "{row}");
+    }
+}
+
+#[test]
+fn growth_is_fast_far_from_the_wall_and_stops_at_a_quarter() {
+    let mut limiter = Limiter::new(LimiterRules::default());
+    (limiter.mode, limiter.limit, limiter.ceiling) = (Mode::Hold, 8.0, 1e9);
+    let mut limits = Vec::new();
+    for _ in 0..6 {
+        let epoch = Epoch { call_seconds: limiter.limit * 10.0, seconds: 10.0, ..Epoch::default() };
+        limiter.speed = 1.0;
+        limiter.probe(epoch.call_seconds / epoch.seconds, epoch.seconds, Time(0));
+        limits.push(limiter.limit().expect("held"));
+    }
+    assert_eq!(limits, [9, 11, 13, 17, 21, 26]);
+    limiter.wall = Some(26.0);
+    limiter.probe(limiter.limit, 10.0, Time(0));
+    assert_eq!(limiter.limit(), Some(27), "by single steps around what was too much");
 }
 
 #[test]

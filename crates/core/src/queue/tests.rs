@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::breaker::{Forced, Sign};
-use crate::gate::GateRules;
+use crate::gate::{GateRules, Shut};
 use crate::limits::{READY_LANE_WINDOW, READY_REFILL};
 use crate::pace::Rate;
 use proptest::prelude::*;

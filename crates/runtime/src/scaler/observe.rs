@@ -131,14 +131,14 @@ impl Observer {
 
     fn resources(&mut self) -> Option<enginehouse_core::autoscaler::Resources> {
         let machine = self.machine.as_mut()?;
-        let workers: Vec<WorkerUse> = {
-            let ports = self.cx.ports.lock();
-            let own = ports.values().filter(|port| port.seat.origin == Origin::Process);
-            own.filter_map(|port| {
-                Some(WorkerUse { memory_bytes: port.memory_bytes?, busy_cores: port.busy_cores })
-            })
-            .collect()
-        };
-        Some(machine.look(&workers))
+        let ports = self.cx.ports.lock();
+        let inside = ports.values().all(|port| port.seat.origin != Origin::Process);
+        let own = ports.values().filter(|port| port.seat.origin == Origin::Process);
+        let used = own.filter_map(|port| {
+            Some(WorkerUse { memory_bytes: port.memory_bytes?, busy_cores: port.busy_cores })
+        });
+        let workers: Vec<WorkerUse> = used.collect();
+        drop(ports);
+        Some(machine.look((!inside).then_some(&workers)))
     }
 }

@@ -8,7 +8,7 @@ mod keys;
 mod operate;
 mod read;
 mod resolve;
-mod scaling;
+pub(crate) mod scaling;
 mod submit;
 mod views;
 mod worker_link;
@@ -48,7 +48,7 @@ pub type EventStream = mpsc::Receiver<EventItem>;
 /// The application API. Cheap to clone.
 #[derive(Clone)]
 pub struct Service {
-    cx: Arc<Context>,
+    pub(crate) cx: Arc<Context>,
 }
 
 impl Service {
@@ -105,7 +105,7 @@ fn not_found(id: &str) -> ApiError {
     ApiError::new(Code::NotFound, format!("there is no execution {shown:?}"))
 }
 
-fn store_error(error: &StoreError) -> ApiError {
+pub(crate) fn store_error(error: &StoreError) -> ApiError {
     match error {
         StoreError::Full => ApiError::new(Code::StoreFull, "the store's disk is full; nothing was accepted"),
         StoreError::Closed => {

@@ -6,8 +6,9 @@ use crate::committer::Planned;
 use crate::gates::{OPERATOR_NOTE, OperatorWords};
 use crate::settings::RegisteredEngine;
 use enginehouse_api::{
-    ApiError, BreakerRequest, BreakerView, BreakerWord, CapabilitiesView, Code, EndpointView, EngineTest,
-    EngineView, EnginesAnswer, ForcedView, HealthView, LimitView, MetricsView, QueueView, Timestamp,
+    ApiError, BalanceView, BreakerRequest, BreakerView, BreakerWord, CapabilitiesView, Code, EndpointView,
+    EngineTest, EngineView, EnginesAnswer, ForcedView, HealthView, LimitView, MetricsView, QueueView,
+    Timestamp,
 };
 use enginehouse_core::breaker::{Breaker, Forced, State};
 use enginehouse_core::execution::Status;
@@ -144,7 +145,7 @@ impl Service {
         let now = self.cx.store.now();
         let scheduler = self.cx.scheduler.lock();
         let occupancy = scheduler.queue.occupancy();
-        let fresh = Gate::new(settings.gate_rules(self.cx.settings.health_interval), now);
+        let fresh = Gate::new(settings.gate_rules(&self.cx.settings), now);
         let gate = scheduler.gates.get(&settings.name).unwrap_or(&fresh);
         let endpoints = (0u32..)
             .zip(&settings.endpoints)
@@ -156,6 +157,11 @@ impl Service {
                 running: u64::from(occupancy.of_endpoint(&settings.name, at)),
                 breaker: breaker_view(gate, &machines.breaker, now),
                 limit: limit_view(gate, machines, at, now),
+                balance: BalanceView {
+                    run_ms: gate.balancer().run_ms(at),
+                    unwell_share: gate.balancer().unwell_share(at),
+                    ejected_until: gate.balancer().ejected(at, now).map(Timestamp),
+                },
                 health: state.checked.get(&(at as usize)).map(|c| HealthView {
                     healthy: c.health.healthy,
                     detail: c.health.detail.clone(),

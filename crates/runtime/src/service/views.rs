@@ -4,14 +4,15 @@ use super::Service;
 use crate::caller::{Caller, Scope};
 use crate::seal::Column;
 use enginehouse_api::{
-    AttemptView, EventView, ExecutionView, FailureView, PriorityName, SubmitRequest, Timestamp, WaitView,
+    AttemptView, BlockerView, EtaView, EventView, ExecutionView, FailureView, PriorityName, SubmitRequest,
+    Timestamp, WaitView,
 };
 use enginehouse_core::event::{Event, EventType};
 use enginehouse_core::execution::{Execution, Status};
 use enginehouse_core::failure::{Failure, FailureKind};
 use enginehouse_core::id::Key;
 use enginehouse_core::limits::FAILURE_MESSAGE_BYTES_MAX;
-use enginehouse_core::wait;
+use enginehouse_core::wait::{self, Blocker};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 
@@ -61,13 +62,41 @@ impl Service {
         if row.status() != Status::Pending {
             return None;
         }
-        let scheduler = self.cx.scheduler.lock();
-        let wait = wait::explain(row, &scheduler.queue, &scheduler.gates, self.cx.store.now())?;
+        let now = self.cx.store.now();
+        let (wait, outlook) = {
+            let scheduler = self.cx.scheduler.lock();
+            let wait = wait::explain(row, &scheduler.queue, &scheduler.gates, now)?;
+            let outlook = wait::outlook(row, &wait, &scheduler.queue, &scheduler.gates, now);
+            (wait, outlook)
+        };
+        let blockers = outlook.blockers.into_iter().filter_map(|blocker| self.blocker_view(row, blocker));
         Some(WaitView {
             reason: wait.reason.as_str().to_owned(),
+            since: Timestamp(outlook.since),
             until: wait.until.map(Timestamp),
             position: wait.position,
+            eta_ms: outlook.eta.map(|eta| EtaView { low: eta.low, high: eta.high }),
+            blockers: blockers.collect(),
             text: wait.text,
+        })
+    }
+
+    /// `None` for an execution that has ended meanwhile.
+    fn blocker_view(&self, row: &Execution, blocker: Blocker) -> Option<BlockerView> {
+        let view = |kind: &str, id, text| BlockerView { kind: kind.to_owned(), id, text };
+        let engine = &row.fixed.engine;
+        Some(match blocker {
+            Blocker::Execution(key) => {
+                let runs = self.cx.rows.lock().get(&key).cloned()?;
+                view("execution", Some(self.cx.public_id(&runs)), "it runs".to_owned())
+            }
+            Blocker::Endpoint { at, detail } => {
+                view("endpoint", Some(self.endpoint_name(engine, at)), detail)
+            }
+            Blocker::Engine { detail } => view("engine", Some(engine.clone()), detail),
+            Blocker::Slots { taken, all } => {
+                view("slots", None, format!("{taken} of {all} worker slots are taken"))
+            }
         })
     }
 

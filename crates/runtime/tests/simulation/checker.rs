@@ -5,7 +5,7 @@ use crate::run::{ENGINE_LIMIT, WORKER_CAPACITY};
 use crate::store::line;
 use enginehouse_core::event::{Event, EventType};
 use enginehouse_core::execution::{Execution, Status};
-use enginehouse_core::failure::Failure;
+use enginehouse_core::failure::{Failure, FailureKind};
 use enginehouse_core::id::{Key, SessionId};
 use enginehouse_core::time::Time;
 use enginehouse_store::{Change, Commit, Cursor, Filter, ListQuery, Ref, Store};
@@ -32,6 +32,8 @@ pub(crate) struct Outside<'a> {
     pub(crate) acknowledged: &'a [Key],
     pub(crate) at_most_once: &'a BTreeSet<String>,
     pub(crate) world: &'a EngineWorld,
+    /// No scheduler died or lost track of what it had heard, so every one knows which endpoint asked for patience.
+    pub(crate) one_scheduler: bool,
     /// The attempt that each completed execution's stored result came from.
     pub(crate) results: &'a BTreeMap<Key, u32>,
 }
@@ -42,7 +44,11 @@ pub(crate) async fn judge(store: &dyn Store, outside: Outside<'_>) -> Verdict {
     let mut histories: BTreeMap<Key, Seen> = BTreeMap::new();
     let rows = all_rows(store).await;
     let ckeys = rows.iter().filter_map(|r| Some((r.key(), r.fixed.ckey.clone()?))).collect();
-    let mut leases = Leases { ckeys, ..Leases::default() };
+    let mut leases = Leases { ckeys, one_scheduler: outside.one_scheduler, ..Leases::default() };
+    let named: Vec<&String> = rows.iter().filter_map(|r| r.fixed.idem_key.as_ref()).collect();
+    if named.iter().collect::<BTreeSet<_>>().len() < named.len() {
+        violations.push("I6 two executions have the same idempotency key".to_owned());
+    }
     let mut after = Cursor(0);
     loop {
         let page = store.feed(after, 500).await.expect("the reference store answers");
@@ -108,14 +114,22 @@ struct Leases {
     ckeys: BTreeMap<Key, String>,
     /// Engine, endpoint and session of each running execution.
     running: BTreeMap<Key, (String, u32, Option<SessionId>)>,
+    one_scheduler: bool,
+    /// Until when each endpoint asked to be left alone.
+    frozen: BTreeMap<(String, u32), Time>,
 }
 
 impl Leases {
     /// I8: no grant is made while live leases reach the limit. What one commit frees it may give away, wherever the two
     /// stand in it.
     fn follow(&mut self, commit: &Commit, violations: &mut Vec<String>) {
+        let mut asked = Vec::new();
         for change in commit.changes.iter().filter(|c| c.status != Status::Running) {
-            self.running.remove(&change.key);
+            if let Some((engine, endpoint, _)) = self.running.remove(&change.key)
+                && let Some(until) = patience(&change.event)
+            {
+                asked.push(((engine, endpoint), until));
+            }
         }
         for (at, change) in commit.changes.iter().enumerate() {
             // A row may start and end in one commit.
@@ -125,6 +139,11 @@ impl Leases {
                 self.start(change, violations);
             }
         }
+        // What starts in the commit that tells of it could not know.
+        for (place, until) in asked {
+            let known = self.frozen.entry(place).or_insert(until);
+            *known = until.max(*known);
+        }
     }
 
     fn start(&mut self, change: &Change, violations: &mut Vec<String>) {
@@ -132,6 +151,11 @@ impl Leases {
             let place = (change.engine.clone(), change.event.data.endpoint.unwrap_or(0), change.holder);
             let at_endpoint = self.running.values().filter(|l| (&l.0, l.1) == (&place.0, place.1)).count();
             let of_worker = self.running.values().filter(|l| l.2 == place.2).count();
+            let frozen = self.frozen.get(&(place.0.clone(), place.1)).copied();
+            if self.one_scheduler && frozen.is_some_and(|until| change.event.at < until) {
+                let text = line(change.key, &change.event);
+                violations.push(format!("I9 its endpoint had asked for patience until {frozen:?}: {text}"));
+            }
             let ckey = self.ckeys.get(&change.key);
             let of_key =
                 ckey.map_or(0, |c| self.running.keys().filter(|k| self.ckeys.get(k) == Some(c)).count());
@@ -144,6 +168,13 @@ impl Leases {
             self.running.insert(change.key, place);
         }
     }
+}
+
+/// Until when the engine whose answer this is wants nothing more.
+fn patience(event: &Event) -> Option<Time> {
+    let failure = event.data.failure.as_ref()?;
+    let busy = failure.kind == FailureKind::RateLimited;
+    event.data.retry_after.filter(|_| busy).map(|span| event.at.plus(span))
 }
 
 /// I5: what the engine was asked to run, compared with what the attempts reported.

@@ -35,6 +35,8 @@ struct Script {
     late_ms: u64,
     /// Never ends by itself.
     hangs: bool,
+    /// Nor says anything.
+    silent: bool,
 }
 
 /// One run inside a simulated engine.
@@ -47,6 +49,7 @@ pub(crate) struct Run {
     ends: Instant,
     fails: Option<FailureKind>,
     hangs: bool,
+    silent: bool,
     cancelled: bool,
     crashed: bool,
 }
@@ -217,6 +220,7 @@ impl SimEngine {
                 ends: Instant::now() + Duration::from_millis(script.ms),
                 fails,
                 hangs: script.hangs,
+                silent: script.silent,
                 cancelled: false,
                 crashed: false,
             });
@@ -260,7 +264,9 @@ impl SimEngine {
                 return Outcome::Failed(failure);
             }
             let run = self.run_at(number);
-            call.host.progress(Progress { fraction: Some(1.0), data: None });
+            if !run.silent {
+                call.host.progress(Progress { fraction: Some(1.0), data: None });
+            }
             if run.cancelled {
                 return Outcome::Cancelled;
             }

@@ -28,10 +28,16 @@ pub(crate) struct Faults {
     pub(crate) answer_late: u32,
     pub(crate) engine_hung: u32,
     pub(crate) workflow_failed: u32,
+    /// The whole store, for every node.
+    pub(crate) store_away: u32,
+    /// Of the runs that never end, those that say nothing either.
+    pub(crate) hung_silent: u32,
+    /// A submit is sent again by a caller who may not know what became of it.
+    pub(crate) submit_repeated: u32,
 }
 
 /// Every fault that a long run must have met.
-pub(crate) const NAMES: [&str; 19] = [
+pub(crate) const NAMES: [&str; 22] = [
     "answer_late",
     "answer_lost",
     "clock_back",
@@ -43,11 +49,14 @@ pub(crate) const NAMES: [&str; 19] = [
     "engine_crashed",
     "engine_down",
     "engine_hung",
+    "engine_silent",
     "node_killed",
     "node_stalled",
     "read_failed",
     "renewal_repeated",
     "renewal_stalled",
+    "store_away",
+    "submit_repeated",
     "workers_stalled",
     "workflow_failed",
     "zombies",
@@ -75,7 +84,14 @@ impl Faults {
             answer_late: rate(100),
             engine_hung: rate(60),
             workflow_failed: rate(400),
+            ..Faults::default()
         }
+    }
+
+    /// The same with those that came later, drawn apart: a seed of the corpus keeps meaning what it meant.
+    pub(crate) fn choose_more(self, random: &mut StdRng) -> Faults {
+        let mut rate = |most: u32| if random.random_bool(0.5) { random.random_range(1..=most) } else { 0 };
+        Faults { store_away: rate(15), hung_silent: rate(1000), submit_repeated: rate(150), ..self }
     }
 
     /// Two nodes of which one's workers stand still past their lease, again and again, and nothing else.

@@ -5,11 +5,14 @@
 
 #![allow(clippy::print_stdout, reason = "figures are printed for whoever looks")]
 
+mod callers;
 mod checker;
+mod degrading;
 mod engine;
 mod fairness;
 mod fate;
 mod faults;
+mod outage;
 #[cfg(feature = "planted-bugs")]
 mod planted;
 mod run;
@@ -33,17 +36,23 @@ fn number(name: &str) -> Option<u64> {
     std::env::var(name).ok().and_then(|text| text.parse().ok())
 }
 
-fn corpus() -> Vec<u64> {
-    let lines = CORPUS.lines().filter_map(|line| line.split_whitespace().next());
-    lines.filter_map(|word| word.parse().ok()).collect()
+fn corpus() -> Vec<(u64, Kind)> {
+    let read = |line: &str| {
+        let (seed, rest) = line.split_once(' ')?;
+        let kind = if rest.starts_with("first ") { Kind::First } else { Kind::Any };
+        Some((seed.parse().ok()?, kind))
+    };
+    CORPUS.lines().filter_map(read).collect()
 }
 
-fn seeds() -> Vec<u64> {
-    match number("SEED") {
-        Some(seed) => vec![seed],
-        None => {
-            let first = number("FROM").unwrap_or(1);
-            corpus().into_iter().chain(first..first + number("SEEDS").unwrap_or(30)).collect()
+fn seeds() -> Vec<(u64, Kind)> {
+    let first = number("FROM").unwrap_or(1);
+    match (number("SEED"), number("FIRST")) {
+        (Some(seed), _) => vec![(seed, Kind::Any)],
+        (None, Some(seed)) => vec![(seed, Kind::First)],
+        (None, None) => {
+            let fresh = first..first + number("SEEDS").unwrap_or(30);
+            corpus().into_iter().chain(fresh.map(|seed| (seed, Kind::Any))).collect()
         }
     }
 }
@@ -56,13 +65,13 @@ struct Sum {
     events: usize,
     late_results: usize,
     fired: BTreeMap<&'static str, u64>,
-    failed: Vec<(u64, Vec<String>)>,
+    failed: Vec<(u64, Kind, Vec<String>)>,
     /// From the loss of an attempt to the start of the next, in milliseconds of simulated time.
     recoveries: Vec<u64>,
 }
 
 impl Sum {
-    fn add(&mut self, seed: u64, came: Came) {
+    fn add(&mut self, seed: u64, kind: Kind, came: Came) {
         self.seeds += 1;
         self.accepted += came.verdict.accepted;
         self.events += came.verdict.trace.len();
@@ -72,7 +81,7 @@ impl Sum {
             *self.fired.entry(name).or_default() += count;
         }
         if !came.verdict.violations.is_empty() {
-            self.failed.push((seed, came.verdict.violations));
+            self.failed.push((seed, kind, came.verdict.violations));
         }
     }
 
@@ -81,8 +90,9 @@ impl Sum {
     }
 
     fn tell(&self, kind: Kind) {
-        for (seed, violations) in self.failed.iter().take(TOLD_MAX) {
-            println!("SEED={seed} {kind:?}: {} violations, first: {}", violations.len(), violations[0]);
+        for (seed, kind, violations) in self.failed.iter().take(TOLD_MAX) {
+            let word = if *kind == Kind::First { "FIRST" } else { "SEED" };
+            println!("{word}={seed} {kind:?}: {} violations, first: {}", violations.len(), violations[0]);
         }
         for (name, count) in &self.fired {
             println!("fault {name} {count}");
@@ -96,26 +106,26 @@ impl Sum {
 }
 
 /// Runs the seeds on some threads, each run on one thread alone.
-fn run_all(seeds: &[u64], kind: Kind) -> Sum {
+fn run_all(seeds: &[(u64, Kind)]) -> Sum {
     let threads = number("THREADS").unwrap_or(1).clamp(1, 64);
     let until = number("MINUTES").map(|minutes| Instant::now() + Duration::from_secs(minutes * 60));
     let (next, sum, told) = (AtomicUsize::new(0), Mutex::new(Sum::default()), AtomicU64::new(0));
     std::thread::scope(|scope| {
         for _ in 0..threads {
             scope.spawn(|| {
-                while let Some(seed) = seeds.get(next.fetch_add(1, Ordering::SeqCst)) {
+                while let Some((seed, kind)) = seeds.get(next.fetch_add(1, Ordering::SeqCst)) {
                     if until.is_some_and(|until| Instant::now() > until) {
                         return;
                     }
-                    let came = simulate(*seed, kind);
-                    if number("SEED").is_some() {
+                    let came = simulate(*seed, *kind);
+                    if number("SEED").or(number("FIRST")).is_some() {
                         println!("{}", came.verdict.trace.join("\n"));
                         came.verdict
                             .violations
                             .iter()
                             .for_each(|violation| println!("violation {violation}"));
                     }
-                    sum.lock().expect("no panics").add(*seed, came);
+                    sum.lock().expect("no panics").add(*seed, *kind, came);
                     let done = told.fetch_add(1, Ordering::SeqCst) + 1;
                     if done.is_multiple_of(500) {
                         println!("... {done} of {} seeds", seeds.len());
@@ -129,33 +139,34 @@ fn run_all(seeds: &[u64], kind: Kind) -> Sum {
 
 #[test]
 fn every_seed_keeps_every_invariant() {
-    let sum = run_all(&seeds(), Kind::Any);
+    let sum = run_all(&seeds());
     sum.tell(Kind::Any);
     report(&sum, "REPORT");
     if sum.seeds >= 300 {
         let silent: Vec<_> = faults::NAMES.iter().filter(|name| !sum.fired.contains_key(*name)).collect();
         assert!(silent.is_empty(), "faults that never struck prove nothing: {silent:?}");
     }
-    assert!(sum.failed.is_empty(), "replay with SEED={}: {:?}", sum.failed[0].0, sum.failed[0].1);
+    assert!(sum.failed.is_empty(), "replay the first of {:?}", sum.failed);
 }
 
 /// Workers that stand still past their lease report what they have when they wake; none of it is taken.
 #[test]
 fn zombies_are_fenced_off() {
     let first = number("FROM").unwrap_or(1);
-    let rounds: Vec<u64> = (first..first + number("ROUNDS").unwrap_or(10)).collect();
-    let sum = run_all(&rounds, Kind::Zombies);
+    let rounds = first..first + number("ROUNDS").unwrap_or(10);
+    let rounds: Vec<(u64, Kind)> = rounds.map(|seed| (seed, Kind::Zombies)).collect();
+    let sum = run_all(&rounds);
     sum.tell(Kind::Zombies);
     report(&sum, "ZOMBIE_REPORT");
     assert!(sum.late_results > 0, "no zombie spoke");
-    assert!(sum.failed.is_empty(), "replay with FROM={} ROUNDS=1: {:?}", sum.failed[0].0, sum.failed[0].1);
+    assert!(sum.failed.is_empty(), "replay with FROM=seed ROUNDS=1 the first of {:?}", sum.failed);
 }
 
 /// Writes the figures for whoever asked for them.
 fn report(sum: &Sum, variable: &str) {
     let Ok(path) = std::env::var(variable) else { return };
     let found = |prefix: &str| {
-        let violations = sum.failed.iter().flat_map(|(_, violations)| violations);
+        let violations = sum.failed.iter().flat_map(|(.., violations)| violations);
         violations.filter(|violation| violation.starts_with(prefix)).count()
     };
     let mut recoveries = sum.recoveries.clone();
@@ -166,7 +177,7 @@ fn report(sum: &Sum, variable: &str) {
         "recovery_p50_ms": at(0.5), "recovery_p99_ms": at(0.99),
         "seeds": sum.seeds, "faults": sum.faults(), "violations": sum.failed.len(), "accepted": sum.accepted,
         "events": sum.events, "late_results": sum.late_results, "by_fault": sum.fired,
-        "failed_seeds": sum.failed.iter().map(|(seed, _)| *seed).collect::<Vec<_>>(),
+        "failed_seeds": sum.failed.iter().map(|(seed, ..)| *seed).collect::<Vec<_>>(),
     });
     std::fs::write(path, report.to_string()).expect("the report can be written");
 }

@@ -1,11 +1,13 @@
 //! One simulated run: nodes, clients and faults in a chaotic phase, then quiet, then judgement.
 
+use crate::callers::Callers;
 use crate::checker::{Outside, Verdict, judge};
 use crate::engine::{EngineWorld, SimEngine};
 use crate::fate::{Fate, NODE, RENEWAL, WORKERS};
 use crate::faults::{Faults, Fired};
-use crate::store::{SimClock, SimStore};
+use crate::store::{Outage, SimClock, SimStore};
 use enginehouse_api::SubmitRequest;
+use enginehouse_core::autoscaler::ScalingRules;
 use enginehouse_core::breaker::BreakerRules;
 use enginehouse_core::id::{Key, NodeId};
 use enginehouse_core::time::SECOND;
@@ -38,6 +40,8 @@ const QUIET: Duration = Duration::from_secs(12 * 60);
 pub(crate) enum Kind {
     /// Any faults, one to three nodes.
     Any,
+    /// The same without the faults that came later: what the first seeds of the corpus were found with.
+    First,
     /// Two nodes whose workers stand still past their leases.
     Zombies,
 }
@@ -63,13 +67,17 @@ pub(crate) struct Life {
 
 pub(crate) struct Run {
     random: StdRng,
+    /// For the faults that came later.
+    more: StdRng,
     seed: u64,
     store: Arc<dyn Store>,
     clock: Arc<SimClock>,
     pub(crate) quiet: Arc<AtomicBool>,
     fired: Arc<Fired>,
     faults: Faults,
-    world: Arc<EngineWorld>,
+    pub(crate) world: Arc<EngineWorld>,
+    pub(crate) outage: Arc<Outage>,
+    callers: Callers,
     lives: u64,
     nodes: u16,
     kind: Kind,
@@ -102,18 +110,24 @@ pub(crate) fn on_paused_time<T>(run: impl Future<Output = T>) -> T {
 impl Run {
     pub(crate) fn new(seed: u64, kind: Kind, directory: &Path) -> Run {
         let mut random = StdRng::seed_from_u64(seed);
+        let mut more = StdRng::seed_from_u64(seed ^ 0x0030_12e5);
+        let nodes = 1 + u16::try_from(seed % 3).expect("small");
         let (faults, nodes) = match kind {
-            Kind::Any => (Faults::choose(&mut random), 1 + u16::try_from(seed % 3).expect("small")),
+            Kind::Any => (Faults::choose(&mut random).choose_more(&mut more), nodes),
+            Kind::First => (Faults::choose(&mut random), nodes),
             Kind::Zombies => (Faults::zombies(), 2),
         };
         let (clock, fired, quiet) = (SimClock::new(), Arc::new(Fired::default()), Arc::default());
         Run {
             random,
+            more,
             seed,
             store: open_store(seed, kind, clock.clone(), directory),
             clock,
             world: Arc::new(EngineWorld::new(seed, faults, fired.clone(), Arc::clone(&quiet))),
             quiet,
+            outage: Arc::default(),
+            callers: Callers::default(),
             fired,
             faults,
             lives: 0,
@@ -158,6 +172,23 @@ impl Run {
             .collect()
     }
 
+    /// Every fourth seed has a pool that follows the demand, half of them down to no worker; the others have a fixed one.
+    fn scaling(&self) -> ScalingSettings {
+        let (most, capacity) = (2 * u32::from(self.nodes), u32::try_from(WORKER_CAPACITY).expect("small"));
+        if self.kind == Kind::Zombies || !self.seed.is_multiple_of(4) {
+            return ScalingSettings::fixed(most, capacity);
+        }
+        let rules = ScalingRules {
+            min_workers: u32::from(self.seed.is_multiple_of(8)),
+            max_workers: most,
+            worker_capacity: capacity,
+            retention: 2 * SECOND,
+            scale_down_cooldown: SECOND,
+            ..ScalingRules::default()
+        };
+        ScalingSettings { rules, ..ScalingSettings::default() }
+    }
+
     /// Starts a node; a start that meets a store fault is tried again, as a supervisor would.
     pub(crate) async fn live(&mut self, node: u16) -> Life {
         loop {
@@ -167,6 +198,7 @@ impl Run {
             let store = SimStore::new(
                 self.store.clone(),
                 self.nodes > 1,
+                self.outage.clone(),
                 self.quiet.clone(),
                 self.faults,
                 self.fired.clone(),
@@ -175,10 +207,7 @@ impl Run {
             );
             let settings = Settings {
                 node: NodeId(node),
-                scaling: ScalingSettings::fixed(
-                    2 * u32::from(self.nodes),
-                    u32::try_from(WORKER_CAPACITY).expect("small"),
-                ),
+                scaling: self.scaling(),
                 seed: Some(seed),
                 seal_key_file: Some(self.key_file.clone()),
                 govern: Some(fate.govern()),
@@ -198,6 +227,10 @@ impl Run {
         self.random.random_range(0..1000) < rate
     }
 
+    fn per_thousand_more(&mut self, rate: u32) -> bool {
+        rate > 0 && self.more.random_range(0..1000) < rate
+    }
+
     pub(crate) fn request(&mut self, number: usize) -> SubmitRequest {
         let faults = self.faults;
         let (fails, hangs) =
@@ -205,6 +238,10 @@ impl Run {
         let (lost, late) = (self.per_thousand(faults.answer_lost), self.per_thousand(faults.answer_late));
         if hangs {
             self.fired.count("engine_hung");
+        }
+        let silent = hangs && self.per_thousand_more(faults.hung_silent);
+        if silent {
+            self.fired.count("engine_silent");
         }
         let random = &mut self.random;
         let id = format!("x{number}");
@@ -224,6 +261,7 @@ impl Run {
                 "lost_answers": u32::from(lost),
                 "late_ms": if late { random.random_range(1_000..15_000) } else { 0 },
                 "hangs": hangs,
+                "silent": silent,
             },
             "timeout": "20s",
             "totalTimeout": "10m",
@@ -249,6 +287,10 @@ impl Run {
     /// One client call, given up after a while: its node may be dead.
     async fn act(&mut self, service: &Service, number: &mut usize) {
         let caller = Caller::local();
+        if self.per_thousand_more(self.faults.submit_repeated) {
+            self.fired.count("submit_repeated");
+            self.callers.repeat(service, &mut self.more, &mut self.acknowledged).await;
+        }
         let choice = self.random.random_range(0..10);
         let some = (!self.acknowledged.is_empty()).then(|| {
             let at = self.random.random_range(0..self.acknowledged.len());
@@ -264,11 +306,15 @@ impl Run {
             }
             _ => {
                 *number += 1;
-                let request = self.request(*number);
-                let id = request.id.clone().expect("named");
-                if let Ok(Ok(_)) = timeout(patience, service.submit(&caller, request, None)).await {
-                    self.acknowledged.push(id);
-                }
+                let mut request = self.request(*number);
+                // Some leave the id to the service and repeat with a key.
+                let key = (self.faults.submit_repeated > 0 && self.more.random_bool(0.2)).then(|| {
+                    let id = request.id.take().expect("named");
+                    request.at_most_once = None;
+                    self.at_most_once.remove(&id);
+                    format!("key-{id}")
+                });
+                self.callers.submit(service, request, key, &mut self.acknowledged).await;
             }
         }
     }
@@ -334,6 +380,10 @@ impl Run {
             self.fired.count(if ms < 0 { "clock_back" } else { "clock_forward" });
             self.clock.jump(ms);
         }
+        if self.per_thousand_more(faults.store_away) {
+            self.fired.count("store_away");
+            self.outage.begin(Duration::from_secs(self.more.random_range(1..60)));
+        }
         let (engine, endpoint) = PLACES[self.random.random_range(0..PLACES.len())];
         if self.per_thousand(faults.engine_down) {
             self.fired.count("engine_down");
@@ -360,6 +410,7 @@ impl Run {
         self.chaos(&mut lives).await;
         self.quiet.store(true, Ordering::SeqCst);
         self.world.heal();
+        self.outage.end();
         for at in 0..lives.len() {
             lives[at].fate.end_after(u64::MAX / 2);
             lives[at].fate.resume();
@@ -395,10 +446,14 @@ impl Run {
                 results.insert(row.key(), u32::try_from(attempt).expect("few"));
             }
         }
+        let fired = self.fired.counts();
         let outside = Outside {
             acknowledged: &acknowledged,
             at_most_once: &self.at_most_once,
             world: &self.world,
+            one_scheduler: self.nodes == 1
+                && !fired.contains_key("node_killed")
+                && !fired.contains_key("commit_lost_after"),
             results: &results,
         };
         let mut verdict = judge(&*self.store, outside).await;
@@ -406,6 +461,7 @@ impl Run {
             verdict.violations.push(format!("I1 {lost} acknowledged ids are not stored"));
         }
         verdict.violations.extend(self.world.violations(REFUSED_MAX));
+        verdict.violations.extend(self.callers.violations(&service).await);
         verdict.violations.append(&mut self.audits);
         let sessions = self.store.sessions().await.expect("the reference store answers");
         verdict.trace.push(format!("at {:?}: {sessions:?}", self.store.now()));

@@ -65,6 +65,24 @@ impl Clock for SimClock {
     }
 }
 
+/// The store itself is away, for all nodes alike.
+#[derive(Default)]
+pub(crate) struct Outage(Mutex<Option<Instant>>);
+
+impl Outage {
+    pub(crate) fn begin(&self, span: Duration) {
+        *self.0.lock().expect("no panics") = Some(Instant::now() + span);
+    }
+
+    pub(crate) fn end(&self) {
+        *self.0.lock().expect("no panics") = None;
+    }
+
+    pub(crate) fn is_on(&self) -> bool {
+        self.0.lock().expect("no panics").is_some_and(|until| Instant::now() < until)
+    }
+}
+
 /// One node's handle on the store. Once killed, nothing passes through it any more.
 pub(crate) struct SimStore {
     inner: Arc<dyn Store>,
@@ -72,6 +90,7 @@ pub(crate) struct SimStore {
     pub(crate) dead: Arc<AtomicBool>,
     /// A sync failed: nothing can be written through this handle any more.
     pub(crate) broken: AtomicBool,
+    outage: Arc<Outage>,
     quiet: Arc<AtomicBool>,
     faults: Faults,
     fired: Arc<Fired>,
@@ -84,6 +103,7 @@ impl SimStore {
     pub(crate) fn new(
         inner: Arc<dyn Store>,
         shared: bool,
+        outage: Arc<Outage>,
         quiet: Arc<AtomicBool>,
         faults: Faults,
         fired: Arc<Fired>,
@@ -96,6 +116,7 @@ impl SimStore {
             shared,
             dead,
             broken: AtomicBool::new(false),
+            outage,
             quiet,
             faults,
             fired,
@@ -121,6 +142,11 @@ impl SimStore {
         }
     }
 
+    async fn reach(&self) -> Result<(), StoreError> {
+        self.alive().await;
+        if self.outage.is_on() { Err(StoreError::Unavailable("simulated, away".into())) } else { Ok(()) }
+    }
+
     /// A renewal that was sent before arrives a second time, behind what came after it.
     async fn repeat_renewal(&self, batch: &Batch) -> Result<(), StoreError> {
         let renews = |write: &Write| matches!(write, Write::Session(SessionWrite::Renew { .. }));
@@ -138,7 +164,7 @@ impl SimStore {
     }
 
     async fn read(&self) -> Result<(), StoreError> {
-        self.alive().await;
+        self.reach().await?;
         if self.strikes(self.faults.read_failed) {
             self.fired.count("read_failed");
             return Err(StoreError::Unavailable("simulated".into()));
@@ -150,7 +176,7 @@ impl SimStore {
 #[async_trait]
 impl Store for SimStore {
     async fn commit(&self, batch: Batch) -> Result<Committed, StoreError> {
-        self.alive().await;
+        self.reach().await?;
         if self.broken.load(Ordering::SeqCst) {
             return Err(StoreError::Broken("simulated".into()));
         }
@@ -242,12 +268,12 @@ impl Store for SimStore {
     }
 
     async fn docs(&self, kind: DocKind) -> Result<Vec<Doc>, StoreError> {
-        self.alive().await;
+        self.reach().await?;
         self.inner.docs(kind).await
     }
 
     async fn totals(&self) -> Result<Totals, StoreError> {
-        self.alive().await;
+        self.reach().await?;
         self.inner.totals().await
     }
 

@@ -7,7 +7,7 @@ use crate::table::{Operation, Policy, Route, Shape, Tag, Verb};
 use axum::response::Response;
 use enginehouse_api::{ApiError, Code, HealthAnswer, MetricsView, QueueView};
 use enginehouse_runtime::Scope;
-use http::StatusCode;
+use http::{HeaderValue, StatusCode};
 
 pub(crate) const ROUTES: &[Route] = &[
     Route {
@@ -29,6 +29,13 @@ pub(crate) const ROUTES: &[Route] = &[
             answers: &[ok("The totals and rates.", Shape::of::<MetricsView>())],
             ..Operation::new("getMetrics", Tag::Queue, "Get the totals")
         }),
+    },
+    Route {
+        verb: Verb::Get,
+        path: "/metrics",
+        policy: Policy::Scope(Scope::Metrics),
+        handler: |call| -> Answer { Box::pin(exposition(call)) },
+        operation: None,
     },
     Route {
         verb: Verb::Get,
@@ -55,6 +62,18 @@ pub(crate) const ROUTES: &[Route] = &[
 
 async fn queue(call: Call) -> Result<Response, ApiError> {
     answer::json(StatusCode::OK, &call.service().queue().await?)
+}
+
+/// For Prometheus; the format is as its `Accept` says.
+async fn exposition(call: Call) -> Result<Response, ApiError> {
+    let openmetrics = call.accepts("application/openmetrics-text");
+    let text = call.service().exposition(openmetrics).await?;
+    let content_type = if openmetrics {
+        "application/openmetrics-text; version=1.0.0; charset=utf-8"
+    } else {
+        "text/plain; version=0.0.4; charset=utf-8"
+    };
+    Ok(answer::full(StatusCode::OK, HeaderValue::from_static(content_type), text))
 }
 
 async fn metrics(call: Call) -> Result<Response, ApiError> {

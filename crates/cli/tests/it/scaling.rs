@@ -1,0 +1,239 @@
+//! The pool follows the demand, says why, and can be steered while it runs.
+
+use crate::house::House;
+use serde_json::{Value, json};
+use std::io::{BufRead, BufReader};
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+/// Small workers, quick decisions: everything that takes 20 s in production takes a second.
+fn quick(more: &str) -> String {
+    format!(
+        "[scaling]\nworker_capacity = 2\ntick_interval = \"100ms\"\nslo_wait = \"500ms\"\nretention = \"500ms\"\n\
+         scale_up_cooldown = \"100ms\"\nscale_down_cooldown = \"200ms\"\nworker_startup_time = \"100ms\"\n{more}"
+    )
+}
+
+fn submit(house: &House, count: usize, sleep_ms: u64) -> Vec<String> {
+    let one = json!({"engineType": "demo", "workflowId": "w", "parameters": {"sleepMs": sleep_ms}});
+    let answer = house.must("POST", "/v1/executions/batch", Some(&json!({"executions": vec![one; count]})));
+    answer["executions"].as_array().unwrap().iter().map(|e| e["id"].as_str().unwrap().to_owned()).collect()
+}
+
+fn until(house: &House, what: &str, holds: impl Fn(&Value) -> bool) -> Value {
+    let deadline = Instant::now() + Duration::from_secs(60);
+    loop {
+        let scaling = house.must("GET", "/v1/scaling", None);
+        if holds(&scaling) {
+            return scaling;
+        }
+        assert!(Instant::now() < deadline, "{what}: {scaling:#}");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+fn decisions(house: &House) -> Vec<Value> {
+    house.must("GET", "/v1/scaling/decisions?limit=1000", None)["decisions"].as_array().unwrap().clone()
+}
+
+fn workers(scaling: &Value) -> u64 {
+    scaling["ready"].as_u64().unwrap() + scaling["starting"].as_u64().unwrap()
+}
+
+#[test]
+fn two_hundred_grow_the_pool_and_it_shrinks_again() {
+    let house = House::start(&quick("min_workers = 2\nmax_workers = 12\nshadow = \"threshold\"\n"));
+    let ids = submit(&house, 200, 200);
+    until(&house, "the pool grows", |scaling| workers(scaling) > 2);
+    let mut most = 0;
+    for id in &ids {
+        let ended = house.ended(id);
+        assert_eq!(ended["status"], "completed");
+        assert_eq!(ended["attempt"], 1, "a busy worker was stopped: {ended}");
+        most = most.max(workers(&house.must("GET", "/v1/scaling", None)));
+    }
+    until(&house, "the pool shrinks", |scaling| workers(scaling) == 2 && scaling["draining"] == 0);
+    let decisions = decisions(&house);
+    assert!(most <= 12, "{most} workers");
+    let of = |action: &str| decisions.iter().filter(|d| d["action"] == action).count();
+    assert!(of("scale_up") >= 1 && of("scale_down") >= 1, "{decisions:#?}");
+    for decision in &decisions {
+        assert!(decision["reason"].as_str().is_some_and(|reason| reason.len() > 10), "{decision:#}");
+        assert!(decision["rule"].is_string() && decision["inputs"]["engines"].is_array(), "{decision:#}");
+        assert!((2..=12).contains(&decision["targetWorkerCount"].as_u64().unwrap()), "{decision:#}");
+        assert_eq!(decision["shadow"]["policy"], "threshold", "{decision:#}");
+    }
+    let differs = |d: &&Value| d["shadow"]["targetWorkerCount"] != d["targetWorkerCount"];
+    assert!(decisions.iter().any(|d| differs(&d)), "the shadow says the same each time: {decisions:#?}");
+    let reached = decisions.iter().find(|d| d["outcome"]["reachedAfterMs"].is_u64());
+    let reached = reached.unwrap_or_else(|| panic!("no decision came true: {decisions:#?}"));
+    let said = house.cli(&["scaling", "explain", reached["id"].as_str().unwrap()]);
+    let text = String::from_utf8(said.stdout).unwrap();
+    assert!(text.starts_with(&format!("Why {}?", reached["targetWorkerCount"])), "{text}");
+    println!("{} decisions; at most {most} workers of 2 slots for 200 executions of 200 ms", decisions.len());
+    house.stop();
+}
+
+#[test]
+fn without_work_there_need_be_no_worker_and_work_brings_one_back() {
+    let house = House::start(&quick("min_workers = 0\nmax_workers = 4\n"));
+    let first = submit(&house, 1, 10);
+    assert_eq!(house.ended(&first[0])["status"], "completed");
+    until(&house, "the last worker goes", |scaling| workers(scaling) == 0 && scaling["draining"] == 0);
+    let second = submit(&house, 3, 10);
+    for id in &second {
+        assert_eq!(house.ended(id)["status"], "completed");
+    }
+    house.stop();
+}
+
+#[test]
+fn an_operator_changes_the_rules_for_a_time_and_a_restart_keeps_them() {
+    let mut house = House::start(&quick("min_workers = 1\nmax_workers = 6\n"));
+    until(&house, "one worker", |scaling| workers(scaling) == 1);
+    let (status, answer) =
+        house.call("PUT", "/v1/scaling", Some(&json!({"minWorkers": 7, "reason": "more than the most"})));
+    assert_eq!((status, &answer["code"]), (400, &json!("invalid_field")), "{answer}");
+    assert_eq!(answer["errors"][0]["pointer"], "/minWorkers", "{answer}");
+    let (status, _) = house.call("PUT", "/v1/scaling", Some(&json!({"workers": 7})));
+    assert_eq!(status, 400, "a field that does not exist");
+
+    let change = json!({"minWorkers": 4, "policy": "threshold", "reason": "a launch is announced"});
+    let changed = house.must("PUT", "/v1/scaling", Some(&change));
+    assert_eq!(changed["rules"]["minWorkers"], 4);
+    assert!(changed["changed"]["by"].is_string() && changed["changed"]["until"].is_null(), "{changed:#}");
+    until(&house, "four workers", |scaling| scaling["ready"] == 4);
+    house.kill();
+    house.launch();
+    let after = until(&house, "four workers after the restart", |scaling| scaling["ready"] == 4);
+    assert_eq!(after["rules"]["policy"], "threshold");
+    assert_eq!(after["changed"]["rules"]["reason"], "a launch is announced");
+
+    house.must("PUT", "/v1/scaling", Some(&json!({"minWorkers": 3, "for": "500ms"})));
+    let over = until(&house, "the change runs out", |scaling| scaling["changed"].is_null());
+    assert_eq!((&over["rules"]["minWorkers"], &over["rules"]["policy"]), (&json!(1), &json!("lead_time")));
+    until(&house, "one worker again", |scaling| workers(scaling) == 1);
+    house.stop();
+}
+
+#[test]
+fn a_policy_that_makes_no_sense_is_refused_with_the_reason() {
+    let house = House::prepare(&quick("min_workers = 3\nmax_workers = 2\nscale_up_threshold = 0.2\n"));
+    let said = house.serve().output().unwrap();
+    assert!(!said.status.success());
+    let text = String::from_utf8(said.stderr).unwrap();
+    assert!(text.contains("scaling.min_workers") && text.contains("3 > 2"), "{text}");
+}
+
+#[test]
+fn the_own_traffic_comes_out_as_a_trace() {
+    let house = House::start(&quick("min_workers = 1\nmax_workers = 3\n"));
+    let failing = json!({"engineType": "demo", "workflowId": "w", "priority": "CRITICAL", "retry": {"delay": 50},
+        "parameters": {"sleepMs": 30, "failTimes": 1, "failKind": "unavailable"}});
+    let failing = house.must("POST", "/v1/executions", Some(&failing));
+    house.ended(failing["id"].as_str().unwrap());
+    for id in submit(&house, 20, 40) {
+        house.ended(&id);
+    }
+    let in_an_hour = jiff::Timestamp::now() + jiff::SignedDuration::from_hours(1);
+    let later = json!({"engineType": "demo", "workflowId": "w", "readyAt": in_an_hour.to_string()});
+    house.must("POST", "/v1/executions", Some(&later));
+    let dir = house.dir.path();
+    let said = house.cli(&["trace", "export", "--out", "t.csv", "--scenario", "t.json"]);
+    assert!(said.status.success(), "{said:?}");
+    assert!(String::from_utf8_lossy(&said.stderr).contains("1 executions left out"), "{said:?}");
+    let trace = std::fs::read_to_string(dir.join("t.csv")).unwrap();
+    let mut lines = trace.lines();
+    assert_eq!(lines.next(), Some("arrival_s,service_s,engine,priority"));
+    let rows: Vec<Vec<&str>> = lines.map(|line| line.split(',').collect()).collect();
+    assert_eq!(rows.len(), 22, "{trace}");
+    assert_eq!(rows.iter().filter(|row| row[3] == "3").count(), 2, "both attempts: {trace}");
+    let number = |text: &str| text.parse::<f64>().unwrap();
+    assert!(rows.is_sorted_by_key(|row| number(row[0])) && number(rows[0][0]) == 0.0, "{trace}");
+    let ran = rows.iter().filter(|row| row[3] == "1").all(|row| (0.04..20.0).contains(&number(row[1])));
+    assert!(ran && rows.iter().all(|row| row[2] == "demo"), "{trace}");
+    let scenario: Value =
+        serde_json::from_str(&std::fs::read_to_string(dir.join("t.json")).unwrap()).unwrap();
+    assert_eq!((&scenario["max_workers"], &scenario["slots"]), (&json!(3), &json!(2)));
+    assert_eq!((&scenario["slo_wait_s"], &scenario["tick_s"]), (&json!(0.5), &json!(0.1)));
+    house.stop();
+}
+
+/// A group of the kernel's memory controller (version 1) with a limit; `None` where this process may not make one.
+struct MemoryGroup(std::path::PathBuf);
+
+impl MemoryGroup {
+    fn new(mib: u64) -> Option<MemoryGroup> {
+        let dir =
+            std::path::PathBuf::from(format!("/sys/fs/cgroup/memory/enginehouse-{}", std::process::id()));
+        std::fs::create_dir(&dir).ok()?;
+        let group = MemoryGroup(dir);
+        std::fs::write(group.0.join("memory.limit_in_bytes"), format!("{mib}M")).ok()?;
+        Some(group)
+    }
+
+    /// The command, run inside of the group.
+    fn within(&self, command: &Command) -> Command {
+        let mut inside = Command::new("sh");
+        inside.args(["-c", "echo $$ > \"$0\" && exec \"$@\""]).arg(self.0.join("cgroup.procs"));
+        inside.arg(command.get_program()).args(command.get_args());
+        for (name, value) in command.get_envs() {
+            match value {
+                Some(value) => inside.env(name, value),
+                None => inside.env_remove(name),
+            };
+        }
+        if let Some(dir) = command.get_current_dir() {
+            inside.current_dir(dir);
+        }
+        inside
+    }
+}
+
+impl Drop for MemoryGroup {
+    fn drop(&mut self) {
+        // The processes that were in it have ended; the kernel may need a moment to see that.
+        let deadline = Instant::now() + Duration::from_secs(5);
+        while std::fs::remove_dir(&self.0).is_err() && Instant::now() < deadline {
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+}
+
+#[test]
+fn the_pool_does_not_grow_into_a_memory_limit() {
+    let Some(group) = MemoryGroup::new(400) else {
+        println!("NOT TESTED: this process may not make a memory control group");
+        return;
+    };
+    let mut house = House::prepare(&quick("min_workers = 1\nmax_workers = 30\n"));
+    house.spawn(group.within(&house.serve()));
+    assert!(house.ready().is_none(), "{}", house.said());
+    house.read_key();
+    // A neighbour under the same limit takes most of it.
+    let hog = "import sys; x = bytearray(320 << 20); print(len(x), flush=True); sys.stdin.read()";
+    let mut python = Command::new("python3");
+    python.args(["-c", hog]);
+    let mut neighbour = group.within(&python).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+    let mut line = String::new();
+    BufReader::new(neighbour.stdout.as_mut().unwrap()).read_line(&mut line).unwrap();
+    let ids = submit(&house, 60, 100);
+    let held = until(&house, "the guard holds", |scaling| {
+        scaling["decision"]["rule"].as_str().is_some_and(|rule| rule.starts_with("guard_memory"))
+    });
+    let reason = held["decision"]["reason"].as_str().unwrap();
+    assert!(reason.contains("memory"), "{reason}");
+    println!("1 of 30 workers under a limit of 400 MiB, {} KiB at most: {reason}", house.peak_memory());
+    for id in &ids {
+        assert_eq!(house.ended(id)["status"], "completed");
+        assert!(workers(&house.must("GET", "/v1/scaling", None)) <= 1);
+    }
+    drop(neighbour.stdin.take());
+    neighbour.wait().unwrap();
+    let more = submit(&house, 60, 100);
+    until(&house, "the pool grows once there is room", |scaling| workers(scaling) > 1);
+    for id in &more {
+        assert_eq!(house.ended(id)["status"], "completed");
+    }
+    house.stop();
+}

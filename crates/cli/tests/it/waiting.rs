@@ -1,0 +1,127 @@
+//! Why is it still waiting? One case for each reason that can be brought about from outside, in the API and on the command line.
+
+use crate::house::House;
+use serde_json::{Value, json};
+
+const CONFIG: &str = "\
+[scaling]
+min_workers = 1
+max_workers = 1
+worker_capacity = 2
+
+[queue]
+user_weights = { vip = 100 }
+
+[engines.narrow]
+type = \"demo\"
+max_concurrency = 1
+
+[engines.paced]
+type = \"demo\"
+rate_limit = \"1/h\"
+
+[engines.thrifty]
+type = \"demo\"
+retry_budget = { ratio = 0.01, per_minute = 0 }
+
+[engines.halted]
+type = \"demo\"
+
+[engines.broken]
+type = \"demo\"
+";
+
+fn submit(house: &House, id: &str, engine: &str, more: &Value) {
+    let mut body = json!({"id": id, "engine": engine, "workflowId": "w", "parameters": {"sleepMs": 600_000}});
+    for (name, value) in more.as_object().unwrap() {
+        body[name] = value.clone();
+    }
+    house.must("POST", "/v1/executions", Some(&body));
+}
+
+/// The wait once it has this reason, after its two lines on the command line were looked at.
+fn waits(house: &House, id: &str, reason: &str) -> Value {
+    let view = house.until(id, |view| view["wait"]["reason"] == reason);
+    let said = house.cli(&["explain", id]);
+    let text = String::from_utf8(said.stdout).unwrap();
+    println!("{id}:\n{text}");
+    let lines: Vec<&str> = text.lines().collect();
+    assert_eq!(lines.len(), 2, "{text}");
+    assert!(lines[0].starts_with(&format!("{reason} for ")), "{text}");
+    let wait = view["wait"].clone();
+    assert!(wait["since"].is_string() && wait["text"].as_str().is_some_and(|t| t.len() > 10), "{wait:#}");
+    wait
+}
+
+fn blockers<'a>(wait: &'a Value, kind: &str) -> Vec<&'a Value> {
+    wait["blockers"].as_array().unwrap().iter().filter(|blocker| blocker["kind"] == kind).collect()
+}
+
+#[test]
+fn each_reason_is_told_with_what_is_in_the_way() {
+    let house = House::start(CONFIG);
+    let none = json!({});
+    let in_an_hour = (jiff::Timestamp::now() + jiff::SignedDuration::from_hours(1)).to_string();
+    submit(&house, "scheduled", "demo", &json!({"readyAt": in_an_hour}));
+    let wait = waits(&house, "scheduled", "scheduled");
+    let low = wait["etaMs"]["low"].as_u64().unwrap();
+    assert!(
+        (3_500_000..=3_600_000).contains(&low) && wait["etaMs"]["high"].as_u64() >= Some(low),
+        "{wait:#}"
+    );
+
+    let fails = json!({"failTimes": 9, "failKind": "unavailable"});
+    submit(
+        &house,
+        "backoff",
+        "demo",
+        &json!({"parameters": fails, "retry": {"delay": 3_000_000, "maxDelay": 3_000_000}}),
+    );
+    assert!(waits(&house, "backoff", "backoff")["until"].is_string());
+
+    submit(&house, "thrifty", "thrifty", &json!({"parameters": fails, "retry": {"delay": 1}}));
+    let wait = waits(&house, "thrifty", "retry_budget");
+    assert_eq!(blockers(&wait, "engine")[0]["id"], "thrifty", "{wait:#}");
+
+    house.must("POST", "/v1/engines/halted/pause", None);
+    submit(&house, "halted", "halted", &none);
+    assert!(waits(&house, "halted", "paused")["etaMs"].is_null());
+
+    let open = json!({"state": "open", "reason": "to see it"});
+    house.must("POST", "/v1/engines/broken/breaker", Some(&open));
+    submit(&house, "parked", "broken", &none);
+    let wait = waits(&house, "parked", "parked");
+    assert!(blockers(&wait, "endpoint")[0]["text"].as_str().unwrap().contains("breaker"), "{wait:#}");
+    assert!(wait["etaMs"].is_null(), "as long as the operator says: {wait:#}");
+
+    submit(&house, "paced", "paced", &none);
+    assert!(waits(&house, "paced", "rate_limit")["until"].is_string());
+
+    submit(&house, "done", "demo", &json!({"parameters": {"sleepMs": 0}}));
+    assert_eq!(house.ended("done")["status"], "completed");
+    let said = house.cli(&["explain", "done"]);
+    assert!(String::from_utf8(said.stdout).unwrap().starts_with("completed "));
+
+    submit(&house, "holder", "narrow", &json!({"concurrencyKey": "k"}));
+    house.until("holder", |view| view["status"] == "running");
+    submit(&house, "keyed", "demo", &json!({"concurrencyKey": "k"}));
+    let wait = waits(&house, "keyed", "concurrency_key");
+    assert_eq!(blockers(&wait, "execution")[0]["id"], "holder", "{wait:#}");
+
+    submit(&house, "narrow", "narrow", &none);
+    let wait = waits(&house, "narrow", "engine_limit");
+    assert!(blockers(&wait, "endpoint")[0]["text"].as_str().unwrap().contains("1 of 1"), "{wait:#}");
+
+    submit(&house, "taker", "demo", &json!({"userId": "busy"}));
+    house.until("taker", |view| view["status"] == "running");
+    submit(&house, "behind", "demo", &json!({"userId": "vip"}));
+    let wait = waits(&house, "behind", "behind");
+    assert_eq!(blockers(&wait, "slots")[0]["text"], "2 of 2 worker slots are taken", "{wait:#}");
+    submit(&house, "outshared", "demo", &json!({"userId": "busy"}));
+    waits(&house, "outshared", "fair_share");
+
+    let grouped = house.must("GET", "/v1/queue", None)["byWaitReason"].clone();
+    let all: u64 = grouped.as_object().unwrap().values().map(|count| count.as_u64().unwrap()).sum();
+    assert_eq!(all, 10, "{grouped}");
+    drop(house);
+}

@@ -1,0 +1,7 @@
+//! Prints docs/METRICS.md.
+
+#![allow(clippy::print_stdout, reason = "the page goes to the standard output")]
+
+fn main() {
+    print!("{}", enginehouse_runtime::metrics_markdown());
+}
