@@ -67,13 +67,13 @@ pub const DECISIONS_MAX: usize = 1_000;
 pub const DUE_SOON_MAX: usize = 512;
 /// Silence after which a worker elsewhere gets nothing new; it is ended after [`LEASE_TTL`].
 pub const WORKER_SILENCE_MAX: Millis = 15 * SECOND;
-/// Workers that the auto-scaler may have, and that may be configured.
+/// Workers that the auto-scaler may have, and that may be configured; slots of one worker.
 pub const SCALED_WORKERS_MAX: u32 = 1_024;
-/// Workers of one node, of every kind; slots of one worker.
-pub const WORKERS_MAX: usize = 4_096;
 pub const WORKER_CAPACITY_MAX: u32 = 1_000;
+/// Workers of one node of every kind, those from elsewhere included.
+pub const WORKER_PORTS_MAX: usize = 4_096;
 /// Sessions of the worker protocol that are kept, those that have ended included.
-pub const WORKER_SESSIONS_REMEMBERED: usize = 2 * WORKERS_MAX;
+pub const WORKER_SESSIONS_REMEMBERED: usize = 2 * WORKER_PORTS_MAX;
 /// The longest wait of a worker's pull, and what one answer to it carries at most.
 pub const WORKER_PULL_WAIT_MAX: Millis = 20 * SECOND;
 pub const WORKER_PULL_ORDERS_MAX: usize = 64;

@@ -108,7 +108,7 @@ case a worker that somebody killed weighs as little as a node's death, and from 
   grant @1                           => running execution_started a2 r0 run1 crashes=1 maybe
   killed @2                          => pending execution_interrupted a2 r0 run1 due crashes=2 maybe
   grant @2                           => running execution_started a3 r0 run1 crashes=2 maybe
-  killed @3                          => pending execution_interrupted a3 r0 run1 at=3.5 crashes=3 maybe
+  killed @3                          => pending execution_interrupted a3 r0 run1 at=8 crashes=3 maybe
 
 case a stopping node hands back and nothing is burnt
   submit @0                          => pending execution_submitted a0 r0 run1 due

@@ -202,8 +202,12 @@ impl Joined {
         }
     }
 
-    pub(crate) fn dismiss_all(&self) {
-        self.sessions.values().for_each(|seated| seated.dismissed.store(true, Ordering::Release));
+    /// The node stops: its processes go with it, and workers elsewhere wait for its next start.
+    pub(crate) fn node_stops(&self) {
+        for seated in self.sessions.values() {
+            let goes = matches!(seated.owner, Owner::Token { .. });
+            seated.dismissed.store(goes, Ordering::Release);
+        }
     }
 }
 

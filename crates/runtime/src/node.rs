@@ -185,7 +185,7 @@ impl Node {
             }
         }
         self.stop_committer.cancel();
-        self.cx.joined.lock().dismiss_all();
+        self.cx.joined.lock().node_stops();
         self.cx.ports.lock().clear();
         let all_ended = async { while self.roles.join_next().await.is_some() {} };
         if tokio::time::timeout(HAND_BACK_PATIENCE, all_ended).await.is_err() {

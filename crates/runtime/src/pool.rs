@@ -286,14 +286,15 @@ impl Context {
     pub(crate) async fn close_port(&self, session: SessionId, why: &str) -> Result<(), StoreError> {
         let known = self.ports.lock().get(&session).map(|port| {
             let kind = if why == "stopped" { "worker_stopped" } else { "worker_failed" };
-            (port.ready_at.is_some(), note(kind, port, why))
+            (port.ready_at.is_some(), port.seat.origin == Origin::Remote, note(kind, port, why))
         });
-        let Some((opened, note)) = known else { return Ok(()) };
+        let Some((opened, is_remote, note)) = known else { return Ok(()) };
         if opened {
             let writes = [Write::Session(SessionWrite::Close(session)), Write::Note(note)];
             self.commit(writes.into_iter().map(Planned::Other).collect(), 0).await?;
         }
-        self.joined.lock().closed(session, why == "stopped");
+        let comes_back = is_remote && self.is_stopping();
+        self.joined.lock().closed(session, why == "stopped" && !comes_back);
         self.ports.lock().remove(&session);
         Ok(())
     }

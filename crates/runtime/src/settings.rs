@@ -25,10 +25,10 @@ use std::sync::Arc;
 pub struct Settings {
     pub node: NodeId,
     pub workers: WorkerSettings,
-    /// Workers that serve only some engine types, beside those that serve all.
-    pub pools: Vec<PoolRules>,
     /// Workers are processes of their own, made so; `None`: they are futures of this process.
     pub processes: Option<WorkerProcesses>,
+    /// Workers that serve only some engine types, beside those that serve all.
+    pub pools: Vec<PoolRules>,
     pub scaling: ScalingSettings,
     pub queue: QueueSettings,
     pub head_starts: HeadStarts,
@@ -83,8 +83,8 @@ impl Default for Settings {
         Settings {
             node: NodeId(0),
             workers: WorkerSettings::default(),
-            pools: Vec::new(),
             processes: None,
+            pools: Vec::new(),
             scaling: ScalingSettings::default(),
             queue: QueueSettings::default(),
             head_starts: HeadStarts::default(),

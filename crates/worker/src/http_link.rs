@@ -307,6 +307,7 @@ impl Shared {
                 Ok(answer) => {
                     self.answered(sent);
                     pause = PAUSE_FIRST;
+                    let idle = answer.orders.is_empty();
                     for order in answer.orders {
                         if order.number <= after {
                             continue;
@@ -320,6 +321,9 @@ impl Shared {
                     }
                     if answer.closed {
                         self.end(Over::Dismissed);
+                    } else if idle && sent.elapsed() < PAUSE_FIRST {
+                        // A node that lets nobody wait, because it stops, is not asked all the time.
+                        sleep(PAUSE_FIRST).await;
                     }
                 }
                 Err(error) => match self.judge(&error) {
@@ -368,8 +372,11 @@ impl Shared {
         while self.over.borrow().is_none() {
             sleep(next).await;
             let leases = self.state().leases.values().cloned().collect();
-            let request =
-                WorkerRenewRequest { session: self.joined.session.clone(), leases, memory_bytes: None };
+            let request = WorkerRenewRequest {
+                session: self.joined.session.clone(),
+                leases,
+                memory_bytes: own_memory(),
+            };
             let sent = Instant::now();
             let answer = match self.client.worker_renew(&request).await {
                 Ok(answer) => answer,
@@ -449,4 +456,11 @@ impl Shared {
             sleep_until(until).await;
         }
     }
+}
+
+/// Memory of this process that is in RAM, where the system tells.
+fn own_memory() -> Option<u64> {
+    let text = std::fs::read_to_string("/proc/self/status").ok()?;
+    let line = text.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
+    line.trim().strip_suffix(" kB")?.parse::<u64>().ok().map(|kib| kib << 10)
 }

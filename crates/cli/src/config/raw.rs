@@ -142,10 +142,10 @@ section! {
 
     /// Where the workers run, and when one of them is replaced.
     pub struct Workers {
-        /// Which of several workers with a free slot gets the next attempt.
-        placement: PlacementWord = PlacementWord::Pack;
         /// Where the workers run: `in_process`, inside the service, or `process`, each a process of its own, so that a crash or a leak of memory in one is no other's matter.
         provider: ProviderName = ProviderName::InProcess;
+        /// Which of several workers with a free slot gets the next attempt.
+        placement: PlacementWord = PlacementWord::Pack;
         /// A worker that is idle for longer is not kept by `scaling.tolerance`, nor by the room between the thresholds. Absent: no idle time counts.
         max_idle_time: Option<UpToAYear> = None;
         /// A worker of this age is replaced: it finishes what it runs and goes. Absent: at no age.

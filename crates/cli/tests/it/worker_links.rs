@@ -120,7 +120,12 @@ fn ended_by(end: End) -> Report {
 
 /// What every link keeps, whatever lies between its ends.
 async fn contract(stage: &Stage, link: Arc<dyn Link>) {
-    let link = &*link;
+    runs_to_their_ends(stage, &*link).await;
+    old_leases(stage, &*link).await;
+    facts_and_farewell(stage, &*link).await;
+}
+
+async fn runs_to_their_ends(stage: &Stage, link: &dyn Link) {
     // A run, with what its worker needs to know, to its result.
     stage.submit("a", json!({"parameters": {"echo": [1.0, null]}, "idleTimeout": 60_000})).await;
     let a = run(link).await;
@@ -166,25 +171,9 @@ async fn contract(stage: &Stage, link: Arc<dyn Link>) {
     assert_eq!(order(link).await, Some(Order::Cancel(c.lease)));
     assert_eq!(link.report(c.lease, ended_by(End::Cancelled { abandoned: false })).await, Ok(()));
     assert_eq!(stage.ended("c").await.0, "cancelled");
-
-    handed_back(stage, link).await;
-
-    // Facts.
-    assert_eq!(link.recall("demo", "where").await, None);
-    link.remember("demo", "where", "here").await;
-    assert_eq!(link.recall("demo", "where").await.as_deref(), Some("here"));
-
-    // A drained worker finishes what it has, and its link closes.
-    stage.submit("e", json!({})).await;
-    let e = run(link).await;
-    let api = stage.service.service();
-    api.drain_worker(&Caller::local(), "guest", &DrainRequest::default()).await.unwrap();
-    assert_eq!(link.report(e.lease, succeeded("5")).await, Ok(()));
-    assert_eq!(order(link).await, None);
-    assert_eq!(api.worker("guest").await.unwrap_err().code, Code::NotFound);
 }
 
-async fn handed_back(stage: &Stage, link: &dyn Link) {
+async fn old_leases(stage: &Stage, link: &dyn Link) {
     // What is handed back comes again, with a new fence, and the old lease is worth nothing.
     stage.submit("d", json!({})).await;
     let first = run(link).await;
@@ -200,6 +189,21 @@ async fn handed_back(stage: &Stage, link: &dyn Link) {
     assert_eq!(link.report(again.lease, succeeded("\"new\"")).await, Ok(()));
     assert_eq!(stage.ended("d").await, ("completed".to_owned(), 2));
     assert_eq!(stage.service.result("d").await.unwrap().result.unwrap().get(), "\"new\"");
+}
+
+async fn facts_and_farewell(stage: &Stage, link: &dyn Link) {
+    assert_eq!(link.recall("demo", "where").await, None);
+    link.remember("demo", "where", "here").await;
+    assert_eq!(link.recall("demo", "where").await.as_deref(), Some("here"));
+
+    // A drained worker finishes what it has, and its link closes.
+    stage.submit("e", json!({})).await;
+    let e = run(link).await;
+    let api = stage.service.service();
+    api.drain_worker(&Caller::local(), "guest", &DrainRequest::default()).await.unwrap();
+    assert_eq!(link.report(e.lease, succeeded("5")).await, Ok(()));
+    assert_eq!(order(link).await, None);
+    assert_eq!(api.worker("guest").await.unwrap_err().code, Code::NotFound);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

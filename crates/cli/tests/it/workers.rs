@@ -364,7 +364,7 @@ impl Drop for Joined {
 
 #[test]
 fn a_worker_joins_from_elsewhere_and_leaves_when_it_is_done() {
-    let house = occupied();
+    let mut house = occupied();
     let (token, config) = (worker_key(&house), house.dir.path().join("engines.toml"));
     std::fs::write(&config, "[engines.demo]\ntype = \"demo\"\n").unwrap();
     let mut command = program();
@@ -385,6 +385,12 @@ fn a_worker_joins_from_elsewhere_and_leaves_when_it_is_done() {
     house.until("cancelled", |view| view["status"] == "running");
     house.must("POST", "/v1/executions/cancelled/cancel", None);
     assert_eq!(house.ended("cancelled")["status"], "cancelled");
+
+    // A service that stops sends nobody away for good: its next start is joined again.
+    house.halt();
+    house.launch();
+    house.until("occupant", |view| view["status"] == "running");
+    until("it joins again", || workers(&house).into_iter().find(|w| w["id"] == "far" && takes_work(w)));
 
     submit(&house, "last", json!({"sleepMs": 1_500}));
     house.until("last", |view| view["status"] == "running");

@@ -16,8 +16,8 @@ use enginehouse_api::{
 use enginehouse_core::id::SessionId;
 use enginehouse_core::limits::{
     ENGINE_RUN_BYTES_MAX, LEASE_RENEW_EVERY, LEASE_TTL, NAME_BYTES_MAX, WORKER_CAPACITY_MAX,
-    WORKER_FACT_BYTES_MAX, WORKER_PROGRESS_ITEMS_MAX, WORKER_PULL_BYTES_MAX, WORKER_PULL_ORDERS_MAX,
-    WORKER_PULL_WAIT_MAX, WORKERS_MAX,
+    WORKER_FACT_BYTES_MAX, WORKER_PORTS_MAX, WORKER_PROGRESS_ITEMS_MAX, WORKER_PULL_BYTES_MAX,
+    WORKER_PULL_ORDERS_MAX, WORKER_PULL_WAIT_MAX,
 };
 use enginehouse_core::session::let_go_after;
 use enginehouse_core::time::SECOND;
@@ -104,8 +104,8 @@ impl Service {
             return Ok(seated);
         }
         let names: Vec<String> = self.cx.ports.lock().values().map(|port| port.seat.name.clone()).collect();
-        if names.len() >= WORKERS_MAX {
-            let text = format!("there are {WORKERS_MAX} workers");
+        if names.len() >= WORKER_PORTS_MAX {
+            let text = format!("there are {WORKER_PORTS_MAX} workers");
             return Err(ApiError::new(Code::RateLimited, text).retry_after(5 * SECOND));
         }
         let name = match &request.name {
