@@ -11,6 +11,7 @@ mod operate;
 mod output;
 mod scaling;
 mod serve;
+mod simulate;
 mod submit;
 mod workers;
 
@@ -88,6 +89,8 @@ enum Command {
     Queue,
     /// How many workers there are, why, and by which rules
     Scaling(scaling::Scaling),
+    /// Try scaling rules on a trace of your traffic, in virtual time
+    Simulate(Box<simulate::Simulate>),
     /// List, show and drain workers
     Workers(workers::Workers),
     /// Totals, throughput and percentiles
@@ -126,6 +129,7 @@ fn run(cli: Cli) -> Result<Exit, Failure> {
     let exit = match cli.command {
         Command::Serve(serve) => return serve.run(cli.data),
         Command::Config(configure) => configure.run(cli.data, &mut output)?,
+        Command::Simulate(simulate) => simulate.run(&mut output)?,
         Command::Backup(backup) => backup.run(cli.data, &mut output)?,
         Command::Restore(restore) => restore.run(cli.data, &mut output)?,
         Command::Completions { shell } => {
@@ -174,6 +178,7 @@ async fn call(
         Command::Keys(keys) => keys.run(client, output).await,
         Command::Serve(_)
         | Command::Config(_)
+        | Command::Simulate(_)
         | Command::Backup(_)
         | Command::Restore(_)
         | Command::Completions { .. } => Err(Failure::call("this command needs no service".to_owned())),

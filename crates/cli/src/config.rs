@@ -20,6 +20,7 @@ pub use resolve::{Config, Secrets, ServerConfig};
 pub use sources::Format;
 pub use tree::Fault;
 
+use enginehouse_core::autoscaler::ScalingRules;
 use serde_json::Value;
 use std::fmt;
 use std::path::Path;
@@ -124,6 +125,11 @@ impl Loaded {
     /// Checks the values against each other, and reads the secrets.
     pub fn resolve(&self, secrets: Secrets) -> Result<Config, ConfigFaults> {
         resolve::resolve(&self.raw, &self.tree, secrets).map_err(ConfigFaults)
+    }
+
+    /// The auto-scaler's rules, whatever the rest says.
+    pub fn scaling(&self) -> Result<ScalingRules, ConfigFaults> {
+        resolve::only_scaling(&self.raw, &self.tree).map_err(ConfigFaults)
     }
 }
 
