@@ -6,6 +6,7 @@
 #![allow(clippy::print_stdout, reason = "what these commands have to say goes to the terminal")]
 
 mod api;
+mod bench;
 mod chaos;
 mod ci;
 mod docs;
@@ -30,6 +31,7 @@ Usage: cargo xtask COMMAND [--help]
   ci      everything a change must pass
   chaos   the simulation on many seeds of faults, zombies, and planted faults
   e2e     drive the real n8n, Langflow and LangGraph Agent Server
+  bench   measure: numbers that are printed and never asserted
   tidy    check what the compiler does not: crate edges, sizes, names, links
   docs    print the generated pages of docs/ anew
 ";
@@ -55,6 +57,7 @@ fn dispatch(args: &[String]) -> Result<()> {
         "test" => suite::command(rest),
         "ci" => ci::command(rest),
         "chaos" => chaos::command(rest),
+        "bench" => bench::command(rest),
         "e2e" => e2e::command(rest),
         "tidy" => tidy::command(rest),
         "docs" => docs::command(rest),
