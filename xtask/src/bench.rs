@@ -1,5 +1,6 @@
 //! `cargo xtask bench WHAT`: measurements that print numbers. What they need to run is built first.
 
+mod autoscale;
 mod chart;
 mod knee;
 mod limiter;
@@ -12,14 +13,17 @@ Measurements; each prints its numbers and says where its charts lie.
 
 Usage: cargo xtask bench WHAT [--help]
 
-  live   a trace at twenty times its speed against real workers, beside what the lab says of the same traffic
-  limiter  what is completed on an engine that degrades under load: with each fixed limit, with the adaptive one,
-           and without any; in virtual time, a minute or two
-  knee   an engine that gets slower with concurrency: what the pool and the limit do, with both policies
+  autoscale  what one decision of the auto-scaler costs, and what each part of it is worth
+  limiter    what is completed on an engine that degrades under load: with each fixed limit, with the
+             adaptive one, and without any; in virtual time, a minute or two
+  knee       an engine that gets slower with concurrency: what the pool and the limit do, with both policies
+  live       a trace at twenty times its speed against real workers, beside what the lab says of the same
+             traffic
 ";
 
 pub(crate) fn command(args: &[String]) -> Result<()> {
     match args.split_first() {
+        Some((what, rest)) if what == "autoscale" => autoscale::command(rest),
         Some((what, rest)) if what == "live" => live::command(rest),
         Some((what, _)) if what == "limiter" => limiter::run(),
         Some((what, rest)) if what == "knee" => knee::command(rest),

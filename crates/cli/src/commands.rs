@@ -11,6 +11,7 @@ mod operate;
 mod output;
 mod scaling;
 mod serve;
+mod simulate;
 mod submit;
 mod trace;
 mod worker;
@@ -94,6 +95,8 @@ enum Command {
     Scaling(scaling::Scaling),
     /// Export the service's own traffic for the lab
     Trace(trace::Trace),
+    /// Try scaling rules on a trace of your traffic, in virtual time
+    Simulate(Box<simulate::Simulate>),
     /// List, show and drain workers
     Workers(workers::Workers),
     /// Be a worker of a service elsewhere
@@ -135,6 +138,7 @@ fn run(cli: Cli) -> Result<Exit, Failure> {
         Command::Serve(serve) => return serve.run(cli.data),
         Command::Worker(worker) => return worker.run(&cli.connection),
         Command::Config(configure) => configure.run(cli.data, &mut output)?,
+        Command::Simulate(simulate) => simulate.run(&mut output)?,
         Command::Backup(backup) => backup.run(cli.data, &mut output)?,
         Command::Restore(restore) => restore.run(cli.data, &mut output)?,
         Command::Completions { shell } => {
@@ -186,6 +190,7 @@ async fn call(
         Command::Serve(_)
         | Command::Worker(_)
         | Command::Config(_)
+        | Command::Simulate(_)
         | Command::Backup(_)
         | Command::Restore(_)
         | Command::Completions { .. } => Err(Failure::call("this command needs no service".to_owned())),

@@ -21,6 +21,7 @@ pub use resolve::{Config, SecretValues, Secrets, ServerConfig};
 pub use sources::Format;
 pub use tree::Fault;
 
+use enginehouse_core::autoscaler::ScalingRules;
 use serde_json::Value;
 use std::fmt;
 use std::path::Path;
@@ -130,6 +131,11 @@ impl Loaded {
     /// As [`resolve`](Loaded::resolve), with the values of the secrets at hand: their places are not looked into.
     pub fn resolve_given(&self, secrets: &SecretValues) -> Result<Config, ConfigFaults> {
         resolve::resolve(&self.raw, &self.tree, Secrets::Read, Some(secrets)).map_err(ConfigFaults)
+    }
+
+    /// The auto-scaler's rules, whatever the rest says.
+    pub fn scaling(&self) -> Result<ScalingRules, ConfigFaults> {
+        resolve::only_scaling(&self.raw, &self.tree).map_err(ConfigFaults)
     }
 }
 

@@ -8,6 +8,7 @@
 //! gives each the speed `speed * min(1, (knee / n)^(1 + gamma))`. At one instant engines change first, then runs end, workers
 //! become ready, jobs arrive, the policy acts, and work is started.
 
+mod clairvoyant;
 mod engine;
 mod house;
 mod measure;
@@ -15,6 +16,7 @@ mod policy;
 mod run;
 mod scenario;
 
+pub use clairvoyant::{Clairvoyant, clairvoyant};
 pub use measure::{Measures, Waits, measure};
 pub use policy::{DelayedOff, Fixed, LabPolicy, Orders};
 pub use run::{JobTimes, LabRun, Tick, run};

@@ -154,6 +154,8 @@ pub struct Limiter {
 const WARM: u64 = 50;
 /// Speed from which on the endpoint may be asked for more.
 const WELL: f64 = 0.85;
+/// Up to so many runs those that have not ended count as well. Later they would hide that an engine gets slow.
+const YOUNG: u64 = 300;
 const SPEED_MEMORY: f64 = 40.0;
 /// The least a cut leaves of the concurrency before it, and the most.
 const CUT_FLOOR: f64 = 0.34;
@@ -340,7 +342,9 @@ impl Limiter {
             just.iter().for_each(|seconds| self.healthy.add(*seconds));
             self.dirty = self.dirty.saturating_add(u32::try_from(just.len()).unwrap_or(u32::MAX));
             if self.dirty >= 10 {
-                self.healthy.rebuild();
+                let young = self.healthy.runs < YOUNG;
+                let ages = self.running.values().filter(|_| young);
+                self.healthy.rebuild_with(ages.map(|run| now.since(run.since) as f64 / SECOND as f64));
                 self.dirty = 0;
             }
         }

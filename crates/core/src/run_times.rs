@@ -4,6 +4,7 @@
 //! a healthy engine have completed?) and the auto-scaler (which slots will be free?) go by. Seconds throughout.
 
 use serde::{Deserialize, Serialize};
+use std::sync::LazyLock;
 
 /// The first edge in seconds, buckets per doubling, and how many there are: from 50 ms to an hour and a half.
 const FIRST: f64 = 0.05;
@@ -55,7 +56,18 @@ impl Default for RunTimes {
 }
 
 fn edge(bucket: usize) -> f64 {
-    FIRST * 2f64.powf(bucket as f64 / PER_OCTAVE)
+    EDGES[bucket]
+}
+
+static EDGES: LazyLock<[f64; BUCKETS]> =
+    LazyLock::new(|| std::array::from_fn(|bucket| FIRST * 2f64.powf(bucket as f64 / PER_OCTAVE)));
+
+fn bucket_of(seconds: f64) -> usize {
+    if seconds <= FIRST {
+        0
+    } else {
+        ((PER_OCTAVE * (seconds / FIRST).log2() - 1e-9).ceil() as usize).min(BUCKETS - 1)
+    }
 }
 
 impl RunTimes {
@@ -80,20 +92,33 @@ impl RunTimes {
 
     /// Brings the shares up to date with what was added; also needed once after it was read from a document.
     pub fn rebuild(&mut self) {
+        self.rebuild_with(std::iter::empty());
+    }
+
+    /// The same, and counts runs that have not ended with their ages. What has ended so far of a young stream are its short
+    /// runs: by them alone each long one would look late (Kaplan and Meier, "Nonparametric estimation from incomplete
+    /// observations", 1958).
+    pub fn rebuild_with(&mut self, running: impl Iterator<Item = f64>) {
         self.weights.resize(BUCKETS, 0.0);
         for weight in &mut self.weights {
             *weight = if weight.is_finite() { weight.max(0.0) } else { 0.0 };
         }
         self.next = if self.next.is_finite() { self.next.clamp(1.0, 1e9) } else { 1.0 };
         self.fresh = 0;
-        let total: f64 = self.weights.iter().sum::<f64>().max(f64::MIN_POSITIVE);
-        let mut left = total;
+        let mut unended = [0.0; BUCKETS];
+        running.for_each(|age| unended[bucket_of(age)] += self.next);
+        // Those that reached the bucket; of what ends its run inside of it, on average half the time.
+        let mut reached: f64 = self.weights.iter().chain(&unended).sum::<f64>().max(f64::MIN_POSITIVE);
+        let mut share = 1.0;
         self.longer = self
             .weights
             .iter()
-            .map(|weight| {
-                left -= weight;
-                (left / total).max(0.0)
+            .zip(unended)
+            .map(|(ended, unended)| {
+                let at_risk = (reached - 0.5 * unended).max(f64::MIN_POSITIVE);
+                share *= (1.0 - ended / at_risk).clamp(0.0, 1.0);
+                reached = (reached - ended - unended).max(0.0);
+                share
             })
             .collect();
         let (mut sum, mut edge_before, mut share_before) = (0.0, 0.0, 1.0);
@@ -106,9 +131,9 @@ impl RunTimes {
             .collect();
     }
 
-    /// Rebuilds once ten runs were learned: often enough to follow, and cheap.
+    /// Rebuilds if anything was learned since the last time.
     pub fn refresh(&mut self) {
-        if self.fresh >= 10 {
+        if self.fresh > 0 {
             self.rebuild();
         }
     }

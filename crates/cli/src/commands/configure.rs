@@ -21,13 +21,22 @@ pub(crate) struct ConfigArgs {
 impl ConfigArgs {
     /// File, then environment, then `--set` and `--data`: the later wins.
     pub(crate) fn sources(&self, data: Option<&Path>) -> Result<Sources, Failure> {
+        self.sources_over(data, |sources| sources)
+    }
+
+    /// The same, with more between the environment and `--set`.
+    pub(crate) fn sources_over(
+        &self,
+        data: Option<&Path>,
+        between: impl FnOnce(Sources) -> Sources,
+    ) -> Result<Sources, Failure> {
         let mut sources = Sources::new();
         if let Some(path) = &self.config {
             sources = sources.file(path).map_err(|faults| Failure::usage(faults.to_string()))?;
         }
         let readable = std::env::vars_os()
             .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
-        sources = sources.environment(readable);
+        sources = between(sources.environment(readable));
         for (key, value) in &self.set {
             sources = sources.flag("--set", key, Value::from(value.as_str()));
         }

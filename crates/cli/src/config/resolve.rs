@@ -149,6 +149,14 @@ fn without_nulls(value: Value) -> Value {
     }
 }
 
+/// The auto-scaler's rules, checked by themselves.
+pub(crate) fn only_scaling(raw: &Raw, tree: &Tree) -> Result<ScalingRules, Vec<Fault>> {
+    let mut checker =
+        Checker { tree, secrets: Secrets::Skip, given: None, found: BTreeMap::new(), faults: Vec::new() };
+    let settings = scaling(raw, &mut checker);
+    if checker.faults.is_empty() { Ok(settings.rules) } else { Err(checker.faults) }
+}
+
 /// The auto-scaler's rules as configured; a rule that makes no sense is a fault of its key.
 fn scaling(raw: &Raw, checker: &mut Checker<'_>) -> ScalingSettings {
     let rules = scaling_rules(raw);

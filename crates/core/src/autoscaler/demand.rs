@@ -96,6 +96,20 @@ impl Lead {
     }
 }
 
+/// What one engine's jobs do in the fluid run.
+#[derive(Debug, Clone, Copy, PartialEq)]
+struct Flow {
+    lambda: f64,
+    mean: f64,
+    /// Jobs that wait, and those of them that were started since.
+    waiting: f64,
+    new: f64,
+}
+
+fn sums(flows: &[Flow]) -> (f64, f64) {
+    flows.iter().fold((0.0, 0.0), |(new, waiting), flow| (new + flow.new, waiting + flow.waiting))
+}
+
 /// Slots, all engines together.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub(super) struct Demand {
@@ -103,6 +117,8 @@ pub(super) struct Demand {
     pub(super) occupied: u32,
     /// Jobs that wait and that the engines would accept now.
     pub(super) waiting: u32,
+    /// Jobs that wait, that the engines would accept, and that the largest pool would not hold.
+    pub(super) beyond: u32,
     /// Runs under way that will still run after the lead, and the variance of that with the new ones.
     survivors: f64,
     pub(super) variance: f64,
@@ -112,7 +128,7 @@ pub(super) struct Demand {
     queue: f64,
     /// Arrivals per second that the engines can absorb, and the slots they hold on average.
     pub(super) lambda: f64,
-    work: f64,
+    flows: Vec<Flow>,
     /// The mean load without what the engines refuse.
     pub(super) load: f64,
     /// Slots expected to free within the promised wait, and within the slack.
@@ -139,6 +155,7 @@ impl Demand {
 
     fn add(&mut self, rules: &ScalingRules, model: &EngineModel, load: &EngineLoad, now: Time, lead: Lead) {
         let reach = load.reach;
+        // More than the pool can ever hold is planned for as if it were full.
         let most = f64::from(rules.max_workers) * f64::from(rules.worker_capacity);
         let (limit, speed) = if reach.parked {
             (0.0, 1.0)
@@ -175,6 +192,10 @@ impl Demand {
         };
         let room = (limit - f64::from(running)).max(0.0) as u32;
         let waiting = queued.min(room);
+        if !reach.parked {
+            let room = reach.limit.map_or(u32::MAX, |limit| limit.saturating_sub(running));
+            self.beyond = self.beyond.saturating_add(queued.min(room).saturating_sub(waiting));
+        }
         let queue = if lead.ahead > 0.0 {
             f64::from(queued).min((limit - survivors).max(0.0))
         } else {
@@ -187,7 +208,7 @@ impl Demand {
         self.arriving += arriving;
         self.queue += queue;
         self.lambda += lambda;
-        self.work += lambda * mean;
+        self.flows.push(Flow { lambda, mean, waiting: queue, new: 0.0 });
         self.load += (rate * mean).min(limit);
         self.engines.push(EngineFigures {
             name: load.name.clone(),
@@ -218,21 +239,30 @@ impl Demand {
         let step = lead.ahead / f64::from(FLUID_STEPS);
         let busy = f64::from(seen.pool.busy_slots);
         let ends = if busy > 0.0 { (self.survivors / busy).powf(1.0 / f64::from(FLUID_STEPS)) } else { 0.0 };
-        let mean = if self.lambda > 1e-9 { self.work / self.lambda } else { 5.0 };
-        let (mut old, mut new, mut waiting) = (busy, 0.0, self.queue);
+        let mut flows = self.flows.clone();
+        let mut old = busy;
         for at in 1..=FLUID_STEPS {
             old *= ends;
-            new *= (-step / mean).exp();
-            waiting += self.lambda * step;
+            for flow in &mut flows {
+                flow.new *= (-step / flow.mean).exp();
+                flow.waiting += flow.lambda * step;
+            }
+            let (new, waiting) = sums(&flows);
             let then = f64::from(at) * step;
             let age_then = |launched: &Time| seen.now.since(*launched) as f64 / SECOND as f64 + then;
             let started = seen.pool.starting.iter().filter(|at| age_then(at) >= lead.startup).count();
             let capacity = (f64::from(seen.pool.ready) + started as f64) * slots;
-            let served = waiting.min(capacity - old - new).max(0.0);
-            new += served;
-            waiting -= served;
+            // Free slots go to the engines in proportion to what waits for each.
+            let share = if waiting > 0.0 { ((capacity - old - new) / waiting).clamp(0.0, 1.0) } else { 0.0 };
+            for flow in &mut flows {
+                let served = flow.waiting * share;
+                flow.new += served;
+                flow.waiting -= served;
+            }
         }
-        old + new + waiting
+        let (new, waiting) = sums(&flows);
+        // One more job that waits must not make the forecast smaller than it was without.
+        (old + new + waiting).max(self.survivors + self.arriving)
     }
 
     /// The share of the busy slots that free within the promised wait, so that a job can wait for one.

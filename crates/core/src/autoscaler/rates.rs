@@ -6,12 +6,17 @@ use serde::{Deserialize, Serialize};
 const FAST_S: f64 = 15.0;
 const SLOW_S: f64 = 180.0;
 const SHRINK: f64 = 4.0;
+/// Arrivals that a silence may have kept back: a stream of more per second would hardly have been silent for so long.
+const MISSED: f64 = 1.0;
 
 /// Arrivals per second of one engine.
 #[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
 pub(super) struct ArrivalRate {
     /// `None` before the first observation.
     averages: Option<(f64, f64)>,
+    /// Seconds since the last arrival.
+    #[serde(default)]
+    silent: f64,
 }
 
 impl ArrivalRate {
@@ -21,6 +26,7 @@ impl ArrivalRate {
             return;
         }
         let rate = f64::from(count) / seconds;
+        self.silent = if count > 0 { 0.0 } else { (self.silent + seconds).min(1e12) };
         let toward = |average: f64, span: f64| average + (1.0 - (-seconds / span).exp()) * (rate - average);
         self.averages = Some(match self.averages {
             Some((fast, slow)) => (toward(fast, FAST_S), toward(slow, SLOW_S)),
@@ -35,7 +41,7 @@ impl ArrivalRate {
         let difference = fast - slow;
         let variance = slow.max(fast).max(1e-9) / (2.0 * FAST_S);
         let significant = difference.powi(3) / (difference * difference + SHRINK * variance);
-        let rate = slow + significant;
+        let rate = (slow + significant).min(MISSED / self.silent.max(1e-9));
         if rate.is_finite() { rate.max(0.0) } else { 0.0 }
     }
 }

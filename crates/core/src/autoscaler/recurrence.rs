@@ -115,6 +115,11 @@ impl Score {
     }
 }
 
+/// Whether a peak is a clear rise above what was before it.
+fn rises(peak: f64, base: f64) -> bool {
+    peak >= RISE * base + RISE_SLOTS
+}
+
 /// See the module's text.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 pub(super) struct Recurrence {
@@ -122,7 +127,8 @@ pub(super) struct Recurrence {
     coarse: Ring,
     /// In the order of [`PERIODS_S`].
     scores: [Score; PERIODS_S.len()],
-    #[serde(skip)]
+    /// What the newest second's prediction was.
+    #[serde(default)]
     best: f64,
 }
 
@@ -158,14 +164,24 @@ impl Recurrence {
                 score.trials = FORGET * score.trials + 1.0;
                 score.open = None;
             }
-            if score.open.is_none() && predicted >= RISE * base + RISE_SLOTS {
+            if score.open.is_none() && rises(predicted, base) {
                 score.open = Some((second + lead + 3 * HALF_WINDOW_S, predicted));
             }
-            if score.trusted() {
+            let score = self.scores[at];
+            let fresh = score.trials == 0.0 && rises(predicted, base);
+            if score.trusted() || (fresh && self.rose(second + lead, lead, *period, predicted)) {
                 best = best.max(predicted);
             }
         }
         best
+    }
+
+    /// Whether demand rose to this before that instant one and two periods ago as well: then it was a burst and no plateau.
+    fn rose(&self, instant: i64, lead: i64, period: i64, predicted: f64) -> bool {
+        let base = |center: i64| self.fine.peak(center - lead - RECENT_S, center - lead);
+        let before = [base(instant - period), base(instant - 2 * period)];
+        period <= 3_600
+            && before.into_iter().all(|base| base.is_some_and(|base| rises(predicted, f64::from(base))))
     }
 
     /// The smaller of the peaks one and two periods before `instant`; `None` when that is longer ago than is known.

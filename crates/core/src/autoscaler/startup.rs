@@ -18,7 +18,7 @@ pub(super) struct Startup {
     /// The launch up to which too old ones were taken in.
     overdue_until: Option<Time>,
     backoff: Millis,
-    #[serde(skip)]
+    #[serde(default)]
     blocked_until: Option<Time>,
 }
 

@@ -59,6 +59,15 @@ impl Autoscaler {
             Policy::LeadTime => self.lead_time(seen, now, lead, &demand, &mut figures),
             Policy::Threshold => self.threshold(seen, now, &demand, &figures),
         };
+        let wish = if wish.workers >= self.rules.max_workers {
+            // It would be more still: the target is the same, and that it is not enough is said.
+            Wish {
+                workers: wish.workers.saturating_add(workers_for(f64::from(demand.beyond), capacity)),
+                ..wish
+            }
+        } else {
+            wish
+        };
         figures.computed = wish.workers;
         let current = figures.ready + figures.starting;
         let bounded = self.bounded(wish);
@@ -69,7 +78,8 @@ impl Autoscaler {
             std::cmp::Ordering::Less => ScalingAction::ScaleDown,
             std::cmp::Ordering::Equal => ScalingAction::NoAction,
         };
-        let spare = f64::from(wish.workers) * capacity + 0.5 - figures.expected;
+        let needed = figures.expected + f64::from(demand.beyond);
+        let spare = f64::from(wish.workers) * capacity + 0.5 - needed;
         let confidence =
             if seen.stale { 0.0 } else { normal::share_below(spare / figures.variance.max(1e-9).sqrt()) };
         let reason = reason::of(wish, current, &self.rules, &figures);
@@ -134,8 +144,8 @@ impl Autoscaler {
             self.forecast(seen, lead, demand, figures)
         } else {
             let want = demand.at_once(seen.pool.busy_slots);
-            figures.want = want;
             let rule = if want > f64::from(seen.pool.busy_slots) { Rule::Waiting } else { Rule::Forecast };
+            figures.want = want;
             Wish { workers: workers_for(want - ROUND_SLACK * capacity, capacity), rule }
         };
         if demand.occupied > 0 {
@@ -240,22 +250,25 @@ impl Autoscaler {
     ) -> (Wish, bool) {
         let least = self.rules.min_workers;
         let waits = seen.engines.iter().any(|engine| engine.queued_total() > 0);
-        if seen.stale && (wish.workers < current || !waits) {
-            let unchanged = current.min(self.rules.max_workers).max(least);
-            return (Wish { workers: unchanged, rule: Rule::Stale }, true);
-        }
+        let frozen = seen.stale && (wish.workers < current || !waits);
+        let wish = if frozen {
+            Wish { workers: current.min(self.rules.max_workers).max(least), rule: Rule::Stale }
+        } else {
+            wish
+        };
         let allowed = seen.resources.as_ref().map_or(Allowed::default(), |resources| {
             self.memory.needs.allowed(&self.rules.guards, resources, current)
         });
         figures.guard = allowed.workers.map(|(workers, _)| workers);
-        if let Some(rule) = allowed.shrink {
+        if let Some(rule) = allowed.shrink.filter(|_| !frozen) {
             // Workers drain, so nothing that is busy is stopped for it.
             let fewer = current.saturating_sub(1).max(least);
             return (Wish { workers: wish.workers.min(fewer).max(least), rule }, false);
         }
         if wish.workers < current {
             let held = self.hold_until.is_some_and(|until| now < until) && current <= self.rules.max_workers;
-            return (if held { Wish { workers: current, rule: Rule::Restart } } else { wish }, true);
+            let may_launch = allowed.shut.is_none() && self.memory.startup.blocked(now).is_none();
+            return (if held { Wish { workers: current, rule: Rule::Restart } } else { wish }, may_launch);
         }
         // Draining workers that come back are no launches.
         let without_launch = current.saturating_add(seen.pool.draining);

@@ -27,7 +27,7 @@ pub struct Tick {
     pub target: u32,
     pub busy_slots: u32,
     pub queued: u32,
-    pub decision: Option<Decision>,
+    pub decision: Option<Box<Decision>>,
 }
 
 /// What came of it.
@@ -194,7 +194,7 @@ impl<'a> Lab<'a> {
             target: orders.target,
             busy_slots: self.house.busy,
             queued: self.house.waiting,
-            decision: orders.decision.filter(|_| keep_decisions),
+            decision: orders.decision.filter(|_| keep_decisions).map(Box::new),
         });
     }
 }
