@@ -24,6 +24,8 @@ pub(crate) const OPERATOR_NOTE: &str = "engine_operated";
 const TICK: Duration = Duration::from_secs(1);
 /// How often what was learned is stored although no breaker changed.
 const STORE_EVERY: Duration = Duration::from_secs(10);
+/// How often a node that does not decide reads what the scheduler stored.
+const READ_EVERY: Duration = Duration::from_secs(5);
 /// Executions of one engine that fail fast in one turn.
 const FAIL_FAST_AT_ONCE: usize = 256;
 
@@ -50,6 +52,7 @@ impl GateKeeper {
     pub(crate) async fn run(self, stop: CancellationToken) {
         let mut stored: BTreeMap<String, Value> = BTreeMap::new();
         let mut next = Instant::now() + STORE_EVERY;
+        let mut next_read = Instant::now();
         loop {
             tokio::select! {
                 biased;
@@ -58,6 +61,10 @@ impl GateKeeper {
                 () = tokio::time::sleep(TICK) => {}
             }
             let Some(changes) = self.cx.turn_gates() else {
+                if Instant::now() < next_read {
+                    continue;
+                }
+                next_read = Instant::now() + READ_EVERY;
                 if let Err(error) = self.cx.load_gates().await {
                     tracing::warn!(%error, "what the scheduler knows of the engines could not be read");
                 }

@@ -35,6 +35,9 @@ const REFUSED_MAX: u32 = 45;
 /// Longer than any total timeout, so that liveness is a matter of the service alone.
 const QUIET: Duration = Duration::from_secs(12 * 60);
 
+/// Longer than a lease and than what any attempt takes, so that whoever still follows a run that ended has time to say so.
+const LATECOMERS: Duration = Duration::from_secs(90);
+
 /// What kind of run a seed makes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Kind {
@@ -420,13 +423,25 @@ impl Run {
                 lives.insert(at, reborn);
             }
         }
-        sleep(QUIET).await;
+        self.rest().await;
         self.audit(&lives);
         let verdict = self.verdict(&lives).await;
         for life in lives {
             life.node.stop().await;
         }
         Came { verdict, fired: self.fired.counts() }
+    }
+
+    /// Waits until everything has ended, within the bound, and then for whoever comes late.
+    async fn rest(&self) {
+        let bound = Instant::now() + QUIET;
+        while Instant::now() < bound {
+            sleep(Duration::from_secs(10)).await;
+            let totals = self.store.totals().await.expect("the reference store answers");
+            if totals.pending + totals.running == 0 {
+                return sleep(LATECOMERS).await;
+            }
+        }
     }
 
     async fn verdict(&mut self, lives: &[Life]) -> Verdict {
