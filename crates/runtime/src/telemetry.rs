@@ -62,8 +62,8 @@ impl Telemetry {
             queue_wait: Family::new_with_constructor(InSeconds),
             run: Family::new_with_constructor(InSeconds),
             end_to_end: Family::new_with_constructor(InSeconds),
-            commits: Histogram::new(COMMIT_SECONDS.into_iter()),
-            writes: Histogram::new(COMMIT_WRITES.into_iter()),
+            commits: Histogram::new(COMMIT_SECONDS),
+            writes: Histogram::new(COMMIT_WRITES),
         }
     }
 
