@@ -268,9 +268,9 @@ async fn context(
     let shared = store.features().shared;
     let count = if shared { rules.max_workers.min(1) } else { rules.min_workers };
     let wanted = Wanted { count, most: rules.max_workers, launch_timeout: 0, launch_nothing: false };
-    let scaling = Scaling::new(rules.clone(), settings.scaling.shadow);
     let queue = Queue::new(settings.concurrency_key_limit);
     let totals = store.totals().await.map_err(|e| unavailable(&e))?;
+    let scaling = Scaling::new(rules.clone(), settings.scaling.shadow, totals.accepted == 0);
     let (committer, inbox) = mpsc::channel(COMMITTER_QUEUE_MAX);
     let (orphans, orphan_inbox) = mpsc::channel(ORPHANS_MAX);
     let figures = Figures::new(totals, settings.aggregation_window, store.now());

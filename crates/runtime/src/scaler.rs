@@ -47,12 +47,14 @@ pub(crate) struct Scaling {
     pub(crate) decision: Option<Decision>,
     pub(crate) shadow_decision: Option<Decision>,
     pub(crate) startup: Millis,
+    /// The store had no work yet when this node started, so there is nothing that could be forgotten.
+    pub(crate) fresh: bool,
 }
 
 impl Scaling {
-    pub(crate) fn new(rules: ScalingRules, shadow: Option<Policy>) -> Scaling {
+    pub(crate) fn new(rules: ScalingRules, shadow: Option<Policy>, fresh: bool) -> Scaling {
         let startup = rules.worker_startup_time;
-        Scaling { rules, shadow, change: None, decision: None, shadow_decision: None, startup }
+        Scaling { rules, shadow, change: None, decision: None, shadow_decision: None, startup, fresh }
     }
 }
 
@@ -160,7 +162,7 @@ impl Scaler {
     async fn load(&mut self) -> Result<(), StoreError> {
         self.cx.load_scaling_change().await?;
         self.take_up_rules(0);
-        if self.cx.store.totals().await?.accepted == 0 {
+        if self.cx.scaling.lock().fresh {
             self.live.begins();
         }
         for doc in self.cx.store.docs(DocKind::Scaling).await? {
