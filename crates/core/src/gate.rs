@@ -277,7 +277,10 @@ impl Gate {
         let rules = limiter_rules(&self.rules);
         for (name, endpoint) in self.rules.endpoints.iter().zip(&mut self.endpoints) {
             if let Some(stored) = doc.endpoints.remove(name) {
-                *endpoint = stored;
+                // A node that does not decide for a moment reads what may be older than what it heard itself, and what the
+                // endpoint asked for holds all the same.
+                let frozen_until = endpoint.frozen_until.max(stored.frozen_until);
+                *endpoint = EndpointGate { frozen_until, ..stored };
                 endpoint.limiter.set_rules(rules);
             }
         }

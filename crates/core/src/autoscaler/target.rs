@@ -213,6 +213,8 @@ impl Autoscaler {
         let rules = &self.rules;
         let current = figures.ready + figures.starting;
         let damping = self.memory.damping;
+        // What waits needs a worker, also in the moment in which the first one is ready and has not got it yet.
+        let least = rules.min_workers.max(u32::from(demand.occupied > 0));
         let up_cools = cooling(damping.last_up, rules.scale_up_cooldown, now);
         let starved = figures.ready == 0 && demand.occupied > 0;
         if figures.utilization > rules.scale_up_threshold || starved {
@@ -220,11 +222,11 @@ impl Autoscaler {
             let toward = workers_for(f64::from(seen.pool.busy_slots), slots).max(current + 1);
             return Wish { workers: toward, rule: Rule::ThresholdUp };
         }
-        if figures.utilization < rules.scale_down_threshold && !up_cools && current > rules.min_workers {
+        if figures.utilization < rules.scale_down_threshold && !up_cools && current > least {
             return Wish { workers: current - 1, rule: Rule::ThresholdDown };
         }
-        if seen.idle_too_long > 0 && current > rules.min_workers {
-            let fewer = current.saturating_sub(seen.idle_too_long).max(rules.min_workers);
+        if seen.idle_too_long > 0 && current > least {
+            let fewer = current.saturating_sub(seen.idle_too_long).max(least);
             return Wish { workers: fewer, rule: Rule::MaxIdle };
         }
         Wish { workers: current, rule: Rule::ThresholdBand }
@@ -320,9 +322,12 @@ impl Autoscaler {
             }
             damping.last_up = Some(now);
         } else if wish.workers < current {
+            // The mean load says it as well as what runs this moment does: ends that fall together are no reason to shrink.
+            let slots = f64::from(figures.ready.max(1)) * f64::from(rules.worker_capacity.max(1));
+            let used = figures.utilization.max(demand.load / slots);
             let small = rules.policy == Policy::LeadTime
                 && f64::from(current - wish.workers) < rules.tolerance * f64::from(current)
-                && figures.utilization >= rules.scale_down_threshold
+                && used >= rules.scale_down_threshold
                 && seen.idle_too_long == 0;
             if small && damped && !outside {
                 return Wish { workers: current, rule: Rule::Tolerance };

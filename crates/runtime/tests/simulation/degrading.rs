@@ -336,7 +336,9 @@ fn the_adaptive_limit_keeps_what_the_best_fixed_one_does() {
     );
     for shape in shapes {
         let (adaptive, none) = table(*shape, load, limits);
-        assert!(adaptive >= 0.9, "{}: {adaptive:.2} of the best", shape.name);
+        // In the short run the time in which the limit settles weighs a third.
+        let least = if full { 0.9 } else { 0.8 };
+        assert!(adaptive >= least, "{}: {adaptive:.2} of the best", shape.name);
         assert!(none < adaptive - 0.1, "{}: it does not collapse: {none:.2} of the best", shape.name);
     }
 }

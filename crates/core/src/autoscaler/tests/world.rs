@@ -126,6 +126,7 @@ impl World {
             self.arrived += 1;
             self.arrivals[engine][Priority::Normal as usize] += 1;
         }
+        self.start_work();
     }
 
     /// The worker is gone at once, and its jobs wait again.
@@ -218,6 +219,8 @@ impl World {
         self.now += i64::try_from(self.rules.tick_interval).unwrap_or(1_000);
         self.end_work();
         self.get_ready();
+        // Free slots are given out at once, between two decisions too.
+        self.start_work();
         let seen = self.observation();
         self.arrivals = vec![[0; 4]; ENGINES];
         self.completed = vec![Vec::new(); ENGINES];
