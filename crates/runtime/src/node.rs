@@ -264,9 +264,10 @@ async fn context(
         gates.set(&engine.settings.name, engine.settings.gate_rules(&settings), now);
     }
     let rules = &settings.scaling.rules;
-    // Where several nodes share the work, the scheduler says what this one's part is; one worker shows that it is there.
+    // Where other nodes share the work, the scheduler says what this one's part is; one worker shows that it is there.
     let shared = store.features().shared;
-    let count = if shared { rules.max_workers.min(1) } else { rules.min_workers };
+    let alone = !shared || store.sessions().await.map_err(|e| unavailable(&e))?.is_empty();
+    let count = if alone { rules.min_workers } else { rules.max_workers.min(1) };
     let wanted = Wanted { count, most: rules.max_workers, launch_timeout: 0, launch_nothing: false };
     let queue = Queue::new(settings.concurrency_key_limit);
     let totals = store.totals().await.map_err(|e| unavailable(&e))?;
