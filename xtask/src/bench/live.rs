@@ -217,7 +217,7 @@ fn submit(api: &Api, jobs: &[Job], speed: f64, begun: Instant, next: &AtomicUsiz
         std::thread::sleep(due.saturating_duration_since(Instant::now()));
         late = late.max(due.elapsed().as_secs_f64() * 1_000.0);
         let body = json!({"engine": job.engine, "workflowId": "w", "priority": job.priority,
-            "parameters": {"sleepMs": (job.service * 1_000.0 / speed).round()}});
+            "parameters": {"sleepMs": (job.service * 1_000.0 / speed).round() as u64}});
         api.must("POST", "/v1/executions", Some(&body))?;
     }
     Ok(late)
