@@ -77,8 +77,9 @@ impl Sessions {
             };
             match self.cx.change(lease.key, false, decide).await {
                 Err(ChangeError::Store(error)) => return Err(error),
-                // Handed back, or no longer this worker's.
-                _ => {
+                // Tried again with the next renewal.
+                Err(ChangeError::Contended) => {}
+                Ok(_) | Err(ChangeError::NotFound | ChangeError::Refused(_)) => {
                     if let Some(port) = self.cx.ports.lock().get_mut(&session) {
                         port.given_up.remove(&lease);
                     }
