@@ -143,7 +143,13 @@ impl NodeLink {
             None => match self.read_request(row).await {
                 Ok(request) => request,
                 Err(end) => {
-                    let _ = self.report(lease, Report { end, logs: String::new() }).await;
+                    let told = self.report(lease, Report { end, logs: String::new() }).await;
+                    if matches!(told, Err(LinkError::Unavailable(_)))
+                        && let Some(port) = self.cx.ports.lock().get_mut(&self.session)
+                    {
+                        // Its worker never saw it, so it is given out again once the store answers.
+                        port.held.remove(&lease);
+                    }
                     return None;
                 }
             },
