@@ -92,6 +92,7 @@ pub fn explain(row: &Execution, queue: &Queue, gates: &Gates, now: Time) -> Opti
     }
     let position = queue.position(row.key());
     let text = match position {
+        Some(0) => "it is the first of its lane; all worker slots are taken".to_owned(),
         Some(n) => format!("{n} stand before it in its lane; all worker slots are taken"),
         None => "many stand before it; all worker slots are taken".to_owned(),
     };
@@ -148,7 +149,8 @@ fn held_by_engine(row: &Execution, queue: &Queue, gates: &Gates, now: Time) -> O
     }
     if row.state.retrying && !gate.may_retry(now) {
         let text = format!("retries on engine {engine} have used up their share of its successes");
-        return wait(WaitReason::RetryBudget, Some(gate.retries_left(now).1), text);
+        let until = gate.retries_left(now).1;
+        return wait(WaitReason::RetryBudget, Some(until).filter(|until| *until > now), text);
     }
     None
 }

@@ -21,7 +21,7 @@ use enginehouse_core::lifecycle::{Refused, Transition};
 use enginehouse_core::pools::Pools;
 use enginehouse_core::queue::{Queue, WorkerRules};
 use enginehouse_core::session::Session;
-use enginehouse_core::time::Time;
+use enginehouse_core::time::{Millis, Time};
 use enginehouse_store::{Doc, DocKind, Outcome, Ref, Store, StoreError, Write};
 use enginehouse_worker::{LeaseRef, Order};
 use parking_lot::Mutex;
@@ -228,6 +228,16 @@ impl Context {
     /// What is kept of the token of a worker process.
     pub(crate) fn token_hash(&self, token: &str) -> String {
         self.sealer.name_hash(&format!("worker-token:{token}"))
+    }
+
+    /// How long the first in line has been due: of the row that stands first on each engine the longest.
+    pub(crate) fn oldest_wait(&self, queue: &Queue, now: Time) -> Millis {
+        let head_starts = &self.settings.head_starts;
+        let waits = queue.first_rows().map(|(rank, priority)| {
+            // A rank is the time it became due less its head start, so the head start of that time gives it back.
+            now.since(Time(rank.0 - head_starts.rank(priority, Time(0)).0))
+        });
+        waits.max().unwrap_or(0)
     }
 
     // ---- what follows from a commit; called by the committer, so nothing here waits

@@ -1,6 +1,6 @@
 //! Reading executions and steering one of them.
 
-use super::output::{Output, age, dash, failure_text, lasting, printable};
+use super::output::{Output, age, counted, dash, failure_text, lasting, printable};
 use super::{Exit, Failure};
 use clap::Args;
 use enginehouse_api::client::Client;
@@ -286,7 +286,7 @@ fn explained(view: &ExecutionView, now: jiff::Timestamp) -> [String; 2] {
                 view.max_retries + 1
             ),
             (status, _, Some(at)) => {
-                format!("{status} {} ago, after {} attempts", age(at, now), view.attempt)
+                format!("{status} {} ago, after {}", age(at, now), counted(view.attempt as usize, "attempt"))
             }
             (status, ..) => status.to_owned(),
         };
@@ -302,6 +302,9 @@ fn explained(view: &ExecutionView, now: jiff::Timestamp) -> [String; 2] {
         (Some(EtaView { low: 0, high: Some(0) }), _) => "it should start at once".to_owned(),
         (Some(EtaView { low, high: Some(high) }), _) if low == high => {
             format!("it should start in {}", lasting(low))
+        }
+        (Some(EtaView { low: 0, high: Some(high) }), _) => {
+            format!("it should start within {}", lasting(high))
         }
         (Some(EtaView { low, high: Some(high) }), _) => {
             format!("it should start in {} to {}", lasting(low), lasting(high))

@@ -117,6 +117,11 @@ pub(crate) fn millis(ms: f64) -> String {
     if ms < 1_000.0 { format!("{ms:.0} ms") } else { format!("{:.1} s", ms / 1_000.0) }
 }
 
+/// `1 attempt`, `2 attempts`.
+pub(crate) fn counted(count: usize, what: &str) -> String {
+    if count == 1 { format!("1 {what}") } else { format!("{count} {what}s") }
+}
+
 /// A duration with two digits or so, in the unit that suits it.
 pub(crate) fn lasting(ms: u64) -> String {
     let in_units = |unit: u64, name: &str| {

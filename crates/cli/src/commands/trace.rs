@@ -1,7 +1,7 @@
 //! The service's own traffic as a trace for the lab: when work came, for how long it ran, on which engine.
 
 use super::executions::parse_past;
-use super::output::Output;
+use super::output::{Output, counted};
 use super::{Exit, Failure};
 use clap::{Args, Subcommand};
 use enginehouse_api::client::Client;
@@ -107,10 +107,10 @@ impl Export {
                 .map_err(|error| file_failure(&self.out, &error))?;
         }
         eprintln!(
-            "{} attempts on {} engines; {} executions left out because they did not run to an end",
-            rows.rows.len(),
-            rows.engines.len(),
-            rows.left_out
+            "{} on {}; {} left out because they did not run to an end",
+            counted(rows.rows.len(), "attempt"),
+            counted(rows.engines.len(), "engine"),
+            counted(rows.left_out, "execution")
         );
         Ok(Exit::Done)
     }

@@ -2,6 +2,7 @@
 
 use crate::http::{self, Answer};
 use serde_json::Value;
+use std::io::Write;
 use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
@@ -229,6 +230,12 @@ impl Drop for House {
             let _ = child.wait();
         }
     }
+}
+
+/// Says that something could not be tested, even where the output of tests that pass is not shown.
+pub(crate) fn skipped(why: &str) {
+    let name = std::thread::current().name().unwrap_or_default().to_owned();
+    let _ = writeln!(std::io::stderr(), "SKIPPED {name}: {why}");
 }
 
 pub(crate) fn mode(path: &Path) -> u32 {

@@ -1,6 +1,6 @@
 //! Figures for Prometheus: independent counts, both formats, and the check of Prometheus' own tool where that is installed.
 
-use crate::house::House;
+use crate::house::{House, skipped};
 use crate::http;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
@@ -43,7 +43,7 @@ fn checked_by_promtool(text: &str) {
         .stderr(Stdio::piped())
         .spawn();
     let Ok(mut tool) = spawned else {
-        println!("NOT TESTED: promtool (Debian's package prometheus) is not installed");
+        skipped("promtool (Debian's package prometheus) is not installed");
         return;
     };
     tool.stdin.take().unwrap().write_all(text.as_bytes()).unwrap();

@@ -1,6 +1,6 @@
 //! The pool follows the demand, says why, and can be steered while it runs.
 
-use crate::house::House;
+use crate::house::{House, skipped};
 use serde_json::{Value, json};
 use std::io::{BufRead, BufReader};
 use std::process::{Command, Stdio};
@@ -141,7 +141,7 @@ fn the_own_traffic_comes_out_as_a_trace() {
     let dir = house.dir.path();
     let said = house.cli(&["trace", "export", "--out", "t.csv", "--scenario", "t.json"]);
     assert!(said.status.success(), "{said:?}");
-    assert!(String::from_utf8_lossy(&said.stderr).contains("1 executions left out"), "{said:?}");
+    assert!(String::from_utf8_lossy(&said.stderr).contains("1 execution left out"), "{said:?}");
     let trace = std::fs::read_to_string(dir.join("t.csv")).unwrap();
     let mut lines = trace.lines();
     assert_eq!(lines.next(), Some("arrival_s,service_s,engine,priority"));
@@ -203,7 +203,7 @@ impl Drop for MemoryGroup {
 #[test]
 fn the_pool_does_not_grow_into_a_memory_limit() {
     let Some(group) = MemoryGroup::new(400) else {
-        println!("NOT TESTED: this process may not make a memory control group");
+        skipped("this process may not make a memory control group");
         return;
     };
     let mut house = House::prepare(&quick("min_workers = 1\nmax_workers = 30\n"));

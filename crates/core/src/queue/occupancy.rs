@@ -131,7 +131,9 @@ impl Occupancy {
         });
     }
 
-    pub(super) fn audit(&self) -> Vec<String> {
+    /// Recomputes every count from the leases; an empty answer means they agree.
+    #[must_use]
+    pub fn audit(&self) -> Vec<String> {
         let mut truth = Occupancy::default();
         for (key, lease) in &self.leases {
             truth.take(*key, lease.clone());

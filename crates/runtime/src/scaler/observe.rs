@@ -64,13 +64,7 @@ impl Observer {
                 reach: Reach::of(scheduler.gates.get(name), paused, now),
             });
         }
-        let head_starts = &self.cx.settings.head_starts;
-        let since = |(rank, priority): (enginehouse_core::rank::Rank, Priority)| {
-            // A rank is the time it became due less its head start, so the head start of that time gives it back.
-            let ahead = head_starts.rank(priority, Time(0)).0;
-            now.since(Time(rank.0 - ahead))
-        };
-        let oldest = scheduler.queue.first_rows().map(since).max().unwrap_or(0);
+        let oldest = self.cx.oldest_wait(&scheduler.queue, now);
         let pool = self.pool(&scheduler.queue);
         (engines, oldest, pool)
     }

@@ -5,7 +5,6 @@ use super::{Labels, add, text};
 use crate::service::{Service, store_error};
 use enginehouse_api::ApiError;
 use enginehouse_core::execution::Priority;
-use enginehouse_core::time::Time;
 use prometheus_client::encoding::text::encode;
 use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::family::Family;
@@ -61,17 +60,13 @@ impl Service {
             }
             running.push((vec![("engine", name.clone())], f64::from(queue.occupancy().of_engine(name))));
         }
-        let head_starts = &self.cx.settings.head_starts;
-        let since = |(rank, priority): (enginehouse_core::rank::Rank, Priority)| {
-            now.since(Time(rank.0 - head_starts.rank(priority, Time(0)).0))
-        };
-        let oldest = queue.first_rows().map(since).max().unwrap_or(0);
+        let oldest = self.cx.oldest_wait(queue, now);
         let slots: u32 = queue.workers().values().filter(|w| w.open).map(|w| w.capacity).sum();
         add(registry, "executions_due", family(due));
         add(registry, "executions_running", family(running));
         add(registry, "oldest_due_age", one(oldest as f64 / 1_000.0));
         add(registry, "worker_slots", one(f64::from(slots)));
-        add(registry, "audit_findings", one(queue.audit().len() as f64));
+        add(registry, "audit_findings", one(queue.occupancy().audit().len() as f64));
     }
 
     async fn pool(&self, registry: &mut Registry) -> Result<(), ApiError> {

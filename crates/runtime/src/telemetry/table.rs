@@ -122,7 +122,7 @@ pub(super) const TABLE: &[Entry] = &[
         Kind::Gauge,
         None,
         &[],
-        "What the audit of leases and counts finds wrong; always 0",
+        "What the audit of the live leases finds wrong; always 0",
     ),
     entry_of("build", Kind::Gauge, None, &["version"], "1, with the version of the program"),
     of_process("process_cpu_seconds", Kind::Counter, None, "Processor time used"),
