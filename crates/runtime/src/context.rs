@@ -251,7 +251,8 @@ impl Context {
     pub(crate) fn moved(&self, row: &Execution, transition: &Transition) {
         let next = &transition.next;
         self.figures.lock().moved(transition);
-        self.telemetry.moved(row, transition, || self.public_id(row));
+        let endpoint = |at| self.endpoint_name(&row.fixed.engine, at);
+        self.telemetry.moved(row, transition, || self.public_id(row), endpoint);
         if next.status == Status::Running {
             let after = Execution { fixed: row.fixed.clone(), state: next.clone(), history: Vec::new() };
             self.rows.lock().insert(row.key(), after);

@@ -93,7 +93,9 @@ impl Scaler {
                 () = self.cx.scaler_nudge.notified() => tokio::time::sleep(tick / GATHER).await,
                 () = tokio::time::sleep(tick) => {}
             }
-            if let Err(error) = self.turn().await {
+            if let Err(error) = self.turn().await
+                && !stop.is_cancelled()
+            {
                 tracing::warn!(%error, "the scaler could not read or store what it needs; trying again");
             }
         }

@@ -71,13 +71,19 @@ impl Telemetry {
         self.submitted.get_or_create(&work(row)).inc();
     }
 
-    /// One transition of a row, as it was stored. `id`: the id callers know it by.
-    pub(crate) fn moved(&self, row: &Execution, transition: &Transition, id: impl FnOnce() -> String) {
+    /// One transition of a row, as it was stored. `id`: the id callers know it by; `endpoint`: the name of one by its place.
+    pub(crate) fn moved(
+        &self,
+        row: &Execution,
+        transition: &Transition,
+        id: impl FnOnce() -> String,
+        endpoint: impl FnOnce(u32) -> String,
+    ) {
         let next = &transition.next;
         let first_grant = next.started_at.filter(|_| row.state.started_at.is_none());
         let was_running = row.status() == Status::Running && next.status != Status::Running;
         if was_running {
-            let endpoint = row.state.endpoint.unwrap_or(0).to_string();
+            let endpoint = endpoint(row.state.endpoint.unwrap_or(0));
             let labels = vec![
                 ("engine", row.fixed.engine.clone()),
                 ("endpoint", endpoint),

@@ -313,7 +313,12 @@ fn explained(view: &ExecutionView, now: jiff::Timestamp) -> [String; 2] {
         (None, Some(until)) => format!("that may change at {until}"),
         (None, None) => "nobody knows when it starts".to_owned(),
     };
-    let way: Vec<String> = wait.blockers.iter().map(blocker).collect();
+    let runs = wait.blockers.iter().filter(|blocker| blocker.kind == "execution").count();
+    let mut way: Vec<String> = wait.blockers.iter().filter(|b| b.kind != "execution").map(blocker).collect();
+    if let Some(first) = wait.blockers.iter().find(|blocker| blocker.kind == "execution") {
+        let more = if runs > 1 { format!(" and {} more", runs - 1) } else { String::new() };
+        way.push(format!("{}{more}", blocker(first)));
+    }
     let way = if way.is_empty() { String::new() } else { format!("; in its way: {}", way.join(", ")) };
     [first, format!("{starts}{way}")]
 }

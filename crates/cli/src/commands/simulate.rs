@@ -62,7 +62,8 @@ pub(crate) struct Simulate {
     /// The world around: JSON [default: bounds from the configuration, healthy engines]
     #[arg(long, value_name = "FILE.json")]
     scenario: Option<PathBuf>,
-    /// What a worker takes from its launch until it takes work [default: scaling.worker_startup_time]
+    /// What a worker takes from its launch until it takes work [default: the scenario's, if it names one, else
+    /// scaling.worker_startup_time]
     #[arg(long, value_name = "SECONDS")]
     startup_s: Option<f64>,
     /// Policies to compare, the first being the base
@@ -175,7 +176,7 @@ impl Simulate {
     /// Every policy with nothing changed and with each what-if.
     fn variants(&self, world: &World, jobs: &[Job]) -> Result<Vec<Variant>, Failure> {
         let startup = self.startup_s.map(|span| scenario::millis("--startup-s", span)).transpose();
-        let startup = startup.map_err(Failure::usage)?;
+        let startup = startup.map_err(Failure::usage)?.or(world.startup);
         let origin = self.scenario.as_ref().map_or(String::new(), |path| path.display().to_string());
         let sources = self.from.sources_over(None, |mut sources| {
             for (key, value) in &world.keys {

@@ -85,6 +85,7 @@ fn what_prometheus_reads_is_what_happened() {
         ),
         ("cancelled", ended(&["status=\"cancelled\""]), 1.0),
         ("attempts retried", sum(&seen, "enginehouse_attempts_ended_total", &["outcome=\"retried\""]), 4.0),
+        ("of the endpoint", sum(&seen, "enginehouse_attempts_ended_total", &["endpoint=\"demo-1\""]), 15.0),
         ("attempts failed", sum(&seen, "enginehouse_attempts_ended_total", &["outcome=\"failed\""]), 3.0),
         ("waits", sum(&seen, "enginehouse_execution_queue_wait_seconds_count", &[]), 11.0),
         ("runs", sum(&seen, "enginehouse_execution_run_seconds_count", &[]), 11.0),

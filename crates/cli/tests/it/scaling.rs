@@ -156,6 +156,21 @@ fn the_own_traffic_comes_out_as_a_trace() {
         serde_json::from_str(&std::fs::read_to_string(dir.join("t.json")).unwrap()).unwrap();
     assert_eq!((&scenario["max_workers"], &scenario["slots"]), (&json!(3), &json!(2)));
     assert_eq!((&scenario["slo_wait_s"], &scenario["tick_s"]), (&json!(0.5), &json!(0.1)));
+    let said = house.cli(&[
+        "simulate",
+        "--json",
+        "--trace",
+        "t.csv",
+        "--scenario",
+        "t.json",
+        "--whatif",
+        "maxWorkers=6",
+    ]);
+    let tried: Value = serde_json::from_slice(&said.stdout).unwrap_or_else(|_| panic!("{said:?}"));
+    let names: Vec<&str> =
+        tried.as_array().unwrap().iter().map(|run| run["name"].as_str().unwrap()).collect();
+    assert_eq!(names, ["lead_time", "lead_time maxWorkers=6"]);
+    assert!(tried.as_array().unwrap().iter().all(|run| run["jobs"] == 22), "{tried}");
     house.stop();
 }
 

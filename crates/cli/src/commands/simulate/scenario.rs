@@ -11,9 +11,18 @@ use std::path::Path;
 use std::sync::Arc;
 
 /// The keys that mean something, and those that tell people where a scenario comes from.
-const KEYS: [&str; 8] =
-    ["horizon_s", "tick_s", "slo_wait_s", "min_workers", "max_workers", "slots", "engines", "engine_events"];
-const LABELS: [&str; 4] = ["name", "seed", "startup_s", "note"];
+const KEYS: [&str; 9] = [
+    "horizon_s",
+    "tick_s",
+    "slo_wait_s",
+    "min_workers",
+    "max_workers",
+    "slots",
+    "startup_s",
+    "engines",
+    "engine_events",
+];
+const LABELS: [&str; 3] = ["name", "seed", "note"];
 
 /// What a scenario may say; what it leaves out comes from the configuration and the trace.
 #[derive(Debug, Default, Deserialize)]
@@ -25,8 +34,23 @@ struct Written {
     min_workers: Option<u64>,
     max_workers: Option<u64>,
     slots: Option<u64>,
+    startup_s: StartUps,
     engines: Option<BTreeMap<String, WrittenEngine>>,
     engine_events: Vec<WrittenEvent>,
+}
+
+/// Start-up times that the scenario is meant for. Only one of them says what to take; several are there to be tried.
+#[derive(Debug, Deserialize)]
+#[serde(untagged)]
+enum StartUps {
+    One(f64),
+    Several(Vec<f64>),
+}
+
+impl Default for StartUps {
+    fn default() -> Self {
+        StartUps::Several(Vec::new())
+    }
 }
 
 #[derive(Debug, Default, Clone, Copy, Deserialize)]
@@ -52,6 +76,8 @@ struct WrittenEvent {
 pub(super) struct World {
     /// `None`: until the last arrival.
     pub(super) horizon: Option<Millis>,
+    /// `None`: the configured guess.
+    pub(super) startup: Option<Millis>,
     /// Keys of the configuration and their values.
     pub(super) keys: Vec<(&'static str, Value)>,
     /// `None`: those of the trace, all of them well.
@@ -78,8 +104,13 @@ fn unknown(value: &Value) -> Option<&String> {
 }
 
 fn world(written: Written) -> Result<World, String> {
+    let startup = match &written.startup_s {
+        StartUps::One(span) => Some(*span),
+        StartUps::Several(spans) => <[f64; 1]>::try_from(spans.as_slice()).ok().map(|[span]| span),
+    };
     let mut world = World {
         horizon: written.horizon_s.map(|span| millis("horizon_s", span)).transpose()?,
+        startup: startup.map(|span| millis("startup_s", span)).transpose()?,
         ..World::default()
     };
     let spans = [
