@@ -69,6 +69,7 @@ pub(crate) fn command(args: &[String]) -> Result<()> {
         reports.push(Report { name, took: begun.elapsed(), result });
     }
     let failed = summary(&reports);
+    tally.print_names();
     // Kept as the last line: whoever reads only the end learns what the tests said.
     println!("{} passed, {} failed", tally.passed, tally.failed);
     if failed > 0 {
@@ -96,15 +97,16 @@ fn passed(result: Result<()>) -> Result<Verdict> {
 }
 
 fn tests(tally: &mut Tally) -> Result<Verdict> {
-    let (ok, counted) = suite::run(&[], false)?;
+    let (ok, counted) = suite::run(&[], suite::Options { ci: true, ..suite::Options::default() })?;
     *tally = counted;
     if !ok {
-        bail!("{} of {} tests failed", counted.failed, counted.passed + counted.failed);
+        bail!("{} of {} tests failed", tally.failed, tally.passed + tally.failed);
     }
-    if counted.passed == 0 {
+    if tally.passed == 0 {
         bail!("no test ran");
     }
-    Ok(Verdict::Passed(format!("{} passed, {} ignored", counted.passed, counted.ignored)))
+    let flaky = if tally.flaky.is_empty() { String::new() } else { format!(", {} FLAKY", tally.flaky.len()) };
+    Ok(Verdict::Passed(format!("{} passed, {} ignored{flaky}", tally.passed, tally.ignored)))
 }
 
 fn deny() -> Result<Verdict> {

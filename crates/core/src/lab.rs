@@ -19,7 +19,7 @@ mod scenario;
 pub use clairvoyant::{Clairvoyant, clairvoyant};
 pub use measure::{Measures, Waits, measure};
 pub use policy::{DelayedOff, Fixed, LabPolicy, Orders};
-pub use run::{JobTimes, LabRun, Tick, run};
+pub use run::{GATHER, JobTimes, LabRun, Tick, run};
 pub use scenario::{EngineChange, EngineShape, Job, Scenario, ScenarioError};
 
 #[cfg(test)]

@@ -15,6 +15,7 @@ use enginehouse_core::autoscaler::{
     Autoscaler, AutoscalerDoc, Decision, Policy, PoolCounts, Predict, RuleError, ScalingRules,
 };
 use enginehouse_core::id::NodeId;
+use enginehouse_core::lab::GATHER;
 use enginehouse_core::time::Millis;
 use enginehouse_store::{Doc, DocKind, StoreError, Write};
 use observe::Observer;
@@ -27,8 +28,6 @@ use std::time::Duration;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-/// The part of a tick that the scaler waits for more work once some found no free slot, before it looks.
-const GATHER: u32 = 4;
 const STORE_EVERY: Duration = Duration::from_secs(10);
 
 /// Documents of the kind [`DocKind::Scaling`].

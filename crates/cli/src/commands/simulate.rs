@@ -246,6 +246,7 @@ fn variant(
         name: name.clone(),
         horizon: world.horizon.unwrap_or_else(|| until_last(jobs)),
         tick: rules.tick_interval,
+        between_ticks: world.between_ticks,
         slo_wait: rules.slo_wait,
         min_workers: rules.min_workers,
         max_workers: rules.max_workers,

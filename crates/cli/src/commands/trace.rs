@@ -209,6 +209,8 @@ fn scenario(rows: &Rows, first: Time, scaling: &ScalingView) -> Value {
         // A whole number of ticks, so that the last one is complete.
         "horizon_s": seconds(end.since(first).max(SECOND).next_multiple_of(rules.tick_interval.0.clamp(1, HOUR))),
         "tick_s": seconds(rules.tick_interval.0),
+        // The service looks at once when work finds no free slot.
+        "between_ticks": true,
         "slo_wait_s": seconds(rules.slo_wait.0),
         "min_workers": rules.min_workers,
         "max_workers": rules.max_workers,

@@ -33,7 +33,7 @@ pub(super) struct House<'a> {
     slots: u32,
     max_workers: u32,
     startup: Millis,
-    queue: Queue,
+    pub(super) queue: Queue,
     gates: Gates,
     pub(super) workers: BTreeMap<i64, PoolWorker<i64>>,
     next_worker: i64,

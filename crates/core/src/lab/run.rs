@@ -40,6 +40,9 @@ pub struct LabRun {
     pub end: Millis,
 }
 
+/// The part of a tick that is waited for more work once a job found no free slot, before the policy looks between ticks.
+pub const GATHER: u32 = 4;
+
 /// Ticks after the horizon before a run is given up: a policy may refuse to start what is left.
 const OVERTIME_TICKS_MAX: u64 = 1_000_000;
 
@@ -58,7 +61,8 @@ pub fn run(
     let mut next_tick: Millis = 0;
     let give_up = scenario.horizon.saturating_add(OVERTIME_TICKS_MAX.saturating_mul(scenario.tick));
     loop {
-        let now = lab.next_event().map_or(next_tick, |at| at.min(next_tick));
+        let look = lab.look_at.map_or(next_tick, |at| at.min(next_tick));
+        let now = lab.next_event().map_or(look, |at| at.min(look));
         if lab.happen(now) {
             continue;
         }
@@ -71,6 +75,7 @@ pub fn run(
                 "{left} jobs have not ended {OVERTIME_TICKS_MAX} ticks after the horizon"
             )));
         }
+        lab.look_at = None;
         lab.act(policy, now, scenario, keep_decisions);
         next_tick = now + scenario.tick;
         lab.start_work(now);
@@ -93,6 +98,8 @@ struct Lab<'a> {
     times: Vec<JobTimes>,
     ticks: Vec<Tick>,
     done: usize,
+    /// When the policy looks although no tick is due.
+    look_at: Option<Millis>,
 }
 
 impl<'a> Lab<'a> {
@@ -115,6 +122,7 @@ impl<'a> Lab<'a> {
             times: vec![JobTimes::default(); jobs.len()],
             ticks: Vec::new(),
             done: 0,
+            look_at: None,
         }
     }
 
@@ -176,6 +184,9 @@ impl<'a> Lab<'a> {
             if let Some(engine) = self.engines.get_mut(&self.jobs[job].engine) {
                 engine.start(job, self.jobs[job].service_s, now);
             }
+        }
+        if self.scenario.between_ticks && self.look_at.is_none() && self.house.queue.is_short_of_slots() {
+            self.look_at = Some(now + self.scenario.tick / u64::from(GATHER));
         }
     }
 

@@ -62,6 +62,8 @@ pub struct Scenario {
     pub name: String,
     pub horizon: Millis,
     pub tick: Millis,
+    /// The policy is also asked between ticks, a little after a job found no free slot, as the service does it.
+    pub between_ticks: bool,
     /// The wait that counts as late.
     pub slo_wait: Millis,
     pub min_workers: u32,

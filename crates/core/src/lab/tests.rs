@@ -10,6 +10,7 @@ use std::sync::Arc;
 
 fn scenario(min_workers: u32, max_workers: u32, startup: Millis) -> Scenario {
     Scenario {
+        between_ticks: false,
         name: "test".to_owned(),
         horizon: 60 * SECOND,
         tick: SECOND,
@@ -89,6 +90,17 @@ fn a_run_small_enough_to_be_done_by_hand() {
     // Without waiting: the second worker starts for 2 s and is there from 0.6 to 2.6 s.
     let best = clairvoyant(&hasty, &jobs).expect("it can be planned");
     assert_eq!((best.cost_s, best.late), (60.0 + 2.0 + 2.0, 0.25));
+}
+
+#[test]
+fn between_ticks_a_job_waits_a_quarter_of_one_for_a_look() {
+    let jobs = [job(100, 1.0, Priority::Normal)];
+    // (looks between ticks, start)
+    for (between_ticks, start) in [(false, 1_000), (true, 350)] {
+        let scenario = Scenario { between_ticks, ..scenario(0, 5, 0) };
+        let run = run_with(&scenario, &jobs, &mut Autoscaler::new(rules(&scenario)));
+        assert_eq!(run.jobs[0].start, start, "{:?}", run.ticks);
+    }
 }
 
 #[test]

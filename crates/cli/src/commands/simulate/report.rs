@@ -77,14 +77,14 @@ fn course(jobs: &[Job], tried: &Tried, end: Millis) -> Course {
     let mut ticks = vec![0u32; SPANS];
     let mut targets = vec![0u32; SPANS];
     let mut paid = vec![0.0; SPANS];
-    let tick_s = seconds(tried.variant.scenario.tick);
-    for tick in &tried.run.ticks {
+    let until = tried.run.ticks.iter().skip(1).map(|tick| tick.at).chain([tried.run.end]);
+    for (tick, until) in tried.run.ticks.iter().zip(until) {
         let at = span_of(tick.at, end);
         let workers = [tick.ready, tick.starting, tick.draining].map(f64::from);
         (0..3).for_each(|i| sums[at][i] += workers[i]);
         ticks[at] += 1;
         targets[at] = targets[at].max(tick.target);
-        paid[at] += workers.iter().sum::<f64>() * tick_s * SECOND as f64 / HOUR as f64;
+        paid[at] += workers.iter().sum::<f64>() * until.saturating_sub(tick.at) as f64 / HOUR as f64;
     }
     let mut waits: Vec<Vec<Millis>> = vec![Vec::new(); SPANS];
     for (job, times) in jobs.iter().zip(&tried.run.jobs) {

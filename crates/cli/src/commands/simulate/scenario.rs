@@ -11,9 +11,10 @@ use std::path::Path;
 use std::sync::Arc;
 
 /// The keys that mean something, and those that tell people where a scenario comes from.
-const KEYS: [&str; 9] = [
+const KEYS: [&str; 10] = [
     "horizon_s",
     "tick_s",
+    "between_ticks",
     "slo_wait_s",
     "min_workers",
     "max_workers",
@@ -30,6 +31,7 @@ const LABELS: [&str; 3] = ["name", "seed", "note"];
 struct Written {
     horizon_s: Option<f64>,
     tick_s: Option<f64>,
+    between_ticks: bool,
     slo_wait_s: Option<f64>,
     min_workers: Option<u64>,
     max_workers: Option<u64>,
@@ -76,6 +78,8 @@ struct WrittenEvent {
 pub(super) struct World {
     /// `None`: until the last arrival.
     pub(super) horizon: Option<Millis>,
+    /// The policy is also asked between ticks.
+    pub(super) between_ticks: bool,
     /// `None`: the configured guess.
     pub(super) startup: Option<Millis>,
     /// Keys of the configuration and their values.
@@ -111,6 +115,7 @@ fn world(written: Written) -> Result<World, String> {
     let mut world = World {
         horizon: written.horizon_s.map(|span| millis("horizon_s", span)).transpose()?,
         startup: startup.map(|span| millis("startup_s", span)).transpose()?,
+        between_ticks: written.between_ticks,
         ..World::default()
     };
     let spans = [

@@ -178,6 +178,8 @@ proptest! {
     }
 
     /// 5: a steady load has a steady target where the policy looks ahead. (Where a launch is in time it follows the jobs.)
+    /// While the policy still learns how long the runs take, which it does over their last thousand, the target may follow
+    /// that once; what it may not do is go and come back.
     #[test]
     fn a_steady_load_has_a_steady_target(
         every in 1u32..6, at_once in 1u32..4, run in 500i64..15_000,
@@ -197,7 +199,8 @@ proptest! {
             targets.push(world.last.as_ref().map_or(0, |decision| decision.target));
         }
         let late = &targets[1_500..];
-        prop_assert!(late.iter().all(|target| *target == late[0]), "{:?}", late);
+        let moves: Vec<bool> = late.windows(2).filter(|two| two[0] != two[1]).map(|two| two[0] < two[1]).collect();
+        prop_assert!(moves.len() <= 1, "{} moves: {:?}", moves.len(), late);
     }
 
     /// 6 and 7: more work never asks for less, and work beyond an engine's limit asks for nothing.
