@@ -5,7 +5,8 @@ use anyhow::{Context, Result, bail};
 use std::path::PathBuf;
 
 const HELP: &str = "\
-Print the generated pages of docs/ anew: openapi.json, ERRORS.md, CONFIG.md, METRICS.md.
+Print the generated pages of docs/ anew: openapi.json, ERRORS.md, CONFIG.md, METRICS.md,
+ALERTS.md.
 
 Usage: cargo xtask docs [--check]
 
@@ -13,11 +14,12 @@ Usage: cargo xtask docs [--check]
 ";
 
 /// Each page with the crate and the example that prints it.
-const PAGES: [(&str, &str, &str); 4] = [
+const PAGES: [(&str, &str, &str); 5] = [
     ("openapi.json", "enginehouse-server", "openapi"),
     ("ERRORS.md", "enginehouse-api", "errors_md"),
     ("CONFIG.md", "enginehouse", "config_md"),
     ("METRICS.md", "enginehouse-runtime", "metrics_md"),
+    ("ALERTS.md", "enginehouse-runtime", "alerts_md"),
 ];
 
 pub(crate) fn command(args: &[String]) -> Result<()> {

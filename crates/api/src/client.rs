@@ -349,6 +349,18 @@ impl Client {
         self.fetch(self.path(&["metrics"])?).await
     }
 
+    /// The figures over the last `window` milliseconds.
+    pub async fn metrics_history(&self, window: u64) -> Result<MetricsHistory, ClientError> {
+        let mut url = self.path(&["metrics", "history"])?;
+        url.query_pairs_mut().append_pair("window", &window.to_string());
+        self.fetch(url).await
+    }
+
+    /// What fires, what is about to, and every rule.
+    pub async fn alerts(&self) -> Result<AlertsAnswer, ClientError> {
+        self.fetch(self.path(&["alerts"])?).await
+    }
+
     pub async fn keys(&self) -> Result<KeysAnswer, ClientError> {
         self.fetch(self.path(&["keys"])?).await
     }

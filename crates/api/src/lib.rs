@@ -11,6 +11,7 @@ mod object;
 mod scalar;
 mod scaling;
 mod service;
+mod watching;
 mod word;
 mod worker_protocol;
 
@@ -21,5 +22,6 @@ pub use object::Object;
 pub use scalar::*;
 pub use scaling::*;
 pub use service::*;
+pub use watching::*;
 pub use word::*;
 pub use worker_protocol::*;

@@ -346,6 +346,9 @@ pub struct MetricsView {
     pub queue_wait: Percentiles,
     /// From the first grant to the end.
     pub run_time: Percentiles,
+    /// From due to the end.
+    #[serde(default)]
+    pub end_to_end: Percentiles,
 }
 
 /// A key to be made.
@@ -400,10 +403,13 @@ pub struct KeysAnswer {
     pub keys: Vec<KeyView>,
 }
 
-/// The answer of `/livez` and `/readyz` when all is well.
+/// The answer of `/livez`, and of `/readyz` when new work is taken.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct HealthAnswer {
-    /// `ok`.
+    /// `ok`; `degraded`: work is taken, and something critical is wrong.
     pub status: String,
+    /// The alerts that make it degraded.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub reasons: Vec<String>,
 }

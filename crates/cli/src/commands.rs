@@ -14,6 +14,7 @@ mod serve;
 mod simulate;
 mod submit;
 mod trace;
+mod watching;
 mod worker;
 mod workers;
 
@@ -101,8 +102,10 @@ enum Command {
     Workers(workers::Workers),
     /// Be a worker of a service elsewhere
     Worker(worker::Worker),
-    /// Totals, throughput and percentiles
-    Metrics,
+    /// Totals, throughput and percentiles, now or over time
+    Metrics(watching::Metrics),
+    /// What is wrong, and what to do about it
+    Alerts(watching::Alerts),
     /// API keys
     Keys(operate::Keys),
     /// Copy the store of a data directory to a file, while the service works
@@ -185,7 +188,8 @@ async fn call(
         Command::Scaling(scaling) => scaling.run(client, output).await,
         Command::Trace(trace) => trace.run(client, output).await,
         Command::Workers(workers) => workers.run(client, output).await,
-        Command::Metrics => operate::metrics(client, output).await,
+        Command::Metrics(metrics) => metrics.run(client, output).await,
+        Command::Alerts(alerts) => alerts.run(client, output).await,
         Command::Keys(keys) => keys.run(client, output).await,
         Command::Serve(_)
         | Command::Worker(_)

@@ -5,6 +5,7 @@
 //! meaning: reading, checking and docs/CONFIG.md all come from that declaration.
 
 mod document;
+mod alerts;
 mod engines;
 mod pools;
 mod raw;

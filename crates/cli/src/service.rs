@@ -159,7 +159,8 @@ impl Builder {
             Some(dir) => Opened::open(&dir, seal_key_file.as_deref()).await?,
         };
         let seal_key_file = opened.files.as_ref().map(|files| files.seal_key.file.clone());
-        let settings = Settings { seal_key_file, processes, ..settings };
+        let data_dir = opened.files.as_ref().map(|files| files.dir.clone());
+        let settings = Settings { seal_key_file, data_dir, processes, ..settings };
         let by_processes = settings.processes.is_some();
         let node = Node::start(settings, opened.store, engines).await.map_err(StartError::Node)?;
         if let Some(files) = &opened.files {

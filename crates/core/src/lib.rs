@@ -3,6 +3,7 @@
 //! Nothing here is async, does IO, reads a clock or rolls dice: `now` and random numbers are passed in, so a decision
 //! can be tested as a table, replayed from a seed and run in virtual time.
 
+pub mod alert;
 pub mod autoscaler;
 pub mod balance;
 pub mod breaker;

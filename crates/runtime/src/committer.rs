@@ -138,7 +138,10 @@ impl Committer {
         let (begun, writes) = (Instant::now(), batch.writes.len());
         match self.cx.store.commit(batch).await {
             Ok(committed) => {
-                self.cx.telemetry.committed(writes, begun.elapsed());
+                let took = begun.elapsed();
+                self.cx.telemetry.committed(writes, took);
+                let took = u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
+                self.cx.figures.lock().committed(now, took);
                 kinds.after();
                 self.settle(requests, grants, &shape, committed, now);
             }

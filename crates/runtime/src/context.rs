@@ -2,7 +2,9 @@
 
 use crate::committer::{Planned, Request, Settled};
 use crate::env::Env;
+use crate::alerts::Alerts;
 use crate::figures::Figures;
+use crate::history::History;
 use crate::hub::Hub;
 use crate::inputs::InputCache;
 use crate::joined::Joined;
@@ -49,6 +51,8 @@ pub(crate) struct Context {
     pub(crate) registry: Registry,
     pub(crate) hub: Hub,
     pub(crate) figures: Mutex<Figures>,
+    pub(crate) history: Mutex<History>,
+    pub(crate) alerts: Mutex<Alerts>,
     pub(crate) telemetry: Telemetry,
     pub(crate) inputs: Mutex<InputCache>,
     /// Lock order: `scheduler` before anything else here.

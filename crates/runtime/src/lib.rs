@@ -3,6 +3,7 @@
 //! [`Node`] starts and stops the roles; [`Service`] is the application API and the only door: the HTTP server, the
 //! CLI's local verbs and the library all call it.
 
+mod alerts;
 pub mod breakpoints;
 mod caller;
 mod committer;
@@ -11,6 +12,7 @@ mod env;
 mod figures;
 mod gates;
 mod health;
+mod history;
 mod hub;
 mod inputs;
 mod joined;
@@ -33,8 +35,10 @@ mod settings;
 mod telemetry;
 mod timers;
 mod traffic;
+mod watcher;
 mod workers;
 
+pub use alerts::{ALERTS, AlertRule, AlertSpec, Severity, alerts_markdown, default_alerts};
 pub use caller::{Caller, Scope};
 pub use node::Node;
 pub use service::{EventItem, EventStream, Service, Submitted};

@@ -3,9 +3,11 @@
 use crate::committer::{Committer, Planned};
 use crate::context::Context;
 use crate::env::Env;
+use crate::alerts::Alerts;
 use crate::figures::Figures;
 use crate::gates::GateKeeper;
 use crate::health::{HealthChecks, Orphans};
+use crate::history::History;
 use crate::hub::Hub;
 use crate::inputs::InputCache;
 use crate::pool::Assigned;
@@ -20,6 +22,7 @@ use crate::seal::Sealer;
 use crate::sessions::{Election, Sessions};
 use crate::telemetry::Telemetry;
 use crate::timers::Timers;
+use crate::watcher::Watcher;
 use crate::workers::{Pool, PoolNews, Wanted};
 use crate::{RegisteredEngine, Service, Settings};
 use enginehouse_api::{ApiError, Code};
@@ -85,6 +88,7 @@ impl Node {
         node.role("reaper", |stop| Reaper { cx: cx.clone(), seen: BTreeMap::new() }.run(stop));
         node.role("gates", |stop| GateKeeper { cx: cx.clone() }.run(stop));
         node.role("scaler", |stop| Scaler::new(cx.clone()).run(stop));
+        node.role("watcher", |stop| Watcher::new(cx.clone()).run(stop));
         node.role("health", |stop| HealthChecks { cx: cx.clone() }.run(stop));
         node.role("orphans", |stop| Orphans { cx: cx.clone(), inbox: orphans }.run(stop));
         if cx.store.features().shared {
@@ -279,6 +283,8 @@ async fn context(
     let cx = Context {
         env: Env::new(settings.node, now, settings.seed),
         figures: Mutex::new(figures),
+        history: Mutex::new(History::new(settings.collection_interval, settings.metrics_retention)),
+        alerts: Mutex::new(Alerts::new(settings.alerts.clone())),
         telemetry: Telemetry::new(),
         inputs: Mutex::new(InputCache::new(INPUT_CACHE_BYTES)),
         scheduler: Mutex::new(Scheduler::new(queue, gates)),

@@ -1,5 +1,6 @@
 //! Resolved settings: every default filled in, every value checked. Reading them from files is the CLI's business.
 
+use crate::alerts::{AlertRule, default_alerts};
 use enginehouse_core::autoscaler::{Policy, ScalingRules};
 use enginehouse_core::balance::BalanceRules;
 use enginehouse_core::breaker::BreakerRules;
@@ -12,7 +13,7 @@ use enginehouse_core::pools::PoolRules;
 use enginehouse_core::queue::Placement;
 use enginehouse_core::rank::HeadStarts;
 use enginehouse_core::retry::RetryPolicy;
-use enginehouse_core::time::{MINUTE, Millis, SECOND};
+use enginehouse_core::time::{DAY, MINUTE, Millis, SECOND};
 use enginehouse_engine::{Engine, EngineFailure};
 use secrecy::SecretString;
 use std::collections::BTreeMap;
@@ -41,6 +42,12 @@ pub struct Settings {
     pub aggregation_window: Millis,
     /// How often figures are sampled.
     pub collection_interval: Millis,
+    /// How long the history of the figures reaches back.
+    pub metrics_retention: Millis,
+    /// What is watched.
+    pub alerts: Vec<AlertRule>,
+    /// Where the store lies; its file system is watched. `None`: nowhere.
+    pub data_dir: Option<PathBuf>,
     /// Where the generated seal key lies; made at the first start, mode 0600. `None`: a key in memory only.
     pub seal_key_file: Option<PathBuf>,
     /// How often each endpoint's health is asked.
@@ -93,6 +100,9 @@ impl Default for Settings {
             cancel_grace: limits::CANCEL_GRACE,
             aggregation_window: MINUTE,
             collection_interval: SECOND,
+            metrics_retention: DAY,
+            alerts: default_alerts(),
+            data_dir: None,
             seal_key_file: None,
             health_interval: 10 * SECOND,
             concurrency_key_limit: 1,

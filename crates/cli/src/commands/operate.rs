@@ -240,32 +240,6 @@ pub(crate) async fn queue(client: &Client, output: &mut Output) -> Result<Exit, 
     Ok(Exit::Done)
 }
 
-pub(crate) async fn metrics(client: &Client, output: &mut Output) -> Result<Exit, Failure> {
-    let metrics = client.metrics().await?;
-    if output.is_json() {
-        output.document(&metrics)?;
-        return Ok(Exit::Done);
-    }
-    let three =
-        |p: enginehouse_api::Percentiles| format!("{}, {}, {}", millis(p.p50), millis(p.p95), millis(p.p99));
-    output.fields(&[
-        ("accepted", Some(metrics.total_executions.to_string())),
-        ("completed", Some(metrics.successful_executions.to_string())),
-        ("failed", Some(metrics.failed_executions.to_string())),
-        ("cancelled", Some(metrics.cancelled_executions.to_string())),
-        ("retried attempts", Some(metrics.retried_attempts.to_string())),
-        ("pending", Some(metrics.current_queue_size.to_string())),
-        ("workers", Some(format!("{} of {}", metrics.active_workers, metrics.total_workers))),
-        ("utilization", Some(format!("{:.0} %", metrics.system_utilization * 100.0))),
-        ("finished per second", Some(format!("{:.2}", metrics.throughput))),
-        ("error rate", Some(format!("{:.1} %", metrics.error_rate * 100.0))),
-        ("average run", Some(millis(metrics.average_execution_time))),
-        ("wait p50, p95, p99", Some(three(metrics.queue_wait))),
-        ("run p50, p95, p99", Some(three(metrics.run_time))),
-    ])?;
-    Ok(Exit::Done)
-}
-
 /// What to do with API keys.
 #[derive(Debug, Args)]
 pub(crate) struct Keys {

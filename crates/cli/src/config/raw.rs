@@ -32,6 +32,8 @@ section! {
         storage: Storage = Storage::default();
         /// What is measured, and for how long it is kept.
         metrics: Metrics = Metrics::default();
+        /// What people should know of, by the names of docs/ALERTS.md; what is not named here is watched as it says.
+        alerts: BTreeMap<String, AlertRaw> = BTreeMap::new();
         /// The HTTP API.
         server: Server = Server::default();
         /// The queue and its order.
@@ -217,7 +219,21 @@ section! {
         /// The window of throughput and error rate; at least `collection_interval`.
         aggregation_window: Span<1000, DAY> = Span(MINUTE);
         /// How long the history of the figures is kept; at least `aggregation_window`.
-        retention_period: UpToAYear = Span(DAY), later;
+        retention_period: UpToAYear = Span(DAY);
+    }
+
+    /// What is told when a condition holds: see docs/ALERTS.md for the names and what each of them watches.
+    pub struct AlertRaw {
+        /// Whether it is watched.
+        enabled: Flag = Flag(true);
+        /// How bad it is. Absent: as docs/ALERTS.md says.
+        severity: Option<SeverityName> = None;
+        /// The number it compares with, in the unit of docs/ALERTS.md. Absent: as said there.
+        limit: Option<Price> = None;
+        /// How long the condition must hold. Absent: as docs/ALERTS.md says.
+        hold: Option<MaybeNone> = None;
+        /// How long it must be gone before the alert is over. Absent: as docs/ALERTS.md says.
+        recovery: Option<MaybeNone> = None;
     }
 
     /// The queue and its order.
@@ -310,6 +326,14 @@ section! {
 }
 
 choice! {
+    /// How bad an alert is.
+    pub enum SeverityName {
+        /// Somebody should look at it now.
+        Critical "critical",
+        /// Somebody should look at it soon.
+        Warning "warning",
+    }
+
     /// How the number of workers is decided.
     pub enum PolicyName {
         /// By the slots expected to be in use when a worker launched now becomes useful.

@@ -117,7 +117,8 @@ pub(crate) fn resolve(
     check_spans(raw, &mut checker);
     let server = server(raw, &mut checker);
     let pools = super::pools::resolve(raw, &mut checker);
-    let settings = Settings { scaling: scaling(raw, &mut checker), pools, ..settings(raw) };
+    let alerts = super::alerts::resolve(raw, &mut checker);
+    let settings = Settings { scaling: scaling(raw, &mut checker), pools, alerts, ..settings(raw) };
     let engines = engines(raw, &settings.defaults.retry, &mut checker);
     match server {
         Some(server) if checker.faults.is_empty() => Ok(Config {
@@ -306,6 +307,7 @@ fn settings(raw: &Raw) -> Settings {
         cancel_grace: raw.stop.cancel_grace.0,
         aggregation_window: raw.metrics.aggregation_window.0,
         collection_interval: raw.metrics.collection_interval.0,
+        metrics_retention: raw.metrics.retention_period.0,
         health_interval: raw.health.interval.0,
         concurrency_key_limit: raw.queue.concurrency_key_limit.get32(),
         ..Settings::default()

@@ -25,5 +25,6 @@ mod scaling;
 mod sealed;
 mod stopping;
 mod waiting;
+mod watching;
 mod worker_links;
 mod workers;

@@ -11,9 +11,11 @@ mod resolve;
 pub(crate) mod scaling;
 mod submit;
 mod views;
+mod watching;
 mod worker_link;
 mod workers;
 
+use crate::alerts::Severity;
 use crate::caller::{Caller, Scope};
 use crate::context::{ChangeError, Context};
 use enginehouse_api::{ApiError, Code, EventView, ExecutionView};
@@ -70,6 +72,14 @@ impl Service {
         Ok(())
     }
 
+    /// Whether something is wrong although new work is taken: the names of what, each once. Anybody may be told these.
+    #[must_use]
+    pub fn degraded(&self) -> Vec<&'static str> {
+        let counts = self.cx.alerts.lock().counts();
+        let critical = counts.into_iter().filter(|(_, severity, n)| *severity == Severity::Critical && *n > 0);
+        critical.map(|(name, ..)| name).collect()
+    }
+
     /// What the lease auditor finds wrong with the queue's counts; nothing, if all is well.
     #[must_use]
     pub fn audit(&self) -> Vec<String> {
@@ -98,6 +108,11 @@ impl Service {
         let named = self.named(id)?;
         self.cx.find(named).await.map_err(|e| store_error(&e))?.ok_or_else(|| not_found(id))
     }
+}
+
+/// 0 of nothing.
+fn average(sum: u64, count: u64) -> f64 {
+    if count == 0 { 0.0 } else { sum as f64 / count as f64 }
 }
 
 fn not_found(id: &str) -> ApiError {

@@ -1,13 +1,13 @@
 //! Engines, workers, the queue and the figures.
 
-use super::{Service, store_error};
+use super::{Service, average, store_error};
 use crate::caller::Caller;
 use crate::committer::Planned;
 use crate::gates::{OPERATOR_NOTE, OperatorWords};
 use crate::settings::RegisteredEngine;
 use enginehouse_api::{
     ApiError, BalanceView, BreakerRequest, BreakerView, BreakerWord, CapabilitiesView, Code, EndpointView,
-    EngineTest, EngineView, EnginesAnswer, ForcedView, HealthView, LimitView, MetricsView, QueueView,
+    EngineTest, EngineView, EnginesAnswer, ForcedView, HealthView, LimitView, QueueView,
     Timestamp,
 };
 use enginehouse_core::breaker::{Breaker, Forced, State};
@@ -190,34 +190,6 @@ impl Service {
         }
     }
 
-    pub async fn metrics(&self) -> Result<MetricsView, ApiError> {
-        let totals = self.cx.store.totals().await.map_err(|e| store_error(&e))?;
-        let now = self.cx.store.now();
-        let (leases, slots, workers) = {
-            let scheduler = self.cx.scheduler.lock();
-            let workers = scheduler.queue.workers();
-            let slots: u64 = workers.values().filter(|w| w.open).map(|w| u64::from(w.capacity)).sum();
-            (scheduler.queue.occupancy().len() as f64, slots, workers.len() as u64)
-        };
-        let figures = self.cx.figures.lock();
-        Ok(MetricsView {
-            total_executions: totals.accepted,
-            successful_executions: totals.completed,
-            failed_executions: totals.failed,
-            cancelled_executions: totals.cancelled,
-            retried_attempts: totals.retried,
-            average_execution_time: average(totals.run_ms, totals.started),
-            current_queue_size: totals.pending,
-            active_workers: workers,
-            total_workers: workers,
-            system_utilization: if slots == 0 { 0.0 } else { (leases / slots as f64).min(1.0) },
-            throughput: figures.throughput(now),
-            error_rate: figures.error_rate(now),
-            queue_wait: figures.queue_wait(now),
-            run_time: figures.run_time(now),
-        })
-    }
-
     pub async fn queue(&self) -> Result<QueueView, ApiError> {
         let totals = self.cx.store.totals().await.map_err(|e| store_error(&e))?;
         let filter = Filter { statuses: vec![Status::Pending], ..Filter::default() };
@@ -242,7 +214,7 @@ impl Service {
         }
         let due = pending.iter().filter(|row| row.state.due);
         let oldest = due.map(|row| row.state.ready_at).min().map(Timestamp);
-        let figures = self.cx.figures.lock();
+        let rates = self.cx.figures.lock().rates(now);
         Ok(QueueView {
             total_queued: totals.accepted,
             total_processed: totals.completed + totals.failed + totals.cancelled,
@@ -251,9 +223,9 @@ impl Service {
             active_executions: totals.running,
             average_processing_time: average(totals.run_ms, totals.started),
             average_wait_time: average(totals.wait_ms, totals.started),
-            throughput: figures.throughput(now),
+            throughput: rates.throughput,
             oldest,
-            wait_percentiles: figures.queue_wait(now),
+            wait_percentiles: rates.queue_wait,
             by_engine: scheduler.queue.due_by_engine(),
             by_priority,
             by_wait_reason,
@@ -292,8 +264,4 @@ fn limit_view(gate: &Gate, endpoint: &EndpointGate, at: u32, now: Time) -> Limit
         speed: endpoint.limiter.speed(),
         frozen_until: endpoint.frozen_until.filter(|until| now < *until).map(Timestamp),
     }
-}
-
-fn average(sum: u64, count: u64) -> f64 {
-    if count == 0 { 0.0 } else { sum as f64 / count as f64 }
 }

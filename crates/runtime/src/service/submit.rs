@@ -75,13 +75,12 @@ impl Service {
     fn admit(&self, count: u64) -> Result<(), ApiError> {
         self.ready()?;
         let depth_max = self.cx.settings.queue.depth_max;
-        let (pending, rate) = {
-            let figures = self.cx.figures.lock();
-            (figures.totals.pending, figures.throughput(self.cx.store.now()))
-        };
+        let mut figures = self.cx.figures.lock();
+        let pending = figures.totals.pending;
         if pending + count <= depth_max {
             return Ok(());
         }
+        let rate = figures.throughput(self.cx.store.now());
         let text = format!("{pending} executions are pending; at most {depth_max} may be");
         Err(queue_full(text, pending + count - depth_max, rate))
     }

@@ -1,6 +1,6 @@
 //! The workers: who they are, and sending one away.
 
-use super::{Service, store_error};
+use super::{Service, average, store_error};
 use crate::caller::Caller;
 use crate::committer::Planned;
 use crate::pool::Port;
@@ -97,10 +97,6 @@ impl Service {
         self.cx.drain_worker(session, "operator", patience, false);
         self.worker_view(session).await?.ok_or_else(missing)
     }
-}
-
-fn average(sum: u64, count: u64) -> f64 {
-    if count == 0 { 0.0 } else { sum as f64 / count as f64 }
 }
 
 fn describe(port: &Port, node: u16) -> WorkerView {

@@ -26,6 +26,11 @@ impl Service {
         self.queued(&mut registry);
         self.pool(&mut registry).await?;
         self.endpoints(&mut registry).await?;
+        let firing = self.cx.alerts.lock().counts().into_iter().map(|(alert, severity, count)| {
+            let labels = vec![("alert", alert.to_owned()), ("severity", severity.as_str().to_owned())];
+            (labels, count as f64)
+        });
+        add(&mut registry, "alerts_firing", family(firing));
         process(&mut registry);
         let mut text = String::new();
         // Writing to a string cannot fail.

@@ -124,6 +124,13 @@ pub(super) const TABLE: &[Entry] = &[
         &[],
         "What the audit of the live leases finds wrong; always 0",
     ),
+    entry_of(
+        "alerts_firing",
+        Kind::Gauge,
+        None,
+        &["alert", "severity"],
+        "Alerts that fire; docs/ALERTS.md has their names",
+    ),
     entry_of("build", Kind::Gauge, None, &["version"], "1, with the version of the program"),
     of_process("process_cpu_seconds", Kind::Counter, None, "Processor time used"),
     of_process("process_resident_memory_bytes", Kind::Gauge, None, "Memory in use"),

@@ -3,11 +3,23 @@
 use super::params::ok;
 use crate::answer;
 use crate::call::{Answer, Call};
+use crate::query::QueryParam;
 use crate::table::{Operation, Policy, Route, Shape, Tag, Verb};
 use axum::response::Response;
-use enginehouse_api::{ApiError, Code, HealthAnswer, MetricsView, QueueView};
+use enginehouse_api::{
+    AlertsAnswer, ApiError, Code, HealthAnswer, MetricsHistory, MetricsView, QueueView, Span,
+};
+use enginehouse_core::time::HOUR;
 use enginehouse_runtime::Scope;
 use http::{HeaderValue, StatusCode};
+use serde_json::json;
+
+const WINDOW: QueryParam = QueryParam {
+    name: "window",
+    description: "How far back, up to metrics.retention_period: milliseconds, or text such as 15m.",
+    schema: || json!({"type": "string", "default": "1h", "examples": ["15m", "24h"]}),
+    list: false,
+};
 
 pub(crate) const ROUTES: &[Route] = &[
     Route {
@@ -28,6 +40,28 @@ pub(crate) const ROUTES: &[Route] = &[
         operation: Some(Operation {
             answers: &[ok("The totals and rates.", Shape::of::<MetricsView>())],
             ..Operation::new("getMetrics", Tag::Queue, "Get the totals")
+        }),
+    },
+    Route {
+        verb: Verb::Get,
+        path: "/v1/metrics/history",
+        policy: Policy::Scope(Scope::Metrics),
+        handler: |call| -> Answer { Box::pin(history(call)) },
+        operation: Some(Operation {
+            description: "As sampled each metrics.collection_interval for the last hour, by the minute for a week, by the hour for metrics.retention_period.",
+            query: &[WINDOW],
+            answers: &[ok("The figures over time.", Shape::of::<MetricsHistory>())],
+            ..Operation::new("getMetricsHistory", Tag::Queue, "Get the figures over time")
+        }),
+    },
+    Route {
+        verb: Verb::Get,
+        path: "/v1/alerts",
+        policy: Policy::Scope(Scope::Read),
+        handler: |call| -> Answer { Box::pin(alerts(call)) },
+        operation: Some(Operation {
+            answers: &[ok("What fires, what is about to, and every rule.", Shape::of::<AlertsAnswer>())],
+            ..Operation::new("listAlerts", Tag::Service, "List the alerts")
         }),
     },
     Route {
@@ -80,8 +114,17 @@ async fn metrics(call: Call) -> Result<Response, ApiError> {
     answer::json(StatusCode::OK, &call.service().metrics().await?)
 }
 
+async fn history(call: Call) -> Result<Response, ApiError> {
+    let given = call.query.parsed::<Span>("window")?;
+    answer::json(StatusCode::OK, &call.service().metrics_history(given.map_or(HOUR, |span| span.0))?)
+}
+
+async fn alerts(call: Call) -> Result<Response, ApiError> {
+    answer::json(StatusCode::OK, &call.service().alerts())
+}
+
 async fn live(_call: Call) -> Result<Response, ApiError> {
-    answer::json(StatusCode::OK, &HealthAnswer { status: "ok".to_owned() })
+    answer::json(StatusCode::OK, &HealthAnswer { status: "ok".to_owned(), reasons: Vec::new() })
 }
 
 async fn ready(call: Call) -> Result<Response, ApiError> {
@@ -89,5 +132,7 @@ async fn ready(call: Call) -> Result<Response, ApiError> {
         return Err(ApiError::new(Code::Stopping, "the service is stopping"));
     }
     call.service().ready()?;
-    answer::json(StatusCode::OK, &HealthAnswer { status: "ok".to_owned() })
+    let reasons: Vec<String> = call.service().degraded().into_iter().map(str::to_owned).collect();
+    let status = if reasons.is_empty() { "ok" } else { "degraded" };
+    answer::json(StatusCode::OK, &HealthAnswer { status: status.to_owned(), reasons })
 }

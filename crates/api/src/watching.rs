@@ -1,0 +1,102 @@
+//! The figures over time, and alerts.
+
+use crate::scalar::Timestamp;
+use crate::service::Percentiles;
+use crate::word::{AlertStateWord, SeverityWord};
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+/// The service's figures over a window that ends now.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct MetricsHistory {
+    /// Milliseconds that were asked for.
+    pub window_ms: u64,
+    /// Milliseconds that one sample stands for.
+    pub step_ms: u64,
+    /// The oldest first, at most 1,000. A time without samples is one in which the service did not run.
+    pub samples: Vec<MetricsSample>,
+}
+
+/// The figures at one instant, or over the span that ends there: sums as they were at its end, percentiles at their worst,
+/// everything else on average.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct MetricsSample {
+    pub at: Timestamp,
+    /// Accepted, completed, failed, cancelled since the store was made.
+    pub total_executions: u64,
+    pub successful_executions: u64,
+    pub failed_executions: u64,
+    pub cancelled_executions: u64,
+    pub retried_attempts: u64,
+    /// Milliseconds, first grant to terminal, since the store was made.
+    pub average_execution_time: f64,
+    /// All pending.
+    pub current_queue_size: f64,
+    /// Seconds that the first in line had been due.
+    pub oldest_wait_s: f64,
+    pub active_workers: f64,
+    pub total_workers: f64,
+    /// Leases / slots of ready workers, 0 to 1.
+    pub system_utilization: f64,
+    /// Finished per second over the aggregation window.
+    pub throughput: f64,
+    /// Failed / (completed + failed) over the aggregation window, 0 to 1.
+    pub error_rate: f64,
+    /// Milliseconds from due to the first grant, from there to the end, and both together.
+    pub queue_wait: Percentiles,
+    pub run_time: Percentiles,
+    pub end_to_end: Percentiles,
+}
+
+/// The alerts: what fires, what is about to, and the rules that are watched.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct AlertsAnswer {
+    /// How many fire.
+    pub firing: u64,
+    /// Those that fire first, then those that are about to.
+    pub alerts: Vec<AlertView>,
+    /// Every rule with its limits.
+    pub rules: Vec<AlertRuleView>,
+}
+
+/// A condition that holds.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct AlertView {
+    /// The rule's name.
+    pub alert: String,
+    /// What it is about, such as an engine; empty: the service.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub subject: String,
+    /// `warning` or `critical`.
+    #[schema(value_type = SeverityWord)]
+    pub severity: String,
+    /// `pending`: it holds, but not for long enough yet. `firing`.
+    #[schema(value_type = AlertStateWord)]
+    pub state: String,
+    /// Since when it holds.
+    pub since: Timestamp,
+    /// What is wrong, with its numbers.
+    pub text: String,
+    /// What to do about it.
+    pub remedy: String,
+}
+
+/// A rule that is watched.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct AlertRuleView {
+    pub alert: String,
+    #[schema(value_type = SeverityWord)]
+    pub severity: String,
+    pub enabled: bool,
+    /// What it watches for.
+    pub condition: String,
+    /// Milliseconds for which the condition must hold.
+    pub for_ms: u64,
+    /// Milliseconds for which it must be gone before the alert is over.
+    pub recovery_ms: u64,
+}
