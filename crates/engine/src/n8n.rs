@@ -19,6 +19,7 @@ use crate::tracked::{Started, Tracked, drive, run_lost};
 use async_trait::async_trait;
 use bytes::Bytes;
 use enginehouse_core::failure::FailureKind;
+use enginehouse_core::time::{Millis, SECOND};
 use reqwest::{Method, Url};
 use std::collections::BTreeMap;
 use std::sync::Mutex;
@@ -28,6 +29,8 @@ use workflow::Known;
 
 /// n8n registers its webhooks some time after it begins to answer, or after an activation.
 const SETTLES_WITHIN: Duration = Duration::from_secs(30);
+/// How long n8n is left alone once it had no task runner for a Code node; one is started within seconds.
+const RUNNER_PATIENCE: Millis = 5 * SECOND;
 /// How often in a row n8n may not know an execution before that is believed.
 const UNKNOWN_TIMES: u32 = 4;
 
@@ -288,9 +291,12 @@ fn conclude(end: wire::End, ended: &wire::Ended, bytes_max: usize) -> Result<Out
         wire::End::Error => {
             let message =
                 ended.error().unwrap_or_else(|| "the workflow failed without saying why".to_owned());
-            // The node never ran: n8n says it is ready before the runner of its Code nodes is.
+            // The node never ran: n8n says it is ready before the runner of its Code nodes is. Until then every workflow
+            // with such a node would fail the same way, so n8n is left alone for a while.
             if wire::is_runner_missing(&message) {
-                return Err(EngineFailure::new(FailureKind::Unavailable, "task_runner_not_ready", message));
+                let failure =
+                    EngineFailure::new(FailureKind::Unavailable, "task_runner_not_ready", message);
+                return Err(failure.with_retry_after(Some(RUNNER_PATIENCE)));
             }
             Err(EngineFailure::new(FailureKind::EngineError, "workflow_failed", message))
         }
