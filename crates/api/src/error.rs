@@ -71,9 +71,12 @@ codes! {
     UnsupportedMediaType "unsupported_media_type" 415 "The content type is not JSON" "Send Content-Type: application/json.";
     QueueFull "queue_full" 429 "The queue is full" "Try again after the time in Retry-After.";
     RateLimited "rate_limited" 429 "Too many requests" "Try again after the time in Retry-After.";
+    PayloadDamaged "payload_damaged" 500 "Something stored was tampered with or damaged" "Restore it from a backup; the detail names the key that sealed it.";
     Internal "internal" 500 "The service failed" "Report it with the request id.";
     Stopping "stopping" 503 "The service is stopping" "Try again after the time in Retry-After.";
     StoreUnavailable "store_unavailable" 503 "The store did not answer; the outcome is unknown" "Try again with the same id.";
+    KeyMissing "key_missing" 503 "A key is missing" "Put the key that the detail names back where the seal key comes from, then start again.";
+    KeyUnusable "key_unusable" 503 "The seal key cannot be had" "Mend the place that the detail names.";
     NotReady "not_ready" 503 "The service is not ready" "Try again shortly.";
     StoreFull "store_full" 507 "The store's disk is full" "Free disk space; reads still work.";
 }

@@ -1,6 +1,7 @@
 //! The files of a data directory beside the store: the admin key, the address of the service that works on it, and
 //! where the key lies that its payloads are sealed with.
 
+use enginehouse_runtime::SealKeySource;
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
@@ -24,10 +25,10 @@ pub fn prepare(dir: &Path) -> io::Result<PathBuf> {
     dir.canonicalize()
 }
 
-/// Where a data directory's seal key lies.
+/// Where a data directory's seal key comes from.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SealKey {
-    pub file: PathBuf,
+    pub source: SealKeySource,
     /// It is not there yet and will be made.
     pub new: bool,
     /// It lies beside what it protects, because no better place was found.
@@ -38,12 +39,17 @@ pub struct SealKey {
 ///
 /// `configured` wins over where an earlier start put it, which wins over the default place. A key that should be there
 /// and is not is an error while the store holds anything (`holds_executions`): a new key would open nothing of it.
-pub fn seal_key(dir: &Path, configured: Option<&Path>, holds_executions: bool) -> Result<SealKey, String> {
+pub fn seal_key(
+    dir: &Path,
+    configured: Option<&SealKeySource>,
+    holds_executions: bool,
+) -> Result<SealKey, String> {
     let known = read_line(&dir.join(SEAL_KEY_PATH)).map(PathBuf::from);
     let file = match (configured, known) {
-        (Some(file), _) => {
+        (Some(SealKeySource::File(file)), _) => {
             std::path::absolute(file).map_err(|error| format!("{}: {error}", file.display()))?
         }
+        (Some(source), _) => return Ok(SealKey { source: source.clone(), new: false, inside: false }),
         (None, Some(file)) => file,
         (None, None) => default_seal_key(
             dir,
@@ -55,7 +61,7 @@ pub fn seal_key(dir: &Path, configured: Option<&Path>, holds_executions: bool) -
     if new && holds_executions {
         return Err(format!(
             "the seal key {} is not there, and without it nothing in {} can be read; put it back, or name its place \
-             with storage.seal_key_file",
+             with storage.seal_key_file (key_missing)",
             file.display(),
             dir.display()
         ));
@@ -67,11 +73,17 @@ pub fn seal_key(dir: &Path, configured: Option<&Path>, holds_executions: bool) -
             .create(parent)
             .map_err(|error| format!("the seal key's directory {}: {error}", parent.display()))?;
     }
-    Ok(SealKey { inside: file.starts_with(dir), new, file })
+    Ok(SealKey { inside: file.starts_with(dir), new, source: SealKeySource::File(file) })
 }
 
-/// Remembers where the seal key lies, so that a moved directory still finds it.
-pub fn remember_seal_key(dir: &Path, file: &Path) -> io::Result<()> {
+/// Remembers where the seal key comes from, if it lies in a file, so that a moved directory still finds it.
+pub fn remember_seal_key(dir: &Path, source: &SealKeySource) -> io::Result<()> {
+    let SealKeySource::File(file) = source else {
+        return match fs::remove_file(dir.join(SEAL_KEY_PATH)) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+            _ => Ok(()),
+        };
+    };
     let text = file.display().to_string();
     if read_line(&dir.join(SEAL_KEY_PATH)).as_deref() == Some(text.as_str()) {
         return Ok(());
@@ -166,15 +178,21 @@ mod tests {
     #[test]
     fn a_lost_seal_key_is_not_replaced_while_there_is_something_to_read() {
         let dir = tempfile::tempdir().unwrap();
-        let configured = dir.path().join("keys/seal.key");
+        let file = dir.path().join("keys/seal.key");
+        let configured = SealKeySource::File(file.clone());
         let found = seal_key(dir.path(), Some(&configured), false).unwrap();
-        assert_eq!(found, SealKey { file: configured.clone(), new: true, inside: true });
+        assert_eq!(found, SealKey { source: configured.clone(), new: true, inside: true });
         remember_seal_key(dir.path(), &configured).unwrap();
-        assert_eq!(seal_key(dir.path(), None, false).unwrap().file, configured);
+        assert_eq!(seal_key(dir.path(), None, false).unwrap().source, configured);
         let lost = seal_key(dir.path(), None, true).unwrap_err();
         assert!(lost.contains("is not there"), "{lost}");
-        fs::write(&configured, "x").unwrap();
+        fs::write(&file, "x").unwrap();
         assert!(!seal_key(dir.path(), None, true).unwrap().new);
+        // A key from elsewhere takes the place of the file's, and is not looked for here.
+        let env = SealKeySource::Env("SEAL_KEY".to_owned());
+        assert_eq!(seal_key(dir.path(), Some(&env), true).unwrap().source, env);
+        remember_seal_key(dir.path(), &env).unwrap();
+        assert_eq!(known_seal_key(dir.path()), None);
     }
 
     #[test]

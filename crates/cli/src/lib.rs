@@ -21,5 +21,6 @@ pub use enginehouse_engine::{
     Workflow,
 };
 pub use enginehouse_runtime::{
-    Caller, EndpointSettings, EngineSettings, EventItem, EventStream, RegisteredEngine, Scope, Service,
+    Caller, EndpointSettings, EngineSettings, EventItem, EventStream, RegisteredEngine, Scope, SealKeySource,
+    Service,
 };

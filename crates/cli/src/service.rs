@@ -8,8 +8,8 @@ use enginehouse_api::{
 };
 use enginehouse_engine::Engine;
 use enginehouse_runtime::{
-    Caller, EndpointSettings, EngineSettings, EventStream, Node, RegisteredEngine, Service, Settings,
-    WorkerProcesses,
+    Caller, EndpointSettings, EngineSettings, EventStream, Node, RegisteredEngine, SealKeySource,
+    SealSettings, Service, Settings, WorkerProcesses,
 };
 use enginehouse_server::Server;
 use enginehouse_store::{MemoryStore, SqliteOptions, SqliteStore, Store, StoreError, SystemClock};
@@ -137,7 +137,7 @@ impl Builder {
             None => self.sources.load()?,
         };
         let processes = worker_processes(&config, self.worker_program, &self.engines)?;
-        let Config { settings, engines: configured, data_dir, seal_key_file, .. } = config;
+        let Config { settings, engines: configured, data_dir, seal_key, .. } = config;
         let mut engines = self.engines;
         for engine in configured {
             let name = engine.settings.name.clone();
@@ -156,15 +156,16 @@ impl Builder {
         };
         let opened = match dir {
             None => Opened { store: Arc::new(MemoryStore::new(Arc::new(SystemClock::new()))), files: None },
-            Some(dir) => Opened::open(&dir, seal_key_file.as_deref()).await?,
+            Some(dir) => Opened::open(&dir, seal_key.as_ref()).await?,
         };
-        let seal_key_file = opened.files.as_ref().map(|files| files.seal_key.file.clone());
         let data_dir = opened.files.as_ref().map(|files| files.dir.clone());
-        let settings = Settings { seal_key_file, data_dir, processes, ..settings };
+        let source = opened.files.as_ref().map(|files| files.seal_key.source.clone()).unwrap_or_default();
+        let seal = SealSettings { source, ..settings.seal };
+        let settings = Settings { seal, data_dir, processes, ..settings };
         let by_processes = settings.processes.is_some();
         let node = Node::start(settings, opened.store, engines).await.map_err(StartError::Node)?;
         if let Some(files) = &opened.files {
-            directory::remember_seal_key(&files.dir, &files.seal_key.file)
+            directory::remember_seal_key(&files.dir, &files.seal_key.source)
                 .map_err(|error| StartError::Directory { dir: files.dir.clone(), why: error.to_string() })?;
         }
         let mut service = ExecutionService { service: node.service(), node, files: opened.files, door: None };
@@ -225,7 +226,7 @@ pub struct Files {
 }
 
 impl Opened {
-    async fn open(dir: &Path, configured_key: Option<&Path>) -> Result<Opened, StartError> {
+    async fn open(dir: &Path, configured_key: Option<&SealKeySource>) -> Result<Opened, StartError> {
         let wrong = |why: String| StartError::Directory { dir: dir.to_owned(), why };
         let dir = directory::prepare(dir).map_err(|error| wrong(error.to_string()))?;
         let options = SqliteOptions::new(&dir);

@@ -102,6 +102,11 @@ pub const STOP_GRACE: Millis = 30 * SECOND;
 /// The longest `?wait=` of a submit.
 pub const SUBMIT_WAIT_MAX: Millis = 5 * MINUTE;
 
+/// Seal keys at the place they come from, the text that holds them, and how long a command may take to tell them.
+pub const SEAL_KEYS_MAX: usize = 16;
+pub const SEAL_KEY_BYTES_MAX: u64 = 64 << 10;
+pub const SEAL_KEY_COMMAND_PATIENCE: std::time::Duration = std::time::Duration::from_secs(30);
+
 /// TCP connections open at once; further ones are closed as soon as they are accepted.
 pub const CONNECTIONS_MAX: usize = 4_096;
 /// Streams of one HTTP/2 connection.

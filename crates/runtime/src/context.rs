@@ -1,13 +1,14 @@
 //! What the roles of one node share.
 
+use crate::alerts::Alerts;
 use crate::committer::{Planned, Request, Settled};
 use crate::env::Env;
-use crate::alerts::Alerts;
 use crate::figures::Figures;
 use crate::history::History;
 use crate::hub::Hub;
 use crate::inputs::InputCache;
 use crate::joined::Joined;
+use crate::keyring::SealKeys;
 use crate::pool::{Assigned, Port};
 use crate::registry::Registry;
 use crate::scaler::Scaling;
@@ -48,6 +49,7 @@ pub(crate) struct Context {
     pub(crate) store: Arc<dyn Store>,
     pub(crate) env: Env,
     pub(crate) sealer: Sealer,
+    pub(crate) seal_keys: SealKeys,
     pub(crate) registry: Registry,
     pub(crate) hub: Hub,
     pub(crate) figures: Mutex<Figures>,

@@ -16,6 +16,7 @@ mod history;
 mod hub;
 mod inputs;
 mod joined;
+mod keyring;
 mod link;
 mod machine;
 mod node;
@@ -41,9 +42,10 @@ mod workers;
 pub use alerts::{ALERTS, AlertRule, AlertSpec, Severity, alerts_markdown, default_alerts};
 pub use caller::{Caller, Scope};
 pub use node::Node;
+pub use seal::SealKeySource;
 pub use service::{EventItem, EventStream, Service, Submitted};
 pub use settings::{
     EndpointSettings, EngineSettings, ExecutionDefaults, Govern, QueueSettings, RegisteredEngine, RetryRule,
-    ScalingSettings, Settings, WorkerProcesses, WorkerSettings,
+    ScalingSettings, SealSettings, Settings, WorkerProcesses, WorkerSettings,
 };
 pub use telemetry::markdown as metrics_markdown;

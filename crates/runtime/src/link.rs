@@ -7,7 +7,7 @@ use crate::breakpoints;
 use crate::context::{ChangeError, Context};
 use crate::hub::Live;
 use crate::pool::Assigned;
-use crate::seal::{Column, hex, unhex};
+use crate::seal::{Column, SealError, hex, unhex};
 use async_trait::async_trait;
 use bytes::Bytes;
 use enginehouse_core::execution::Execution;
@@ -106,7 +106,10 @@ impl Link for NodeLink {
         let docs = self.cx.store.docs(DocKind::EngineMemory).await.ok()?;
         let doc = docs.into_iter().find(|d| d.id == id)?;
         let sealed = unhex(doc.body.as_str()?)?;
-        let opened = self.cx.sealer.open(FACTS, Column::Fact, &sealed, FACT_BYTES_MAX).ok()?;
+        let opened = self.cx.open(FACTS, Column::Fact, &sealed, FACT_BYTES_MAX).await;
+        let opened =
+            opened.inspect_err(|error| tracing::warn!(%error, engine, "a kept fact cannot be opened"));
+        let opened = opened.ok()?;
         // The name is sealed with the value, so that one fact cannot be put in the place of another.
         String::from_utf8(opened).ok()?.strip_prefix(&format!("{id}\n")).map(str::to_owned)
     }
@@ -184,9 +187,9 @@ impl NodeLink {
         for _ in 0..READ_TRIES {
             match self.cx.store.payload(row.key(), Part::Input).await {
                 Ok(Some(sealed)) => {
-                    let opened =
-                        self.cx.sealer.open(row.key(), Column::Input, &sealed, REQUEST_BODY_BYTES_MAX * 2);
-                    return opened.map(Bytes::from).map_err(|e| internal("sealed_request", &e.to_string()));
+                    let opened = self.cx.open(row.key(), Column::Input, &sealed, REQUEST_BODY_BYTES_MAX * 2);
+                    let unopened = |e: SealError| internal(e.code().as_str(), &e.to_string());
+                    return opened.await.map(Bytes::from).map_err(unopened);
                 }
                 Ok(None) => return Err(internal("request_missing", "its request is not in the store")),
                 Err(_) => tokio::time::sleep(pause).await,
@@ -203,7 +206,7 @@ impl NodeLink {
         }
         let mut all = String::new();
         if let Some(sealed) = self.cx.store.payload(lease.key, Part::Logs).await?
-            && let Ok(earlier) = self.cx.sealer.open(lease.key, Column::Logs, &sealed, LOG_BYTES_MAX * 2)
+            && let Ok(earlier) = self.cx.open(lease.key, Column::Logs, &sealed, LOG_BYTES_MAX * 2).await
         {
             all = String::from_utf8_lossy(&earlier).into_owned();
         }

@@ -1,15 +1,16 @@
 //! Starts, supervises and stops the roles of one node.
 
+use crate::alerts::Alerts;
 use crate::committer::{Committer, Planned};
 use crate::context::Context;
 use crate::env::Env;
-use crate::alerts::Alerts;
 use crate::figures::Figures;
 use crate::gates::GateKeeper;
 use crate::health::{HealthChecks, Orphans};
 use crate::history::History;
 use crate::hub::Hub;
 use crate::inputs::InputCache;
+use crate::keyring::{self, Keeper};
 use crate::pool::Assigned;
 use crate::processes::Processes;
 use crate::provider::{InProcess, Provider};
@@ -18,7 +19,6 @@ use crate::registry::Registry;
 use crate::relay::Relay;
 use crate::scaler::{Scaler, Scaling};
 use crate::scheduler::Scheduler;
-use crate::seal::Sealer;
 use crate::sessions::{Election, Sessions};
 use crate::telemetry::Telemetry;
 use crate::timers::Timers;
@@ -32,7 +32,7 @@ use enginehouse_core::lifecycle::Loss;
 use enginehouse_core::limits::COMMITTER_QUEUE_MAX;
 use enginehouse_core::pools::Pools;
 use enginehouse_core::queue::Queue;
-use enginehouse_store::{DocKind, SessionWrite, Store, StoreError, Write};
+use enginehouse_store::{SessionWrite, Store, StoreError, Write};
 use enginehouse_worker::Order;
 use parking_lot::Mutex;
 use std::collections::BTreeMap;
@@ -90,6 +90,7 @@ impl Node {
         node.role("scaler", |stop| Scaler::new(cx.clone()).run(stop));
         node.role("watcher", |stop| Watcher::new(cx.clone()).run(stop));
         node.role("health", |stop| HealthChecks { cx: cx.clone() }.run(stop));
+        node.role("keeper", |stop| Keeper { cx: cx.clone(), told: false }.run(stop));
         node.role("orphans", |stop| Orphans { cx: cx.clone(), inbox: orphans }.run(stop));
         if cx.store.features().shared {
             node.role("sessions", |stop| Sessions { cx: cx.clone() }.run(stop));
@@ -101,7 +102,6 @@ impl Node {
     /// Elects, recovers what a dead process left, and opens the workers.
     async fn bring_up(&mut self) -> Result<(), StoreError> {
         let cx = self.cx.clone();
-        check_seal_key(&cx).await?;
         let alone = !cx.store.features().shared;
         if alone {
             // The directory lock proves these dead. They go first, or the first round would grant work to them.
@@ -259,8 +259,7 @@ async fn context(
     store: Arc<dyn Store>,
     engines: Vec<RegisteredEngine>,
 ) -> Result<Parts, ApiError> {
-    let sealer = Sealer::load(settings.seal_key_file.as_deref())
-        .map_err(|e| ApiError::new(Code::NotReady, e.to_string()))?;
+    let (sealer, seal_keys) = keyring::unlock(&*store, &settings).await?;
     let registry = Registry::new(engines);
     let now = store.now();
     let mut gates = Gates::default();
@@ -310,33 +309,13 @@ async fn context(
         settings,
         store,
         sealer,
+        seal_keys,
         registry,
         committer,
         batch: tokio::sync::Mutex::default(),
         orphans,
     };
     Ok((Arc::new(cx), inbox, orphan_inbox))
-}
-
-/// The store remembers which key its payloads need, so that a wrong key is noticed now and not at the first result.
-async fn check_seal_key(cx: &Context) -> Result<(), StoreError> {
-    let docs = cx.store.docs(DocKind::Setting).await?;
-    let mine = cx.sealer.key_id();
-    match docs.iter().find(|d| d.id == "seal-key").and_then(|d| d.body.as_str()) {
-        Some(needed) if needed != mine && cx.store.features().durable => {
-            let file = cx
-                .settings
-                .seal_key_file
-                .as_ref()
-                .map_or_else(|| "(none)".into(), |f| f.display().to_string());
-            Err(StoreError::Refused(format!(
-                "the store's payloads are sealed with key {needed}, but the key file {file} holds key {mine}; \
-                 put the right key file in place"
-            )))
-        }
-        Some(_) => Ok(()),
-        None => cx.keep(DocKind::Setting, "seal-key", |_| mine.clone().into()).await,
-    }
 }
 
 fn unavailable(error: &StoreError) -> ApiError {

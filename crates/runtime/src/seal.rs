@@ -1,28 +1,33 @@
 //! Sealing: what may be compressed, then encrypted, before it reaches a store.
 //!
-//! A sealed payload is `version 1 | codec | key id (4) | nonce (12) | AES-256-GCM ciphertext and tag`; the first six
-//! bytes, the execution's key and the column are bound to it as additional data, so a payload moved to another row or
-//! column does not open. From the same secret come the keyed hashes that let ids and requests be compared without
-//! being stored.
+//! Payloads are sealed with data keys ([`record`]), the data keys with the seal key ([`ring`]), and the seal key comes from
+//! outside ([`source`]). From the ring come the keyed hashes, too, that let ids and requests be compared without being
+//! stored.
 
-use aws_lc_rs::aead::{AES_256_GCM, Aad, LessSafeKey, Nonce, UnboundKey};
+mod record;
+mod ring;
+mod source;
+
+pub(crate) use record::Head;
+pub(crate) use ring::{Ring, needs};
+pub use source::SealKeySource;
+
+use crate::settings::SealSettings;
+use arc_swap::ArcSwap;
 use aws_lc_rs::{digest, hmac, rand};
+use enginehouse_api::{ApiError, Code};
 use enginehouse_core::id::Key;
 use enginehouse_core::lifecycle::Part;
 use enginehouse_store::Sealed;
-use std::fs;
-use std::io::Write;
-use std::os::unix::fs::OpenOptionsExt;
-use std::path::Path;
-
-const VERSION: u8 = 1;
-const HEADER: usize = 6;
-const NONCE: usize = 12;
-const TAG: usize = 16;
-/// Below this compression costs more than it saves.
-const COMPRESS_FROM: usize = 512;
-const LEVEL: i32 = 1;
-const KEY_FILE_WORD: &str = "enginehouse-seal-key-v1";
+use record::DataKey;
+use secrecy::{ExposeSecret, SecretBox};
+use serde::de::Error;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use tokio::sync::Notify;
 
 /// What a sealed payload is bound to beside its execution.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -35,6 +40,19 @@ pub(crate) enum Column {
     Fact,
 }
 
+impl Column {
+    /// As it is bound to a record; a number never changes its meaning.
+    fn number(self) -> u8 {
+        match self {
+            Column::Input => 1,
+            Column::Output => 2,
+            Column::Logs => 3,
+            Column::Failure => 4,
+            Column::Fact => 5,
+        }
+    }
+}
+
 impl From<Part> for Column {
     fn from(part: Part) -> Column {
         match part {
@@ -45,91 +63,198 @@ impl From<Part> for Column {
     }
 }
 
-/// Why a payload does not open.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub(crate) enum SealError {
-    #[error("it was sealed with key {0}, which is not configured")]
-    MissingKey(String),
-    #[error("it was tampered with or damaged")]
-    Damaged,
-    #[error("it is larger than {0} bytes when opened")]
-    TooLarge(usize),
-    #[error("the seal key file {path} cannot be used: {why}")]
-    KeyFile { path: String, why: String },
+/// The name of a key, safe to show.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) struct KeyId(pub(crate) [u8; 4]);
+
+impl KeyId {
+    /// What stands for a key where there is none.
+    const NONE: KeyId = KeyId([0; 4]);
+
+    pub(crate) fn parse(text: &str) -> Option<KeyId> {
+        unhex(text).and_then(|bytes| bytes.try_into().ok()).map(KeyId)
+    }
 }
 
-/// Seals and opens with one key.
+impl fmt::Display for KeyId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&hex(&self.0))
+    }
+}
+
+/// The bytes of a key. They are wiped when they are no longer needed, and nothing prints them.
+#[derive(Clone)]
+pub(crate) struct Secret(Arc<SecretBox<[u8; 32]>>);
+
+impl Secret {
+    fn new(bytes: [u8; 32]) -> Secret {
+        Secret(Arc::new(SecretBox::new(Box::new(bytes))))
+    }
+
+    fn bytes(&self) -> &[u8; 32] {
+        self.0.expose_secret()
+    }
+}
+
+/// As hexadecimal digits; only a ring that is about to be sealed is written.
+impl Serialize for Secret {
+    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        to.serialize_str(&hex(self.bytes()))
+    }
+}
+
+impl<'de> Deserialize<'de> for Secret {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Secret, D::Error> {
+        let bytes = unhex(&String::deserialize(from)?).and_then(|bytes| <[u8; 32]>::try_from(bytes).ok());
+        bytes.map(Secret::new).ok_or_else(|| D::Error::custom("no secret"))
+    }
+}
+
+/// Why something sealed does not open. The texts name keys, never content.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum SealError {
+    #[error("it was sealed with data key {0}, which the store's key ring does not have")]
+    MissingKey(KeyId),
+    #[error("it was sealed with data key {0}, and was tampered with or damaged since")]
+    Damaged(KeyId),
+    #[error("it is not encrypted, though everything in this store is")]
+    Bare,
+    #[error(
+        "it is no sealed payload of a format that this program knows; it is damaged, or of a newer program"
+    )]
+    Unknown,
+    #[error("it is larger than {0} bytes when opened")]
+    TooLarge(usize),
+    #[error("the store's key ring needs seal key {0}, which is not at hand")]
+    MissingSealKey(KeyId),
+    #[error("the store's key ring was tampered with or damaged")]
+    RingDamaged,
+    #[error("the store's key ring is not there")]
+    NoRing,
+    #[error("{place}, where the seal key comes from, cannot be used: {why}")]
+    Source { place: String, why: String },
+}
+
+impl SealError {
+    /// The stable code of this error.
+    pub(crate) fn code(&self) -> Code {
+        match self {
+            SealError::MissingKey(_) | SealError::MissingSealKey(_) => Code::KeyMissing,
+            SealError::Source { .. } => Code::KeyUnusable,
+            _ => Code::PayloadDamaged,
+        }
+    }
+
+    pub(crate) fn public(&self, what: &str) -> ApiError {
+        ApiError::new(self.code(), format!("{what} cannot be opened: {self}"))
+    }
+}
+
+/// The key that seals the key ring, and nothing else.
+pub(crate) struct SealKey {
+    pub(crate) id: KeyId,
+    secret: Secret,
+}
+
+impl SealKey {
+    pub(crate) fn new(secret: [u8; 32]) -> SealKey {
+        let mut id = [0; 4];
+        id.copy_from_slice(&digest::digest(&digest::SHA256, &secret).as_ref()[..4]);
+        SealKey { id: KeyId(id), secret: Secret::new(secret) }
+    }
+}
+
+/// A ring ready for use.
+struct Live {
+    ring: Ring,
+    keys: BTreeMap<KeyId, DataKey>,
+    current: KeyId,
+}
+
+impl Live {
+    fn new(ring: Ring) -> Live {
+        let made = |key: &ring::RingKey| (key.id, DataKey::new(key.id, key.secret.bytes()));
+        let keys = ring.keys.iter().map(made).collect();
+        let current = ring.current().map_or(KeyId::NONE, |key| key.id);
+        Live { ring, keys, current }
+    }
+}
+
+/// Seals and opens payloads, and hashes what is compared without being stored.
 pub(crate) struct Sealer {
-    id: [u8; 4],
-    key: LessSafeKey,
+    live: ArcSwap<Live>,
+    /// Records sealed and not yet noted in the ring.
+    sealed: AtomicU64,
+    /// The number of records not noted at which the current key is used up.
+    sealed_max: AtomicU64,
+    records_max: u64,
+    /// Rings when the current key is used up.
+    pub(crate) used_up: Notify,
     ids: hmac::Key,
     requests: hmac::Key,
     names: hmac::Key,
     compress: bool,
+    encrypt: bool,
 }
 
 impl Sealer {
-    /// The key in `file`, made there (mode 0600) when there is none; `None`: a key that lives with the process.
-    pub(crate) fn load(file: Option<&Path>) -> Result<Sealer, SealError> {
-        let Some(path) = file else {
-            return Ok(Sealer::new(&fresh_secret()));
-        };
-        let unusable = |why: String| SealError::KeyFile { path: path.display().to_string(), why };
-        match fs::read_to_string(path) {
-            Ok(text) => Ok(Sealer::new(&parse_key_file(&text).map_err(unusable)?)),
-            Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
-                let secret = fresh_secret();
-                write_key_file(path, &secret).map_err(|e| unusable(e.to_string()))?;
-                Ok(Sealer::new(&secret))
-            }
-            Err(e) => Err(unusable(e.to_string())),
-        }
-    }
-
-    pub(crate) fn new(secret: &[u8; 32]) -> Sealer {
+    pub(crate) fn new(ring: Ring, settings: &SealSettings) -> Sealer {
         let derive = |label: &str| {
-            let tag = hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, secret), label.as_bytes());
-            hmac::Key::new(hmac::HMAC_SHA256, tag.as_ref())
+            let secret = hmac::Key::new(hmac::HMAC_SHA256, ring.names.bytes());
+            hmac::Key::new(hmac::HMAC_SHA256, hmac::sign(&secret, label.as_bytes()).as_ref())
         };
-        let mut id = [0; 4];
-        id.copy_from_slice(&digest::digest(&digest::SHA256, secret).as_ref()[..4]);
-        let key = UnboundKey::new(&AES_256_GCM, secret).expect("32 bytes are an AES-256 key");
         Sealer {
-            id,
-            key: LessSafeKey::new(key),
             ids: derive("ids"),
             requests: derive("requests"),
             names: derive("names"),
-            compress: true,
+            sealed: AtomicU64::new(0),
+            sealed_max: AtomicU64::new(left(&ring, settings.data_key_records)),
+            records_max: settings.data_key_records,
+            used_up: Notify::new(),
+            live: ArcSwap::from_pointee(Live::new(ring)),
+            compress: settings.compress,
+            encrypt: settings.encrypt,
         }
     }
 
-    /// The name of the key, safe to show.
-    pub(crate) fn key_id(&self) -> String {
-        hex(&self.id)
+    /// Goes on with another state of the same ring.
+    pub(crate) fn take_up(&self, ring: Ring) {
+        self.sealed_max.store(left(&ring, self.records_max), Ordering::Relaxed);
+        self.live.store(Arc::new(Live::new(ring)));
+    }
+
+    /// Records sealed and not yet noted in the ring.
+    pub(crate) fn counted(&self) -> u64 {
+        self.sealed.load(Ordering::Relaxed)
+    }
+
+    /// So many of them are noted now.
+    pub(crate) fn noted(&self, records: u64) {
+        self.sealed.fetch_sub(records, Ordering::Relaxed);
+    }
+
+    /// The key that seals.
+    pub(crate) fn current(&self) -> KeyId {
+        self.live.load().current
+    }
+
+    /// The ring in use.
+    pub(crate) fn ring(&self) -> Ring {
+        self.live.load().ring.clone()
     }
 
     pub(crate) fn seal(&self, row: Key, column: Column, plain: &[u8]) -> Sealed {
-        let packed = (self.compress && plain.len() >= COMPRESS_FROM)
-            .then(|| zstd::bulk::compress(plain, LEVEL).ok())
-            .flatten()
-            .filter(|packed| packed.len() < plain.len());
-        let (codec, body) = packed.as_deref().map_or((0, plain), |packed| (1, packed));
-        let mut nonce = [0; NONCE];
+        if !self.encrypt {
+            return record::plain(plain, self.compress);
+        }
+        let live = self.live.load();
+        let key = live.keys.get(&live.current).expect("a ring has a current key");
+        let mut nonce = [0; record::NONCE];
         rand::fill(&mut nonce).expect("the system gives random numbers");
-        let mut out = Vec::with_capacity(HEADER + NONCE + body.len() + TAG);
-        out.extend_from_slice(&[VERSION, codec]);
-        out.extend_from_slice(&self.id);
-        let bound = additional(&out, row, column);
-        out.extend_from_slice(&nonce);
-        out.extend_from_slice(body);
-        let sealed = self.key.seal_in_place_separate_tag(
-            Nonce::assume_unique_for_key(nonce),
-            Aad::from(bound),
-            &mut out[HEADER + NONCE..],
-        );
-        out.extend_from_slice(sealed.expect("a payload is far below the cipher's limit").as_ref());
-        out.into()
+        if self.sealed.fetch_add(1, Ordering::Relaxed) + 1 == self.sealed_max.load(Ordering::Relaxed) {
+            self.used_up.notify_one();
+        }
+        record::seal(key, row, column, plain, self.compress, nonce)
     }
 
     /// The payload again; refuses to unpack beyond `bytes_max`.
@@ -140,29 +265,11 @@ impl Sealer {
         sealed: &[u8],
         bytes_max: usize,
     ) -> Result<Vec<u8>, SealError> {
-        if sealed.len() < HEADER + NONCE + TAG || sealed[0] != VERSION {
-            return Err(SealError::Damaged);
+        let live = self.live.load();
+        if Head::read(sealed) == Head::Plain && !live.ring.plain {
+            return Err(SealError::Bare);
         }
-        if sealed[2..HEADER] != self.id {
-            return Err(SealError::MissingKey(hex(&sealed[2..HEADER])));
-        }
-        let bound = additional(&sealed[..HEADER], row, column);
-        let mut nonce = [0; NONCE];
-        nonce.copy_from_slice(&sealed[HEADER..HEADER + NONCE]);
-        let mut body = sealed[HEADER + NONCE..].to_vec();
-        let nonce = Nonce::assume_unique_for_key(nonce);
-        let opened =
-            self.key.open_in_place(nonce, Aad::from(bound), &mut body).map_err(|_| SealError::Damaged)?;
-        match sealed[1] {
-            0 if opened.len() <= bytes_max => {
-                let length = opened.len();
-                body.truncate(length);
-                Ok(body)
-            }
-            0 => Err(SealError::TooLarge(bytes_max)),
-            1 => zstd::bulk::decompress(opened, bytes_max).map_err(|_| SealError::TooLarge(bytes_max)),
-            _ => Err(SealError::Damaged),
-        }
+        record::open(|id| live.keys.get(&id), row, column, sealed, bytes_max)
     }
 
     /// The keyed hash inside a server-made id.
@@ -186,24 +293,21 @@ impl Sealer {
     }
 }
 
-fn additional(header: &[u8], row: Key, column: Column) -> [u8; HEADER + 9] {
-    let mut bound = [0; HEADER + 9];
-    bound[..HEADER].copy_from_slice(&header[..HEADER]);
-    bound[HEADER..HEADER + 8].copy_from_slice(&row.0.to_be_bytes());
-    bound[HEADER + 8] = match column {
-        Column::Input => 1,
-        Column::Output => 2,
-        Column::Logs => 3,
-        Column::Failure => 4,
-        Column::Fact => 5,
-    };
-    bound
+/// How many records the current key of a ring may still seal.
+fn left(ring: &Ring, records_max: u64) -> u64 {
+    records_max.saturating_sub(ring.current().map_or(0, |key| key.records)).max(1)
 }
 
 pub(crate) fn fresh_secret() -> [u8; 32] {
     let mut secret = [0; 32];
     rand::fill(&mut secret).expect("the system gives random numbers");
     secret
+}
+
+fn fresh_id() -> KeyId {
+    let mut id = [0; 4];
+    rand::fill(&mut id).expect("the system gives random numbers");
+    KeyId(id)
 }
 
 /// The bytes of what [`hex`] wrote.
@@ -221,89 +325,5 @@ pub(crate) fn hex(bytes: &[u8]) -> String {
     })
 }
 
-fn parse_key_file(text: &str) -> Result<[u8; 32], String> {
-    let wrong = || format!("it must hold one line: {KEY_FILE_WORD} and 64 hexadecimal digits");
-    let digits =
-        text.trim().strip_prefix(KEY_FILE_WORD).map(str::trim).filter(|d| d.len() == 64).ok_or_else(wrong)?;
-    let mut secret = [0; 32];
-    for (at, byte) in secret.iter_mut().enumerate() {
-        let pair = digits.get(at * 2..at * 2 + 2).ok_or_else(wrong)?;
-        *byte = u8::from_str_radix(pair, 16).map_err(|_| wrong())?;
-    }
-    Ok(secret)
-}
-
-/// Makes the file as a whole: neither a crash nor a full disk leaves a part of a key, and a key that is there stays.
-fn write_key_file(path: &Path, secret: &[u8; 32]) -> std::io::Result<()> {
-    if let Some(parent) = path.parent() {
-        fs::create_dir_all(parent)?;
-    }
-    let mut partial = path.as_os_str().to_owned();
-    partial.push(".partial");
-    let _ = fs::remove_file(&partial);
-    let mut file = fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&partial)?;
-    writeln!(file, "{KEY_FILE_WORD} {}", hex(secret))?;
-    file.sync_all()?;
-    fs::hard_link(&partial, path)?;
-    fs::remove_file(&partial)?;
-    match path.parent() {
-        Some(parent) => fs::File::open(parent)?.sync_all(),
-        None => Ok(()),
-    }
-}
-
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn sealer() -> Sealer {
-        Sealer::new(&[7; 32])
-    }
-
-    #[test]
-    fn payloads_come_back_and_are_not_readable_at_rest() {
-        for plain in [b"".to_vec(), b"short".to_vec(), b"canary ".repeat(10_000)] {
-            let sealed = sealer().seal(Key(5), Column::Output, &plain);
-            assert!(!sealed.windows(6).any(|w| w == b"canary"));
-            assert_eq!(sealer().open(Key(5), Column::Output, &sealed, 1 << 20), Ok(plain));
-        }
-    }
-
-    #[test]
-    fn any_changed_byte_another_row_column_or_key_is_refused() {
-        let sealed = sealer().seal(Key(5), Column::Output, &b"payload ".repeat(100));
-        for at in 0..sealed.len() {
-            let mut bad = sealed.to_vec();
-            bad[at] ^= 1;
-            assert!(sealer().open(Key(5), Column::Output, &bad, 1 << 20).is_err(), "byte {at}");
-        }
-        assert_eq!(sealer().open(Key(6), Column::Output, &sealed, 1 << 20), Err(SealError::Damaged));
-        assert_eq!(sealer().open(Key(5), Column::Input, &sealed, 1 << 20), Err(SealError::Damaged));
-        let other = Sealer::new(&[8; 32]);
-        let id = sealer().key_id();
-        assert_eq!(other.open(Key(5), Column::Output, &sealed, 1 << 20), Err(SealError::MissingKey(id)));
-        assert_eq!(sealer().open(Key(5), Column::Output, &sealed, 10), Err(SealError::TooLarge(10)));
-    }
-
-    #[test]
-    fn hexadecimal_text_goes_both_ways() {
-        let bytes: Vec<u8> = (0..=255).collect();
-        assert_eq!(unhex(&hex(&bytes)), Some(bytes));
-        for bad in ["0", "0g", "é0"] {
-            assert_eq!(unhex(bad), None, "{bad}");
-        }
-    }
-
-    #[test]
-    fn a_key_file_is_made_as_a_whole_and_never_replaced() {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("keys/seal.key");
-        fs::create_dir(dir.path().join("keys")).unwrap();
-        // What a start left that was cut short while it wrote.
-        fs::write(dir.path().join("keys/seal.key.partial"), "enginehouse").unwrap();
-        let made = Sealer::load(Some(&path)).unwrap().key_id();
-        assert_eq!(Sealer::load(Some(&path)).unwrap().key_id(), made);
-        assert!(write_key_file(&path, &[7; 32]).is_err());
-        assert_eq!(Sealer::load(Some(&path)).unwrap().key_id(), made);
-    }
-}
+mod tests;

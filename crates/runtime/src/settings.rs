@@ -1,6 +1,7 @@
 //! Resolved settings: every default filled in, every value checked. Reading them from files is the CLI's business.
 
 use crate::alerts::{AlertRule, default_alerts};
+use crate::seal::SealKeySource;
 use enginehouse_core::autoscaler::{Policy, ScalingRules};
 use enginehouse_core::balance::BalanceRules;
 use enginehouse_core::breaker::BreakerRules;
@@ -48,8 +49,8 @@ pub struct Settings {
     pub alerts: Vec<AlertRule>,
     /// Where the store lies; its file system is watched. `None`: nowhere.
     pub data_dir: Option<PathBuf>,
-    /// Where the generated seal key lies; made at the first start, mode 0600. `None`: a key in memory only.
-    pub seal_key_file: Option<PathBuf>,
+    /// How payloads are sealed.
+    pub seal: SealSettings,
     /// How often each endpoint's health is asked.
     pub health_interval: Millis,
     /// How many executions of one concurrency key may run at once.
@@ -103,11 +104,38 @@ impl Default for Settings {
             metrics_retention: DAY,
             alerts: default_alerts(),
             data_dir: None,
-            seal_key_file: None,
+            seal: SealSettings::default(),
             health_interval: 10 * SECOND,
             concurrency_key_limit: 1,
             seed: None,
             govern: None,
+        }
+    }
+}
+
+/// How payloads are sealed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SealSettings {
+    /// Where the key comes from that seals the data keys.
+    pub source: SealKeySource,
+    /// Payloads are compressed.
+    pub compress: bool,
+    /// Payloads are encrypted.
+    pub encrypt: bool,
+    /// A data key that is so old is followed by another.
+    pub data_key_age: Millis,
+    /// So is one that sealed so many records.
+    pub data_key_records: u64,
+}
+
+impl Default for SealSettings {
+    fn default() -> Self {
+        SealSettings {
+            source: SealKeySource::default(),
+            compress: true,
+            encrypt: true,
+            data_key_age: 90 * DAY,
+            data_key_records: 1_000_000_000,
         }
     }
 }

@@ -3,7 +3,7 @@
 use super::output::Output;
 use super::{DEFAULT_DATA_DIR, Exit, Failure};
 use clap::Args;
-use enginehouse::directory;
+use enginehouse::{SealKeySource, directory};
 use enginehouse_store::sqlite;
 use std::path::{Path, PathBuf};
 
@@ -70,7 +70,7 @@ impl Restore {
         let dir = directory::prepare(&dir).map_err(wrong)?;
         sqlite::restore(&self.file, &dir, self.replace).map_err(|error| Failure::call(error.to_string()))?;
         if let Some(key) = &key {
-            directory::remember_seal_key(&dir, key).map_err(wrong)?;
+            directory::remember_seal_key(&dir, &SealKeySource::File(key.clone())).map_err(wrong)?;
         }
         let key = directory::known_seal_key(&dir);
         if output.is_json() {

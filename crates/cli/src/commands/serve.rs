@@ -184,14 +184,16 @@ fn announce(service: &ExecutionService, server: &Server, tls: bool, auth: bool) 
 }
 
 fn tell_seal_key(files: &Files) {
-    let (key, dir) = (files.seal_key.file.display(), files.dir.display());
+    let (key, dir) = (&files.seal_key.source, files.dir.display());
     if files.seal_key.new {
         eprintln!(
             "A new key seals the payloads in {dir}:\n  {key}\nKeep a copy of it in a safe place, apart from the data: \
              without it no request, result or log can be read again.\n"
         );
     } else {
-        tracing::info!("payloads are sealed with the key {key}");
+        tracing::info!(
+            "payloads are sealed with the key in {key}; without it no request, result or log can be read"
+        );
     }
     if files.seal_key.inside {
         tracing::warn!(

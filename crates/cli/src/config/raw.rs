@@ -202,14 +202,22 @@ section! {
     pub struct Storage {
         /// The data directory; made at the first start. One process at a time.
         data_dir: FilePath = FilePath("data".into());
-        /// The key that payloads are sealed with; made at the first start with mode 0600. Without it nothing stored can be read again, so keep a copy of it apart from the backups. Absent: a file of its own for each data directory in `$XDG_CONFIG_HOME/enginehouse` (or `~/.config/enginehouse`).
+        /// The file of the seal key, which seals the store's own keys; made at the first start with mode 0600. Without it nothing stored can be read again, so keep a copy of it apart from the backups. A key a line: the first seals, the others only open. Absent: a file of its own for each data directory in `$XDG_CONFIG_HOME/enginehouse` (or `~/.config/enginehouse`).
         seal_key_file: Option<FilePath> = None;
+        /// An environment variable that holds the seal key, 64 hexadecimal digits, instead of a file.
+        seal_key_env: Option<Text> = None;
+        /// A program with its arguments that writes the seal key to its standard output within 30 seconds, instead of a file.
+        seal_key_command: Option<Texts> = None;
+        /// A data key, with which payloads are sealed, is followed by another at this age.
+        data_key_age: UpToAYear = Span(90 * DAY);
+        /// A data key is followed by another once it sealed so many records.
+        data_key_records: Whole<1, 1000000000000> = super::types::Whole(1_000_000_000);
         /// Days after which results are removed.
         result_retention_days: Whole<1, 36500> = super::types::Whole(30), later;
-        /// Payloads are compressed (zstd) before they are encrypted. The present version always does; `false` changes nothing.
-        compression_enabled: Flag = Flag(true), later;
-        /// Payloads are encrypted (AES-256-GCM) at rest. The present version always does; `false` changes nothing.
-        encryption_enabled: Flag = Flag(true), later;
+        /// Payloads are compressed (zstd) before they are encrypted. What is stored already stays as it is.
+        compression_enabled: Flag = Flag(true);
+        /// Payloads are encrypted (AES-256-GCM) at rest. Without it whoever has the files can read and change them. What is stored already stays as it is.
+        encryption_enabled: Flag = Flag(true);
     }
 
     /// What is measured, and for how long it is kept.

@@ -10,7 +10,9 @@ use enginehouse_core::breaker::BreakerRules;
 use enginehouse_core::queue::Placement;
 use enginehouse_core::rank::HeadStarts;
 use enginehouse_core::retry::RetryPolicy;
-use enginehouse_runtime::{ExecutionDefaults, QueueSettings, ScalingSettings, Settings, WorkerSettings};
+use enginehouse_runtime::{
+    ExecutionDefaults, QueueSettings, ScalingSettings, SealKeySource, SealSettings, Settings, WorkerSettings,
+};
 use secrecy::SecretString;
 use serde_json::Value;
 use std::collections::BTreeMap;
@@ -36,8 +38,8 @@ pub struct Config {
     pub secrets: SecretValues,
     pub server: ServerConfig,
     pub data_dir: PathBuf,
-    /// Where the seal key lies, if that was said.
-    pub seal_key_file: Option<PathBuf>,
+    /// Where the seal key comes from, if that was said.
+    pub seal_key: Option<SealKeySource>,
     pub log_level: String,
     pub log_format: LogFormat,
     /// What the present version does not act on, though it was given, and other advice.
@@ -116,6 +118,7 @@ pub(crate) fn resolve(
     let mut checker = Checker { tree, secrets, given, found: BTreeMap::new(), faults: Vec::new() };
     check_spans(raw, &mut checker);
     let server = server(raw, &mut checker);
+    let seal_key = seal_key(raw, &mut checker);
     let pools = super::pools::resolve(raw, &mut checker);
     let alerts = super::alerts::resolve(raw, &mut checker);
     let settings = Settings { scaling: scaling(raw, &mut checker), pools, alerts, ..settings(raw) };
@@ -129,7 +132,7 @@ pub(crate) fn resolve(
             secrets: checker.found,
             server,
             data_dir: raw.storage.data_dir.expanded(),
-            seal_key_file: raw.storage.seal_key_file.as_ref().map(super::types::FilePath::expanded),
+            seal_key,
             log_level: raw.log.level.0.clone(),
             log_format: raw.log.format,
             notes: notes(raw, tree),
@@ -310,8 +313,32 @@ fn settings(raw: &Raw) -> Settings {
         metrics_retention: raw.metrics.retention_period.0,
         health_interval: raw.health.interval.0,
         concurrency_key_limit: raw.queue.concurrency_key_limit.get32(),
+        seal: SealSettings {
+            compress: raw.storage.compression_enabled.0,
+            encrypt: raw.storage.encryption_enabled.0,
+            data_key_age: raw.storage.data_key_age.0,
+            data_key_records: raw.storage.data_key_records.0,
+            ..SealSettings::default()
+        },
         ..Settings::default()
     }
+}
+
+/// Where the seal key comes from; `None`: where the data directory says.
+fn seal_key(raw: &Raw, checker: &mut Checker<'_>) -> Option<SealKeySource> {
+    let storage = &raw.storage;
+    let file = storage.seal_key_file.as_ref().map(|path| SealKeySource::File(path.expanded()));
+    let env = storage.seal_key_env.as_ref().map(|name| SealKeySource::Env(name.0.clone()));
+    let command = storage.seal_key_command.as_ref().map(|words| SealKeySource::Command(words.0.clone()));
+    if matches!(&command, Some(SealKeySource::Command(words)) if words.is_empty()) {
+        checker.fault("storage/seal_key_command", "must name a program");
+    }
+    let mut given = [file, env, command].into_iter().flatten();
+    let first = given.next();
+    checker.require(given.next().is_none(), "storage", || {
+        "the seal key comes from one place: seal_key_file, seal_key_env or seal_key_command".to_owned()
+    });
+    first
 }
 
 fn server(raw: &Raw, checker: &mut Checker<'_>) -> Option<ServerConfig> {

@@ -48,3 +48,152 @@ fn nothing_that_was_said_can_be_read_at_rest() {
     assert!(house.must("GET", "/v1/executions/bad/logs", None)["logs"].as_str().unwrap().contains(CANARY));
     house.stop();
 }
+
+/// The service with a seal key in its environment; several are separated by a line.
+fn with_key(house: &House, keys: &[&str]) -> std::process::Command {
+    let mut command = house.serve();
+    command.env("SEAL_KEY", keys.join("\n"));
+    command
+}
+
+fn key_of(byte: u8) -> String {
+    format!("{byte:02x}").repeat(32)
+}
+
+#[test]
+fn the_seal_key_comes_from_the_environment_and_can_be_exchanged() {
+    let mut house = House::prepare("[storage]\nseal_key_env = \"SEAL_KEY\"\n");
+    let (old, new) = (key_of(0x11), key_of(0x22));
+    house.spawn(with_key(&house, &[&old]));
+    assert!(house.ready().is_none(), "{}", house.said());
+    house.read_key();
+    let request = json!({"id": "one", "engine": "demo", "workflowId": "w", "parameters": {"echo": CANARY}});
+    house.must("POST", "/v1/executions", Some(&request));
+    house.ended("one");
+    house.halt();
+    let refused = |house: &House, keys: &[&str]| {
+        let output = with_key(house, keys).output().unwrap();
+        assert!(!output.status.success());
+        String::from_utf8(output.stderr).unwrap()
+    };
+    // The first four bytes of the SHA-256 of thirty-two bytes 0x11.
+    let said = refused(&house, &[&new]);
+    assert!(said.contains("key_missing") && said.contains("02d449a3"), "{said}");
+    assert!(!said.contains(&new) && !said.contains(CANARY), "{said}");
+    let said = refused(&house, &["0123"]);
+    assert!(said.contains("key_unusable") && said.contains("SEAL_KEY") && !said.contains("0123"), "{said}");
+    // With both at hand the ring goes over to the first; from then on that one is enough.
+    for keys in [&[&*new, &*old][..], &[&*new]] {
+        house.spawn(with_key(&house, keys));
+        assert!(house.ready().is_none(), "{}", house.said());
+        assert_eq!(house.must("GET", "/v1/executions/one/result", None)["result"]["echo"], CANARY);
+        house.halt();
+    }
+    let said = refused(&house, &[&old]);
+    assert!(said.contains("key_missing"), "{said}");
+    for key in [&old, &new] {
+        assert!(!house.said().contains(key.as_str()));
+    }
+}
+
+#[test]
+fn what_was_tampered_with_is_refused_and_named_by_its_key() {
+    let mut house = House::start("");
+    let ids = [
+        "magic",
+        "version",
+        "compression",
+        "nonce",
+        "ciphertext",
+        "tag",
+        "algorithm",
+        "row",
+        "column",
+        "left",
+    ];
+    for id in ids {
+        let request = json!({"id": id, "engine": "demo", "workflowId": "w", "parameters": {"echo": format!("{CANARY} {id}")}});
+        house.must("POST", "/v1/executions", Some(&request));
+    }
+    ids.iter().for_each(|id| assert_eq!(house.ended(id)["status"], "completed"));
+    house.halt();
+    let store = rusqlite::Connection::open(house.data().join("enginehouse.sqlite")).unwrap();
+    let body = |table: &str, id: &str| -> Vec<u8> {
+        let sql = format!("SELECT body FROM {table} JOIN execution USING (key) WHERE ext_id = ?");
+        store.query_row(&sql, [id], |row| row.get(0)).unwrap()
+    };
+    let put = |id: &str, body: &[u8]| {
+        let sql = "UPDATE output SET body = ? WHERE key = (SELECT key FROM execution WHERE ext_id = ?)";
+        assert_eq!(store.execute(sql, rusqlite::params![body, id]).unwrap(), 1);
+    };
+    let last = body("output", "tag").len() - 1;
+    let places = [
+        ("magic", 1),
+        ("version", 2),
+        ("algorithm", 3),
+        ("compression", 4),
+        ("nonce", 20),
+        ("ciphertext", 35),
+        ("tag", last),
+    ];
+    for (id, at) in places {
+        let mut bytes = body("output", id);
+        bytes[at] ^= 1;
+        put(id, &bytes);
+    }
+    put("row", &body("output", "left"));
+    put("column", &body("input", "column"));
+    let key: String = body("output", "left")[5..9].iter().map(|byte| format!("{byte:02x}")).collect();
+    store.close().unwrap();
+    house.launch();
+    for id in ids {
+        let (status, answer) = house.call("GET", &format!("/v1/executions/{id}/result"), None);
+        if id == "left" {
+            assert_eq!(answer["result"]["echo"], format!("{CANARY} left"));
+            continue;
+        }
+        let told = answer.to_string();
+        assert_eq!((status, &answer["code"]), (500, &json!("payload_damaged")), "{id}: {told}");
+        assert!(!told.contains(CANARY), "{id}: {told}");
+        let named = !["magic", "version", "algorithm"].contains(&id);
+        assert!(!named || told.contains(&key), "{id}: {told}");
+    }
+    assert!(!house.said().contains(CANARY));
+    house.stop();
+}
+
+#[test]
+fn compression_and_encryption_are_switched_apart_from_each_other() {
+    let mut house = House::prepare("");
+    let config = house.dir.path().join("enginehouse.toml");
+    let long = format!("{CANARY} ").repeat(200);
+    let mut made = Vec::new();
+    for (at, (compress, encrypt)) in
+        [(true, true), (false, true), (true, false), (false, false), (true, true)].into_iter().enumerate()
+    {
+        let text = format!(
+            "[engines.demo]\ntype = \"demo\"\n[storage]\ncompression_enabled = {compress}\nencryption_enabled = {encrypt}\n"
+        );
+        std::fs::write(&config, text).unwrap();
+        house.launch();
+        house.read_key();
+        let id = format!("e{at}");
+        let request = json!({"id": id, "engine": "demo", "workflowId": "w", "parameters": {"echo": long}});
+        house.must("POST", "/v1/executions", Some(&request));
+        house.ended(&id);
+        made.push(id);
+        // Whatever was switched before stays readable.
+        for id in &made {
+            let result = house.must("GET", &format!("/v1/executions/{id}/result"), None);
+            assert_eq!(result["result"]["echo"], long, "{id}");
+        }
+        house.halt();
+        let mut found = Vec::new();
+        leaks(&house.data(), &mut found);
+        assert_eq!(found.is_empty(), at < 2, "{at}: {found:?}");
+        let store = rusqlite::Connection::open(house.data().join("enginehouse.sqlite")).unwrap();
+        let sql = "SELECT length(output.body) FROM output ORDER BY key DESC LIMIT 1";
+        let length: u32 = store.query_row(sql, [], |row| row.get(0)).unwrap();
+        assert_eq!((length as usize) < long.len() / 2, compress, "{at}: {length} bytes");
+    }
+}

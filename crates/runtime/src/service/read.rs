@@ -155,10 +155,15 @@ impl Service {
     ) -> Result<Option<Vec<u8>>, ApiError> {
         let sealed = self.cx.store.payload(row.key(), part).await.map_err(|e| store_error(&e))?;
         let Some(sealed) = sealed else { return Ok(None) };
-        let opened = self.cx.sealer.open(row.key(), Column::from(part), &sealed, bytes_max);
-        opened
-            .map(Some)
-            .map_err(|e| ApiError::new(Code::Internal, format!("a payload cannot be opened: {e}")))
+        let opened = self.cx.open(row.key(), Column::from(part), &sealed, bytes_max).await;
+        opened.map(Some).map_err(|error| {
+            let what = match part {
+                Part::Input => "the stored request",
+                Part::Output => "the stored result",
+                Part::Logs => "the stored log",
+            };
+            error.public(what)
+        })
     }
 }
 

@@ -12,7 +12,8 @@ use enginehouse_core::breaker::BreakerRules;
 use enginehouse_core::id::{Key, NodeId};
 use enginehouse_core::time::SECOND;
 use enginehouse_runtime::{
-    Caller, EndpointSettings, EngineSettings, Node, RegisteredEngine, ScalingSettings, Service, Settings,
+    Caller, EndpointSettings, EngineSettings, Node, RegisteredEngine, ScalingSettings, SealKeySource,
+    SealSettings, Service, Settings,
 };
 use enginehouse_store::{Durability, MemoryStore, Ref, SqliteOptions, SqliteStore, Store, Threads};
 use rand::rngs::StdRng;
@@ -212,7 +213,10 @@ impl Run {
                 node: NodeId(node),
                 scaling: self.scaling(),
                 seed: Some(seed),
-                seal_key_file: Some(self.key_file.clone()),
+                seal: SealSettings {
+                    source: SealKeySource::File(self.key_file.clone()),
+                    ..SealSettings::default()
+                },
                 govern: Some(fate.govern()),
                 ..Settings::default()
             };
