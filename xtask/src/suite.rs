@@ -128,7 +128,12 @@ impl Tally {
         let named = |rest: &str| {
             let (_, rest) = rest.split_once("] ")?;
             let rest = rest.trim();
-            Some(rest.split_once(") ").filter(|_| rest.starts_with('(')).map_or(rest, |(_, name)| name).to_owned())
+            Some(
+                rest.split_once(") ")
+                    .filter(|_| rest.starts_with('('))
+                    .map_or(rest, |(_, name)| name)
+                    .to_owned(),
+            )
         };
         let list = if line.starts_with("FAIL [") || line.starts_with("TRY 2 FAIL [") {
             named(line).map(|name| (&mut self.failures, name))
@@ -185,7 +190,10 @@ mod tests {
             tally.add(line);
         }
         assert_eq!((tally.passed, tally.failed, tally.ignored), (45, 3, 3));
-        assert_eq!(tally.failures, ["house-core autoscaler::a_steady_load", "queue::order", "house::it workers::lost"]);
+        assert_eq!(
+            tally.failures,
+            ["house-core autoscaler::a_steady_load", "queue::order", "house::it workers::lost"]
+        );
         assert_eq!(tally.flaky, ["house::it workers::killed"]);
     }
 }

@@ -361,6 +361,13 @@ impl Client {
         self.fetch(self.path(&["alerts"])?).await
     }
 
+    /// Looks at everything there is; `full` reads the whole store.
+    pub async fn doctor(&self, full: bool) -> Result<DoctorAnswer, ClientError> {
+        let mut url = self.path(&["doctor"])?;
+        url.query_pairs_mut().append_pair("depth", if full { "full" } else { "quick" });
+        self.fetch(url).await
+    }
+
     pub async fn keys(&self) -> Result<KeysAnswer, ClientError> {
         self.fetch(self.path(&["keys"])?).await
     }

@@ -2,7 +2,7 @@
 
 use crate::scalar::Timestamp;
 use crate::service::Percentiles;
-use crate::word::{AlertStateWord, SeverityWord};
+use crate::word::{AlertStateWord, SeverityWord, VerdictWord};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
@@ -99,4 +99,64 @@ pub struct AlertRuleView {
     pub for_ms: u64,
     /// Milliseconds for which it must be gone before the alert is over.
     pub recovery_ms: u64,
+}
+
+/// What a look at the whole service found.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct DoctorAnswer {
+    /// The worst verdict.
+    #[schema(value_type = VerdictWord)]
+    pub verdict: String,
+    /// One for each thing that was looked at, or several for one in which several things are wrong.
+    pub findings: Vec<FindingView>,
+}
+
+/// One thing that was looked at.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct FindingView {
+    /// What was looked at: `configuration`, `store`, `leases`, `engine`, `workers`, `clock`, `disk`, `keys` or `alerts`.
+    pub check: String,
+    #[schema(value_type = VerdictWord)]
+    pub verdict: String,
+    pub text: String,
+    /// What to do; absent where nothing is to be done.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub remedy: Option<String>,
+}
+
+impl FindingView {
+    #[must_use]
+    pub fn ok(check: &str, text: impl Into<String>) -> FindingView {
+        FindingView { check: check.to_owned(), verdict: "ok".to_owned(), text: text.into(), remedy: None }
+    }
+
+    #[must_use]
+    pub fn warning(check: &str, text: impl Into<String>, remedy: impl Into<String>) -> FindingView {
+        FindingView {
+            verdict: "warning".to_owned(),
+            remedy: Some(remedy.into()),
+            ..FindingView::ok(check, text)
+        }
+    }
+
+    #[must_use]
+    pub fn failed(check: &str, text: impl Into<String>, remedy: impl Into<String>) -> FindingView {
+        FindingView {
+            verdict: "failed".to_owned(),
+            remedy: Some(remedy.into()),
+            ..FindingView::ok(check, text)
+        }
+    }
+}
+
+impl DoctorAnswer {
+    /// With the worst verdict of the findings.
+    #[must_use]
+    pub fn new(findings: Vec<FindingView>) -> DoctorAnswer {
+        let has = |word: &str| findings.iter().any(|finding| finding.verdict == word);
+        let verdict = ["failed", "warning"].into_iter().find(|word| has(word)).unwrap_or("ok");
+        DoctorAnswer { verdict: verdict.to_owned(), findings }
+    }
 }

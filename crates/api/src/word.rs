@@ -55,10 +55,10 @@ words! {
     OutcomeWord = vec!["succeeded", "failed", "cancelled", "lost", "interrupted", "refused"];
     /// How bad an alert is.
     SeverityWord = vec!["warning", "critical"];
-
     /// Whether an alert fires, or its condition does not hold for long enough yet.
     AlertStateWord = vec!["pending", "firing"];
-
+    /// What a look at something found.
+    VerdictWord = vec!["ok", "warning", "failed"];
     /// What a worker is doing.
     WorkerStatusWord = vec!["starting", "idle", "busy", "overloaded", "unhealthy", "draining", "offline"];
     /// What an endpoint's circuit breaker does.

@@ -3,6 +3,7 @@
 mod bulk;
 mod configure;
 mod connect;
+mod doctor;
 mod executions;
 mod files;
 mod follow;
@@ -106,6 +107,8 @@ enum Command {
     Metrics(watching::Metrics),
     /// What is wrong, and what to do about it
     Alerts(watching::Alerts),
+    /// Look at everything there is, and tell what to do about what is wrong
+    Doctor(doctor::Doctor),
     /// API keys
     Keys(operate::Keys),
     /// Copy the store of a data directory to a file, while the service works
@@ -144,6 +147,7 @@ fn run(cli: Cli) -> Result<Exit, Failure> {
         Command::Simulate(simulate) => simulate.run(&mut output)?,
         Command::Backup(backup) => backup.run(cli.data, &mut output)?,
         Command::Restore(restore) => restore.run(cli.data, &mut output)?,
+        Command::Doctor(doctor) => doctor.run(&cli.connection, cli.data, &mut output)?,
         Command::Completions { shell } => {
             let mut script = Vec::new();
             clap_complete::generate(shell, &mut Cli::command(), "enginehouse", &mut script);
@@ -197,6 +201,7 @@ async fn call(
         | Command::Simulate(_)
         | Command::Backup(_)
         | Command::Restore(_)
+        | Command::Doctor(_)
         | Command::Completions { .. } => Err(Failure::call("this command needs no service".to_owned())),
     }
 }

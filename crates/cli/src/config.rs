@@ -4,8 +4,8 @@
 //! environment, which wins over the file. Every key is declared once, in `raw` and `engines`, with its default and
 //! meaning: reading, checking and docs/CONFIG.md all come from that declaration.
 
-mod document;
 mod alerts;
+mod document;
 mod engines;
 mod pools;
 mod raw;

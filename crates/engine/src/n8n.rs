@@ -294,8 +294,7 @@ fn conclude(end: wire::End, ended: &wire::Ended, bytes_max: usize) -> Result<Out
             // The node never ran: n8n says it is ready before the runner of its Code nodes is. Until then every workflow
             // with such a node would fail the same way, so n8n is left alone for a while.
             if wire::is_runner_missing(&message) {
-                let failure =
-                    EngineFailure::new(FailureKind::Unavailable, "task_runner_not_ready", message);
+                let failure = EngineFailure::new(FailureKind::Unavailable, "task_runner_not_ready", message);
                 return Err(failure.with_retry_after(Some(RUNNER_PATIENCE)));
             }
             Err(EngineFailure::new(FailureKind::EngineError, "workflow_failed", message))

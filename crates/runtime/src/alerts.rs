@@ -43,7 +43,7 @@ const fn times(hold: Millis, recovery: Millis) -> AlertTimes {
 }
 
 /// Every rule.
-pub const ALERTS: [AlertSpec; 9] = [
+pub const ALERTS: [AlertSpec; 10] = [
     AlertSpec {
         name: "queue_wait",
         severity: Severity::Critical,
@@ -107,6 +107,14 @@ pub const ALERTS: [AlertSpec; 9] = [
         times: times(10 * SECOND, MINUTE),
         condition: "slots in use and live leases differ",
         remedy: "this is a fault of Enginehouse: `enginehouse doctor` prints what to report",
+    },
+    AlertSpec {
+        name: "key_missing",
+        severity: Severity::Critical,
+        limit: None,
+        times: times(10 * SECOND, 10 * SECOND),
+        condition: "the seal key is not where it came from",
+        remedy: "put it back before the next start: the service works on, and a start without it is refused",
     },
     AlertSpec {
         name: "launches_fail",
@@ -219,7 +227,9 @@ impl Alerts {
                 Some(AlertChange::Resolved { after }) => Some(after),
             };
             let told = if resolved_after.is_some() { before } else { watched.state };
-            news.extend(view(rule, &name.1, told, &watched.text).map(|view| AlertNews { view, resolved_after }));
+            news.extend(
+                view(rule, &name.1, told, &watched.text).map(|view| AlertNews { view, resolved_after }),
+            );
         }
         self.watched.retain(|_, watched| watched.state != AlertState::Quiet);
         news

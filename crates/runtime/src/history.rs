@@ -200,7 +200,8 @@ impl History {
     pub(crate) fn mean_queue(&self, window: Millis, now: Time) -> Option<f64> {
         let from = now.minus(window);
         let recent = self.tiers[0].samples.iter().rev().take_while(|sample| sample.at.0 > from);
-        let (sum, count) = recent.fold((0.0, 0.0), |(sum, n), sample| (sum + sample.current_queue_size, n + 1.0));
+        let (sum, count) =
+            recent.fold((0.0, 0.0), |(sum, n), sample| (sum + sample.current_queue_size, n + 1.0));
         (count > 0.0).then_some(sum / count)
     }
 }
@@ -285,7 +286,10 @@ mod tests {
             assert_eq!(again.window(window, now), history.window(window, now), "{window}");
         }
         let recent = history.chunks(Time(7_170_000));
-        assert_eq!(recent.iter().map(|chunk| chunk.id.as_str()).collect::<Vec<_>>(), ["0-000000000119", "1-000000000001", "2-000000000000"]);
+        assert_eq!(
+            recent.iter().map(|chunk| chunk.id.as_str()).collect::<Vec<_>>(),
+            ["0-000000000119", "1-000000000001", "2-000000000000"]
+        );
         assert!(history.is_past("0-000000000010", now) && history.is_past("x", now));
         again.restore("7-1", Vec::new());
     }

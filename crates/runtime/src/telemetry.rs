@@ -51,6 +51,7 @@ pub(crate) struct Telemetry {
     end_to_end: Family<Labels, Timed, InSeconds>,
     commits: Histogram,
     writes: Histogram,
+    violations: Counter,
 }
 
 impl Telemetry {
@@ -64,6 +65,7 @@ impl Telemetry {
             end_to_end: Family::new_with_constructor(InSeconds),
             commits: Histogram::new(COMMIT_SECONDS),
             writes: Histogram::new(COMMIT_WRITES),
+            violations: Counter::default(),
         }
     }
 
@@ -121,6 +123,11 @@ impl Telemetry {
         self.writes.observe(writes as f64);
     }
 
+    /// The lease auditor found so many things that do not agree.
+    pub(crate) fn violated(&self, findings: u64) {
+        self.violations.inc_by(findings);
+    }
+
     fn register(&self, registry: &mut Registry) {
         add(registry, "executions_submitted", self.submitted.clone());
         add(registry, "executions_ended", self.ended.clone());
@@ -130,6 +137,7 @@ impl Telemetry {
         add(registry, "execution_end_to_end", self.end_to_end.clone());
         add(registry, "store_commit", self.commits.clone());
         add(registry, "store_commit_writes", self.writes.clone());
+        add(registry, "audit_violations", self.violations.clone());
     }
 }
 

@@ -70,7 +70,8 @@ impl Watcher {
         let rates = self.cx.figures.lock().rates(now);
         // What is watched does not wait for a store that cannot be read.
         let sampled = self.sample(now, &rates).await;
-        let breaches = self.breaches(now, &rates);
+        let mut breaches = self.breaches(now, &rates);
+        breaches.extend(self.audit().await);
         let news = self.cx.alerts.lock().observe(breaches, now);
         news.into_iter().for_each(|news| self.tell(news));
         sampled?;
@@ -135,6 +136,10 @@ impl Watcher {
             let text = format!("{free:.0} MiB are free where the data directory is; {limit} are to be");
             found.push(service("store_nearly_full", text));
         }
+        let source = &self.cx.settings.seal.source;
+        if let Some(why) = source.missing() {
+            found.push(service("key_missing", format!("the seal key came from {source}, and {why}")));
+        }
         found.extend(self.of_the_queue(now, limit("queue_wait")));
         found.extend(self.of_the_workers());
         found
@@ -157,19 +162,27 @@ impl Watcher {
                 breakers.peek().is_some() && breakers.all(|breaker| breaker.parks(now))
             });
             if parked {
-                let text = format!("no endpoint of engine {} is called; {due} executions wait", settings.name);
+                let text =
+                    format!("no endpoint of engine {} is called; {due} executions wait", settings.name);
                 found.push(Breach { rule: "breaker_open", subject: settings.name.clone(), text });
             }
             let kind = &settings.engine_type;
             if due > 0 && !queue.has_capable_worker(kind) && queue.expected_worker(kind).is_none() {
-                let text = format!("{due} executions wait for engine {}, and no worker serves {kind}", settings.name);
+                let text = format!(
+                    "{due} executions wait for engine {}, and no worker serves {kind}",
+                    settings.name
+                );
                 found.push(Breach { rule: "no_capable_worker", subject: settings.name.clone(), text });
             }
         }
-        if let Some(finding) = queue.audit().into_iter().next() {
-            found.push(service("audit", finding));
-        }
         found
+    }
+
+    /// The lease auditor: what the counts say against the leases they are made of, and slots in use against what runs.
+    async fn audit(&self) -> Option<Breach> {
+        let findings = Service::new(self.cx.clone()).audit_leases().await;
+        self.cx.telemetry.violated(findings.len() as u64);
+        findings.into_iter().next().map(|finding| service("audit", finding))
     }
 
     fn of_the_workers(&self) -> Vec<Breach> {
@@ -199,7 +212,9 @@ impl Watcher {
         let AlertNews { view, resolved_after } = news;
         let (alert, subject) = (view.alert.as_str(), view.subject.as_str());
         match resolved_after {
-            None => tracing::warn!(alert, subject, severity = %view.severity, remedy = %view.remedy, "{}", view.text),
+            None => {
+                tracing::warn!(alert, subject, severity = %view.severity, remedy = %view.remedy, "{}", view.text)
+            }
             Some(after_ms) => tracing::info!(alert, subject, after_ms, "an alert is over: {}", view.text),
         }
         let state = if resolved_after.is_some() { "resolved" } else { "firing" };
@@ -284,7 +299,7 @@ fn service(rule: &'static str, text: String) -> Breach {
 }
 
 /// Room that is left for this process on the file system of `dir`, in MiB.
-fn free_mib(dir: &Path) -> Option<f64> {
+pub(crate) fn free_mib(dir: &Path) -> Option<f64> {
     let found = nix::sys::statvfs::statvfs(dir).ok()?;
     Some(found.blocks_available() as f64 * found.fragment_size() as f64 / f64::from(1 << 20))
 }

@@ -75,7 +75,10 @@ async fn history(client: &Client, window: u64, output: &mut Output) -> Result<Ex
             ]
         })
         .collect();
-    output.table(&["AT", "PER SECOND", "FAILED", "PENDING", "WORKERS", "IN USE", "WAIT P95", "RUN P95"], &rows)?;
+    output.table(
+        &["AT", "PER SECOND", "FAILED", "PENDING", "WORKERS", "IN USE", "WAIT P95", "RUN P95"],
+        &rows,
+    )?;
     Ok(Exit::Done)
 }
 
@@ -113,7 +116,8 @@ impl Alerts {
         }
         let now = jiff::Timestamp::now();
         for alert in &answer.alerts {
-            let subject = if alert.subject.is_empty() { String::new() } else { format!(" {}", alert.subject) };
+            let subject =
+                if alert.subject.is_empty() { String::new() } else { format!(" {}", alert.subject) };
             output.line(&printable(&format!(
                 "{} {} {}{subject}, for {}: {}",
                 alert.state,

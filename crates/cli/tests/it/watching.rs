@@ -82,7 +82,9 @@ fn the_ten_figures_are_what_can_be_counted() {
     }
     house.halt();
     house.launch();
-    let again = until(&house, "/v1/metrics/history?window=5m", |found| newest(found)["at"].as_str() > newest(&history)["at"].as_str());
+    let again = until(&house, "/v1/metrics/history?window=5m", |found| {
+        newest(found)["at"].as_str() > newest(&history)["at"].as_str()
+    });
     assert_eq!(again["samples"][0]["at"], first, "what was sampled before the restart is still told");
     let (status, problem) = house.call("GET", "/v1/metrics/history?window=9999d", None);
     assert_eq!((status, &problem["code"]), (400, &json!("invalid_field")), "{problem}");
@@ -113,7 +115,10 @@ fn an_alert_fires_degrades_and_is_over() {
     let series = "enginehouse_alerts_firing{alert=\"breaker_open\",severity=\"critical\"} 1";
     assert!(metrics.contains(series), "{metrics}");
     let shown = String::from_utf8(house.cli(&["alerts"]).stdout).unwrap();
-    assert!(shown.contains("firing critical breaker_open other") && shown.contains("burns no attempt"), "{shown}");
+    assert!(
+        shown.contains("firing critical breaker_open other") && shown.contains("burns no attempt"),
+        "{shown}"
+    );
     house.must("POST", "/v1/engines/other/breaker", Some(&force("auto")));
     until(&house, "/v1/alerts", |found| found["firing"] == 0);
     assert!(house.said().contains("an alert is over"), "{}", house.said());
@@ -127,7 +132,51 @@ fn a_wrong_alert_is_refused_by_its_place() {
     ] {
         let house = House::prepare(table);
         let output = house.cli(&["config", "check", "--config", "enginehouse.toml"]);
-        let said = String::from_utf8_lossy(&output.stderr).into_owned() + &String::from_utf8_lossy(&output.stdout);
+        let said =
+            String::from_utf8_lossy(&output.stderr).into_owned() + &String::from_utf8_lossy(&output.stdout);
         assert!(!output.status.success() && said.contains(wanted), "{table}: {said}");
     }
+}
+
+#[test]
+fn the_doctor_looks_at_a_service_and_at_files() {
+    let mut house =
+        House::start("[engines.gone]\ntype = \"http\"\nendpoints = [{ url = \"http://127.0.0.1:9\" }]\n");
+    let submitted = submit(&house, "demo", json!({}));
+    house.ended(&submitted);
+    let output = house.cli(&["doctor", "--full", "--json", "--config", "enginehouse.toml"]);
+    let answer: Value = serde_json::from_slice(&output.stdout).unwrap_or_else(|e| panic!("{e}: {output:?}"));
+    let verdicts = |check: &str, text: &str| -> Vec<String> {
+        let findings = answer["findings"].as_array().unwrap().iter();
+        let of_check = findings.filter(|f| f["check"] == check && f["text"].as_str().unwrap().contains(text));
+        of_check.map(|f| f["verdict"].as_str().unwrap().to_owned()).collect()
+    };
+    let table = [
+        ("configuration", "", "ok"),
+        ("store", "all of it was read", "ok"),
+        ("leases", "every count agrees", "ok"),
+        ("engine", "demo at", "ok"),
+        ("engine", "gone at http://127.0.0.1:9 is not well", "failed"),
+        ("workers", "", "ok"),
+        ("clock", "", "ok"),
+        ("disk", "MiB are free", "ok"),
+        ("keys", "seal key", "ok"),
+    ];
+    for (check, text, verdict) in table {
+        assert_eq!(verdicts(check, text), [verdict], "{check} {text}: {answer}");
+    }
+    assert_eq!((output.status.code(), &answer["verdict"]), (Some(1), &json!("failed")), "an engine is away");
+    let metrics = house.try_call("GET", "/metrics", None).unwrap().text();
+    assert!(metrics.contains("enginehouse_audit_violations_total 0"), "{metrics}");
+    house.halt();
+    let said = String::from_utf8(house.cli(&["doctor", "--config", "enginehouse.toml"]).stdout).unwrap();
+    assert!(said.contains("ok       store") && said.contains("does not answer"), "{said}");
+    std::fs::write(
+        house.data().join("enginehouse.sqlite"),
+        b"not a database at all, but long enough to be looked at",
+    )
+    .unwrap();
+    let output = house.cli(&["doctor", "--config", "enginehouse.toml"]);
+    let said = String::from_utf8(output.stdout).unwrap();
+    assert!(said.contains("failed   store") && output.status.code() == Some(1), "{said}");
 }

@@ -47,6 +47,15 @@ impl SealKeySource {
         SealError::Source { place: self.to_string(), why: why.into() }
     }
 
+    /// Why it is not where it was, as far as that can be told without reading it; `None`: it is there, or it has to be asked for.
+    pub(crate) fn missing(&self) -> Option<String> {
+        match self {
+            SealKeySource::Memory | SealKeySource::Command(_) => None,
+            SealKeySource::File(path) => fs::metadata(path).err().map(|error| error.to_string()),
+            SealKeySource::Env(name) => std::env::var_os(name).is_none().then(|| "it is not set".to_owned()),
+        }
+    }
+
     /// Whether reading it may take longer than a look into a file.
     pub(crate) fn is_slow(&self) -> bool {
         matches!(self, SealKeySource::Command(_))

@@ -3,6 +3,7 @@
 mod canonical;
 mod control;
 mod cursor;
+mod doctor;
 mod events;
 mod keys;
 mod operate;
@@ -76,7 +77,8 @@ impl Service {
     #[must_use]
     pub fn degraded(&self) -> Vec<&'static str> {
         let counts = self.cx.alerts.lock().counts();
-        let critical = counts.into_iter().filter(|(_, severity, n)| *severity == Severity::Critical && *n > 0);
+        let critical =
+            counts.into_iter().filter(|(_, severity, n)| *severity == Severity::Critical && *n > 0);
         critical.map(|(name, ..)| name).collect()
     }
 

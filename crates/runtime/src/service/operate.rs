@@ -7,8 +7,7 @@ use crate::gates::{OPERATOR_NOTE, OperatorWords};
 use crate::settings::RegisteredEngine;
 use enginehouse_api::{
     ApiError, BalanceView, BreakerRequest, BreakerView, BreakerWord, CapabilitiesView, Code, EndpointView,
-    EngineTest, EngineView, EnginesAnswer, ForcedView, HealthView, LimitView, QueueView,
-    Timestamp,
+    EngineTest, EngineView, EnginesAnswer, ForcedView, HealthView, LimitView, QueueView, Timestamp,
 };
 use enginehouse_core::breaker::{Breaker, Forced, State};
 use enginehouse_core::execution::Status;

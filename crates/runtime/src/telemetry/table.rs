@@ -125,6 +125,13 @@ pub(super) const TABLE: &[Entry] = &[
         "What the audit of the live leases finds wrong; always 0",
     ),
     entry_of(
+        "audit_violations",
+        Kind::Counter,
+        None,
+        &[],
+        "What the lease auditor, which looks each collection interval, found wrong; always 0",
+    ),
+    entry_of(
         "alerts_firing",
         Kind::Gauge,
         None,

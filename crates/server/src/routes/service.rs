@@ -3,11 +3,11 @@
 use super::params::ok;
 use crate::answer;
 use crate::call::{Answer, Call};
-use crate::query::QueryParam;
+use crate::query::{QueryParam, wrong};
 use crate::table::{Operation, Policy, Route, Shape, Tag, Verb};
 use axum::response::Response;
 use enginehouse_api::{
-    AlertsAnswer, ApiError, Code, HealthAnswer, MetricsHistory, MetricsView, QueueView, Span,
+    AlertsAnswer, ApiError, Code, DoctorAnswer, HealthAnswer, MetricsHistory, MetricsView, QueueView, Span,
 };
 use enginehouse_core::time::HOUR;
 use enginehouse_runtime::Scope;
@@ -18,6 +18,13 @@ const WINDOW: QueryParam = QueryParam {
     name: "window",
     description: "How far back, up to metrics.retention_period: milliseconds, or text such as 15m.",
     schema: || json!({"type": "string", "default": "1h", "examples": ["15m", "24h"]}),
+    list: false,
+};
+
+const DEPTH: QueryParam = QueryParam {
+    name: "depth",
+    description: "How much of the store is read.",
+    schema: || json!({"type": "string", "enum": ["quick", "full"], "default": "quick"}),
     list: false,
 };
 
@@ -62,6 +69,18 @@ pub(crate) const ROUTES: &[Route] = &[
         operation: Some(Operation {
             answers: &[ok("What fires, what is about to, and every rule.", Shape::of::<AlertsAnswer>())],
             ..Operation::new("listAlerts", Tag::Service, "List the alerts")
+        }),
+    },
+    Route {
+        verb: Verb::Get,
+        path: "/v1/doctor",
+        policy: Policy::Scope(Scope::Admin),
+        handler: |call| -> Answer { Box::pin(doctor(call)) },
+        operation: Some(Operation {
+            description: "Looks at the store, the leases, the engines, the workers, the clock, the disk, the keys and the alerts. With depth=full the whole store is read, which takes time.",
+            query: &[DEPTH],
+            answers: &[ok("What was found, each with what to do.", Shape::of::<DoctorAnswer>())],
+            ..Operation::new("getDoctor", Tag::Service, "Look at the whole service")
         }),
     },
     Route {
@@ -121,6 +140,16 @@ async fn history(call: Call) -> Result<Response, ApiError> {
 
 async fn alerts(call: Call) -> Result<Response, ApiError> {
     answer::json(StatusCode::OK, &call.service().alerts())
+}
+
+async fn doctor(call: Call) -> Result<Response, ApiError> {
+    let full = match call.query.one("depth") {
+        None | Some("quick") => false,
+        Some("full") => true,
+        Some(_) => return Err(wrong("depth", "must be quick or full")),
+    };
+    let service = call.service().clone();
+    answer::json(StatusCode::OK, &call.app.to_the_end(async move { Ok(service.doctor(full).await) }).await?)
 }
 
 async fn live(_call: Call) -> Result<Response, ApiError> {

@@ -1,0 +1,117 @@
+//! `enginehouse doctor`: a look at everything, through the service if it runs, else at its files.
+
+use super::configure::ConfigArgs;
+use super::connect::Connection;
+use super::output::{Output, printable};
+use super::{DEFAULT_DATA_DIR, Exit, Failure};
+use clap::Args;
+use enginehouse_api::client::ClientError;
+use enginehouse_api::{DoctorAnswer, FindingView};
+use enginehouse_store::sqlite::{SqliteOptions, SqliteStore};
+use enginehouse_store::{Depth, Store};
+use std::path::{Path, PathBuf};
+
+/// What to look at.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Looks at the configuration, the store, leases against counts, the engines, the workers, the clock,
+the disk, the keys and the alerts. While no service runs it looks at the configuration and at the
+store of the data directory. The exit code is 1 when something failed.
+
+Example:
+  enginehouse doctor --config enginehouse.toml --data /var/lib/enginehouse --full")]
+pub(crate) struct Doctor {
+    #[command(flatten)]
+    from: ConfigArgs,
+    /// Read the whole store, which takes time
+    #[arg(long)]
+    full: bool,
+}
+
+impl Doctor {
+    pub(crate) fn run(
+        self,
+        connection: &Connection,
+        data: Option<PathBuf>,
+        output: &mut Output,
+    ) -> Result<Exit, Failure> {
+        let mut findings = vec![self.configuration(data.as_deref())];
+        let dir = data.unwrap_or_else(|| PathBuf::from(DEFAULT_DATA_DIR));
+        let client = connection.client(&dir)?;
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .map_err(|error| Failure::call(error.to_string()))?;
+        match runtime.block_on(client.doctor(self.full)) {
+            Ok(answer) => findings.extend(answer.findings),
+            Err(error @ ClientError::Problem { .. }) => return Err(error.into()),
+            Err(error) => {
+                let remedy = "start it with `enginehouse serve`, or name it with --url";
+                findings.push(FindingView::warning(
+                    "service",
+                    format!("it does not answer: {error}"),
+                    remedy,
+                ));
+                findings.push(runtime.block_on(self.files(&dir)));
+            }
+        }
+        show(&DoctorAnswer::new(findings), output)
+    }
+
+    fn configuration(&self, data: Option<&Path>) -> FindingView {
+        let loaded = self
+            .from
+            .sources(data)
+            .and_then(|sources| sources.load().map_err(|faults| Failure::usage(faults.to_string())));
+        match loaded {
+            Ok(config) if config.notes.is_empty() => FindingView::ok("configuration", "makes sense"),
+            Ok(config) => {
+                let remedy = "nothing, if that is as you want it";
+                FindingView::warning("configuration", config.notes.join("; "), remedy)
+            }
+            Err(failure) => {
+                let remedy = "mend the keys named; `enginehouse config check` says the same";
+                FindingView::failed("configuration", failure.message, remedy)
+            }
+        }
+    }
+
+    /// The store of a directory that no service works on.
+    async fn files(&self, dir: &Path) -> FindingView {
+        if !dir.exists() {
+            let text = format!("there is no data directory {}", dir.display());
+            return FindingView::warning("store", text, "name it with --data");
+        }
+        let remedy =
+            "restore the newest backup that passes (`enginehouse restore`); keep a copy of the directory";
+        let store = match SqliteStore::open(SqliteOptions::new(dir)) {
+            Ok(store) => store,
+            Err(error) => return FindingView::failed("store", error.to_string(), remedy),
+        };
+        let depth = if self.full { Depth::Full } else { Depth::Quick };
+        let report = store.check(depth).await;
+        let _ = store.close().await;
+        match report {
+            Ok(report) if report.findings.is_empty() => {
+                FindingView::ok("store", format!("{} is sound", dir.display()))
+            }
+            Ok(report) => FindingView::failed("store", report.findings.join("; "), remedy),
+            Err(error) => FindingView::failed("store", error.to_string(), remedy),
+        }
+    }
+}
+
+fn show(answer: &DoctorAnswer, output: &mut Output) -> Result<Exit, Failure> {
+    if output.is_json() {
+        output.document(answer)?;
+    } else {
+        for finding in &answer.findings {
+            let (verdict, check) = (&finding.verdict, &finding.check);
+            output.line(&printable(&format!("{verdict:<8} {check:<14} {}", finding.text)))?;
+            if let Some(remedy) = &finding.remedy {
+                output.line(&printable(&format!("{:23} -> {remedy}", "")))?;
+            }
+        }
+    }
+    Ok(if answer.verdict == "failed" { Exit::CallFailed } else { Exit::Done })
+}

@@ -1,0 +1,208 @@
+//! A look at the whole service: what is wrong, and what to do about it.
+
+use super::Service;
+use crate::seal::SealKeySource;
+use crate::watcher::free_mib;
+use enginehouse_api::{DoctorAnswer, FindingView};
+use enginehouse_store::Depth;
+use std::time::Duration;
+use tokio::time::timeout;
+
+/// How long the look waits for a batch to be stored.
+const BATCH_PATIENCE: Duration = Duration::from_secs(5);
+/// Findings of one check that are told.
+const FINDINGS_MAX: usize = 20;
+/// A wall clock that is so far from the store's is worth a word.
+const CLOCK_APART_MS: i64 = 2_000;
+
+impl Service {
+    /// Looks at the store, the leases, the engines, the workers, the clock, the disk, the keys and the alerts; `full` reads
+    /// the whole store. What cannot be looked at is a finding too.
+    pub async fn doctor(&self, full: bool) -> DoctorAnswer {
+        let mut findings = self.store_findings(full).await;
+        findings.extend(self.lease_findings().await);
+        findings.extend(self.engine_findings().await);
+        findings.push(self.worker_finding());
+        findings.push(self.clock_finding());
+        findings.extend(self.disk_finding());
+        findings.push(self.key_finding());
+        findings.extend(self.alert_findings());
+        DoctorAnswer::new(findings)
+    }
+
+    /// What does not agree among the queue's counts, the leases and what runs; nothing, if all is well. It looks between two
+    /// batches, since within one the scheduler counts what is planned.
+    pub(crate) async fn audit_leases(&self) -> Vec<String> {
+        let Ok(_between) = timeout(BATCH_PATIENCE, self.cx.batch.lock()).await else {
+            return Vec::new();
+        };
+        let scheduler = self.cx.scheduler.lock();
+        if !scheduler.may_grant() {
+            return Vec::new();
+        }
+        let mut findings = scheduler.queue.occupancy().audit();
+        let counted = scheduler.queue.occupancy().len();
+        let running = self.cx.rows.lock().len();
+        // What ran elsewhere is known to the scheduler before this node has read its row.
+        if !self.cx.store.features().shared && counted != running {
+            findings.push(format!("{counted} leases are counted, and {running} executions run"));
+        }
+        findings
+    }
+
+    async fn store_findings(&self, full: bool) -> Vec<FindingView> {
+        let depth = if full { Depth::Full } else { Depth::Quick };
+        let what = if full { "all of it was read" } else { "a quick look; --full reads all of it" };
+        match self.cx.store.check(depth).await {
+            Ok(report) if report.findings.is_empty() => {
+                vec![FindingView::ok("store", format!("sound ({what})"))]
+            }
+            Ok(report) => {
+                let remedy = "stop the service, keep a copy of the data directory, and restore the newest backup \
+                              that passes (`enginehouse restore`)";
+                let told = report.findings.into_iter().take(FINDINGS_MAX);
+                told.map(|text| FindingView::failed("store", text, remedy)).collect()
+            }
+            Err(error) => {
+                let remedy = "look at the disk of the data directory and at the log";
+                vec![FindingView::failed("store", error.to_string(), remedy)]
+            }
+        }
+    }
+
+    async fn lease_findings(&self) -> Vec<FindingView> {
+        let mut wrong = self.audit_leases().await;
+        wrong.extend(self.audit());
+        if wrong.is_empty() {
+            let leases = self.cx.scheduler.lock().queue.occupancy().len();
+            return vec![FindingView::ok(
+                "leases",
+                format!("{leases} live, and every count agrees with them"),
+            )];
+        }
+        let remedy = "this is a fault of Enginehouse; report it with the log; a restart counts anew";
+        wrong.into_iter().take(FINDINGS_MAX).map(|text| FindingView::failed("leases", text, remedy)).collect()
+    }
+
+    async fn engine_findings(&self) -> Vec<FindingView> {
+        let mut findings = Vec::new();
+        for engine in self.cx.registry.iter() {
+            let name = &engine.settings.name;
+            let Ok(tested) = self.test_engine(name).await else { continue };
+            for endpoint in tested.endpoints {
+                let place = format!("{name} at {}", endpoint.name);
+                let remedy = format!(
+                    "see that it runs and can be reached from here; then `enginehouse engines test {name}`"
+                );
+                findings.push(match endpoint.health {
+                    Some(health) if health.healthy && endpoint.breaker.state == "closed" => {
+                        FindingView::ok("engine", format!("{place} answers in {} ms", health.latency_ms))
+                    }
+                    Some(health) if health.healthy => {
+                        let text =
+                            format!("{place} answers, and its circuit breaker is {}", endpoint.breaker.state);
+                        FindingView::warning(
+                            "engine",
+                            text,
+                            "nothing, if it failed a moment ago: it is tried by and by",
+                        )
+                    }
+                    Some(health) => FindingView::failed(
+                        "engine",
+                        format!("{place} is not well: {}", health.detail),
+                        remedy,
+                    ),
+                    None => FindingView::warning("engine", format!("{place} could not be asked"), remedy),
+                });
+            }
+        }
+        if findings.is_empty() {
+            let remedy = "add an engine to the configuration: `enginehouse config init` shows how";
+            findings.push(FindingView::warning("engine", "none is configured", remedy));
+        }
+        findings
+    }
+
+    fn worker_finding(&self) -> FindingView {
+        let ports = self.cx.ports.lock();
+        let open = ports.values().filter(|port| port.is_open()).count();
+        let unwell = ports.values().filter(|port| matches!(port.status(), "unhealthy" | "offline")).count();
+        let text = format!("{} known, {open} take work, {unwell} are unhealthy or gone", ports.len());
+        if unwell > 0 {
+            return FindingView::warning(
+                "workers",
+                text,
+                "they are replaced; see `enginehouse workers` and the log",
+            );
+        }
+        FindingView::ok("workers", text)
+    }
+
+    fn clock_finding(&self) -> FindingView {
+        let wall = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+        let wall = wall.map_or(0, |since| i64::try_from(since.as_millis()).unwrap_or(i64::MAX));
+        let apart = self.cx.store.now().0.saturating_sub(wall);
+        let text = format!("the store's clock is {apart} ms ahead of this machine's");
+        if apart.abs() > CLOCK_APART_MS {
+            let remedy = "see that the machine's clock is kept by NTP; the store's goes on from the greatest time it \
+                          has stored and comes nearer by and by";
+            return FindingView::warning("clock", text, remedy);
+        }
+        FindingView::ok("clock", text)
+    }
+
+    fn disk_finding(&self) -> Option<FindingView> {
+        let dir = self.cx.settings.data_dir.as_deref()?;
+        let free = free_mib(dir)?;
+        let text = format!("{free:.0} MiB are free where {} is", dir.display());
+        let limit = self.cx.alerts.lock().rule("store_nearly_full").map(|rule| rule.limit);
+        Some(if limit.is_some_and(|limit| free < limit) {
+            FindingView::failed("disk", text, "make room, or keep results for a shorter time")
+        } else {
+            FindingView::ok("disk", text)
+        })
+    }
+
+    fn key_finding(&self) -> FindingView {
+        let source = &self.cx.settings.seal.source;
+        if let Some(why) = source.missing() {
+            let remedy = "put it back before the next start: without it no stored payload can be read";
+            return FindingView::failed(
+                "keys",
+                format!("the seal key comes from {source}, and {why}"),
+                remedy,
+            );
+        }
+        let beside = match source {
+            SealKeySource::File(file) => {
+                self.cx.settings.data_dir.as_deref().is_some_and(|dir| file.starts_with(dir))
+            }
+            _ => false,
+        };
+        if beside {
+            let text = format!("the seal key is in {source}, beside what it protects");
+            return FindingView::warning(
+                "keys",
+                text,
+                "name another place with storage.seal_key_file and move it there",
+            );
+        }
+        FindingView::ok("keys", format!("the seal key comes from {source}"))
+    }
+
+    fn alert_findings(&self) -> Vec<FindingView> {
+        let firing: Vec<_> =
+            self.alerts().alerts.into_iter().filter(|alert| alert.state == "firing").collect();
+        if firing.is_empty() {
+            return vec![FindingView::ok("alerts", "none fires")];
+        }
+        let finding = |alert: enginehouse_api::AlertView| {
+            let text = format!("{}: {}", alert.alert, alert.text);
+            match alert.severity.as_str() {
+                "critical" => FindingView::failed("alerts", text, alert.remedy),
+                _ => FindingView::warning("alerts", text, alert.remedy),
+            }
+        };
+        firing.into_iter().map(finding).collect()
+    }
+}
