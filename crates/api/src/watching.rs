@@ -105,6 +105,8 @@ pub struct AlertRuleView {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct DoctorAnswer {
+    /// When, by the service's clock.
+    pub at: Timestamp,
     /// The worst verdict.
     #[schema(value_type = VerdictWord)]
     pub verdict: String,
@@ -154,9 +156,9 @@ impl FindingView {
 impl DoctorAnswer {
     /// With the worst verdict of the findings.
     #[must_use]
-    pub fn new(findings: Vec<FindingView>) -> DoctorAnswer {
+    pub fn new(at: Timestamp, findings: Vec<FindingView>) -> DoctorAnswer {
         let has = |word: &str| findings.iter().any(|finding| finding.verdict == word);
         let verdict = ["failed", "warning"].into_iter().find(|word| has(word)).unwrap_or("ok");
-        DoctorAnswer { verdict: verdict.to_owned(), findings }
+        DoctorAnswer { at, verdict: verdict.to_owned(), findings }
     }
 }

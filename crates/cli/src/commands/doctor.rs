@@ -6,10 +6,14 @@ use super::output::{Output, printable};
 use super::{DEFAULT_DATA_DIR, Exit, Failure};
 use clap::Args;
 use enginehouse_api::client::ClientError;
-use enginehouse_api::{DoctorAnswer, FindingView};
+use enginehouse_api::{DoctorAnswer, FindingView, Timestamp};
+use enginehouse_core::time::Time;
 use enginehouse_store::sqlite::{SqliteOptions, SqliteStore};
 use enginehouse_store::{Depth, Store};
 use std::path::{Path, PathBuf};
+
+/// Clocks so far apart are worth a word.
+const CLOCK_APART_MS: i64 = 5_000;
 
 /// What to look at.
 #[derive(Debug, Args)]
@@ -43,7 +47,10 @@ impl Doctor {
             .build()
             .map_err(|error| Failure::call(error.to_string()))?;
         match runtime.block_on(client.doctor(self.full)) {
-            Ok(answer) => findings.extend(answer.findings),
+            Ok(answer) => {
+                findings.extend(answer.findings);
+                findings.push(clock(answer.at));
+            }
             Err(error @ ClientError::Problem { .. }) => return Err(error.into()),
             Err(error) => {
                 let remedy = "start it with `enginehouse serve`, or name it with --url";
@@ -55,7 +62,8 @@ impl Doctor {
                 findings.push(runtime.block_on(self.files(&dir)));
             }
         }
-        show(&DoctorAnswer::new(findings), output)
+        let now = Timestamp(Time(jiff::Timestamp::now().as_millisecond()));
+        show(&DoctorAnswer::new(now, findings), output)
     }
 
     fn configuration(&self, data: Option<&Path>) -> FindingView {
@@ -99,6 +107,18 @@ impl Doctor {
             Err(error) => FindingView::failed("store", error.to_string(), remedy),
         }
     }
+}
+
+/// The service's clock against this machine's.
+fn clock(service: Timestamp) -> FindingView {
+    let apart = service.0.0.saturating_sub(jiff::Timestamp::now().as_millisecond());
+    let text = format!("the service's clock and this machine's are {} ms apart", apart.abs());
+    if apart.abs() > CLOCK_APART_MS {
+        let remedy = "see that both machines' clocks are kept by NTP; after a step back the service's goes on from the \
+                      greatest time it has stored and comes nearer by and by";
+        return FindingView::warning("clock", text, remedy);
+    }
+    FindingView::ok("clock", text)
 }
 
 fn show(answer: &DoctorAnswer, output: &mut Output) -> Result<Exit, Failure> {

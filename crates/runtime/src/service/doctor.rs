@@ -3,7 +3,7 @@
 use super::Service;
 use crate::seal::SealKeySource;
 use crate::watcher::free_mib;
-use enginehouse_api::{DoctorAnswer, FindingView};
+use enginehouse_api::{DoctorAnswer, FindingView, Timestamp};
 use enginehouse_store::Depth;
 use std::time::Duration;
 use tokio::time::timeout;
@@ -12,22 +12,19 @@ use tokio::time::timeout;
 const BATCH_PATIENCE: Duration = Duration::from_secs(5);
 /// Findings of one check that are told.
 const FINDINGS_MAX: usize = 20;
-/// A wall clock that is so far from the store's is worth a word.
-const CLOCK_APART_MS: i64 = 2_000;
 
 impl Service {
-    /// Looks at the store, the leases, the engines, the workers, the clock, the disk, the keys and the alerts; `full` reads
+    /// Looks at the store, the leases, the engines, the workers, the disk, the keys and the alerts; `full` reads
     /// the whole store. What cannot be looked at is a finding too.
     pub async fn doctor(&self, full: bool) -> DoctorAnswer {
         let mut findings = self.store_findings(full).await;
         findings.extend(self.lease_findings().await);
         findings.extend(self.engine_findings().await);
         findings.push(self.worker_finding());
-        findings.push(self.clock_finding());
         findings.extend(self.disk_finding());
         findings.push(self.key_finding());
         findings.extend(self.alert_findings());
-        DoctorAnswer::new(findings)
+        DoctorAnswer::new(Timestamp(self.cx.store.now()), findings)
     }
 
     /// What does not agree among the queue's counts, the leases and what runs; nothing, if all is well. It looks between two
@@ -136,19 +133,6 @@ impl Service {
             );
         }
         FindingView::ok("workers", text)
-    }
-
-    fn clock_finding(&self) -> FindingView {
-        let wall = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
-        let wall = wall.map_or(0, |since| i64::try_from(since.as_millis()).unwrap_or(i64::MAX));
-        let apart = self.cx.store.now().0.saturating_sub(wall);
-        let text = format!("the store's clock is {apart} ms ahead of this machine's");
-        if apart.abs() > CLOCK_APART_MS {
-            let remedy = "see that the machine's clock is kept by NTP; the store's goes on from the greatest time it \
-                          has stored and comes nearer by and by";
-            return FindingView::warning("clock", text, remedy);
-        }
-        FindingView::ok("clock", text)
     }
 
     fn disk_finding(&self) -> Option<FindingView> {

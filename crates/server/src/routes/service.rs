@@ -77,7 +77,7 @@ pub(crate) const ROUTES: &[Route] = &[
         policy: Policy::Scope(Scope::Admin),
         handler: |call| -> Answer { Box::pin(doctor(call)) },
         operation: Some(Operation {
-            description: "Looks at the store, the leases, the engines, the workers, the clock, the disk, the keys and the alerts. With depth=full the whole store is read, which takes time.",
+            description: "Looks at the store, the leases, the engines, the workers, the disk, the keys and the alerts. With depth=full the whole store is read, which takes time.",
             query: &[DEPTH],
             answers: &[ok("What was found, each with what to do.", Shape::of::<DoctorAnswer>())],
             ..Operation::new("getDoctor", Tag::Service, "Look at the whole service")
