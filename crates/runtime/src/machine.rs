@@ -22,6 +22,7 @@ pub(crate) struct Machine {
 /// What a worker process uses.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct WorkerUse {
+    /// Bytes in memory that are not pages of files: what one more of it takes.
     pub(crate) memory_bytes: u64,
     /// Processors in use since the last look, of one that runs something.
     pub(crate) busy_cores: Option<f64>,
@@ -55,6 +56,7 @@ impl Machine {
             memory_used: used,
             memory_others: used.saturating_sub(of_workers),
             worker_memory_p95: if inside { Some(0) } else { p95(self.worker_memory.iter().copied()) },
+            workers_measured: u32::try_from(workers.len()).unwrap_or(u32::MAX),
             cores: self.cores(),
             worker_cpu_p95: p95(self.worker_cores.iter().copied()),
             memory_pressure: self.memory_pressure(),

@@ -94,6 +94,8 @@ pub(crate) struct Port {
     pub(crate) last_sign_at: Time,
     /// Bytes of memory of its process, where it is one of its own.
     pub(crate) memory_bytes: Option<u64>,
+    /// What of it another such process would take as well; `None` until it has taken work.
+    pub(crate) private_bytes: Option<u64>,
     /// Processors its process used of late while it ran something.
     pub(crate) busy_cores: Option<f64>,
     /// That it takes work was told.
@@ -189,6 +191,7 @@ impl Context {
             last_sign: Instant::now(),
             last_sign_at: now,
             memory_bytes: None,
+            private_bytes: None,
             busy_cores: None,
             introduced: false,
             announced: false,

@@ -21,7 +21,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::io::AsyncWriteExt;
 use tokio::process::{Child, Command};
-use tokio::time::{Instant, MissedTickBehavior, interval};
+use tokio::time::{Instant, sleep};
 
 /// What a child keeps of this process's environment: where things are, how to speak to the outside, nothing that could be a
 /// secret.
@@ -48,7 +48,9 @@ const SIGHUP: i32 = Signal::SIGHUP as i32;
 const SIGINT: i32 = Signal::SIGINT as i32;
 const SIGKILL: i32 = Signal::SIGKILL as i32;
 const SIGTERM: i32 = Signal::SIGTERM as i32;
+/// Between two looks at what a worker uses, and at one that has not shown it yet: growth may wait for that.
 const SAMPLE_EVERY: Duration = Duration::from_secs(1);
+const FIRST_SAMPLE_WITHIN: Duration = Duration::from_millis(100);
 /// In what parts of a second Linux tells programs of processor time.
 const TICKS_A_SECOND: f64 = 100.0;
 
@@ -153,14 +155,13 @@ fn command(program: &Path) -> Command {
 /// Waits for the child's end, and takes note of what it uses meanwhile.
 async fn watch(cx: &Context, session: SessionId, child: &mut Child) -> std::io::Result<ExitStatus> {
     let Some(pid) = child.id() else { return child.wait().await };
-    let mut ticks = interval(SAMPLE_EVERY);
-    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut pause = FIRST_SAMPLE_WITHIN;
     let mut last: Option<(Instant, f64)> = None;
     loop {
         tokio::select! {
             biased;
             status = child.wait() => return status,
-            _ = ticks.tick() => {}
+            () = sleep(pause) => {}
         }
         let (now, used) = (Instant::now(), processor_seconds(pid));
         let cores = last.zip(used).map(|((at, before), used)| {
@@ -168,17 +169,24 @@ async fn watch(cx: &Context, session: SessionId, child: &mut Child) -> std::io::
         });
         last = used.map(|used| (now, used));
         if let Some(port) = cx.ports.lock().get_mut(&session) {
-            port.memory_bytes = resident_bytes(pid);
+            let memory = memory_of(pid);
+            port.memory_bytes = memory.map(|(resident, _)| resident);
+            // A process that still starts is smaller than any worker at work, and would make room for too many.
+            port.private_bytes = port.ready_at.and(memory).map(|(_, private)| private);
+            pause = if port.private_bytes.is_some() { SAMPLE_EVERY } else { FIRST_SAMPLE_WITHIN };
             port.busy_cores = cores.filter(|_| !port.held.is_empty());
         }
     }
 }
 
-/// Memory of a process that is in RAM.
-fn resident_bytes(pid: u32) -> Option<u64> {
+/// Bytes of a process that are in memory, and those of them that are not pages of files, which processes share.
+fn memory_of(pid: u32) -> Option<(u64, u64)> {
     let text = std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
-    let line = text.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
-    line.trim().strip_suffix(" kB")?.parse::<u64>().ok().map(|kib| kib << 10)
+    let bytes = |name: &str| {
+        let line = text.lines().find_map(|line| line.strip_prefix(name))?;
+        line.trim().strip_suffix(" kB")?.parse::<u64>().ok().map(|kib| kib << 10)
+    };
+    Some((bytes("VmRSS:")?, bytes("RssAnon:")? + bytes("RssShmem:")?))
 }
 
 /// Processor time that a process used since it began.
@@ -221,8 +229,8 @@ mod tests {
     #[test]
     fn what_a_process_uses_is_known() {
         let me = std::process::id();
-        assert!(resident_bytes(me).is_some_and(|bytes| bytes > 1 << 20));
+        assert!(memory_of(me).is_some_and(|(resident, private)| private > 256 << 10 && resident > private));
         assert!(processor_seconds(me).is_some());
-        assert_eq!((resident_bytes(u32::MAX), processor_seconds(u32::MAX)), (None, None));
+        assert_eq!((memory_of(u32::MAX), processor_seconds(u32::MAX)), (None, None));
     }
 }

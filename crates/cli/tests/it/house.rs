@@ -157,11 +157,14 @@ impl House {
         assert!(status.success(), "{status}: {}", self.said());
     }
 
-    /// The most memory the process ever had, in KiB.
+    /// The most memory the process ever had, in KiB, without the pages of its own program, of which a debug build has many.
     pub(crate) fn peak_memory(&self) -> u64 {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid())).unwrap();
-        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
-        line.trim().trim_end_matches(" kB").parse().unwrap()
+        let kib = |name: &str| {
+            let line = status.lines().find_map(|line| line.strip_prefix(name)).unwrap();
+            line.trim().trim_end_matches(" kB").parse::<u64>().unwrap()
+        };
+        kib("VmHWM:") - kib("RssFile:")
     }
 
     pub(crate) fn try_call(&self, method: &str, path: &str, body: Option<&Value>) -> std::io::Result<Answer> {

@@ -187,6 +187,17 @@ impl MemoryGroup {
         Some(group)
     }
 
+    fn read(&self, file: &str) -> String {
+        std::fs::read_to_string(self.0.join(file)).unwrap()
+    }
+
+    /// Processes of the group that the kernel ended because memory had run out.
+    fn killed(&self) -> u64 {
+        let control = self.read("memory.oom_control");
+        let line = control.lines().find_map(|line| line.strip_prefix("oom_kill "));
+        line.and_then(|count| count.trim().parse().ok()).unwrap_or(0)
+    }
+
     /// The command, run inside of the group.
     fn within(&self, command: &Command) -> Command {
         let mut inside = Command::new("sh");
@@ -250,5 +261,40 @@ fn the_pool_does_not_grow_into_a_memory_limit() {
     for id in &more {
         assert_eq!(house.ended(id)["status"], "completed");
     }
+    house.stop();
+}
+
+#[test]
+fn worker_processes_stay_inside_a_memory_limit() {
+    const LIMIT_MIB: u64 = 256;
+    let Some(group) = MemoryGroup::new(LIMIT_MIB) else {
+        skipped("this process may not make a memory control group");
+        return;
+    };
+    let processes = "[workers]\nprovider = \"process\"\n";
+    let mut house = House::prepare(&format!("{processes}{}", quick("min_workers = 1\nmax_workers = 60\n")));
+    house.spawn(group.within(&house.serve()));
+    assert!(house.ready().is_none(), "{}", house.said());
+    house.read_key();
+    // More work than the workers that fit can do at once, so that only the guard ends the growth.
+    let ids = submit(&house, 600, 500);
+    let held = until(&house, "the guard holds", |scaling| {
+        scaling["decision"]["rule"].as_str().is_some_and(|rule| rule.starts_with("guard_memory"))
+    });
+    let reason = held["decision"]["reason"].as_str().unwrap().to_owned();
+    assert!(reason.contains("memory"), "{reason}");
+    let mut most = workers(&held);
+    for id in &ids {
+        let ended = house.ended(id);
+        assert_eq!((&ended["status"], &ended["attempt"]), (&json!("completed"), &json!(1)), "{ended}");
+        most = most.max(workers(&house.must("GET", "/v1/scaling", None)));
+    }
+    let peak: u64 = group.read("memory.max_usage_in_bytes").trim().parse().unwrap();
+    println!(
+        "{most} of 60 worker processes under a limit of {LIMIT_MIB} MiB, {} MiB at most with cached files: {reason}",
+        peak >> 20
+    );
+    assert!((2..60).contains(&most), "{most} workers");
+    assert_eq!(group.killed(), 0, "the kernel had to end a process");
     house.stop();
 }

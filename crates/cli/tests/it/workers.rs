@@ -231,6 +231,52 @@ fn a_worker_that_grows_too_large_is_replaced_and_nothing_is_lost() {
     house.stop();
 }
 
+#[test]
+fn a_pool_of_processes_serves_its_own_and_keeps_its_minimum() {
+    let house = House::start(
+        "[workers]\nprovider = \"process\"\n\
+         [workers.pools.flows]\nengine_types = [\"command\"]\nmin_workers = 1\nmax_workers = 2\n\
+         [scaling]\nmin_workers = 1\nmax_workers = 4\nworker_capacity = 2\n\
+         [engines.shell]\ntype = \"command\"\nargv = [\"/bin/sh\", \"-c\", \"sleep 0.2; echo null\"]\n",
+    );
+    let of_pool = |worker: &Value| worker["id"].as_str().unwrap().contains("-flows-");
+    until("the pool has its minimum", || {
+        workers(&house).iter().any(|w| of_pool(w) && takes_work(w)).then_some(())
+    });
+    for at in 0..20 {
+        submit(&house, &format!("other-{at}"), json!({"sleepMs": 100}));
+        let own = json!({"id": format!("own-{at}"), "engine": "shell", "workflowId": "w"});
+        house.must("POST", "/v1/executions", Some(&own));
+    }
+    let mut in_pool = 0;
+    for at in 0..20 {
+        let (own, other) = (format!("own-{at}"), format!("other-{at}"));
+        assert_eq!(house.ended(&own)["status"], "completed");
+        assert_eq!(house.ended(&other)["status"], "completed");
+        let place = of_worker(&house, &other);
+        assert!(!place.contains("-flows-"), "{place}, a dedicated worker, ran {other}");
+        in_pool += usize::from(of_worker(&house, &own).contains("-flows-"));
+    }
+    assert!(in_pool > 0, "the pool's processes ran nothing");
+    // When all processes are killed, one of the pool comes back as well.
+    let before: BTreeSet<String> = workers(&house).iter().map(|w| w["id"].to_string()).collect();
+    for pid in children(house.pid()) {
+        kill(Pid::from_raw(pid as i32), Signal::SIGKILL).unwrap();
+    }
+    until("the pool has its minimum again", || {
+        let fresh = |w: &Value| of_pool(w) && takes_work(w) && !before.contains(&w["id"].to_string());
+        workers(&house).iter().any(fresh).then_some(())
+    });
+    house.stop();
+}
+
+/// The worker that ran the last attempt.
+fn of_worker(house: &House, id: &str) -> String {
+    let answer = house.must("GET", &format!("/v1/executions/{id}/attempts"), None);
+    let last = answer["attempts"].as_array().and_then(|attempts| attempts.last());
+    last.and_then(|attempt| attempt["worker"].as_str()).unwrap_or_else(|| panic!("{answer}")).to_owned()
+}
+
 /// A house whose only worker of its own is busy for good, so that other work goes to whoever joins.
 fn occupied() -> House {
     let house = House::start(

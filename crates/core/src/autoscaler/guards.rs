@@ -38,7 +38,8 @@ impl Needs {
         self.cpu = smooth(self.cpu, seen.worker_cpu_p95);
     }
 
-    pub(super) fn allowed(&self, guards: &Guards, seen: &Resources, current: u32) -> Allowed {
+    /// `workers`: those that are ready or starting.
+    pub(super) fn allowed(&self, guards: &Guards, seen: &Resources, workers: u32) -> Allowed {
         let mut allowed = Allowed::default();
         let mut bound = |workers: f64, rule: Rule| {
             let workers = workers.clamp(0.0, 1e6) as u32;
@@ -52,7 +53,11 @@ impl Needs {
                     bound((limit * guards.mem_soft - seen.memory_others as f64) / one, Rule::GuardMemory);
                 }
                 Some(_) => {}
-                None => allowed.launches = Some(current.max(1)),
+                // One more for each that has shown what it uses, and none before the last ones have.
+                None => {
+                    let unseen = workers.saturating_sub(seen.workers_measured);
+                    allowed.launches = Some(seen.workers_measured.max(1).saturating_sub(unseen));
+                }
             }
             let share = seen.memory_used as f64 / limit;
             if share > guards.mem_soft {
@@ -85,6 +90,7 @@ mod tests {
             memory_used: 500,
             memory_others: 50,
             worker_memory_p95: Some(100),
+            workers_measured: 3,
             ..Resources::default()
         };
         // (change, workers, launches, shut, shrink)
@@ -116,6 +122,14 @@ mod tests {
                 Allowed { workers, launches, shut, shrink },
                 "{seen:?}"
             );
+        }
+        // Workers, those of them that have shown what they use, and how many may be launched.
+        for (workers, workers_measured, launches) in
+            [(0, 0, 1), (1, 0, 0), (1, 1, 1), (2, 1, 0), (2, 2, 2), (4, 2, 0), (4, 3, 2), (9, 0, 0)]
+        {
+            let unknown = Resources { worker_memory_p95: None, workers_measured, ..machine };
+            let allowed = Needs::default().allowed(&guards, &unknown, workers);
+            assert_eq!(allowed.launches, Some(launches), "{workers} workers, {workers_measured} measured");
         }
     }
 }

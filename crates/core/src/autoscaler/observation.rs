@@ -159,9 +159,12 @@ pub struct Resources {
     pub memory_used: u64,
     /// Bytes of it that are not the workers'.
     pub memory_others: u64,
-    /// 95th percentile of one worker's resident memory; `None` while fewer than five were seen, 0 for workers
+    /// 95th percentile of what one worker's process has in memory beside pages of files; `None` while fewer than five were seen, 0 for workers
     /// that share the service's own process.
     pub worker_memory_p95: Option<u64>,
+    /// Workers of which it is known what they use.
+    #[serde(default)]
+    pub workers_measured: u32,
     /// Processors that may be used; `None`: not known.
     pub cores: Option<f64>,
     /// 95th percentile of the cores one busy worker uses; `None` while fewer than five were seen, 0 for workers

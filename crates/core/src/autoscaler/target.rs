@@ -259,7 +259,9 @@ impl Autoscaler {
             wish
         };
         let allowed = seen.resources.as_ref().map_or(Allowed::default(), |resources| {
-            self.memory.needs.allowed(&self.rules.guards, resources, current)
+            let starting = u32::try_from(seen.pool.starting.len()).unwrap_or(u32::MAX);
+            let workers = seen.pool.ready.saturating_add(starting);
+            self.memory.needs.allowed(&self.rules.guards, resources, workers)
         });
         figures.guard = allowed.workers.map(|(workers, _)| workers);
         if let Some(rule) = allowed.shrink.filter(|_| !frozen) {

@@ -130,7 +130,7 @@ impl Observer {
         let own = ports.values().filter(|port| port.seat.origin == Origin::Process);
         let workers: Vec<WorkerUse> = own
             .filter_map(|port| {
-                Some(WorkerUse { memory_bytes: port.memory_bytes?, busy_cores: port.busy_cores })
+                Some(WorkerUse { memory_bytes: port.private_bytes?, busy_cores: port.busy_cores })
             })
             .collect();
         drop(ports);

@@ -44,6 +44,7 @@ fn observation(seen: Seen, now: Time) -> Observation {
         resources: (seen.memory_share > 0.0).then(|| Resources {
             memory_limit: Some(1_000),
             memory_used: (seen.memory_share * 1_000.0) as u64,
+            workers_measured: seen.ready,
             ..Resources::default()
         }),
         ..Observation::default()

@@ -198,6 +198,7 @@ impl World {
                 reach: self.reaches[at],
             }
         };
+        let ready = pool.ready;
         Observation {
             now: self.wall(),
             pool,
@@ -207,6 +208,7 @@ impl World {
             resources: self.memory.map(|share| Resources {
                 memory_limit: Some(1_000_000),
                 memory_used: (share * 1e6) as u64,
+                workers_measured: ready,
                 ..Resources::default()
             }),
             stale: self.stale,
