@@ -2,7 +2,7 @@
 
 use crate::process::{cargo, run, works};
 use crate::suite::Tally;
-use crate::{docs, examples, schemathesis, suite, tidy};
+use crate::{docs, examples, schemathesis, suite, tidy, witness};
 use anyhow::{Result, bail};
 use std::time::{Duration, Instant};
 
@@ -12,7 +12,8 @@ API against its own OpenAPI document. Prints each step's time and a summary.
 
 Usage: cargo xtask ci [STEP...]
 
-  STEP   only these: fmt tidy clippy test docs examples deny schemathesis
+  STEP   only these: fmt tidy clippy witnesses test docs examples deny
+         schemathesis
 ";
 
 /// How a step ended, if it did not fail.
@@ -25,13 +26,14 @@ pub(crate) enum Verdict {
 
 type Step = (&'static str, fn(&mut Tally) -> Result<Verdict>);
 
-const STEPS: [Step; 8] = [
+const STEPS: [Step; 9] = [
     ("fmt", |_| passed(run(&mut cargo(&["fmt", "--all", "--check"])))),
     ("tidy", |_| tidy::check().map(|files| Verdict::Passed(format!("{files} files")))),
     ("clippy", |_| {
         let flags = ["clippy", "--workspace", "--all-targets", "--locked", "--", "-D", "warnings"];
         passed(run(&mut cargo(&flags)))
     }),
+    ("witnesses", |_| witness::install()),
     ("test", tests),
     ("docs", |_| passed(docs::check())),
     ("examples", |_| examples::check().map(|count| Verdict::Passed(format!("{count} examples")))),

@@ -68,6 +68,8 @@ pub(crate) fn run(args: &[&str], options: Options) -> Result<(bool, Tally)> {
     let mut see = |line: &str| tally.add(line);
     let prepared = |words: &[&str]| {
         let mut command = cargo(words);
+        // Tests that ask it are skipped, and say so, where it was not installed.
+        command.envs(crate::witness::python().map(|python| ("ENGINEHOUSE_WITNESS", python)));
         if !options.explore && std::env::var_os(PROPERTY_SEED.0).is_none() {
             command.env(PROPERTY_SEED.0, PROPERTY_SEED.1);
         }

@@ -85,6 +85,10 @@ pub struct SubmitRequest {
     /// Fail instead of waiting while the engine is unavailable.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub fail_fast: Option<bool>,
+    /// The trace that it belongs to, as W3C `traceparent`; the header of that name says the same for a whole request.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(pattern = "^[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}(-.*)?$", max_length = 512)]
+    pub traceparent: Option<String>,
     /// Labels to filter by.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     #[schema(schema_with = tags)]

@@ -120,6 +120,9 @@ pub struct WorkerAssignment {
     pub attempt: u32,
     /// The same for every attempt that stands for the same run of the engine.
     pub idempotency_key: String,
+    /// The W3C `traceparent` to send to the engine with every request of this attempt; absent: nothing is traced.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub traceparent: Option<String>,
     /// The configured engine's name.
     pub engine: String,
     pub workflow_id: String,

@@ -12,6 +12,7 @@ mod raw;
 mod resolve;
 mod secret;
 mod sources;
+mod tracing;
 mod tree;
 mod types;
 

@@ -7,6 +7,7 @@ use crate::id::{ExecutionId, Fence, Key, SessionId};
 use crate::rank::Rank;
 use crate::retry::RetryPolicy;
 use crate::time::{Millis, Time};
+use crate::trace::TraceContext;
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 
@@ -107,6 +108,9 @@ pub struct Spec {
     /// Size of the request as it was sent, in bytes.
     #[serde(default)]
     pub input_bytes: u64,
+    /// The trace that it belongs to; `None`: it is not traced.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub trace: Option<TraceContext>,
 }
 
 /// What a submit fixed for good.

@@ -26,4 +26,5 @@ pub mod retry;
 pub mod run_times;
 pub mod session;
 pub mod time;
+pub mod trace;
 pub mod wait;

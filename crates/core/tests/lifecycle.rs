@@ -248,6 +248,7 @@ fn submit(arguments: &[&str], now: Time) -> Execution {
             fail_fast: false,
             inline: false,
             input_bytes: 0,
+            trace: None,
         },
         by: None,
     };

@@ -140,6 +140,7 @@ impl Arguments {
         let id = self.get("--id").map_or(fresh, str::to_owned);
         Ok(Call {
             idempotency_key: format!("{id}.1"),
+            traceparent: None,
             execution_id: id,
             attempt: 1,
             workflow_id: self.words.get(2).cloned().unwrap_or_default(),

@@ -17,7 +17,7 @@ pub(crate) use poll::Poll;
 pub(crate) use sse::{StreamEvent, watch_events};
 
 use crate::config::{ANSWER_BYTES_MAX, CONTROL_BYTES_MAX, ConfigError, ENDPOINTS_MAX, HttpSettings};
-use crate::contract::{EngineFailure, Health, Reached};
+use crate::contract::{Call, Engine, EngineFailure, Health, Outcome, Reached};
 use bytes::{Bytes, BytesMut};
 use enginehouse_core::failure::FailureKind;
 use enginehouse_core::time::Millis;
@@ -36,6 +36,21 @@ const IDLE_CONNECTION: Duration = Duration::from_secs(4);
 const IDLE_CONNECTIONS_MAX: usize = 64;
 const KEEPALIVE: Duration = Duration::from_secs(15);
 const KEEPALIVE_RETRIES: u32 = 4;
+const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
+
+tokio::task_local! {
+    /// Whose trace the requests of this task belong to. A task's own, so that no adapter can forget to hand it on.
+    static TRACED: HeaderValue;
+}
+
+/// Runs a call; each request that is made for it by this task carries the call's `traceparent`.
+pub async fn run_traced(engine: &dyn Engine, call: Call) -> Outcome {
+    let context = call.traceparent.as_deref().and_then(|text| HeaderValue::from_str(text).ok());
+    match context {
+        Some(context) => TRACED.scope(context, engine.run(call)).await,
+        None => engine.run(call).await,
+    }
+}
 
 /// A client for all endpoints of one configured engine.
 pub(crate) struct HttpClient {
@@ -166,6 +181,7 @@ impl HttpClient {
         if let (Some((name, value)), false) = (&self.key, request.anonymous) {
             headers.insert(name.clone(), value.clone());
         }
+        let _ = TRACED.try_with(|context| headers.insert(TRACEPARENT, context.clone()));
         for (name, value) in &request.headers {
             headers.insert(name.clone(), value.clone());
         }
@@ -370,6 +386,25 @@ fn build_client(settings: &HttpSettings, endpoints: &[Url]) -> Result<reqwest::C
         builder.tls_certs_only(extra)
     };
     builder.build().map_err(|error| ConfigError::new("endpoints", classify::root_cause(&error)))
+}
+
+/// A client for other parts of the service that speak to `url` on their own: no redirects, no proxies, no repeats.
+///
+/// # Errors
+/// Says why there can be none, such as that the roots of the system could not be read.
+pub fn outward_client(url: &str, within: Duration) -> Result<reqwest::Client, String> {
+    install_crypto();
+    let builder = reqwest::Client::builder()
+        .user_agent(concat!("enginehouse/", env!("CARGO_PKG_VERSION")))
+        .redirect(reqwest::redirect::Policy::none())
+        .retry(reqwest::retry::never())
+        .no_proxy()
+        .timeout(within)
+        .pool_idle_timeout(IDLE_CONNECTION);
+    // The roots of the system are loaded only where TLS is spoken, as for engines.
+    let builder =
+        if url.starts_with("https:") { builder.tls_certs_merge([]) } else { builder.tls_certs_only([]) };
+    builder.build().map_err(|error| classify::root_cause(&error))
 }
 
 /// Makes aws-lc-rs the crypto library of the process unless another part has chosen one already.

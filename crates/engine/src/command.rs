@@ -104,7 +104,7 @@ impl Command {
                 format!("no directory for the attempt below {}: {error}", self.config.work_dir.display());
             EngineFailure::new(FailureKind::Unavailable, "no_directory", text)
         })?;
-        let program = Program::new(&self.config, directory.path());
+        let program = Program::new(&self.config, directory.path(), call.traceparent.as_deref());
         let Spawned { leader, gate } = spawn::spawn(program).await?;
         // From here on the group is killed when this future is dropped.
         let group = Group::new(leader);

@@ -75,6 +75,8 @@ pub struct Call {
     pub attempt: u32,
     /// `{execution id}.{run}`: the same for every attempt that stands for the same engine run.
     pub idempotency_key: String,
+    /// The `traceparent` under which the engine may hang what it traces; `None`: nothing is traced.
+    pub traceparent: Option<String>,
     pub workflow_id: String,
     /// The inline definition as raw JSON.
     pub definition: Option<Bytes>,

@@ -204,6 +204,7 @@ mod tests {
             execution_id: "e".to_owned(),
             attempt: 1,
             idempotency_key: "e.1".to_owned(),
+            traceparent: None,
             workflow_id: "w".to_owned(),
             definition: None,
             workflow_name: None,

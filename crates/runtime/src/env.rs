@@ -26,6 +26,11 @@ impl Env {
         self.keys.lock().next(now)
     }
 
+    /// The id of a new trace, never 0.
+    pub(crate) fn trace_id(&self) -> u128 {
+        self.random.lock().random::<u128>().max(1)
+    }
+
     /// In `[0, 1)`.
     pub(crate) fn draw(&self) -> f64 {
         self.random.lock().random()

@@ -35,6 +35,7 @@ mod sessions;
 mod settings;
 mod telemetry;
 mod timers;
+mod tracer;
 mod traffic;
 mod watcher;
 mod workers;
@@ -49,3 +50,4 @@ pub use settings::{
     ScalingSettings, SealSettings, Settings, WorkerProcesses, WorkerSettings,
 };
 pub use telemetry::markdown as metrics_markdown;
+pub use tracer::{ExporterSettings, TraceDialect, TracingSettings};

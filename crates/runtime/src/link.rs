@@ -16,6 +16,7 @@ use enginehouse_core::id::{Key, SessionId};
 use enginehouse_core::lifecycle::{self, Outcome, Part, Refused};
 use enginehouse_core::limits::{LOG_BYTES_MAX, REQUEST_BODY_BYTES_MAX, RESULT_BYTES_MAX};
 use enginehouse_core::time::SECOND;
+use enginehouse_core::trace::call_traceparent;
 use enginehouse_engine::{EngineFailure, Progress, Reached};
 use enginehouse_store::{DocKind, StoreError};
 use enginehouse_worker::{Assignment, End, LeaseRef, Limit, Link, LinkError, Order, Report};
@@ -169,6 +170,7 @@ impl NodeLink {
         Some(Assignment {
             lease,
             idempotency_key: format!("{id}.{}", row.state.run),
+            traceparent: call_traceparent(row),
             execution_id: id,
             attempt: row.state.attempt,
             engine: row.fixed.engine.clone(),

@@ -22,6 +22,7 @@ use crate::scheduler::Scheduler;
 use crate::sessions::{Election, Sessions};
 use crate::telemetry::Telemetry;
 use crate::timers::Timers;
+use crate::tracer::Tracer;
 use crate::watcher::Watcher;
 use crate::workers::{Pool, PoolNews, Wanted};
 use crate::{RegisteredEngine, Service, Settings};
@@ -90,6 +91,7 @@ impl Node {
         node.role("scaler", |stop| Scaler::new(cx.clone()).run(stop));
         node.role("watcher", |stop| Watcher::new(cx.clone()).run(stop));
         node.role("health", |stop| HealthChecks { cx: cx.clone() }.run(stop));
+        node.role("tracer", |stop| Tracer { cx: cx.clone(), cursor }.run(stop));
         node.role("keeper", |stop| Keeper { cx: cx.clone(), told: false }.run(stop));
         node.role("orphans", |stop| Orphans { cx: cx.clone(), inbox: orphans }.run(stop));
         if cx.store.features().shared {

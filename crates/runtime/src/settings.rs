@@ -2,6 +2,7 @@
 
 use crate::alerts::{AlertRule, default_alerts};
 use crate::seal::SealKeySource;
+use crate::tracer::TracingSettings;
 use enginehouse_core::autoscaler::{Policy, ScalingRules};
 use enginehouse_core::balance::BalanceRules;
 use enginehouse_core::breaker::BreakerRules;
@@ -47,6 +48,8 @@ pub struct Settings {
     pub metrics_retention: Millis,
     /// What is watched.
     pub alerts: Vec<AlertRule>,
+    /// Where spans of ended executions go.
+    pub tracing: TracingSettings,
     /// Where the store lies; its file system is watched. `None`: nowhere.
     pub data_dir: Option<PathBuf>,
     /// How payloads are sealed.
@@ -103,6 +106,7 @@ impl Default for Settings {
             collection_interval: SECOND,
             metrics_retention: DAY,
             alerts: default_alerts(),
+            tracing: TracingSettings::default(),
             data_dir: None,
             seal: SealSettings::default(),
             health_interval: 10 * SECOND,

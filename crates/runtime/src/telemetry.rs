@@ -52,6 +52,7 @@ pub(crate) struct Telemetry {
     commits: Histogram,
     writes: Histogram,
     violations: Counter,
+    spans: Family<Labels, Counter>,
 }
 
 impl Telemetry {
@@ -66,6 +67,7 @@ impl Telemetry {
             commits: Histogram::new(COMMIT_SECONDS),
             writes: Histogram::new(COMMIT_WRITES),
             violations: Counter::default(),
+            spans: Family::default(),
         }
     }
 
@@ -128,6 +130,12 @@ impl Telemetry {
         self.violations.inc_by(findings);
     }
 
+    /// So many spans were sent to a receiver of traces, or given up.
+    pub(crate) fn traced(&self, exporter: &str, outcome: &'static str, spans: usize) {
+        let labels = vec![("exporter", exporter.to_owned()), ("outcome", outcome.to_owned())];
+        self.spans.get_or_create(&labels).inc_by(spans as u64);
+    }
+
     fn register(&self, registry: &mut Registry) {
         add(registry, "executions_submitted", self.submitted.clone());
         add(registry, "executions_ended", self.ended.clone());
@@ -138,6 +146,7 @@ impl Telemetry {
         add(registry, "store_commit", self.commits.clone());
         add(registry, "store_commit_writes", self.writes.clone());
         add(registry, "audit_violations", self.violations.clone());
+        add(registry, "trace_spans", self.spans.clone());
     }
 }
 

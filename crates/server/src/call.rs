@@ -8,6 +8,7 @@ use axum::response::Response;
 use enginehouse_api::{ApiError, Code, Span};
 use enginehouse_core::id::ExecutionId;
 use enginehouse_core::limits::{IDEMPOTENCY_KEY_CHARS_MAX, SUBMIT_WAIT_MAX};
+use enginehouse_core::trace::TraceContext;
 use enginehouse_runtime::{Caller, Service};
 use http::HeaderName;
 use http::request::Parts;
@@ -18,6 +19,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 pub(crate) const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
+const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 
 /// How much longer a large body may take for each MiB.
 const LARGE_BODY_MIB_WITHIN: Duration = Duration::from_millis(250);
@@ -119,6 +121,13 @@ impl Call {
             return Err(ApiError::field(Code::InvalidField, "Idempotency-Key:", detail));
         }
         Ok(key.to_str().ok().map(str::to_owned))
+    }
+
+    /// The caller's trace. What is not as the standard says is passed over, as the standard asks.
+    pub(crate) fn traceparent(&self) -> Option<String> {
+        let mut given = self.parts.headers.get_all(TRACEPARENT).iter();
+        let text = given.next()?.to_str().ok()?;
+        (given.next().is_none() && TraceContext::parse(text).is_some()).then(|| text.to_owned())
     }
 
     /// `?wait=`: how long the answer to a submit may wait for the end.

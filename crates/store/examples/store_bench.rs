@@ -63,6 +63,7 @@ impl Bench {
             fail_fast: false,
             inline: false,
             input_bytes: PAYLOAD_BYTES as u64,
+            trace: None,
         };
         let new = NewExecution {
             key: self.keys.next(now),

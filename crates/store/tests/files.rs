@@ -37,6 +37,7 @@ fn row(key: i64, store: &SqliteStore) -> Execution {
         fail_fast: false,
         inline: false,
         input_bytes: 1,
+        trace: None,
     };
     let new = NewExecution {
         key: Key(key),

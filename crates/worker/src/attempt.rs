@@ -9,7 +9,7 @@ use enginehouse_core::failure::FailureKind;
 use enginehouse_core::limits::{LOG_BYTES_MAX, RESULT_BYTES_MAX};
 use enginehouse_core::time::Millis;
 use enginehouse_engine::{
-    Call, Engine, EngineFailure, Host, LetGo, Outcome, Progress, Reached, Stop, StopSignal,
+    Call, Engine, EngineFailure, Host, LetGo, Outcome, Progress, Reached, Stop, StopSignal, run_traced,
 };
 use futures_util::FutureExt;
 use std::panic::AssertUnwindSafe;
@@ -110,6 +110,7 @@ fn open(assignment: &Assignment, notes: Arc<Notes>, engines: &Engines) -> Result
         execution_id: assignment.execution_id.clone(),
         attempt: assignment.attempt,
         idempotency_key: assignment.idempotency_key.clone(),
+        traceparent: assignment.traceparent.clone(),
         workflow_id: assignment.workflow_id.clone(),
         definition: definition.filter(|d| d.as_ref() != b"{}" && d.as_ref() != b"null"),
         workflow_name: request.workflow.and_then(|w| w.name),
@@ -138,8 +139,9 @@ async fn drive(
     let limit = assignment.limit;
     let deadline = sleep(Duration::from_millis(limit.after));
     // An adapter's panic is its attempt's end, not its worker's: the others go on.
-    let running =
-        AssertUnwindSafe(engine.run(call)).catch_unwind().map(|ended| ended.unwrap_or_else(|_| panicked()));
+    let running = AssertUnwindSafe(run_traced(engine, call))
+        .catch_unwind()
+        .map(|ended| ended.unwrap_or_else(|_| panicked()));
     tokio::pin!(deadline, running);
     let stopped = tokio::select! {
         biased;

@@ -55,6 +55,8 @@ pub struct Assignment {
     pub attempt: u32,
     /// `{execution id}.{run}`.
     pub idempotency_key: String,
+    /// The `traceparent` that the engine is told; `None`: nothing is traced.
+    pub traceparent: Option<String>,
     /// The configured engine's name.
     pub engine: String,
     pub workflow_id: String,

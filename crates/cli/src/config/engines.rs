@@ -626,10 +626,15 @@ fn resolve_webhooks(own: &N8nRaw, path: &str, checker: &mut Checker<'_>) -> BTre
     webhooks
 }
 
-fn read(secret: &Secret, path: &str, checker: &mut Checker<'_>) -> Option<SecretString> {
+pub(super) fn read(secret: &Secret, path: &str, checker: &mut Checker<'_>) -> Option<SecretString> {
     checker.secret(secret).map_err(|message| checker.fault(path, message)).ok()
 }
 
-fn read_private(name: &str, value: &Private, path: &str, checker: &mut Checker<'_>) -> Option<SecretString> {
+pub(super) fn read_private(
+    name: &str,
+    value: &Private,
+    path: &str,
+    checker: &mut Checker<'_>,
+) -> Option<SecretString> {
     value.value(name, |secret| checker.secret(secret)).map_err(|message| checker.fault(path, message)).ok()
 }

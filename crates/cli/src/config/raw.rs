@@ -3,9 +3,10 @@
 //! Which values make sense together is decided in [`resolve`](super::resolve); here each value stands alone.
 
 use super::engines::EngineRaw;
+use super::secret::{Private, Secret};
 use super::types::{
-    Factor, FilePath, Flag, Fraction, Key, Part, Percent, Price, Section, Setting, Shape, Span, Text, Texts,
-    Weight, choice, section,
+    Factor, FilePath, Flag, Fraction, Key, Part, Percent, Price, Ratio, Section, Setting, Shape, Span, Text,
+    Texts, Weight, choice, section,
 };
 use enginehouse_core::time::{DAY, HOUR, MINUTE, SECOND};
 use serde::{Deserialize, Serialize};
@@ -46,6 +47,8 @@ section! {
         health: HealthChecks = HealthChecks::default();
         /// What the service tells about itself on standard error.
         log: Log = Log::default();
+        /// Where the spans of ended executions go, for OpenTelemetry and LangSmith.
+        tracing: Tracing = Tracing::default();
         /// The workflow engines by name; a name is yours to choose: 1 to 64 of `a-z A-Z 0-9 . _ -`.
         engines: Engines = Engines::default();
     }
@@ -304,6 +307,28 @@ section! {
         format: LogFormat = LogFormat::Text;
     }
 
+    /// Where the spans of ended executions go. A caller's `traceparent` is kept and handed on to the engine in any case.
+    pub struct Tracing {
+        /// Share of the executions that are traced, of those whose caller did not say by a `traceparent`.
+        sample_ratio: Ratio = Ratio(1.0);
+        /// Receivers of traces, by a name of yours. None: nothing is exported.
+        exporters: BTreeMap<String, ExporterRaw> = BTreeMap::new();
+    }
+
+    /// A receiver of traces.
+    pub struct ExporterRaw {
+        /// What it is, and so what it is told.
+        r#type: ExporterType = ExporterType::Otlp;
+        /// Its base URL; `/v1/traces` is added, for LangSmith `/otel/v1/traces`. Absent: `http://127.0.0.1:4318`, of LangSmith `https://api.smith.langchain.com`.
+        url: Option<Text> = None;
+        /// Headers of every request, by name.
+        headers: BTreeMap<String, Private> = BTreeMap::new();
+        /// LangSmith's API key.
+        api_key: Option<Secret> = None;
+        /// The LangSmith project. Absent: LangSmith's default one.
+        project: Option<Text> = None;
+    }
+
     /// The HTTP API.
     pub struct Server {
         /// Address and port; port 0 takes a free one.
@@ -374,6 +399,14 @@ choice! {
         Pack "pack",
         /// The emptiest, so that as little as possible is lost with one worker.
         Spread "spread",
+    }
+
+    /// What a receiver of traces is.
+    pub enum ExporterType {
+        /// Any that takes OpenTelemetry's OTLP over HTTP: a collector, Jaeger, Tempo and others.
+        Otlp "otlp",
+        /// LangSmith: one root for each execution and one child for each attempt.
+        Langsmith "langsmith",
     }
 
     /// How log lines are written.

@@ -121,7 +121,8 @@ pub(crate) fn resolve(
     let seal_key = seal_key(raw, &mut checker);
     let pools = super::pools::resolve(raw, &mut checker);
     let alerts = super::alerts::resolve(raw, &mut checker);
-    let settings = Settings { scaling: scaling(raw, &mut checker), pools, alerts, ..settings(raw) };
+    let tracing = super::tracing::resolve(&raw.tracing, &mut checker);
+    let settings = Settings { scaling: scaling(raw, &mut checker), pools, alerts, tracing, ..settings(raw) };
     let engines = engines(raw, &settings.defaults.retry, &mut checker);
     match server {
         Some(server) if checker.faults.is_empty() => Ok(Config {

@@ -198,6 +198,8 @@ numbers! {
     /// A part of a whole.
     pub struct Fraction("above 0, at most 1", |n| *n > 0.0 && *n <= 1.0);
     /// A part that may be nothing, and is not the whole.
+    pub struct Ratio("from 0 to 1", |n| (0.0..=1.0).contains(n));
+
     pub struct Part("from 0 to less than 1", |n| (0.0..1.0).contains(n));
     /// Percent of the time.
     pub struct Percent("above 0, at most 100", |n| *n > 0.0 && *n <= 100.0);

@@ -24,6 +24,7 @@ mod metrics;
 mod scaling;
 mod sealed;
 mod stopping;
+mod tracing;
 mod waiting;
 mod watching;
 mod worker_links;

@@ -111,3 +111,79 @@ fn what_prometheus_reads_is_what_happened() {
     let status = crate::house::call(house.address, "wrong", "GET", "/metrics", None).unwrap().status;
     assert_eq!(status, 401, "figures are for those with a key");
 }
+
+/// A real Prometheus server that scrapes the service.
+struct Prometheus {
+    process: std::process::Child,
+    address: std::net::SocketAddr,
+    _dir: tempfile::TempDir,
+}
+
+impl Prometheus {
+    fn start(house: &House) -> Option<Prometheus> {
+        let dir = tempfile::tempdir().unwrap();
+        let key = dir.path().join("key");
+        std::fs::write(&key, &house.key).unwrap();
+        let config = format!(
+            "scrape_configs:\n- job_name: enginehouse\n  scrape_interval: 1s\n  authorization: {{ credentials_file: {:?} }}\n  \
+             static_configs: [{{ targets: [\"{}\"] }}]\n",
+            key, house.address
+        );
+        std::fs::write(dir.path().join("prometheus.yml"), config).unwrap();
+        let address = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        let spawned = Command::new("prometheus")
+            .args(["--config.file=prometheus.yml", "--storage.tsdb.path=tsdb"])
+            .arg(format!("--web.listen-address={address}"))
+            .current_dir(dir.path())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn();
+        match spawned {
+            Ok(process) => Some(Prometheus { process, address, _dir: dir }),
+            Err(_) => {
+                skipped("prometheus (Debian's package of that name) is not installed");
+                None
+            }
+        }
+    }
+
+    /// The sum of a metric, `None` while there is no sample of it.
+    fn sum(&self, metric: &str) -> Option<f64> {
+        let path = format!("/api/v1/query?query=sum({metric})");
+        let answer = http::send(self.address, &http::request("GET", &path, &[], b"")).ok()?.json();
+        answer["data"]["result"][0]["value"][1].as_str()?.parse().ok()
+    }
+}
+
+impl Drop for Prometheus {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+#[test]
+fn a_prometheus_server_scrapes_it_and_answers() {
+    let house = House::start("");
+    let Some(server) = Prometheus::start(&house) else { return };
+    for n in 0..9 {
+        let body = json!({"id": format!("p{n}"), "engineType": "demo", "workflowId": "w"});
+        house.must("POST", "/v1/executions", Some(&body));
+    }
+    for n in 0..9 {
+        assert_eq!(house.ended(&format!("p{n}"))["status"], "completed");
+    }
+    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(60);
+    for (metric, wanted) in [
+        ("enginehouse_executions_ended_total", 9.0),
+        ("enginehouse_execution_run_seconds_count", 9.0),
+        ("up", 1.0),
+    ] {
+        while server.sum(metric) != Some(wanted) {
+            assert!(std::time::Instant::now() < deadline, "{metric}: {:?}, not {wanted}", server.sum(metric));
+            std::thread::sleep(std::time::Duration::from_millis(100));
+        }
+        println!("Prometheus: sum({metric}) = {wanted}");
+    }
+    house.stop();
+}

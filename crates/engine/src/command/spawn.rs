@@ -27,9 +27,11 @@ const AWAY: u8 = b'x';
 pub(super) struct Program(Command);
 
 impl Program {
-    pub(super) fn new(config: &CommandConfig, directory: &Path) -> Program {
+    pub(super) fn new(config: &CommandConfig, directory: &Path, traceparent: Option<&str>) -> Program {
         let mut command = Command::new(&config.argv[0]);
         command.args(&config.argv[1..]).env_clear().current_dir(directory).process_group(0);
+        // Where OpenTelemetry's tools look for a parent when there are no headers.
+        command.envs(traceparent.map(|context| ("TRACEPARENT", context)));
         for (name, value) in &config.env {
             command.env(name, value.expose_secret());
         }

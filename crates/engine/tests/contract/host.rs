@@ -57,6 +57,7 @@ pub(crate) fn call(
     let call = Call {
         execution_id: "e1".to_owned(),
         attempt: 1,
+        traceparent: None,
         idempotency_key: "e1.1".to_owned(),
         workflow_id: workflow_id.to_owned(),
         definition: None,

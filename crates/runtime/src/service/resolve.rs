@@ -11,6 +11,7 @@ use enginehouse_core::lifecycle::NewExecution;
 use enginehouse_core::limits::{MAX_RETRIES_MAX, NAME_BYTES_MAX, SPAN_MAX, TAG_CHARS_MAX, TAGS_MAX};
 use enginehouse_core::retry::RetryPolicy;
 use enginehouse_core::time::{Millis, Time};
+use enginehouse_core::trace::TraceContext;
 use enginehouse_engine::Workflow;
 
 fn invalid(pointer: &str, detail: impl Into<String>) -> ApiError {
@@ -175,7 +176,22 @@ fn spec(
         fail_fast: request.fail_fast.unwrap_or(false),
         inline,
         input_bytes: request.parameters.as_ref().map_or(0, |p| p.get().len() as u64),
+        trace: trace(cx, request)?,
     })
+}
+
+/// The caller's trace, or one that begins here when this service exports any.
+fn trace(cx: &Context, request: &SubmitRequest) -> Result<Option<TraceContext>, ApiError> {
+    if let Some(text) = &request.traceparent {
+        let context = TraceContext::parse(text);
+        return context.map(Some).ok_or_else(|| invalid("/traceparent", "is no W3C traceparent"));
+    }
+    let tracing = &cx.settings.tracing;
+    Ok((!tracing.exporters.is_empty()).then(|| TraceContext {
+        trace: cx.env.trace_id(),
+        parent: None,
+        sampled: cx.env.draw() < tracing.sample_ratio,
+    }))
 }
 
 fn retry(request: &SubmitRequest, base: &RetryPolicy) -> Result<RetryPolicy, ApiError> {

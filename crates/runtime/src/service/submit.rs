@@ -129,6 +129,8 @@ impl Service {
         let mut value = serde_json::to_value(request).map_err(unreadable)?;
         if let Some(members) = value.as_object_mut() {
             members.remove("createdAt");
+            // Who repeats a request because its answer was lost may do so under another span.
+            members.remove("traceparent");
         }
         new.request_hash = self.cx.sealer.request_hash(canonical(&value).as_bytes());
         if let Some(key) = idempotency_key {

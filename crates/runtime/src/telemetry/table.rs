@@ -125,6 +125,13 @@ pub(super) const TABLE: &[Entry] = &[
         "What the audit of the live leases finds wrong; always 0",
     ),
     entry_of(
+        "trace_spans",
+        Kind::Counter,
+        None,
+        &["exporter", "outcome"],
+        "Spans of ended executions: exported, or dropped because the receiver did not take them in time",
+    ),
+    entry_of(
         "audit_violations",
         Kind::Counter,
         None,

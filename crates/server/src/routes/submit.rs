@@ -98,8 +98,9 @@ pub(crate) const ROUTES: &[Route] = &[
 async fn submit(mut call: Call) -> Result<Response, ApiError> {
     let key = call.idempotency_key()?;
     let wait = call.wait()?;
-    let request: SubmitRequest = call.json().await?;
+    let mut request: SubmitRequest = call.json().await?;
     check_id(&request)?;
+    request.traceparent = request.traceparent.or_else(|| call.traceparent());
     let (service, caller) = (call.service().clone(), call.caller.clone());
     let submitted = call.app.to_the_end(async move { service.submit(&caller, request, key).await }).await?;
     match wait {
@@ -175,7 +176,12 @@ fn check_id(request: &SubmitRequest) -> Result<(), ApiError> {
 }
 
 async fn batch(mut call: Call) -> Result<Response, ApiError> {
-    let request: BatchRequest = call.json().await?;
+    let mut request: BatchRequest = call.json().await?;
+    if let Some(context) = call.traceparent() {
+        for item in &mut request.executions {
+            item.traceparent.get_or_insert_with(|| context.clone());
+        }
+    }
     let mut errors: Vec<FieldError> = Vec::new();
     for (index, item) in request.executions.iter().enumerate() {
         if let Err(error) = check_id(item) {

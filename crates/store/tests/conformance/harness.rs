@@ -159,6 +159,7 @@ pub(crate) fn plain(key: i64) -> NewExecution {
             fail_fast: false,
             inline: false,
             input_bytes: 7,
+            trace: None,
         },
         by: None,
     }
