@@ -356,6 +356,11 @@ impl Client {
         self.fetch(url).await
     }
 
+    /// What the store holds and what room that takes.
+    pub async fn storage(&self) -> Result<StorageView, ClientError> {
+        self.fetch(self.path(&["storage"])?).await
+    }
+
     /// What fires, what is about to, and every rule.
     pub async fn alerts(&self) -> Result<AlertsAnswer, ClientError> {
         self.fetch(self.path(&["alerts"])?).await

@@ -50,6 +50,68 @@ pub struct MetricsSample {
     pub end_to_end: Percentiles,
 }
 
+/// What the store holds, what room that takes, and what retention does about it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct StorageView {
+    pub executions: StoredExecutions,
+    /// Bytes in use by all of it.
+    pub bytes: u64,
+    /// Bytes of files that are free: what is stored next uses them, and what is too much goes back to the file system.
+    pub reclaimable_bytes: u64,
+    /// Bytes of the log of the newest commits, which is bounded by itself.
+    pub log_bytes: u64,
+    /// Bytes of the feed of commits, which is bounded by itself.
+    pub feed_bytes: u64,
+    /// Bytes that are free on the file system; absent where that is not known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub disk_free_bytes: Option<u64>,
+    /// When the oldest of the ended executions ended.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub oldest_ended_at: Option<Timestamp>,
+    pub retention: RetentionView,
+}
+
+/// Executions stored, by status.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct StoredExecutions {
+    pub pending: u64,
+    pub running: u64,
+    pub completed: u64,
+    pub failed: u64,
+    pub cancelled: u64,
+    /// Removed by retention since the store was made.
+    pub removed: u64,
+}
+
+/// How long what has ended is kept, and what was done about it last on this node.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct RetentionView {
+    /// Milliseconds after its end for which an execution is kept; absent: for ever. Some statuses and engines may have others.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub age_ms: Option<u64>,
+    /// The most ended executions kept; absent: any number.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub executions_max: Option<u64>,
+    /// The most bytes in use; absent: any number.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bytes_max: Option<u64>,
+    /// When something was last looked for; absent: not yet.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_at: Option<Timestamp>,
+    /// Executions that were removed then.
+    pub last_removed: u64,
+    /// Executions that then lost request, result and log, and are remembered a while longer.
+    pub last_emptied: u64,
+    /// Milliseconds that it took.
+    pub last_took_ms: u64,
+    /// When the next execution is due by its age; absent: not known yet, or none is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub next_due_at: Option<Timestamp>,
+}
+
 /// The alerts: what fires, what is about to, and the rules that are watched.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]

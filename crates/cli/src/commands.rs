@@ -13,6 +13,7 @@ mod output;
 mod scaling;
 mod serve;
 mod simulate;
+mod storage;
 mod submit;
 mod trace;
 mod watching;
@@ -107,6 +108,8 @@ enum Command {
     Metrics(watching::Metrics),
     /// What is wrong, and what to do about it
     Alerts(watching::Alerts),
+    /// What is stored, what room it takes, and how long it is kept
+    Storage(storage::Storage),
     /// Look at everything there is, and tell what to do about what is wrong
     Doctor(doctor::Doctor),
     /// API keys
@@ -194,6 +197,7 @@ async fn call(
         Command::Workers(workers) => workers.run(client, output).await,
         Command::Metrics(metrics) => metrics.run(client, output).await,
         Command::Alerts(alerts) => alerts.run(client, output).await,
+        Command::Storage(storage) => storage.run(client, output).await,
         Command::Keys(keys) => keys.run(client, output).await,
         Command::Serve(_)
         | Command::Worker(_)

@@ -10,6 +10,7 @@ mod engines;
 mod pools;
 mod raw;
 mod resolve;
+mod retention;
 mod secret;
 mod sources;
 mod tracing;

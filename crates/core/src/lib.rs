@@ -22,6 +22,7 @@ pub mod pool;
 pub mod pools;
 pub mod queue;
 pub mod rank;
+pub mod retention;
 pub mod retry;
 pub mod run_times;
 pub mod session;

@@ -11,6 +11,7 @@ use crate::joined::Joined;
 use crate::keyring::SealKeys;
 use crate::pool::{Assigned, Port};
 use crate::registry::Registry;
+use crate::retention::Pass;
 use crate::scaler::Scaling;
 use crate::scheduler::Scheduler;
 use crate::seal::Sealer;
@@ -56,6 +57,8 @@ pub(crate) struct Context {
     pub(crate) history: Mutex<History>,
     pub(crate) alerts: Mutex<Alerts>,
     pub(crate) telemetry: Telemetry,
+    /// What retention did last.
+    pub(crate) retention: Mutex<Pass>,
     pub(crate) inputs: Mutex<InputCache>,
     /// Lock order: `scheduler` before anything else here.
     pub(crate) scheduler: Mutex<Scheduler>,

@@ -27,6 +27,7 @@ mod provider;
 mod reaper;
 mod registry;
 mod relay;
+mod retention;
 mod scaler;
 mod scheduler;
 mod seal;

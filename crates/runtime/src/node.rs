@@ -17,6 +17,7 @@ use crate::provider::{InProcess, Provider};
 use crate::reaper::Reaper;
 use crate::registry::Registry;
 use crate::relay::Relay;
+use crate::retention::{Pass, Retention};
 use crate::scaler::{Scaler, Scaling};
 use crate::scheduler::Scheduler;
 use crate::sessions::{Election, Sessions};
@@ -91,6 +92,7 @@ impl Node {
         node.role("scaler", |stop| Scaler::new(cx.clone()).run(stop));
         node.role("watcher", |stop| Watcher::new(cx.clone()).run(stop));
         node.role("health", |stop| HealthChecks { cx: cx.clone() }.run(stop));
+        node.role("retention", |stop| Retention { cx: cx.clone() }.run(stop));
         node.role("tracer", |stop| Tracer { cx: cx.clone(), cursor }.run(stop));
         node.role("keeper", |stop| Keeper { cx: cx.clone(), told: false }.run(stop));
         node.role("orphans", |stop| Orphans { cx: cx.clone(), inbox: orphans }.run(stop));
@@ -287,6 +289,7 @@ async fn context(
         history: Mutex::new(History::new(settings.collection_interval, settings.metrics_retention)),
         alerts: Mutex::new(Alerts::new(settings.alerts.clone())),
         telemetry: Telemetry::new(),
+        retention: Mutex::new(Pass::default()),
         inputs: Mutex::new(InputCache::new(INPUT_CACHE_BYTES)),
         scheduler: Mutex::new(Scheduler::new(queue, gates)),
         rows: Mutex::new(BTreeMap::new()),

@@ -14,6 +14,7 @@ use enginehouse_core::pace::{Rate, RetryBudgetRules};
 use enginehouse_core::pools::PoolRules;
 use enginehouse_core::queue::Placement;
 use enginehouse_core::rank::HeadStarts;
+use enginehouse_core::retention::RetentionRules;
 use enginehouse_core::retry::RetryPolicy;
 use enginehouse_core::time::{DAY, MINUTE, Millis, SECOND};
 use enginehouse_engine::{Engine, EngineFailure};
@@ -48,6 +49,8 @@ pub struct Settings {
     pub metrics_retention: Millis,
     /// What is watched.
     pub alerts: Vec<AlertRule>,
+    /// How long what has ended is kept.
+    pub retention: RetentionRules,
     /// Where spans of ended executions go.
     pub tracing: TracingSettings,
     /// Where the store lies; its file system is watched. `None`: nowhere.
@@ -106,6 +109,7 @@ impl Default for Settings {
             collection_interval: SECOND,
             metrics_retention: DAY,
             alerts: default_alerts(),
+            retention: RetentionRules::default(),
             tracing: TracingSettings::default(),
             data_dir: None,
             seal: SealSettings::default(),

@@ -74,6 +74,15 @@ pub trait Store: Send + Sync + 'static {
         max: usize,
     ) -> Result<Vec<Execution>, StoreError>;
 
+    /// Ended rows with a greater key than `after`, by key and so about the oldest first.
+    async fn ended(&self, after: Option<Key>, max: usize) -> Result<Vec<EndedRow>, StoreError>;
+
+    /// How many rows there are and what room they take.
+    async fn usage(&self) -> Result<Usage, StoreError>;
+
+    /// Gives free room back to the file system, about `bytes_max` of it; tells how many bytes of free room are left.
+    async fn reclaim(&self, bytes_max: u64) -> Result<u64, StoreError>;
+
     /// All sessions that were opened and not closed, by id.
     async fn sessions(&self) -> Result<Vec<Session>, StoreError>;
 
@@ -139,6 +148,54 @@ pub enum Write {
         id: String,
         rev: u64,
     },
+    /// Removes ended rows, or what they carry. Those that have another `rev`, or have not ended, stay as they are. The
+    /// feed does not tell of it.
+    Remove(Vec<Removal>),
+}
+
+/// One row of a [`Write::Remove`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Removal {
+    pub key: Key,
+    pub rev: u32,
+    /// The row with everything of it; if not, only request, result and log.
+    pub whole: bool,
+}
+
+/// What is asked of an ended row to decide how long it stays.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct EndedRow {
+    pub key: Key,
+    pub rev: u32,
+    pub engine: String,
+    pub status: Status,
+    pub ended_at: Time,
+    /// The caller chose its id, or gave an idempotency key.
+    pub named: bool,
+    /// Its request is still there.
+    pub has_payload: bool,
+}
+
+/// What a store holds, and what room that takes.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Usage {
+    pub pending: u64,
+    pub running: u64,
+    pub completed: u64,
+    pub failed: u64,
+    pub cancelled: u64,
+    /// Rows that retention removed since the store was made.
+    pub removed: u64,
+    /// Bytes in use; 0 where that is not known.
+    pub bytes: u64,
+    /// Bytes of files that are free, and may be given back.
+    pub reclaimable: u64,
+    /// Bytes of the log of the newest commits.
+    pub log_bytes: u64,
+    /// Bytes of the feed, which is bounded by itself.
+    pub feed_bytes: u64,
+    /// When the oldest of the ended rows ended.
+    pub oldest_ended: Option<Time>,
 }
 
 /// One execution to store.
@@ -210,6 +267,8 @@ pub enum Outcome {
     Role(RoleGrant),
     /// Of a `Renew`: these are gone.
     Missing(Vec<SessionId>),
+    /// Of a `Remove`: how many rows it changed.
+    Removed(u64),
     /// Of a `Keep` or `Forget`: the stored document, if any, has another `rev`.
     DocStale(Option<Doc>),
 }
@@ -353,9 +412,50 @@ pub struct Totals {
     pub started: u64,
     pub run_ms: Millis,
     pub wait_ms: Millis,
+    /// Of the completed, failed and cancelled ones: those that retention removed.
+    #[serde(default)]
+    pub removed: Removed,
+}
+
+/// Rows that were removed, by the status they had.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Removed {
+    pub completed: u64,
+    pub failed: u64,
+    pub cancelled: u64,
+}
+
+impl Removed {
+    #[must_use]
+    pub fn all(&self) -> u64 {
+        self.completed + self.failed + self.cancelled
+    }
+
+    pub(crate) fn count(&mut self, status: Status) {
+        match status {
+            Status::Pending | Status::Running => {}
+            Status::Completed => self.completed += 1,
+            Status::Failed => self.failed += 1,
+            Status::Cancelled => self.cancelled += 1,
+        }
+    }
 }
 
 impl Totals {
+    /// How many rows of each status there are.
+    #[must_use]
+    pub fn usage(&self) -> Usage {
+        Usage {
+            pending: self.pending,
+            running: self.running,
+            completed: self.completed.saturating_sub(self.removed.completed),
+            failed: self.failed.saturating_sub(self.removed.failed),
+            cancelled: self.cancelled.saturating_sub(self.removed.cancelled),
+            removed: self.removed.all(),
+            ..Usage::default()
+        }
+    }
+
     pub fn submitted(&mut self) {
         self.accepted += 1;
         self.pending += 1;

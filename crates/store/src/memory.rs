@@ -17,6 +17,7 @@ use enginehouse_core::session::{RoleGrant, Session};
 use enginehouse_core::time::Time;
 use parking_lot::{Mutex, MutexGuard};
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Bound;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -144,6 +145,24 @@ impl Store for MemoryStore {
         let beyond = tables.running.iter().filter(|key| after.is_none_or(|after| **key > after));
         let rows = beyond.filter_map(|key| tables.rows.get(key)).filter(held);
         Ok(rows.take(max).map(Row::without_history).collect())
+    }
+
+    async fn ended(&self, after: Option<Key>, max: usize) -> Result<Vec<EndedRow>, StoreError> {
+        let tables = self.tables()?;
+        let from = after.map_or(Bound::Unbounded, Bound::Excluded);
+        let rows = tables.rows.range((from, Bound::Unbounded)).map(|(_, row)| row);
+        Ok(rows.filter_map(|row| tables.ended(row)).take(max).collect())
+    }
+
+    async fn usage(&self) -> Result<Usage, StoreError> {
+        let tables = self.tables()?;
+        let bytes = tables.parts.values().map(|body| body.len() as u64).sum();
+        let oldest_ended = tables.rows.values().find_map(|row| tables.ended(row)).map(|row| row.ended_at);
+        Ok(Usage { bytes, oldest_ended, ..tables.totals.usage() })
+    }
+
+    async fn reclaim(&self, _bytes_max: u64) -> Result<u64, StoreError> {
+        self.tables().map(|_| 0)
     }
 
     async fn sessions(&self) -> Result<Vec<Session>, StoreError> {
@@ -320,6 +339,7 @@ impl Tables {
             }
             Write::Keep { doc, rev } => self.keep(doc, rev, trace),
             Write::Forget { kind, id, rev } => self.forget(kind, id, rev, trace),
+            Write::Remove(removals) => self.remove_ended(&removals),
         }
     }
 
@@ -399,6 +419,45 @@ impl Tables {
         grant.is_some()
     }
 
+    fn ended(&self, row: &Row) -> Option<EndedRow> {
+        let (fixed, state) = (&row.fixed, &row.state);
+        let ended_at = state.ended_at.filter(|_| state.status.is_terminal())?;
+        Some(EndedRow {
+            key: fixed.key,
+            rev: state.rev,
+            engine: fixed.engine.clone(),
+            status: state.status,
+            ended_at,
+            named: fixed.ext_id.is_some() || fixed.idem_key.is_some(),
+            has_payload: self.parts.contains_key(&(fixed.key, Part::Input)),
+        })
+    }
+
+    fn remove_ended(&mut self, removals: &[Removal]) -> Outcome {
+        let mut changed = 0;
+        for removal in removals {
+            let row = self.rows.get(&removal.key).map(|row| &row.state);
+            let Some(state) = row.filter(|state| state.rev == removal.rev && state.status.is_terminal())
+            else {
+                continue;
+            };
+            if removal.whole {
+                self.totals.removed.count(state.status);
+                self.remove(removal.key);
+            } else {
+                self.remove_parts(removal.key);
+            }
+            changed += 1;
+        }
+        Outcome::Removed(changed)
+    }
+
+    fn remove_parts(&mut self, key: Key) {
+        for part in [Part::Input, Part::Output, Part::Logs] {
+            self.parts.remove(&(key, part));
+        }
+    }
+
     fn remove(&mut self, key: Key) {
         let Some(row) = self.rows.remove(&key) else { return };
         self.unindex(&row);
@@ -408,9 +467,7 @@ impl Tables {
         if let Some(idempotency) = &row.fixed.idem_key {
             self.by_idempotency.remove(idempotency);
         }
-        for part in [Part::Input, Part::Output, Part::Logs] {
-            self.parts.remove(&(key, part));
-        }
+        self.remove_parts(key);
     }
 
     fn apply(&mut self, transition: &Transition, trace: &mut Trace) -> Outcome {
@@ -561,12 +618,13 @@ impl Tables {
             }
         };
         let count = |status: Status| self.rows.values().filter(|row| row.state.status == status).count();
-        expect("accepted", self.totals.accepted, self.rows.len());
+        let usage = self.totals.usage();
+        expect("accepted", self.totals.accepted - usage.removed, self.rows.len());
         expect("pending", self.totals.pending, count(Status::Pending));
         expect("running", self.totals.running, count(Status::Running));
-        expect("completed", self.totals.completed, count(Status::Completed));
-        expect("failed", self.totals.failed, count(Status::Failed));
-        expect("cancelled", self.totals.cancelled, count(Status::Cancelled));
+        expect("completed", usage.completed, count(Status::Completed));
+        expect("failed", usage.failed, count(Status::Failed));
+        expect("cancelled", usage.cancelled, count(Status::Cancelled));
         let due = self.rows.values().filter(|row| row.state.due).count();
         expect("due", self.ready.values().map(|rows| rows.len() as u64).sum(), due);
         for row in self.rows.values() {

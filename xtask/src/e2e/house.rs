@@ -19,6 +19,8 @@ pub(crate) struct House {
     url: String,
     key: String,
     env: Vec<(String, String)>,
+    /// Keys of the configuration that the next launch has otherwise.
+    set: Vec<String>,
     child: Option<Child>,
 }
 
@@ -50,7 +52,7 @@ impl House {
         let env = env.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
         let dir = dir.to_owned();
         let url = format!("http://{listen}");
-        let mut house = House { dir, program, url, key: String::new(), env, child: None };
+        let mut house = House { dir, program, url, key: String::new(), env, set: Vec::new(), child: None };
         house.launch()?;
         let key_file = house.dir.join("data").join("admin.key");
         let key = std::fs::read_to_string(&key_file).with_context(|| key_file.display().to_string())?;
@@ -65,6 +67,7 @@ impl House {
             .arg("serve")
             .arg("--config")
             .arg(self.dir.join("enginehouse.toml"))
+            .args(self.set.iter().flat_map(|pair| ["--set", pair]))
             .envs(self.env.iter().map(|(name, value)| (name, value)))
             .current_dir(&self.dir)
             .stdin(Stdio::null())
@@ -85,6 +88,11 @@ impl House {
             std::thread::sleep(Duration::from_millis(50));
         }
         Ok(())
+    }
+
+    /// Has a key of the configuration, as `key=value`, at the next launch.
+    pub(crate) fn set(&mut self, pair: String) {
+        self.set.push(pair);
     }
 
     pub(crate) fn url(&self) -> &str {

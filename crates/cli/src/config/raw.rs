@@ -215,8 +215,16 @@ section! {
         data_key_age: UpToAYear = Span(90 * DAY);
         /// A data key is followed by another once it sealed so many records.
         data_key_records: Whole<1, 1000000000000> = super::types::Whole(1_000_000_000);
-        /// Days after which results are removed.
-        result_retention_days: Whole<1, 36500> = super::types::Whole(30), later;
+        /// Days after its end after which an execution is removed, with its request, result, log and events. 0: it is kept for ever.
+        result_retention_days: Whole<0, 36500> = super::types::Whole(30);
+        /// Other days for the status `completed`, `failed` or `cancelled`.
+        retention_days_of_status: BTreeMap<String, Whole<1, 36500>> = BTreeMap::new();
+        /// Other days for an engine, by its name; they count more than those of a status.
+        retention_days_of_engine: BTreeMap<String, Whole<1, 36500>> = BTreeMap::new();
+        /// The most ended executions kept; the oldest go first. Absent: any number.
+        ended_max: Option<Whole<1, 1000000000>> = None;
+        /// The most MiB that the store may use; the oldest ended executions go first. Absent: as the disk has room.
+        max_mib: Option<Whole<16, 1073741824>> = None;
         /// Payloads are compressed (zstd) before they are encrypted. What is stored already stays as it is.
         compression_enabled: Flag = Flag(true);
         /// Payloads are encrypted (AES-256-GCM) at rest. Without it whoever has the files can read and change them. What is stored already stays as it is.

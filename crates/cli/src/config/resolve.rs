@@ -122,7 +122,9 @@ pub(crate) fn resolve(
     let pools = super::pools::resolve(raw, &mut checker);
     let alerts = super::alerts::resolve(raw, &mut checker);
     let tracing = super::tracing::resolve(&raw.tracing, &mut checker);
-    let settings = Settings { scaling: scaling(raw, &mut checker), pools, alerts, tracing, ..settings(raw) };
+    let retention = super::retention::resolve(raw, &mut checker);
+    let scaling = scaling(raw, &mut checker);
+    let settings = Settings { scaling, pools, alerts, tracing, retention, ..settings(raw) };
     let engines = engines(raw, &settings.defaults.retry, &mut checker);
     match server {
         Some(server) if checker.faults.is_empty() => Ok(Config {

@@ -21,6 +21,7 @@ mod kills;
 mod ledger;
 mod load;
 mod metrics;
+mod retention;
 mod scaling;
 mod sealed;
 mod stopping;

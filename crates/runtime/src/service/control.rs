@@ -10,7 +10,7 @@ use enginehouse_api::{
 };
 use enginehouse_core::execution::{Execution, Status};
 use enginehouse_core::id::Key;
-use enginehouse_core::lifecycle::{self, Refused, Transition};
+use enginehouse_core::lifecycle::{self, Part, Refused, Transition};
 use enginehouse_core::limits::{BULK_EXECUTIONS_MAX, BULK_SLICE};
 use enginehouse_core::time::Time;
 use enginehouse_store::{Filter, ListQuery, Outcome};
@@ -36,6 +36,13 @@ impl Service {
     pub async fn redrive(&self, caller: &Caller, id: &str) -> Result<ExecutionView, ApiError> {
         self.ready()?;
         let key = self.row(id).await?.key();
+        let input = self.cx.store.payload(key, Part::Input).await.map_err(|e| store_error(&e))?;
+        if input.is_none() {
+            return Err(ApiError::new(
+                Code::ResultGone,
+                "the request was removed, so it cannot be run again",
+            ));
+        }
         let (heads, by) = (self.cx.settings.head_starts, caller.key_id.clone());
         let changed =
             self.cx.change(key, false, |row, now| lifecycle::redrive(row, &heads, by.clone(), now)).await;

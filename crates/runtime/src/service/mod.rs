@@ -10,6 +10,7 @@ mod operate;
 mod read;
 mod resolve;
 pub(crate) mod scaling;
+mod storage;
 mod submit;
 mod views;
 mod watching;

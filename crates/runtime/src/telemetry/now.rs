@@ -39,7 +39,7 @@ impl Service {
     }
 
     async fn stored(&self, registry: &mut Registry) -> Result<(), ApiError> {
-        let totals = self.cx.store.totals().await.map_err(|e| store_error(&e))?;
+        let totals = self.cx.store.totals().await.map_err(|e| store_error(&e))?.usage();
         let by_status = [
             ("pending", totals.pending),
             ("running", totals.running),

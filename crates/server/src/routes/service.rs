@@ -8,6 +8,7 @@ use crate::table::{Operation, Policy, Route, Shape, Tag, Verb};
 use axum::response::Response;
 use enginehouse_api::{
     AlertsAnswer, ApiError, Code, DoctorAnswer, HealthAnswer, MetricsHistory, MetricsView, QueueView, Span,
+    StorageView,
 };
 use enginehouse_core::time::HOUR;
 use enginehouse_runtime::Scope;
@@ -59,6 +60,20 @@ pub(crate) const ROUTES: &[Route] = &[
             query: &[WINDOW],
             answers: &[ok("The figures over time.", Shape::of::<MetricsHistory>())],
             ..Operation::new("getMetricsHistory", Tag::Queue, "Get the figures over time")
+        }),
+    },
+    Route {
+        verb: Verb::Get,
+        path: "/v1/storage",
+        policy: Policy::Scope(Scope::Metrics),
+        handler: |call| -> Answer { Box::pin(storage(call)) },
+        operation: Some(Operation {
+            answers: &[ok(
+                "What is stored, what room it takes, and how long it is kept.",
+                Shape::of::<StorageView>(),
+            )],
+            problems: &[Code::StoreUnavailable],
+            ..Operation::new("getStorage", Tag::Service, "Get what is stored and what room it takes")
         }),
     },
     Route {
@@ -136,6 +151,10 @@ async fn metrics(call: Call) -> Result<Response, ApiError> {
 async fn history(call: Call) -> Result<Response, ApiError> {
     let given = call.query.parsed::<Span>("window")?;
     answer::json(StatusCode::OK, &call.service().metrics_history(given.map_or(HOUR, |span| span.0))?)
+}
+
+async fn storage(call: Call) -> Result<Response, ApiError> {
+    answer::json(StatusCode::OK, &call.service().storage().await?)
 }
 
 async fn alerts(call: Call) -> Result<Response, ApiError> {

@@ -14,7 +14,7 @@ const QUICK: Duration = Duration::from_secs(2);
 const FINDINGS_MAX: usize = 100;
 
 /// Counts that must agree with a sum or be zero, each over a whole table.
-const RULES: [(&str, &str); 8] = [
+const RULES: [(&str, &str); 9] = [
     (
         "executions due outside any lane",
         "SELECT count(*) FROM execution WHERE due AND status = 0 AND lane IS NULL",
@@ -28,8 +28,8 @@ const RULES: [(&str, &str); 8] = [
         "SELECT count(*) FROM execution WHERE lane IS NOT NULL AND lane NOT IN (SELECT id FROM lane)",
     ),
     (
-        "executions without their request",
-        "SELECT count(*) FROM execution WHERE NOT EXISTS (SELECT 1 FROM input WHERE input.key = execution.key)",
+        "executions to be run without their request",
+        "SELECT count(*) FROM execution WHERE status < 2 AND NOT EXISTS (SELECT 1 FROM input WHERE input.key = execution.key)",
     ),
     (
         "requests without their execution",
@@ -38,6 +38,10 @@ const RULES: [(&str, &str); 8] = [
     (
         "results without their execution",
         "SELECT count(*) FROM output WHERE NOT EXISTS (SELECT 1 FROM execution WHERE execution.key = output.key)",
+    ),
+    (
+        "logs without their execution",
+        "SELECT count(*) FROM logs WHERE NOT EXISTS (SELECT 1 FROM execution WHERE execution.key = logs.key)",
     ),
     (
         "tags without their execution",
@@ -89,15 +93,16 @@ fn standing(db: &Connection) -> Result<Vec<String>, StoreError> {
 fn sums(db: &Connection) -> Result<Vec<String>, StoreError> {
     let standing = read::standing(db)?;
     let totals = standing.totals;
+    let usage = totals.usage();
     let feed_bytes = "SELECT ifnull(sum(octet_length(body)), 0) FROM feed";
     let of_status = |status: i64| format!("SELECT count(*) FROM execution WHERE status = {status}");
     let kept = [
-        ("accepted", totals.accepted, "SELECT count(*) FROM execution".to_owned()),
+        ("accepted", totals.accepted - usage.removed, "SELECT count(*) FROM execution".to_owned()),
         ("pending", totals.pending, of_status(0)),
         ("running", totals.running, of_status(1)),
-        ("completed", totals.completed, of_status(2)),
-        ("failed", totals.failed, of_status(3)),
-        ("cancelled", totals.cancelled, of_status(4)),
+        ("completed", usage.completed, of_status(2)),
+        ("failed", usage.failed, of_status(3)),
+        ("cancelled", usage.cancelled, of_status(4)),
         ("bytes of feed", standing.feed_bytes, feed_bytes.to_owned()),
     ];
     let mut findings = Vec::new();

@@ -16,6 +16,7 @@ mod migrate;
 mod open;
 mod pool;
 mod read;
+mod retain;
 mod row;
 mod submit;
 mod writer;
@@ -23,8 +24,8 @@ mod writer;
 pub use backup::{backup_from_dir, restore};
 
 use crate::{
-    Batch, Clock, Committed, Cursor, Depth, Doc, DocKind, Features, FeedPage, LaneCount, ListQuery, Ready,
-    Ref, Report, Sealed, Store, StoreError, SystemClock, Totals,
+    Batch, Clock, Committed, Cursor, Depth, Doc, DocKind, EndedRow, Features, FeedPage, LaneCount, ListQuery,
+    Ready, Ref, Report, Sealed, Store, StoreError, SystemClock, Totals, Usage,
 };
 use async_trait::async_trait;
 use checkpoint::LogState;
@@ -116,9 +117,9 @@ enum Commits {
 
 type Answer = Result<Committed, StoreError>;
 
-struct Request {
-    batch: Batch,
-    answer: oneshot::Sender<Answer>,
+enum Request {
+    Commit { batch: Batch, answer: oneshot::Sender<Answer> },
+    Reclaim { bytes_max: u64, answer: oneshot::Sender<Result<u64, StoreError>> },
 }
 
 /// Everything that must end before the directory is free.
@@ -195,6 +196,20 @@ impl Engine {
         let committed = self.writer.commit(batch)?;
         let newest = committed.cursor;
         self.changed.send_if_modified(|cursor| std::mem::replace(cursor, newest) != newest);
+        self.move_log();
+        Ok(committed)
+    }
+
+    fn reclaim(&mut self, bytes_max: u64) -> Result<u64, StoreError> {
+        if let Some(broken) = &self.writer.broken {
+            return Err(broken.clone());
+        }
+        let left = self.writer.reclaim(bytes_max)?;
+        self.move_log();
+        Ok(left)
+    }
+
+    fn move_log(&self) {
         match &self.checkpoint {
             Checkpoint::Thread(_) => self.log.nudge(),
             Checkpoint::Inline(db) if self.log.is_due() => {
@@ -205,7 +220,6 @@ impl Engine {
             }
             Checkpoint::Inline(_) => {}
         }
-        Ok(committed)
     }
 }
 
@@ -224,9 +238,12 @@ impl Commits {
     fn start(mut engine: Engine) -> Result<Commits, StoreError> {
         let (sender, mut batches) = mpsc::channel::<Request>(BATCHES_WAITING_MAX);
         let run = move || {
-            while let Some(Request { batch, answer }) = batches.blocking_recv() {
+            while let Some(request) = batches.blocking_recv() {
                 // A caller that no longer waits will ask again with the same ids.
-                let _ = answer.send(engine.commit(batch));
+                match request {
+                    Request::Commit { batch, answer } => drop(answer.send(engine.commit(batch))),
+                    Request::Reclaim { bytes_max, answer } => drop(answer.send(engine.reclaim(bytes_max))),
+                }
             }
         };
         let thread = std::thread::Builder::new().name("store-writer".to_owned()).spawn(run);
@@ -238,14 +255,31 @@ impl Commits {
     async fn commit(&self, batch: Batch) -> Answer {
         match self {
             Commits::Inline(engine) => engine.lock().as_mut().ok_or(StoreError::Closed)?.commit(batch),
-            Commits::Thread { batches, .. } => {
-                let batches = batches.lock().clone().ok_or(StoreError::Closed)?;
-                let (answer, answered) = oneshot::channel();
-                let gone = || StoreError::Unavailable("the writer thread ended".to_owned());
-                batches.send(Request { batch, answer }).await.map_err(|_| gone())?;
-                answered.await.map_err(|_| gone())?
-            }
+            Commits::Thread { .. } => self.ask(|answer| Request::Commit { batch, answer }).await,
         }
+    }
+
+    async fn reclaim(&self, bytes_max: u64) -> Result<u64, StoreError> {
+        match self {
+            Commits::Inline(engine) => engine.lock().as_mut().ok_or(StoreError::Closed)?.reclaim(bytes_max),
+            Commits::Thread { .. } => self.ask(|answer| Request::Reclaim { bytes_max, answer }).await,
+        }
+    }
+
+    /// Hands a request to the writer's thread and waits for its answer.
+    async fn ask<T>(
+        &self,
+        request: impl FnOnce(oneshot::Sender<Result<T, StoreError>>) -> Request,
+    ) -> Result<T, StoreError> {
+        let sender = match self {
+            Commits::Thread { batches, .. } => batches.lock().clone(),
+            Commits::Inline(_) => None,
+        };
+        let sender = sender.ok_or(StoreError::Closed)?;
+        let (answer, answered) = oneshot::channel();
+        let gone = || StoreError::Unavailable("the writer thread ended".to_owned());
+        sender.send(request(answer)).await.map_err(|_| gone())?;
+        answered.await.map_err(|_| gone())?
     }
 
     /// Lets the batches that wait finish; the thread to wait for, if there is one.
@@ -333,6 +367,19 @@ impl Store for SqliteStore {
         max: usize,
     ) -> Result<Vec<Execution>, StoreError> {
         self.readers.read(move |db| read::running(db, holder, after, max)).await
+    }
+
+    async fn ended(&self, after: Option<Key>, max: usize) -> Result<Vec<EndedRow>, StoreError> {
+        self.readers.read(move |db| retain::ended(db, after, max)).await
+    }
+
+    async fn usage(&self) -> Result<Usage, StoreError> {
+        let dir = self.dir.clone();
+        self.readers.read(move |db| retain::usage(db, &dir)).await
+    }
+
+    async fn reclaim(&self, bytes_max: u64) -> Result<u64, StoreError> {
+        self.commits.reclaim(bytes_max).await
     }
 
     async fn sessions(&self) -> Result<Vec<Session>, StoreError> {

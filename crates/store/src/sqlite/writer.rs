@@ -23,7 +23,7 @@ pub(super) struct Writer {
     clock: Arc<dyn Clock>,
     pub(super) memory: Memory,
     /// Why nothing can be written any more, if so.
-    broken: Option<StoreError>,
+    pub(super) broken: Option<StoreError>,
 }
 
 /// The writer's copy of small tables and sums, changed inside a transaction and loaded anew when that is rolled back.
@@ -159,6 +159,7 @@ impl Writer {
             }
             Write::Keep { doc, rev } => self.keep(&doc, rev, trace),
             Write::Forget { kind, id, rev } => self.forget(kind, &id, rev, trace),
+            Write::Remove(removals) => self.remove(&removals),
         }
     }
 

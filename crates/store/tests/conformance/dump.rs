@@ -27,6 +27,7 @@ pub(crate) async fn dump(store: &dyn Store) -> String {
     let _ = writeln!(out, "due {:?}", keys(store.due(Time(i64::MAX), 10_000).await.unwrap()));
     let _ = writeln!(out, "next wake {:?}", store.next_wake().await.unwrap());
     let _ = writeln!(out, "running {:?}", keys(store.running(None, None, 10_000).await.unwrap()));
+    let _ = writeln!(out, "ended {:?}", store.ended(None, 10_000).await.unwrap());
     let _ = writeln!(out, "sessions {:?}", store.sessions().await.unwrap());
     for kind in [
         DocKind::Engine,

@@ -8,6 +8,7 @@ mod dump;
 mod harness;
 mod model;
 mod reads;
+mod removals;
 mod submits;
 
 /// Every case on every driver.
@@ -29,6 +30,8 @@ macro_rules! conformance {
                     a_closed_store_answers_so, two_commits_at_once_both_stand;
                 reads: due_work_is_found_by_lane_and_rank, work_not_yet_due_is_found_by_its_time,
                     running_rows_are_found_by_their_holder, lists_filter_and_page, a_sound_store_has_no_findings;
+                removals: ended_rows_are_listed_by_key, what_is_removed_leaves_nothing_behind,
+                    free_room_is_given_back;
             );
         }
     )* };

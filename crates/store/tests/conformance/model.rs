@@ -8,7 +8,7 @@ use enginehouse_core::id::{ExecutionId, Key};
 use enginehouse_core::lifecycle::{self, Loss, NewExecution, Part, Transition};
 use enginehouse_core::rank::HeadStarts;
 use enginehouse_core::time::Time;
-use enginehouse_store::{Clock, Ref, Write};
+use enginehouse_store::{Clock, Ref, Removal, Write};
 use proptest::prelude::*;
 use std::sync::Arc;
 
@@ -30,6 +30,11 @@ enum Command {
     },
     /// Several changes of a few rows in one batch.
     Batch(Vec<(i64, u8)>),
+    /// Removes an ended row, or what it carries.
+    Remove {
+        key: i64,
+        whole: bool,
+    },
     Advance(u64),
     Reopen,
 }
@@ -40,8 +45,9 @@ fn commands() -> impl Strategy<Value = Vec<Command>> {
     let change = (1..30_i64, 0..9_u8, proptest::bool::weighted(0.1))
         .prop_map(|(key, verb, stale)| Command::Change { key, verb, stale });
     let batch = proptest::collection::vec((1..30_i64, 0..9_u8), 1..5).prop_map(Command::Batch);
+    let remove = (1..30_i64, any::<bool>()).prop_map(|(key, whole)| Command::Remove { key, whole });
     let advance = (1..40_000_u64).prop_map(Command::Advance);
-    let one = prop_oneof![4 => submit, 8 => change, 2 => batch, 2 => advance, 1 => Just(Command::Reopen)];
+    let one = prop_oneof![4 => submit, 8 => change, 2 => batch, 2 => remove, 2 => advance, 1 => Just(Command::Reopen)];
     proptest::collection::vec(one, 1..60)
 }
 
@@ -108,6 +114,11 @@ async fn obey(harness: &mut Harness, command: &Command) -> String {
                 writes.extend(decide(&found, *verb, now).map(Write::Schedule));
             }
             writes
+        }
+        Command::Remove { key, whole } => {
+            // Whether it has ended is the store's to see.
+            let rev = row(harness, *key).await.map_or(1, |row| row.state.rev);
+            vec![Write::Remove(vec![Removal { key: Key(*key), rev, whole: *whole }])]
         }
         Command::Advance(ms) => {
             harness.clock.advance(*ms);

@@ -1,0 +1,111 @@
+//! Removing what has ended, and giving the room back.
+
+use super::read;
+use super::row::unsigned;
+use super::writer::Writer;
+use crate::{EndedRow, Outcome, Removal, StoreError, Usage};
+use enginehouse_core::execution::Status;
+use enginehouse_core::id::Key;
+use enginehouse_core::time::Time;
+use rusqlite::{Connection, OptionalExtension, params};
+use std::path::Path;
+
+/// Ended rows behind a key, by key.
+pub(super) fn ended(db: &Connection, after: Option<Key>, max: usize) -> Result<Vec<EndedRow>, StoreError> {
+    let sql = "SELECT key, rev, engine, status, ended_at, ext_id IS NOT NULL OR idem_key IS NOT NULL,
+            EXISTS (SELECT 1 FROM input WHERE input.key = execution.key)
+        FROM execution WHERE key > ? AND status > 1 AND ended_at IS NOT NULL ORDER BY key LIMIT ?";
+    let mut statement = db.prepare_cached(sql)?;
+    let row = |row: &rusqlite::Row<'_>| {
+        let status: i64 = row.get(3)?;
+        Ok(EndedRow {
+            key: Key(row.get(0)?),
+            rev: row.get(1)?,
+            engine: row.get(2)?,
+            status: status_of(status),
+            ended_at: Time(row.get(4)?),
+            named: row.get(5)?,
+            has_payload: row.get(6)?,
+        })
+    };
+    let max = i64::try_from(max).unwrap_or(i64::MAX);
+    let rows = statement.query_map(params![after.map_or(i64::MIN, |key| key.0), max], row)?;
+    Ok(rows.collect::<Result<_, _>>()?)
+}
+
+/// An ended status from its number in the table.
+fn status_of(number: i64) -> Status {
+    let at = usize::try_from(number).unwrap_or(usize::MAX);
+    Status::ALL.get(at).copied().unwrap_or(Status::Cancelled)
+}
+
+pub(super) fn usage(db: &Connection, dir: &Path) -> Result<Usage, StoreError> {
+    let pragma = |name: &str| db.query_row(&format!("PRAGMA {name}"), [], |row| row.get(0)).map(unsigned);
+    let (pages, free, page_bytes) = (pragma("page_count")?, pragma("freelist_count")?, pragma("page_size")?);
+    let oldest =
+        "SELECT ended_at FROM execution WHERE status > 1 AND ended_at IS NOT NULL ORDER BY key LIMIT 1";
+    let oldest_ended = db.query_row(oldest, [], |row| row.get(0)).optional()?.map(Time);
+    let standing = read::standing(db)?;
+    let log = std::fs::metadata(dir.join(format!("{}-wal", super::open::FILE)));
+    Ok(Usage {
+        bytes: pages.saturating_sub(free) * page_bytes,
+        reclaimable: free * page_bytes,
+        log_bytes: log.map_or(0, |log| log.len()),
+        feed_bytes: standing.feed_bytes,
+        oldest_ended,
+        ..standing.totals.usage()
+    })
+}
+
+impl Writer {
+    pub(super) fn remove(&mut self, removals: &[Removal]) -> Result<Outcome, StoreError> {
+        let mut changed = 0;
+        for removal in removals {
+            let sql = "SELECT status, tags FROM execution WHERE key = ? AND rev = ? AND status > 1";
+            let mut statement = self.db.prepare_cached(sql)?;
+            let found = statement
+                .query_row(params![removal.key.0, removal.rev], |row| {
+                    Ok((row.get::<_, i64>(0)?, row.get::<_, Option<String>>(1)?))
+                })
+                .optional()?;
+            let Some((status, tags)) = found else { continue };
+            drop(statement);
+            let key = removal.key.0;
+            for sql in [
+                "DELETE FROM input WHERE key = ?",
+                "DELETE FROM output WHERE key = ?",
+                "DELETE FROM logs WHERE key = ?",
+            ] {
+                self.db.prepare_cached(sql)?.execute([key])?;
+            }
+            if removal.whole {
+                // The index of tags begins with the tag, so a row's are found by its own list of them.
+                let tags: Vec<String> = tags
+                    .map_or(Ok(Vec::new()), |tags| serde_json::from_str(&tags))
+                    .map_err(|error| StoreError::Corrupt(format!("tags of execution {key}: {error}")))?;
+                for tag in tags {
+                    let sql = "DELETE FROM tag WHERE tag = ? AND key = ?";
+                    self.db.prepare_cached(sql)?.execute(params![tag, key])?;
+                }
+                self.db.prepare_cached("DELETE FROM execution WHERE key = ?")?.execute([key])?;
+                self.memory.standing.totals.removed.count(status_of(status));
+            }
+            changed += 1;
+        }
+        Ok(Outcome::Removed(changed))
+    }
+
+    /// Moves pages from the end of the file to free ones, so that the file can end earlier; what is still free, in bytes.
+    pub(super) fn reclaim(&mut self, bytes_max: u64) -> Result<u64, StoreError> {
+        let page_bytes: u64 = self.db.query_row("PRAGMA page_size", [], |row| row.get(0)).map(unsigned)?;
+        let pages = (bytes_max / page_bytes).max(1);
+        let mut statement = self.db.prepare(&format!("PRAGMA incremental_vacuum({pages})"))?;
+        // Each step frees one page.
+        let mut rows = statement.query([])?;
+        while rows.next()?.is_some() {}
+        drop(rows);
+        drop(statement);
+        let free = self.db.query_row("PRAGMA freelist_count", [], |row| row.get(0)).map(unsigned)?;
+        Ok(free * page_bytes)
+    }
+}
