@@ -103,6 +103,17 @@ pub struct SubmitAnswer {
     pub replayed: bool,
 }
 
+/// Which of the service's events, and from where.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct EventQuery {
+    /// Any of these types; empty: all.
+    pub types: Vec<String>,
+    /// Only executions of this engine, by name.
+    pub engine: Option<String>,
+    /// The id of the last event seen, or `oldest`; `None`: what happens next.
+    pub after: Option<String>,
+}
+
 /// A client. Cheap to clone.
 #[derive(Clone)]
 pub struct Client {
@@ -207,6 +218,27 @@ impl Client {
         if let Some(last) = last_event_id {
             building = building.header("last-event-id", last);
         }
+        Ok(EventReader::new(self.send(building).await?, self.base.to_string()))
+    }
+
+    /// The service's events, from now on or after the event that `query` names; without end.
+    pub async fn all_events(&self, query: &EventQuery) -> Result<EventReader, ClientError> {
+        let mut url = self.path(&["events"])?;
+        {
+            let mut pairs = url.query_pairs_mut();
+            for kind in &query.types {
+                pairs.append_pair("type", kind);
+            }
+            for (name, value) in [("engine", &query.engine), ("after", &query.after)] {
+                if let Some(value) = value {
+                    pairs.append_pair(name, value);
+                }
+            }
+        }
+        if url.query() == Some("") {
+            url.set_query(None);
+        }
+        let building = self.authorized(self.streams.get(url)).header(ACCEPT, "text/event-stream");
         Ok(EventReader::new(self.send(building).await?, self.base.to_string()))
     }
 

@@ -450,7 +450,7 @@ pub struct LogsAnswer {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct EventView {
-    /// The execution's id.
+    /// The execution's id; empty for what belongs to none.
     pub id: String,
     /// 1..n without gaps per execution; absent for live items.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -461,6 +461,11 @@ pub struct EventView {
     pub at: Timestamp,
     /// The attempt it belongs to; 0 before the first.
     pub attempt: u32,
+    /// The execution's engine by name, and its status after the event; only in the service's stream.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub engine: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub status: Option<String>,
     /// What the event says beside its type; never payload.
     #[schema(value_type = Value)]
     pub data: serde_json::Value,

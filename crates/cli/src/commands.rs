@@ -4,6 +4,7 @@ mod bulk;
 mod configure;
 mod connect;
 mod doctor;
+mod events;
 mod executions;
 mod files;
 mod follow;
@@ -82,6 +83,8 @@ enum Command {
     List(executions::List),
     /// Follow an execution to its end
     Watch(follow::Watch),
+    /// What happens in the service, as it happens, until Ctrl-C
+    Events(events::Events),
     /// Cancel executions, by id or by filter
     Cancel(bulk::Bulk),
     /// Put failed or cancelled executions back, by id or by filter
@@ -186,6 +189,7 @@ async fn call(
         Command::Logs(one) => one.logs(client, output).await,
         Command::List(list) => list.run(client, output).await,
         Command::Watch(watch) => watch.run(client, output).await,
+        Command::Events(events) => events.run(client, output).await,
         Command::Cancel(bulk) => bulk.cancel(client, output).await,
         Command::Redrive(bulk) => bulk.redrive(client, output).await,
         Command::Replay(one) => one.replay(client, output).await,

@@ -20,7 +20,7 @@ use crate::telemetry::Telemetry;
 use crate::workers::{PoolNews, Wanted};
 use enginehouse_core::event::EventType;
 use enginehouse_core::execution::{Execution, Status};
-use enginehouse_core::id::{Key, SessionId};
+use enginehouse_core::id::{ExecutionId, Key, SessionId};
 use enginehouse_core::lifecycle::{Refused, Transition};
 use enginehouse_core::pools::Pools;
 use enginehouse_core::queue::{Queue, WorkerRules};
@@ -228,9 +228,14 @@ impl Context {
 
     /// The id callers see.
     pub(crate) fn public_id(&self, row: &Execution) -> String {
-        match &row.fixed.ext_id {
+        self.id_of(row.key(), row.fixed.ext_id.as_ref())
+    }
+
+    /// The id under which callers know an execution.
+    pub(crate) fn id_of(&self, key: Key, ext_id: Option<&ExecutionId>) -> String {
+        match ext_id {
             Some(id) => id.to_string(),
-            None => row.key().to_uuid(self.sealer.id_tag(row.key())),
+            None => key.to_uuid(self.sealer.id_tag(key)),
         }
     }
 

@@ -45,7 +45,7 @@ pub use alerts::{ALERTS, AlertRule, AlertSpec, Severity, alerts_markdown, defaul
 pub use caller::{Caller, Scope};
 pub use node::Node;
 pub use seal::SealKeySource;
-pub use service::{EventItem, EventStream, Service, Submitted};
+pub use service::{EventFilter, EventItem, EventStream, EventsFrom, Service, Submitted};
 pub use settings::{
     EndpointSettings, EngineSettings, ExecutionDefaults, Govern, QueueSettings, RegisteredEngine, RetryRule,
     ScalingSettings, SealSettings, Settings, WorkerProcesses, WorkerSettings,

@@ -5,12 +5,13 @@ use crate::request_id::RequestIds;
 use crate::settings::ServerSettings;
 use aws_lc_rs::rand;
 use bytes::Bytes;
-use enginehouse_api::ApiError;
+use enginehouse_api::{ApiError, Code};
 use enginehouse_core::limits::WORKER_REPORTS_MIB_MAX;
+use enginehouse_core::time::SECOND;
 use enginehouse_runtime::Service;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -34,6 +35,14 @@ pub(crate) struct App {
 }
 
 impl App {
+    /// Room for one more event stream.
+    pub(crate) fn room_for_a_stream(&self) -> Result<OwnedSemaphorePermit, ApiError> {
+        let room = Arc::clone(&self.streams).try_acquire_owned();
+        room.map_err(|_| {
+            ApiError::new(Code::RateLimited, "too many event streams are open").retry_after(5 * SECOND)
+        })
+    }
+
     /// Fails when the system gives no random bytes.
     pub(crate) fn new(
         settings: &ServerSettings,

@@ -19,6 +19,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 pub(crate) const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
+const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
+/// The longest id of an event that is looked at.
+pub(crate) const LAST_EVENT_ID_BYTES_MAX: usize = 128;
 const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 
 /// How much longer a large body may take for each MiB.
@@ -121,6 +124,16 @@ impl Call {
             return Err(ApiError::field(Code::InvalidField, "Idempotency-Key:", detail));
         }
         Ok(key.to_str().ok().map(str::to_owned))
+    }
+
+    /// The id after which a stream is to go on, if one was given.
+    pub(crate) fn last_event_id(&self) -> Result<Option<&str>, ApiError> {
+        let Some(value) = self.parts.headers.get(LAST_EVENT_ID).filter(|value| !value.is_empty()) else {
+            return Ok(None);
+        };
+        let text = value.to_str().ok().filter(|text| text.len() <= LAST_EVENT_ID_BYTES_MAX);
+        let unknown = || ApiError::new(Code::EventGone, "Last-Event-ID is not an id this service gave");
+        text.map(Some).ok_or_else(unknown)
     }
 
     /// The caller's trace. What is not as the standard says is passed over, as the standard asks.

@@ -88,6 +88,8 @@ mod tests {
             kind: "execution_started".to_owned(),
             at: Timestamp(Time(0)),
             attempt: 1,
+            engine: None,
+            status: None,
             data: serde_json::json!({"reason": "line\nbreak"}),
         };
         EventItem { id: seq.to_string(), view }

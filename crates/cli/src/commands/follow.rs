@@ -53,6 +53,21 @@ fn print(event: &ServerEvent, output: &mut Output) -> Result<(), Failure> {
     }
 }
 
+/// An event of the service's stream, of which a reader wants to know which execution it is about and where to go on.
+pub(super) fn print_with_id(event: &ServerEvent, output: &mut Output) -> Result<(), Failure> {
+    let Ok(view) = event.view() else { return print(event, output) };
+    if output.is_json() {
+        let mut value = serde_json::to_value(&view).unwrap_or_default();
+        value["eventId"] = serde_json::json!(event.id);
+        output.record(&value)?;
+        return output.flush();
+    }
+    let engine = view.engine.as_deref().map_or(String::new(), |engine| format!("  {engine}"));
+    let about = printable(&format!("{}{engine}", view.id));
+    output.line(format!("{}  {:<26} {about}  {}", view.at, view.kind, words(&view)).trim_end())?;
+    output.flush()
+}
+
 /// What an event says beside its type.
 fn words(view: &EventView) -> String {
     let mut parts = Vec::new();
@@ -85,12 +100,12 @@ pub(crate) async fn follow(
     deadline: Option<Instant>,
     mut each: impl FnMut(&ServerEvent) -> Result<(), Failure>,
 ) -> Result<Option<ExecutionView>, Failure> {
-    let mut follower = Follower { last: after, pause: PAUSE_FIRST, lost_since: None };
+    let mut follower = Follower { last: after, outages: Outages::default() };
     let work = async {
         loop {
             match follower.round(client, id, &mut each).await? {
                 Some(view) => return Ok::<_, Failure>(view),
-                None => follower.rest().await,
+                None => follower.outages.rest().await,
             }
         }
     };
@@ -106,8 +121,7 @@ pub(crate) async fn follow(
 struct Follower {
     /// Where to resume.
     last: Option<String>,
-    pause: Duration,
-    lost_since: Option<Instant>,
+    outages: Outages,
 }
 
 impl Follower {
@@ -120,7 +134,7 @@ impl Follower {
     ) -> Result<Option<ExecutionView>, Failure> {
         match client.events(id, self.last.as_deref()).await {
             Ok(reader) => {
-                self.reached();
+                self.outages.lost_since = None;
                 self.read(reader, each).await?;
             }
             // The place to resume from is gone: only what comes from now on can be told.
@@ -129,14 +143,14 @@ impl Follower {
                 self.last = None;
                 return Ok(None);
             }
-            Err(error) => return self.outage(error).map(|()| None),
+            Err(error) => return self.outages.count(error).map(|()| None),
         }
         match client.get(id).await {
             Ok(view) if matches!(view.status.as_str(), "completed" | "failed" | "cancelled") => {
                 Ok(Some(view))
             }
             Ok(_) => Ok(None),
-            Err(error) => self.outage(error).map(|()| None),
+            Err(error) => self.outages.count(error).map(|()| None),
         }
     }
 
@@ -152,20 +166,34 @@ impl Follower {
                     if let Some(event_id) = &event.id {
                         self.last = Some(event_id.clone());
                     }
-                    self.pause = PAUSE_FIRST;
+                    self.outages.pause = PAUSE_FIRST;
                 }
                 // An ended or broken stream is the same here: the execution's own status decides.
                 Ok(None) | Err(_) => return Ok(()),
             }
         }
     }
+}
 
-    fn reached(&mut self) {
-        self.lost_since = None;
+/// How long the service has been out of reach, and when to try again.
+pub(super) struct Outages {
+    pause: Duration,
+    lost_since: Option<Instant>,
+}
+
+impl Default for Outages {
+    fn default() -> Outages {
+        Outages { pause: PAUSE_FIRST, lost_since: None }
+    }
+}
+
+impl Outages {
+    pub(super) fn reached(&mut self) {
+        *self = Outages::default();
     }
 
     /// Says whether an error is worth waiting out: a service that restarts, or is not there for a moment.
-    fn outage(&mut self, error: ClientError) -> Result<(), Failure> {
+    pub(super) fn count(&mut self, error: ClientError) -> Result<(), Failure> {
         let passing = match &error {
             ClientError::Unreachable { .. } | ClientError::Lost { .. } => true,
             _ => matches!(
@@ -177,7 +205,7 @@ impl Follower {
         if passing && since.elapsed() < UNREACHABLE_MAX { Ok(()) } else { Err(error.into()) }
     }
 
-    async fn rest(&mut self) {
+    pub(super) async fn rest(&mut self) {
         tokio::time::sleep(self.pause).await;
         self.pause = (self.pause * 2).min(PAUSE_LONGEST);
     }

@@ -14,6 +14,7 @@ mod crash_points;
 mod door;
 mod embedded;
 mod engines;
+mod events;
 mod faults;
 mod house;
 mod http;

@@ -12,9 +12,9 @@ use tokio::sync::broadcast::error::RecvError;
 use tokio::sync::mpsc;
 
 /// Items a reader may be behind.
-const BACKLOG: usize = 64;
+pub(super) const BACKLOG: usize = 64;
 /// How long a full backlog may stay full before the reader is cut.
-const SLOW_READER: Duration = Duration::from_secs(10);
+pub(super) const SLOW_READER: Duration = Duration::from_secs(10);
 
 impl Service {
     /// Durable events after `last_event_id` (or from the start), then new ones until the execution is terminal.
@@ -129,7 +129,16 @@ impl Pump {
     async fn unnumbered(&mut self, kind: &str, attempt: u32, data: serde_json::Value) -> Result<(), Cut> {
         self.live += 1;
         let at = Timestamp(self.service.cx.store.now());
-        let view = EventView { id: self.id.clone(), seq: None, kind: kind.to_owned(), at, attempt, data };
+        let view = EventView {
+            id: self.id.clone(),
+            seq: None,
+            kind: kind.to_owned(),
+            at,
+            attempt,
+            engine: None,
+            status: None,
+            data,
+        };
         self.send(EventItem { id: format!("{}.{}", self.last, self.live), view }).await
     }
 

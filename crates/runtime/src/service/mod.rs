@@ -1,5 +1,6 @@
 //! The application API: every verb the HTTP API, the CLI and the library offer. One file per kind of verb.
 
+mod all_events;
 mod canonical;
 mod control;
 mod cursor;
@@ -16,6 +17,8 @@ mod views;
 mod watching;
 mod worker_link;
 mod workers;
+
+pub use all_events::{EventFilter, EventsFrom};
 
 use crate::alerts::Severity;
 use crate::caller::{Caller, Scope};

@@ -148,6 +148,8 @@ impl Service {
             kind: event.kind.as_str().to_owned(),
             at: Timestamp(event.at),
             attempt: event.attempt,
+            engine: None,
+            status: None,
             data: Value::Object(shown),
         }
     }

@@ -1,9 +1,9 @@
 //! Routes that read and steer executions.
 
-use super::params::{LIST, execution, ok};
+use super::params::{LAST_EVENT_ID, LIST, execution, ok};
 use crate::call::{Answer, Call};
 use crate::query::wrong;
-use crate::table::{Content, HeaderParam, Operation, Policy, Route, Shape, Success, Tag, Verb};
+use crate::table::{Content, Operation, Policy, Route, Shape, Success, Tag, Verb};
 use crate::{answer, events};
 use axum::response::Response;
 use enginehouse_api::{
@@ -12,15 +12,8 @@ use enginehouse_api::{
 };
 use enginehouse_core::execution::Status;
 use enginehouse_core::limits::{LIST_LIMIT_DEFAULT, LIST_LIMIT_MAX};
-use enginehouse_core::time::SECOND;
 use enginehouse_runtime::Scope;
-use http::{HeaderName, HeaderValue, StatusCode};
-use serde_json::json;
-use std::sync::Arc;
-
-const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
-/// The longest id of an event that is looked at.
-const LAST_EVENT_ID_BYTES_MAX: usize = 128;
+use http::{HeaderValue, StatusCode};
 
 pub(crate) const ROUTES: &[Route] = &[
     Route {
@@ -139,11 +132,7 @@ pub(crate) const ROUTES: &[Route] = &[
             description: "Server-sent events: `id` (opaque), `event` (the type), `data` (an EventView). Durable events come \
                           first, then live ones; the stream ends after the terminal event, or sooner for a reader that is too \
                           slow, which resumes with `Last-Event-ID`. A comment beats every 15 s.",
-            headers: &[HeaderParam {
-                name: "Last-Event-ID",
-                description: "The id of the last event seen; the stream goes on after it.",
-                schema: || json!({"type": "string", "maxLength": LAST_EVENT_ID_BYTES_MAX}),
-            }],
+            headers: LAST_EVENT_ID,
             answers: &[Success {
                 status: 200,
                 description: "The stream.",
@@ -254,19 +243,8 @@ async fn logs(call: Call) -> Result<Response, ApiError> {
 
 async fn stream_events(call: Call) -> Result<Response, ApiError> {
     let id = call.execution_id()?;
-    let last = match call.parts.headers.get(LAST_EVENT_ID) {
-        None => None,
-        Some(value) if value.is_empty() => None,
-        Some(value) => {
-            let text = value.to_str().ok().filter(|text| text.len() <= LAST_EVENT_ID_BYTES_MAX);
-            Some(text.ok_or_else(|| {
-                ApiError::new(Code::EventGone, "Last-Event-ID is not an id this service gave")
-            })?)
-        }
-    };
-    let room = Arc::clone(&call.app.streams).try_acquire_owned().map_err(|_| {
-        ApiError::new(Code::RateLimited, "too many event streams are open").retry_after(5 * SECOND)
-    })?;
+    let last = call.last_event_id()?;
+    let room = call.app.room_for_a_stream()?;
     let items = call.service().events(&call.caller, &id, last).await?;
     Ok(events::answer(items, call.app.event_beat, call.app.stop.clone(), room))
 }

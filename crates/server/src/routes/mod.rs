@@ -2,6 +2,7 @@
 
 mod documents;
 mod engines;
+mod events;
 mod executions;
 mod keys;
 mod params;
@@ -19,6 +20,7 @@ pub(crate) static TABLE: &[&[Route]] = &[
     executions::ROUTES,
     engines::ROUTES,
     service::ROUTES,
+    events::ROUTES,
     workers::ROUTES,
     worker::ROUTES,
     scaling::ROUTES,

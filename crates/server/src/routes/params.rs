@@ -1,5 +1,6 @@
 //! Query parameters and answers that several routes share.
 
+use crate::call::LAST_EVENT_ID_BYTES_MAX;
 use crate::query::QueryParam;
 use crate::table::{Content, HeaderParam, Shape, Success};
 use enginehouse_api::{ExecutionView, Span, StatusWord, Timestamp};
@@ -57,6 +58,13 @@ pub(crate) const WAIT: &[QueryParam] = &[filter(
     },
     "How long to wait for the end: 201 with the result if it comes in time, else 202. Hanging up cancels nothing.",
 )];
+
+/// `Last-Event-ID` of a stream.
+pub(crate) const LAST_EVENT_ID: &[HeaderParam] = &[HeaderParam {
+    name: "Last-Event-ID",
+    description: "The id of the last event seen; the stream goes on after it.",
+    schema: || json!({"type": "string", "maxLength": LAST_EVENT_ID_BYTES_MAX}),
+}];
 
 /// `Idempotency-Key` of a submit.
 pub(crate) const IDEMPOTENCY: &[HeaderParam] = &[HeaderParam {

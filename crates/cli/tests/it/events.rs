@@ -1,0 +1,95 @@
+//! The service's stream of events: nothing is missed, in order, also over a kill and a new start.
+
+use crate::house::House;
+use crate::http;
+use serde_json::{Value, json};
+use std::collections::BTreeMap;
+
+fn submit(house: &House, id: &str, parameters: Value) {
+    let request =
+        json!({"id": id, "engine": "demo", "workflowId": "w", "maxRetries": 0, "parameters": parameters});
+    house.must("POST", "/v1/executions", Some(&request));
+}
+
+/// What the command prints, by line.
+fn events(house: &House, args: &[&str]) -> Vec<Value> {
+    let said = house.cli(&[&["events", "--json"], args].concat());
+    assert!(said.status.success(), "{said:?}");
+    let text = String::from_utf8(said.stdout).unwrap();
+    text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+}
+
+/// The events of each execution, by its id, in the order in which they came.
+fn by_execution(events: &[Value]) -> BTreeMap<String, Vec<u64>> {
+    let mut found: BTreeMap<String, Vec<u64>> = BTreeMap::new();
+    for event in events.iter().filter(|event| event["id"] != "") {
+        found
+            .entry(event["id"].as_str().unwrap().to_owned())
+            .or_default()
+            .push(event["seq"].as_u64().unwrap());
+    }
+    found
+}
+
+#[test]
+fn every_event_is_told_once_and_in_order_whatever_happens_between() {
+    let mut house = House::start("[engines.other]\ntype = \"demo\"\n");
+    for n in 0..20 {
+        submit(&house, &format!("a{n}"), json!({}));
+    }
+    (0..20).for_each(|n| drop(house.ended(&format!("a{n}"))));
+    // Submitted, started, ended.
+    let executions = "execution_submitted,execution_started,execution_completed,execution_failed";
+    let first = events(&house, &["--after", "oldest", "--type", executions, "--count", "31"]);
+    let last = first[first.len() - 1]["eventId"].as_str().unwrap().to_owned();
+    house.kill();
+    house.launch();
+    submit(&house, "failing", json!({"failTimes": 1}));
+    house.ended("failing");
+    let rest = events(&house, &["--after", &last, "--type", executions, "--count", "32"]);
+    let all = [first.clone(), rest].concat();
+    let found = by_execution(&all);
+    assert_eq!(found.len(), 21, "{found:?}");
+    for (id, seqs) in &found {
+        assert_eq!(seqs, &[1, 2, 3], "{id}");
+    }
+    let ended = all.iter().find(|event| event["type"] == "execution_failed").unwrap();
+    assert_eq!(
+        (&ended["id"], &ended["engine"], &ended["status"]),
+        (&json!("failing"), &json!("demo"), &json!("failed"))
+    );
+    // What belongs to no execution is there too, unless an engine is asked for.
+    let kinds: Vec<Value> =
+        events(&house, &["--after", "oldest", "--type", "worker_started", "--count", "1"]);
+    assert_eq!((&kinds[0]["type"], &kinds[0]["id"]), (&json!("worker_started"), &json!("")));
+    let request = json!({"id": "elsewhere", "engine": "other", "workflowId": "w"});
+    house.must("POST", "/v1/executions", Some(&request));
+    let of_other = events(&house, &["--after", "oldest", "--engine", "other", "--count", "1"]);
+    assert_eq!(of_other[0]["id"], "elsewhere");
+    let text = house.cli(&["events", "--after", &last, "--engine", "demo", "--count", "1"]);
+    let line = String::from_utf8_lossy(&text.stdout).into_owned();
+    assert!(line.contains("execution_") && line.contains("demo"), "{line}");
+    house.stop();
+}
+
+#[test]
+fn an_event_that_is_not_kept_is_said_to_be_gone() {
+    let house = House::start("");
+    let bearer = format!("Bearer {}", house.key);
+    for id in ["0-0", "999999999-0", "nonsense", "1"] {
+        let headers = [("authorization", bearer.as_str()), ("last-event-id", id)];
+        let answer = http::send(house.address, &http::request("GET", "/v1/events", &headers, b"")).unwrap();
+        assert_eq!(
+            (answer.status, &answer.json()["code"]),
+            (410, &json!("event_gone")),
+            "{id}: {}",
+            answer.text()
+        );
+    }
+    let said = house.cli(&["events", "--after", "999999999-0"]);
+    assert!(
+        !said.status.success() && String::from_utf8_lossy(&said.stderr).contains("--after oldest"),
+        "{said:?}"
+    );
+    house.stop();
+}

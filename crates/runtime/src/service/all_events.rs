@@ -1,0 +1,203 @@
+//! The events of the whole service, in the order of commits: read from the feed, so that none is missed and a reader may go on
+//! where it was.
+
+use super::events::{BACKLOG, SLOW_READER};
+use super::{EventItem, EventStream, Service, store_error};
+use crate::caller::Caller;
+use enginehouse_api::{ApiError, Code, EventView, Timestamp};
+use enginehouse_store::{Change, Commit, Cursor, Note, StoreError};
+use std::time::Duration;
+use tokio::sync::mpsc;
+
+const PAGE: usize = 64;
+/// How long a lost nudge may go unnoticed.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+
+/// Which events; all given conditions hold.
+#[derive(Debug, Clone, Default)]
+pub struct EventFilter {
+    /// Any of these; empty: all.
+    pub types: Vec<String>,
+    /// Only executions of this engine, by name.
+    pub engine: Option<String>,
+}
+
+/// Where a stream begins.
+#[derive(Debug, Clone, Default)]
+pub enum EventsFrom {
+    /// With what happens next.
+    #[default]
+    Now,
+    /// With the oldest that is kept.
+    Oldest,
+    /// After the event of this id.
+    After(String),
+}
+
+/// An event's place: its commit, and its number within that.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Place {
+    cursor: u64,
+    number: usize,
+}
+
+impl Place {
+    fn parse(text: &str) -> Option<Place> {
+        let (cursor, number) = text.split_once('-')?;
+        Some(Place { cursor: cursor.parse().ok()?, number: number.parse().ok()? })
+    }
+}
+
+impl Service {
+    /// The service's events, durable ones only, until the reader goes or is too slow; a reader goes on with the id of the
+    /// last event it saw.
+    ///
+    /// # Errors
+    /// `event_gone` when the event to go on after is not kept any more, or never was there.
+    pub async fn subscribe(
+        &self,
+        caller: &Caller,
+        filter: EventFilter,
+        from: EventsFrom,
+    ) -> Result<EventStream, ApiError> {
+        let gone = || ApiError::new(Code::EventGone, "there is no such event any more");
+        let newest = *self.cx.store.changed().borrow();
+        let (cursor, skip) = match from {
+            EventsFrom::Now => (newest, 0),
+            EventsFrom::Oldest => (Cursor(self.oldest_commit().await?.saturating_sub(1)), 0),
+            EventsFrom::After(id) => {
+                let place = Place::parse(&id).ok_or_else(gone)?;
+                if place.cursor == 0 || place.cursor > newest.0 {
+                    return Err(gone());
+                }
+                // The commit is read again, without what was seen of it.
+                (Cursor(place.cursor - 1), place.number + 1)
+            }
+        };
+        match self.cx.store.feed(cursor, 1).await {
+            Ok(_) => {}
+            Err(StoreError::Gone { .. }) => return Err(gone()),
+            Err(error) => return Err(store_error(&error)),
+        }
+        let (sender, stream) = mpsc::channel(BACKLOG);
+        let reader = Reader { service: self.clone(), caller: caller.clone(), filter, cursor, skip, sender };
+        let halt = self.cx.halt.clone();
+        self.cx.readers.spawn(async move {
+            halt.run_until_cancelled(reader.run()).await;
+        });
+        Ok(stream)
+    }
+
+    /// The first commit that is kept; 1 while all are.
+    async fn oldest_commit(&self) -> Result<u64, ApiError> {
+        match self.cx.store.feed(Cursor(0), 1).await {
+            Ok(_) => Ok(1),
+            Err(StoreError::Gone { oldest }) => Ok(oldest.0),
+            Err(error) => Err(store_error(&error)),
+        }
+    }
+}
+
+/// Carries the feed to one reader; ends with it.
+struct Reader {
+    service: Service,
+    caller: Caller,
+    filter: EventFilter,
+    /// Everything up to here was sent.
+    cursor: Cursor,
+    /// Events of the next commit that were seen already.
+    skip: usize,
+    sender: mpsc::Sender<EventItem>,
+}
+
+/// The reader is gone, too slow, or so far behind that what it would read next is not kept: it goes on by its last id, and
+/// is told if that is not possible.
+struct Cut;
+
+impl Reader {
+    async fn run(mut self) {
+        let mut changed = self.service.cx.store.changed();
+        loop {
+            match self.catch_up().await {
+                Ok(()) => {}
+                Err(Cut) => return,
+            }
+            tokio::select! {
+                biased;
+                () = self.sender.closed() => return,
+                _ = changed.changed() => {}
+                () = tokio::time::sleep(LOOK_EVERY) => {}
+            }
+        }
+    }
+
+    async fn catch_up(&mut self) -> Result<(), Cut> {
+        loop {
+            let page = self.service.cx.store.feed(self.cursor, PAGE).await.map_err(|_| Cut)?;
+            for commit in &page.commits {
+                self.send(commit).await?;
+                self.cursor = commit.cursor;
+                self.skip = 0;
+            }
+            if page.commits.len() < PAGE {
+                return Ok(());
+            }
+        }
+    }
+
+    async fn send(&self, commit: &Commit) -> Result<(), Cut> {
+        let changes = commit.changes.iter().map(|change| self.of_execution(change));
+        let notes = commit.notes.iter().map(|note| self.of_service(commit, note));
+        for (number, view) in changes.chain(notes).enumerate().skip(self.skip) {
+            let Some(view) = view else { continue };
+            let item = EventItem { id: format!("{}-{number}", commit.cursor.0), view };
+            self.sender.send_timeout(item, SLOW_READER).await.map_err(|_| Cut)?;
+        }
+        Ok(())
+    }
+
+    fn wants(&self, kind: &str) -> bool {
+        self.filter.types.is_empty() || self.filter.types.iter().any(|wanted| wanted == kind)
+    }
+
+    fn of_execution(&self, change: &Change) -> Option<EventView> {
+        let here = self.filter.engine.as_ref().is_none_or(|engine| *engine == change.engine);
+        if !here || !self.wants(change.event.kind.as_str()) {
+            return None;
+        }
+        let id = self.service.cx.id_of(change.key, change.ext_id.as_ref());
+        let view = self.service.event_view(&self.caller, &id, change.key, &change.event);
+        Some(EventView {
+            engine: Some(change.engine.clone()),
+            status: Some(change.status.as_str().to_owned()),
+            ..view
+        })
+    }
+
+    fn of_service(&self, commit: &Commit, note: &Note) -> Option<EventView> {
+        let wanted = self.filter.engine.is_none() && self.wants(&note.kind);
+        wanted.then(|| EventView {
+            id: String::new(),
+            seq: None,
+            kind: note.kind.clone(),
+            at: Timestamp(commit.at),
+            attempt: 0,
+            engine: None,
+            status: None,
+            data: note.data.clone(),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_place_is_read_as_it_was_written() {
+        assert_eq!(Place::parse("17-3"), Some(Place { cursor: 17, number: 3 }));
+        for text in ["", "17", "17-", "-3", "a-3", "17-3-1", "99999999999999999999-1"] {
+            assert_eq!(Place::parse(text), None, "{text:?}");
+        }
+    }
+}
