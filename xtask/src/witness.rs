@@ -6,8 +6,9 @@ use anyhow::{Context, Result};
 use std::path::PathBuf;
 use std::process::Command;
 
-/// The Python packages, from PyPI: OpenTelemetry's own messages, to read what is exported.
-const PACKAGES: [&str; 1] = ["opentelemetry-proto==1.45.2"];
+/// The Python packages, from PyPI: OpenTelemetry's own messages, to read what is exported, and the verifier of the Standard
+/// Webhooks project.
+const PACKAGES: [&str; 2] = ["opentelemetry-proto==1.45.2", "standardwebhooks==1.1.0"];
 
 /// A Python that has them, if one was installed.
 pub(crate) fn python() -> Option<PathBuf> {

@@ -388,6 +388,29 @@ impl Client {
         self.fetch(url).await
     }
 
+    /// Webhooks that were not delivered yet, or were given up; `state`: `waiting` or `dead` alone.
+    pub async fn webhook_deliveries(
+        &self,
+        state: Option<&str>,
+    ) -> Result<WebhookDeliveriesAnswer, ClientError> {
+        let mut url = self.path(&["webhooks", "deliveries"])?;
+        if let Some(state) = state {
+            url.query_pairs_mut().append_pair("state", state);
+        }
+        self.fetch(url).await
+    }
+
+    /// Tries a delivery again at once.
+    pub async fn replay_webhook(&self, id: &str) -> Result<WebhookDeliveryView, ClientError> {
+        self.command(self.path(&["webhooks", "deliveries", id, "replay"])?).await
+    }
+
+    /// Gives a delivery up for good.
+    pub async fn discard_webhook(&self, id: &str) -> Result<(), ClientError> {
+        let url = self.path(&["webhooks", "deliveries", id])?;
+        self.send(self.request(Method::DELETE, url)).await.map(drop)
+    }
+
     /// What the store holds and what room that takes.
     pub async fn storage(&self) -> Result<StorageView, ClientError> {
         self.fetch(self.path(&["storage"])?).await

@@ -97,7 +97,8 @@ pub struct SubmitRequest {
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     #[schema(value_type = BTreeMap<String, Value>)]
     pub metadata: BTreeMap<String, serde_json::Value>,
-    /// Belongs to work that is not available yet: answered with `not_supported`.
+    /// Where a signed webhook is sent to when the execution has ended: `http` or `https`, at most 2,048 bytes. Needs a
+    /// service that has `[callbacks]` configured, or it is answered with `not_supported`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub callback_url: Option<String>,
     /// Accepted and given back as `clientCreatedAt`.

@@ -2,7 +2,7 @@
 
 use crate::scalar::Timestamp;
 use crate::service::Percentiles;
-use crate::word::{AlertStateWord, SeverityWord, VerdictWord};
+use crate::word::{AlertStateWord, DeliveryStateWord, SeverityWord, VerdictWord};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
@@ -110,6 +110,40 @@ pub struct RetentionView {
     /// When the next execution is due by its age; absent: not known yet, or none is.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub next_due_at: Option<Timestamp>,
+}
+
+/// Webhooks that were not delivered yet, or were given up.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct WebhookDeliveriesAnswer {
+    /// How many there are.
+    pub total: u64,
+    /// The oldest thousand of them.
+    pub deliveries: Vec<WebhookDeliveryView>,
+}
+
+/// One event for one receiver.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct WebhookDeliveryView {
+    /// The `webhook-id` of every attempt.
+    pub id: String,
+    /// The name of a configured receiver, or `callback` for the execution's own `callbackUrl`.
+    pub receiver: String,
+    #[serde(rename = "type")]
+    pub event_type: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub execution_id: Option<String>,
+    /// `waiting` for its next attempt, or `dead`: given up.
+    #[schema(value_type = DeliveryStateWord)]
+    pub state: String,
+    pub attempts: u32,
+    pub created_at: Timestamp,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub next_attempt_at: Option<Timestamp>,
+    /// What the last attempt came to.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last: Option<String>,
 }
 
 /// The alerts: what fires, what is about to, and the rules that are watched.

@@ -57,6 +57,8 @@ words! {
     SeverityWord = vec!["warning", "critical"];
     /// Whether an alert fires, or its condition does not hold for long enough yet.
     AlertStateWord = vec!["pending", "firing"];
+    /// Whether a webhook is tried again.
+    DeliveryStateWord = vec!["waiting", "dead"];
     /// What a look at something found.
     VerdictWord = vec!["ok", "warning", "failed"];
     /// What a worker is doing.

@@ -18,6 +18,7 @@ mod storage;
 mod submit;
 mod trace;
 mod watching;
+mod webhooks;
 mod worker;
 mod workers;
 
@@ -111,6 +112,8 @@ enum Command {
     Metrics(watching::Metrics),
     /// What is wrong, and what to do about it
     Alerts(watching::Alerts),
+    /// Webhooks that were not delivered yet, or were given up
+    Webhooks(webhooks::Webhooks),
     /// What is stored, what room it takes, and how long it is kept
     Storage(storage::Storage),
     /// Look at everything there is, and tell what to do about what is wrong
@@ -201,6 +204,7 @@ async fn call(
         Command::Workers(workers) => workers.run(client, output).await,
         Command::Metrics(metrics) => metrics.run(client, output).await,
         Command::Alerts(alerts) => alerts.run(client, output).await,
+        Command::Webhooks(webhooks) => webhooks.run(client, output).await,
         Command::Storage(storage) => storage.run(client, output).await,
         Command::Keys(keys) => keys.run(client, output).await,
         Command::Serve(_)

@@ -16,6 +16,7 @@ mod sources;
 mod tracing;
 mod tree;
 mod types;
+mod webhooks;
 
 pub use document::{markdown, sample};
 pub use engines::{AdapterConfig, EngineConfig, TYPES as ENGINE_TYPES};

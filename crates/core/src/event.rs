@@ -91,6 +91,9 @@ pub struct EventData {
     /// How long the engine asked to be left alone, in milliseconds.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub retry_after: Option<Millis>,
+    /// The end of an execution whose caller wants to be told of it.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub callback: bool,
     /// A word or sentence on why, never payload.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,

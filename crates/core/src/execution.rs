@@ -108,6 +108,9 @@ pub struct Spec {
     /// Size of the request as it was sent, in bytes.
     #[serde(default)]
     pub input_bytes: u64,
+    /// Its caller wants to be told of its end at a URL in the request.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub callback: bool,
     /// The trace that it belongs to; `None`: it is not traced.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub trace: Option<TraceContext>,

@@ -29,3 +29,4 @@ pub mod session;
 pub mod time;
 pub mod trace;
 pub mod wait;
+pub mod webhook;

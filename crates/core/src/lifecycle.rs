@@ -29,8 +29,9 @@ pub struct Transition {
 }
 
 impl Transition {
-    fn new(from: &Execution, mut next: State, kind: EventType, data: EventData, now: Time) -> Transition {
+    fn new(from: &Execution, mut next: State, kind: EventType, mut data: EventData, now: Time) -> Transition {
         next.rev = from.state.rev + 1;
+        data.callback = kind.is_terminal() && from.fixed.spec.callback;
         let event = Event { seq: next.rev, kind, at: now, attempt: next.attempt, data };
         Transition {
             key: from.key(),

@@ -249,6 +249,7 @@ fn submit(arguments: &[&str], now: Time) -> Execution {
             inline: false,
             input_bytes: 0,
             trace: None,
+            callback: false,
         },
         by: None,
     };

@@ -393,6 +393,11 @@ fn build_client(settings: &HttpSettings, endpoints: &[Url]) -> Result<reqwest::C
 /// # Errors
 /// Says why there can be none, such as that the roots of the system could not be read.
 pub fn outward_client(url: &str, within: Duration) -> Result<reqwest::Client, String> {
+    outward_builder(url, within).build().map_err(|error| classify::root_cause(&error))
+}
+
+/// The same, for who has more to say of it.
+pub fn outward_builder(url: &str, within: Duration) -> reqwest::ClientBuilder {
     install_crypto();
     let builder = reqwest::Client::builder()
         .user_agent(concat!("enginehouse/", env!("CARGO_PKG_VERSION")))
@@ -402,9 +407,7 @@ pub fn outward_client(url: &str, within: Duration) -> Result<reqwest::Client, St
         .timeout(within)
         .pool_idle_timeout(IDLE_CONNECTION);
     // The roots of the system are loaded only where TLS is spoken, as for engines.
-    let builder =
-        if url.starts_with("https:") { builder.tls_certs_merge([]) } else { builder.tls_certs_only([]) };
-    builder.build().map_err(|error| classify::root_cause(&error))
+    if url.starts_with("https:") { builder.tls_certs_merge([]) } else { builder.tls_certs_only([]) }
 }
 
 /// Makes aws-lc-rs the crypto library of the process unless another part has chosen one already.

@@ -43,7 +43,7 @@ const fn times(hold: Millis, recovery: Millis) -> AlertTimes {
 }
 
 /// Every rule.
-pub const ALERTS: [AlertSpec; 10] = [
+pub const ALERTS: [AlertSpec; 11] = [
     AlertSpec {
         name: "queue_wait",
         severity: Severity::Critical,
@@ -115,6 +115,14 @@ pub const ALERTS: [AlertSpec; 10] = [
         times: times(10 * SECOND, 10 * SECOND),
         condition: "the seal key is not where it came from",
         remedy: "put it back before the next start: the service works on, and a start without it is refused",
+    },
+    AlertSpec {
+        name: "webhook_dead_letters",
+        severity: Severity::Warning,
+        limit: Some((0.0, "webhooks")),
+        times: times(0, 0),
+        condition: "more than {} could not be delivered and were given up",
+        remedy: "see `enginehouse webhooks --state dead` for why; then replay or discard them",
     },
     AlertSpec {
         name: "launches_fail",

@@ -31,7 +31,7 @@ use enginehouse_worker::{LeaseRef, Order};
 use parking_lot::Mutex;
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::time::Duration;
 use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
@@ -57,6 +57,10 @@ pub(crate) struct Context {
     pub(crate) history: Mutex<History>,
     pub(crate) alerts: Mutex<Alerts>,
     pub(crate) telemetry: Telemetry,
+    /// The deliveries of webhooks were changed from outside of their role.
+    pub(crate) webhook_nudge: Notify,
+    /// Dead letters of webhooks, as this node knows them while it schedules.
+    pub(crate) dead_letters: AtomicU64,
     /// What retention did last.
     pub(crate) retention: Mutex<Pass>,
     pub(crate) inputs: Mutex<InputCache>,

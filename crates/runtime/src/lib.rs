@@ -39,6 +39,7 @@ mod timers;
 mod tracer;
 mod traffic;
 mod watcher;
+mod webhooks;
 mod workers;
 
 pub use alerts::{ALERTS, AlertRule, AlertSpec, Severity, alerts_markdown, default_alerts};
@@ -52,3 +53,4 @@ pub use settings::{
 };
 pub use telemetry::markdown as metrics_markdown;
 pub use tracer::{ExporterSettings, TraceDialect, TracingSettings};
+pub use webhooks::{WebhookEndpoint, WebhookPolicy, WebhookSecrets, WebhookSettings};

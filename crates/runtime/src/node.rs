@@ -25,6 +25,7 @@ use crate::telemetry::Telemetry;
 use crate::timers::Timers;
 use crate::tracer::Tracer;
 use crate::watcher::Watcher;
+use crate::webhooks::Webhooks;
 use crate::workers::{Pool, PoolNews, Wanted};
 use crate::{RegisteredEngine, Service, Settings};
 use enginehouse_api::{ApiError, Code};
@@ -39,7 +40,7 @@ use enginehouse_worker::Order;
 use parking_lot::Mutex;
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::time::Duration;
 use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::JoinSet;
@@ -92,6 +93,10 @@ impl Node {
         node.role("scaler", |stop| Scaler::new(cx.clone()).run(stop));
         node.role("watcher", |stop| Watcher::new(cx.clone()).run(stop));
         node.role("health", |stop| HealthChecks { cx: cx.clone() }.run(stop));
+        let webhooks = &cx.settings.webhooks;
+        if !webhooks.endpoints.is_empty() || webhooks.callbacks.is_some() {
+            node.role("webhooks", |stop| Webhooks::new(cx.clone()).run(stop));
+        }
         node.role("retention", |stop| Retention { cx: cx.clone() }.run(stop));
         node.role("tracer", |stop| Tracer { cx: cx.clone(), cursor }.run(stop));
         node.role("keeper", |stop| Keeper { cx: cx.clone(), told: false }.run(stop));
@@ -289,6 +294,8 @@ async fn context(
         history: Mutex::new(History::new(settings.collection_interval, settings.metrics_retention)),
         alerts: Mutex::new(Alerts::new(settings.alerts.clone())),
         telemetry: Telemetry::new(),
+        webhook_nudge: Notify::new(),
+        dead_letters: AtomicU64::new(0),
         retention: Mutex::new(Pass::default()),
         inputs: Mutex::new(InputCache::new(INPUT_CACHE_BYTES)),
         scheduler: Mutex::new(Scheduler::new(queue, gates)),

@@ -3,6 +3,7 @@
 use crate::alerts::{AlertRule, default_alerts};
 use crate::seal::SealKeySource;
 use crate::tracer::TracingSettings;
+use crate::webhooks::WebhookSettings;
 use enginehouse_core::autoscaler::{Policy, ScalingRules};
 use enginehouse_core::balance::BalanceRules;
 use enginehouse_core::breaker::BreakerRules;
@@ -51,6 +52,8 @@ pub struct Settings {
     pub alerts: Vec<AlertRule>,
     /// How long what has ended is kept.
     pub retention: RetentionRules,
+    /// Who is told of events by HTTP.
+    pub webhooks: WebhookSettings,
     /// Where spans of ended executions go.
     pub tracing: TracingSettings,
     /// Where the store lies; its file system is watched. `None`: nowhere.
@@ -110,6 +113,7 @@ impl Default for Settings {
             metrics_retention: DAY,
             alerts: default_alerts(),
             retention: RetentionRules::default(),
+            webhooks: WebhookSettings::default(),
             tracing: TracingSettings::default(),
             data_dir: None,
             seal: SealSettings::default(),

@@ -53,6 +53,7 @@ pub(crate) struct Telemetry {
     writes: Histogram,
     violations: Counter,
     spans: Family<Labels, Counter>,
+    webhooks: Family<Labels, Counter>,
 }
 
 impl Telemetry {
@@ -68,6 +69,7 @@ impl Telemetry {
             writes: Histogram::new(COMMIT_WRITES),
             violations: Counter::default(),
             spans: Family::default(),
+            webhooks: Family::default(),
         }
     }
 
@@ -130,6 +132,12 @@ impl Telemetry {
         self.violations.inc_by(findings);
     }
 
+    /// A request was made to a receiver of webhooks.
+    pub(crate) fn webhook(&self, receiver: &str, outcome: &'static str) {
+        let labels = vec![("receiver", receiver.to_owned()), ("outcome", outcome.to_owned())];
+        self.webhooks.get_or_create(&labels).inc();
+    }
+
     /// So many spans were sent to a receiver of traces, or given up.
     pub(crate) fn traced(&self, exporter: &str, outcome: &'static str, spans: usize) {
         let labels = vec![("exporter", exporter.to_owned()), ("outcome", outcome.to_owned())];
@@ -147,6 +155,7 @@ impl Telemetry {
         add(registry, "store_commit_writes", self.writes.clone());
         add(registry, "audit_violations", self.violations.clone());
         add(registry, "trace_spans", self.spans.clone());
+        add(registry, "webhook_attempts", self.webhooks.clone());
     }
 }
 

@@ -15,6 +15,7 @@ use serde_json::json;
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
@@ -123,6 +124,11 @@ impl Watcher {
                 limit * 100.0
             );
             found.push(service("error_rate", text));
+        }
+        let dead = self.cx.dead_letters.load(Ordering::Relaxed);
+        if limit("webhook_dead_letters").is_some_and(|limit| dead as f64 > limit) {
+            let text = format!("{dead} webhooks could not be delivered and were given up");
+            found.push(service("webhook_dead_letters", text));
         }
         if let Some(limit) = limit("store_slow").filter(|limit| rates.commits.p99 > limit * 1_000.0) {
             let text =

@@ -64,6 +64,7 @@ impl Bench {
             inline: false,
             input_bytes: PAYLOAD_BYTES as u64,
             trace: None,
+            callback: false,
         };
         let new = NewExecution {
             key: self.keys.next(now),

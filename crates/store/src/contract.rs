@@ -380,6 +380,8 @@ pub enum DocKind {
     Scaling,
     /// One change of the number of workers, with what it was decided on and what came of it.
     Decision,
+    /// What is to be told to a receiver of webhooks, and how far the feed was read for them.
+    Webhook,
     /// A stretch of the service's figures over time.
     Figures,
     /// What the store itself belongs to: which seal keys its rows need, which node ids are taken.

@@ -38,6 +38,7 @@ fn row(key: i64, store: &SqliteStore) -> Execution {
         inline: false,
         input_bytes: 1,
         trace: None,
+        callback: false,
     };
     let new = NewExecution {
         key: Key(key),

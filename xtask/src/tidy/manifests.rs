@@ -16,7 +16,7 @@ const EDGES: [(&str, &[&str]); 8] = [
 const CONFINED: [(&str, &[&str]); 6] = [
     ("rusqlite", &["store"]),
     ("axum", &["server"]),
-    ("reqwest", &["engine", "api"]),
+    ("reqwest", &["engine", "api", "runtime"]),
     ("anyhow", &["cli", "xtask"]),
     ("tokio", &["store", "engine", "worker", "runtime", "server", "cli"]),
     ("clap", &["cli"]),

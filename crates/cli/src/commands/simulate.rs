@@ -276,6 +276,8 @@ fn simulate(variant: &Variant, jobs: &[Job]) -> Result<LabRun, Failure> {
         &mut delayed_off
     } else {
         autoscaler = Autoscaler::new(rules.clone());
+        // Before a trace there was nothing, as before a new store.
+        autoscaler.begins();
         &mut autoscaler
     };
     lab::run(&variant.scenario, jobs, policy, rules.parts.limiter, rules.engine, false)

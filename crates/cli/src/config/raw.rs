@@ -47,6 +47,10 @@ section! {
         health: HealthChecks = HealthChecks::default();
         /// What the service tells about itself on standard error.
         log: Log = Log::default();
+        /// Who is told of events by HTTP, by a name of yours.
+        webhooks: BTreeMap<String, WebhookRaw> = BTreeMap::new();
+        /// How an execution's own `callbackUrl` is called. Absent: requests may have none.
+        callbacks: Option<CallbacksRaw> = None;
         /// Where the spans of ended executions go, for OpenTelemetry and LangSmith.
         tracing: Tracing = Tracing::default();
         /// The workflow engines by name; a name is yours to choose: 1 to 64 of `a-z A-Z 0-9 . _ -`.
@@ -313,6 +317,38 @@ section! {
         level: Text = Text("info".to_owned());
         /// How lines are written.
         format: LogFormat = LogFormat::Text;
+    }
+
+    /// A receiver of webhooks, signed as the Standard Webhooks specification says. Its name: 1 to 32 of `a-z A-Z 0-9 . _ -`.
+    pub struct WebhookRaw {
+        /// Where events are posted to.
+        url: Option<Text> = None;
+        /// The types of events it is told: see docs/OPERATIONS.md. Empty: the ends of executions.
+        events: Texts = Texts::default();
+        /// Only executions of these engines, by name. Empty: of all.
+        engines: Texts = Texts::default();
+        /// Signs: `whsec_` and 24 to 64 bytes in Base64.
+        secret: Option<Secret> = None;
+        /// Signs as well, while receivers change from it to `secret`.
+        previous_secret: Option<Secret> = None;
+        /// More headers of every request, by name.
+        headers: BTreeMap<String, Private> = BTreeMap::new();
+        /// Lets it be at an address that is not public, such as one of this machine or of a private network.
+        allow_private: Flag = Flag(false);
+        /// The longest that it may take for its answer.
+        timeout: Span<100, { 5 * MINUTE }> = Span(15 * SECOND);
+    }
+
+    /// How an execution's own `callbackUrl` is called at its end, signed as the Standard Webhooks specification says.
+    pub struct CallbacksRaw {
+        /// Signs: `whsec_` and 24 to 64 bytes in Base64.
+        secret: Option<Secret> = None;
+        /// Signs as well, while receivers change from it to `secret`.
+        previous_secret: Option<Secret> = None;
+        /// Lets callers name addresses that are not public. Whoever may submit can then make the service send requests within your network.
+        allow_private: Flag = Flag(false);
+        /// The longest that a receiver may take for its answer.
+        timeout: Span<100, { 5 * MINUTE }> = Span(15 * SECOND);
     }
 
     /// Where the spans of ended executions go. A caller's `traceparent` is kept and handed on to the engine in any case.

@@ -123,8 +123,9 @@ pub(crate) fn resolve(
     let alerts = super::alerts::resolve(raw, &mut checker);
     let tracing = super::tracing::resolve(&raw.tracing, &mut checker);
     let retention = super::retention::resolve(raw, &mut checker);
+    let webhooks = super::webhooks::resolve(raw, &mut checker);
     let scaling = scaling(raw, &mut checker);
-    let settings = Settings { scaling, pools, alerts, tracing, retention, ..settings(raw) };
+    let settings = Settings { scaling, pools, alerts, tracing, retention, webhooks, ..settings(raw) };
     let engines = engines(raw, &settings.defaults.retry, &mut checker);
     match server {
         Some(server) if checker.faults.is_empty() => Ok(Config {

@@ -51,7 +51,8 @@ fn exporter(name: &str, raw: &ExporterRaw, checker: &mut Checker<'_>) -> Option<
     Some(ExporterSettings { name: name.to_owned(), url, headers, dialect })
 }
 
-fn is_base(text: &str) -> bool {
+/// Whether it is an address that a path may be put behind.
+pub(super) fn is_base(text: &str) -> bool {
     Url::parse(text).is_ok_and(|url| {
         matches!(url.scheme(), "http" | "https")
             && url.has_host()

@@ -29,5 +29,6 @@ mod stopping;
 mod tracing;
 mod waiting;
 mod watching;
+mod webhooks;
 mod worker_links;
 mod workers;

@@ -2,9 +2,12 @@
 
 import http.server
 import json
+import threading
 
 from opentelemetry.proto.collector.trace.v1 import trace_service_pb2 as messages
 from opentelemetry.proto.trace.v1 import trace_pb2
+
+printing = threading.Lock()
 
 
 class Receiver(http.server.BaseHTTPRequestHandler):
@@ -40,7 +43,9 @@ class Receiver(http.server.BaseHTTPRequestHandler):
             "to": span.end_time_unix_nano,
             "attributes": values(span.attributes),
         }
-        print(json.dumps(told), flush=True)
+        # One thread at a time, or lines would run into each other.
+        with printing:
+            print(json.dumps(told), flush=True)
 
     def log_message(self, *_):
         pass

@@ -114,6 +114,7 @@ fn row(letters: &str) -> Execution {
         inline: false,
         input_bytes: 0,
         trace: TraceContext::parse(&format!("00-{TRACE}-{PARENT}-01")),
+        callback: false,
     };
     let new = crate::lifecycle::NewExecution {
         key: Key(1),

@@ -5,6 +5,7 @@ use super::events::{BACKLOG, SLOW_READER};
 use super::{EventItem, EventStream, Service, store_error};
 use crate::caller::Caller;
 use enginehouse_api::{ApiError, Code, EventView, Timestamp};
+use enginehouse_core::id::Key;
 use enginehouse_store::{Change, Commit, Cursor, Note, StoreError};
 use std::time::Duration;
 use tokio::sync::mpsc;
@@ -146,46 +147,72 @@ impl Reader {
     }
 
     async fn send(&self, commit: &Commit) -> Result<(), Cut> {
-        let changes = commit.changes.iter().map(|change| self.of_execution(change));
-        let notes = commit.notes.iter().map(|note| self.of_service(commit, note));
-        for (number, view) in changes.chain(notes).enumerate().skip(self.skip) {
-            let Some(view) = view else { continue };
-            let item = EventItem { id: format!("{}-{number}", commit.cursor.0), view };
-            self.sender.send_timeout(item, SLOW_READER).await.map_err(|_| Cut)?;
+        for told in self.service.told(commit, &self.caller, &self.filter) {
+            if told.number >= self.skip {
+                let item = EventItem { id: format!("{}-{}", commit.cursor.0, told.number), view: told.view };
+                self.sender.send_timeout(item, SLOW_READER).await.map_err(|_| Cut)?;
+            }
         }
         Ok(())
     }
+}
 
-    fn wants(&self, kind: &str) -> bool {
-        self.filter.types.is_empty() || self.filter.types.iter().any(|wanted| wanted == kind)
+/// An event of a commit.
+pub(crate) struct Told {
+    /// Its place in the commit.
+    pub(crate) number: usize,
+    pub(crate) view: EventView,
+    /// The execution that it is about.
+    pub(crate) key: Option<Key>,
+    /// It is the end of an execution whose caller wants to be told of it.
+    pub(crate) callback: bool,
+}
+
+impl EventFilter {
+    fn wants(&self, kind: &str, engine: Option<&str>) -> bool {
+        let here = self.engine.is_none() || self.engine.as_deref() == engine;
+        here && (self.types.is_empty() || self.types.iter().any(|wanted| wanted == kind))
+    }
+}
+
+impl Service {
+    /// The events of a commit, as a caller may see them.
+    pub(crate) fn told(&self, commit: &Commit, caller: &Caller, filter: &EventFilter) -> Vec<Told> {
+        let mut told = Vec::new();
+        for (number, change) in commit.changes.iter().enumerate() {
+            if filter.wants(change.event.kind.as_str(), Some(&change.engine)) {
+                let view = self.of_execution(caller, change);
+                told.push(Told { number, view, key: Some(change.key), callback: change.event.data.callback });
+            }
+        }
+        for (number, note) in (commit.changes.len()..).zip(&commit.notes) {
+            if filter.wants(&note.kind, None) {
+                told.push(Told { number, view: of_service(commit, note), key: None, callback: false });
+            }
+        }
+        told
     }
 
-    fn of_execution(&self, change: &Change) -> Option<EventView> {
-        let here = self.filter.engine.as_ref().is_none_or(|engine| *engine == change.engine);
-        if !here || !self.wants(change.event.kind.as_str()) {
-            return None;
-        }
-        let id = self.service.cx.id_of(change.key, change.ext_id.as_ref());
-        let view = self.service.event_view(&self.caller, &id, change.key, &change.event);
-        Some(EventView {
+    fn of_execution(&self, caller: &Caller, change: &Change) -> EventView {
+        let id = self.cx.id_of(change.key, change.ext_id.as_ref());
+        EventView {
             engine: Some(change.engine.clone()),
             status: Some(change.status.as_str().to_owned()),
-            ..view
-        })
+            ..self.event_view(caller, &id, change.key, &change.event)
+        }
     }
+}
 
-    fn of_service(&self, commit: &Commit, note: &Note) -> Option<EventView> {
-        let wanted = self.filter.engine.is_none() && self.wants(&note.kind);
-        wanted.then(|| EventView {
-            id: String::new(),
-            seq: None,
-            kind: note.kind.clone(),
-            at: Timestamp(commit.at),
-            attempt: 0,
-            engine: None,
-            status: None,
-            data: note.data.clone(),
-        })
+fn of_service(commit: &Commit, note: &Note) -> EventView {
+    EventView {
+        id: String::new(),
+        seq: None,
+        kind: note.kind.clone(),
+        at: Timestamp(commit.at),
+        attempt: 0,
+        engine: None,
+        status: None,
+        data: note.data.clone(),
     }
 }
 

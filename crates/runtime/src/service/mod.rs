@@ -15,6 +15,7 @@ mod storage;
 mod submit;
 mod views;
 mod watching;
+mod webhooks;
 mod worker_link;
 mod workers;
 

@@ -8,11 +8,12 @@ use enginehouse_api::{
     SubmitRequest, Timestamp,
 };
 use enginehouse_core::execution::{Execution, Status};
+use enginehouse_core::id::Key;
 use enginehouse_core::lifecycle::Part;
 use enginehouse_core::limits::{
     LIST_LIMIT_MAX, LOG_BYTES_MAX, NAME_BYTES_MAX, REQUEST_BODY_BYTES_MAX, RESULT_BYTES_MAX,
 };
-use enginehouse_store::{Filter, ListQuery};
+use enginehouse_store::{Filter, ListQuery, Ref};
 use serde_json::value::RawValue;
 use std::time::Duration;
 
@@ -135,6 +136,16 @@ impl Service {
     pub(super) async fn stored_request(&self, row: &Execution) -> Result<Option<String>, ApiError> {
         let bytes = self.payload(row, Part::Input, REQUEST_BODY_BYTES_MAX * 2).await?;
         Ok(bytes.and_then(|b| String::from_utf8(b).ok()))
+    }
+
+    /// Where the execution's caller wants to be told of its end; `None` when the request was removed.
+    pub(crate) async fn callback_url(&self, key: Key) -> Result<Option<String>, ApiError> {
+        let row = self.cx.find(Ref::Key(key)).await.map_err(|e| store_error(&e))?;
+        let Some(row) = row else { return Ok(None) };
+        let Some(text) = self.stored_request(&row).await? else { return Ok(None) };
+        let request: SubmitRequest = serde_json::from_str(&text)
+            .map_err(|_| ApiError::new(Code::Internal, "the stored request cannot be read"))?;
+        Ok(request.callback_url)
     }
 
     async fn stored_result(&self, row: &Execution) -> Result<Option<Box<RawValue>>, ApiError> {

@@ -29,7 +29,7 @@ pub(super) fn resolve(
         Some(id) => Some(ExecutionId::try_from(id.clone()).map_err(|e| invalid("/id", e.to_string()))?),
         None => None,
     };
-    unsupported(request)?;
+    check_callback(cx, request)?;
     let engine = cx.registry.choose(request.engine.as_deref(), request.engine_type.as_deref())?;
     let definition = inline_definition(caller, request, engine)?;
     let workflow = workflow_name(request, definition.is_some())?;
@@ -61,15 +61,22 @@ pub(super) fn resolve(
     })
 }
 
-fn unsupported(request: &SubmitRequest) -> Result<(), ApiError> {
-    if request.callback_url.is_some() {
-        return Err(ApiError::field(
-            Code::NotSupported,
-            "/callbackUrl",
-            "callbacks are not available yet; use ?wait= or the event stream",
-        ));
+/// The longest `callbackUrl`.
+const CALLBACK_URL_BYTES_MAX: usize = 2_048;
+
+/// A URL to be told of the end at must be one, and callbacks must be configured.
+fn check_callback(cx: &Context, request: &SubmitRequest) -> Result<(), ApiError> {
+    let Some(text) = &request.callback_url else { return Ok(()) };
+    if cx.settings.webhooks.callbacks.is_none() {
+        let text = "no callbacks are configured ([callbacks] secret); use ?wait= or the event stream";
+        return Err(ApiError::field(Code::NotSupported, "/callbackUrl", text));
     }
-    Ok(())
+    let url = reqwest::Url::parse(text).ok().filter(|_| text.len() <= CALLBACK_URL_BYTES_MAX);
+    let good = url.is_some_and(|url| {
+        matches!(url.scheme(), "http" | "https") && url.username().is_empty() && url.password().is_none()
+    });
+    let wanted = format!("an http or https URL without user, of at most {CALLBACK_URL_BYTES_MAX} bytes");
+    if good { Ok(()) } else { Err(invalid("/callbackUrl", wanted)) }
 }
 
 /// The definition if the request carries one that is not empty, and may.
@@ -177,6 +184,7 @@ fn spec(
         inline,
         input_bytes: request.parameters.as_ref().map_or(0, |p| p.get().len() as u64),
         trace: trace(cx, request)?,
+        callback: request.callback_url.is_some(),
     })
 }
 

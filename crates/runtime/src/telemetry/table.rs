@@ -125,6 +125,13 @@ pub(super) const TABLE: &[Entry] = &[
         "What the audit of the live leases finds wrong; always 0",
     ),
     entry_of(
+        "webhook_attempts",
+        Kind::Counter,
+        None,
+        &["receiver", "outcome"],
+        "Requests to receivers of webhooks: delivered, failed and to be tried again, or dead",
+    ),
+    entry_of(
         "trace_spans",
         Kind::Counter,
         None,

@@ -9,6 +9,7 @@ mod params;
 mod scaling;
 mod service;
 mod submit;
+mod webhooks;
 pub(crate) mod worker;
 mod workers;
 
@@ -21,6 +22,7 @@ pub(crate) static TABLE: &[&[Route]] = &[
     engines::ROUTES,
     service::ROUTES,
     events::ROUTES,
+    webhooks::ROUTES,
     workers::ROUTES,
     worker::ROUTES,
     scaling::ROUTES,

@@ -35,6 +35,7 @@ pub(crate) async fn dump(store: &dyn Store) -> String {
         DocKind::EngineMemory,
         DocKind::Scaling,
         DocKind::Decision,
+        DocKind::Webhook,
         DocKind::Setting,
     ] {
         let _ = writeln!(out, "{kind:?} {:?}", store.docs(kind).await.unwrap());

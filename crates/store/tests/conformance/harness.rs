@@ -160,6 +160,7 @@ pub(crate) fn plain(key: i64) -> NewExecution {
             inline: false,
             input_bytes: 7,
             trace: None,
+            callback: false,
         },
         by: None,
     }

@@ -1,0 +1,90 @@
+//! Who is told of events by HTTP.
+
+use super::engines::{read, read_private};
+use super::raw::{Engines, Raw, WebhookRaw};
+use super::resolve::Checker;
+use super::secret::Secret;
+use super::tracing::is_base;
+use enginehouse_runtime::{WebhookEndpoint, WebhookPolicy, WebhookSecrets, WebhookSettings};
+
+const NAME_CHARS_MAX: usize = 32;
+/// The receiver's name of deliveries that go to a `callbackUrl`.
+const TAKEN: &str = "callback";
+
+pub(super) fn resolve(raw: &Raw, checker: &mut Checker<'_>) -> WebhookSettings {
+    let mut endpoints = Vec::new();
+    for (name, own) in &raw.webhooks {
+        endpoints.extend(endpoint(name, own, &raw.engines, checker));
+    }
+    let callbacks = raw.callbacks.as_ref().and_then(|own| {
+        let secrets = secrets(&own.secret, &own.previous_secret, "callbacks", checker)?;
+        Some(WebhookPolicy { secrets, allow_private: own.allow_private.0, timeout: own.timeout.0 })
+    });
+    WebhookSettings { endpoints, callbacks }
+}
+
+fn endpoint(
+    name: &str,
+    raw: &WebhookRaw,
+    engines: &Engines,
+    checker: &mut Checker<'_>,
+) -> Option<WebhookEndpoint> {
+    let path = format!("webhooks/{name}");
+    let good = (1..=NAME_CHARS_MAX).contains(&name.len())
+        && name.chars().all(|c| c.is_ascii_alphanumeric() || "._-".contains(c))
+        && name != TAKEN;
+    checker.require(good, &path, || {
+        format!("is no name of a receiver: 1 to {NAME_CHARS_MAX} of a-z A-Z 0-9 . _ -, and not {TAKEN:?}")
+    });
+    let url = raw.url.as_ref().map(|url| url.0.clone()).filter(|url| is_base(url));
+    checker.require(url.is_some(), &format!("{path}/url"), || {
+        "must be an http:// or https:// URL without user, query and fragment".to_owned()
+    });
+    let secrets = secrets(&raw.secret, &raw.previous_secret, &path, checker);
+    let mut headers = Vec::new();
+    for (header, value) in &raw.headers {
+        let value = read_private(header, value, &format!("{path}/headers/{header}"), checker)?;
+        headers.push((header.clone(), value));
+    }
+    for engine in &raw.engines.0 {
+        checker.require(engines.0.contains_key(engine), &format!("{path}/engines"), || {
+            format!("{engine:?} is not the name of a configured engine")
+        });
+    }
+    let policy =
+        WebhookPolicy { secrets: secrets?, allow_private: raw.allow_private.0, timeout: raw.timeout.0 };
+    Some(WebhookEndpoint {
+        name: name.to_owned(),
+        url: url?,
+        events: raw.events.0.clone(),
+        engines: raw.engines.0.clone(),
+        headers,
+        policy,
+    })
+}
+
+fn secrets(
+    secret: &Option<Secret>,
+    previous: &Option<Secret>,
+    path: &str,
+    checker: &mut Checker<'_>,
+) -> Option<WebhookSecrets> {
+    let Some(newest) = secret else {
+        checker.fault(
+            &format!("{path}/secret"),
+            "is missing: receivers know by it who speaks; such as { env = \"WEBHOOK_SECRET\" }",
+        );
+        return None;
+    };
+    let mut texts = vec![read(newest, &format!("{path}/secret"), checker)?];
+    if let Some(previous) = previous {
+        texts.push(read(previous, &format!("{path}/previous_secret"), checker)?);
+    }
+    match WebhookSecrets::new(&texts) {
+        Ok(secrets) => Some(secrets),
+        Err(why) => {
+            checker.fault(&format!("{path}/secret"), format!("a secret {why}"));
+            None
+        }
+    }
+}

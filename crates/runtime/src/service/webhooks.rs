@@ -1,0 +1,95 @@
+//! The deliveries of webhooks: looked at, tried again, given up.
+
+use super::{Service, store_error};
+use crate::committer::Planned;
+use crate::webhooks::{Delivery, POSITION};
+use enginehouse_api::{ApiError, Code, Timestamp, WebhookDeliveriesAnswer, WebhookDeliveryView};
+use enginehouse_store::{Doc, DocKind, Outcome, Write};
+
+/// Deliveries in one answer, the oldest first.
+const SHOWN_MAX: usize = 1_000;
+
+impl Service {
+    /// What is to be delivered, and what was given up; `dead`: only the one or the other.
+    ///
+    /// # Errors
+    /// `store_unavailable`.
+    pub async fn webhook_deliveries(&self, dead: Option<bool>) -> Result<WebhookDeliveriesAnswer, ApiError> {
+        let docs = self.cx.store.docs(DocKind::Webhook).await.map_err(|e| store_error(&e))?;
+        let found = docs.into_iter().filter_map(|doc| Some((doc.id.clone(), parse(doc)?)));
+        let wanted = found.filter(|(_, delivery)| dead.is_none_or(|dead| dead == delivery.next_at.is_none()));
+        let mut deliveries: Vec<WebhookDeliveryView> =
+            wanted.map(|(id, delivery)| view(id, delivery)).collect();
+        deliveries.sort_by(|a, b| (a.created_at, &a.id).cmp(&(b.created_at, &b.id)));
+        let total = deliveries.len() as u64;
+        deliveries.truncate(SHOWN_MAX);
+        Ok(WebhookDeliveriesAnswer { total, deliveries })
+    }
+
+    /// Tries a delivery again at once, as if it had never been tried; it keeps its id.
+    ///
+    /// # Errors
+    /// `not_found` when it was delivered or discarded.
+    pub async fn replay_webhook(&self, id: &str) -> Result<WebhookDeliveryView, ApiError> {
+        loop {
+            let (rev, delivery) = self.webhook(id).await?;
+            let now = self.cx.store.now();
+            let delivery = Delivery { attempts: 0, next_at: Some(now), ..delivery };
+            let body = serde_json::to_value(&delivery).unwrap_or_default();
+            let doc = Doc { kind: DocKind::Webhook, id: id.to_owned(), rev, body };
+            if self.changed_webhook(Write::Keep { doc, rev }).await? {
+                return Ok(view(id.to_owned(), delivery));
+            }
+        }
+    }
+
+    /// Gives a delivery up for good.
+    ///
+    /// # Errors
+    /// `not_found` when it was delivered or discarded.
+    pub async fn discard_webhook(&self, id: &str) -> Result<(), ApiError> {
+        loop {
+            let (rev, _) = self.webhook(id).await?;
+            let forget = Write::Forget { kind: DocKind::Webhook, id: id.to_owned(), rev };
+            if self.changed_webhook(forget).await? {
+                return Ok(());
+            }
+        }
+    }
+
+    async fn webhook(&self, id: &str) -> Result<(u64, Delivery), ApiError> {
+        let docs = self.cx.store.docs(DocKind::Webhook).await.map_err(|e| store_error(&e))?;
+        let doc = docs.into_iter().find(|doc| doc.id == id);
+        let found = doc.and_then(|doc| Some((doc.rev, parse(doc)?)));
+        found.ok_or_else(|| ApiError::new(Code::NotFound, "no such delivery; it was delivered, or discarded"))
+    }
+
+    /// Writes a change of a delivery; `false` when it changed meanwhile.
+    async fn changed_webhook(&self, write: Write) -> Result<bool, ApiError> {
+        let settled = self.cx.commit(vec![Planned::Other(write)], 0).await.map_err(|e| store_error(&e))?;
+        let done = !matches!(settled.outcomes.first(), Some(Outcome::DocStale(_)));
+        if done {
+            self.cx.webhook_nudge.notify_one();
+        }
+        Ok(done)
+    }
+}
+
+fn parse(doc: Doc) -> Option<Delivery> {
+    (doc.id != POSITION).then(|| serde_json::from_value(doc.body).ok())?
+}
+
+fn view(id: String, delivery: Delivery) -> WebhookDeliveryView {
+    let text = |name: &str| delivery.event[name].as_str().filter(|text| !text.is_empty()).map(str::to_owned);
+    WebhookDeliveryView {
+        id,
+        receiver: delivery.to,
+        event_type: text("type").unwrap_or_default(),
+        execution_id: text("id"),
+        state: if delivery.next_at.is_some() { "waiting" } else { "dead" }.to_owned(),
+        attempts: delivery.attempts,
+        created_at: Timestamp(delivery.created_at),
+        next_attempt_at: delivery.next_at.map(Timestamp),
+        last: delivery.last,
+    }
+}

@@ -1,0 +1,95 @@
+//! The deliveries of webhooks.
+
+use super::params::ok;
+use crate::answer;
+use crate::call::{Answer, Call};
+use crate::query::{QueryParam, wrong};
+use crate::table::{Content, Operation, Policy, Route, Shape, Success, Tag, Verb};
+use axum::body::Body;
+use axum::response::Response;
+use enginehouse_api::{ApiError, Code, DeliveryStateWord, WebhookDeliveriesAnswer, WebhookDeliveryView};
+use enginehouse_runtime::Scope;
+use http::StatusCode;
+use serde_json::json;
+
+const STATE: &[QueryParam] = &[QueryParam {
+    name: "state",
+    description: "Only those that wait for their next attempt, or only dead letters.",
+    schema: || json!({"type": "string", "enum": DeliveryStateWord::words()}),
+    list: false,
+}];
+
+pub(crate) const ROUTES: &[Route] = &[
+    Route {
+        verb: Verb::Get,
+        path: "/v1/webhooks/deliveries",
+        policy: Policy::Scope(Scope::Read),
+        handler: |call| -> Answer { Box::pin(list(call)) },
+        operation: Some(Operation {
+            query: STATE,
+            answers: &[ok(
+                "Those not delivered yet, the oldest first.",
+                Shape::of::<WebhookDeliveriesAnswer>(),
+            )],
+            problems: &[Code::StoreUnavailable],
+            ..Operation::new(
+                "listWebhookDeliveries",
+                Tag::Service,
+                "List webhooks that were not delivered yet",
+            )
+        }),
+    },
+    Route {
+        verb: Verb::Post,
+        path: "/v1/webhooks/deliveries/{id}/replay",
+        policy: Policy::Scope(Scope::Admin),
+        handler: |call| -> Answer { Box::pin(replay(call)) },
+        operation: Some(Operation {
+            description: "It is tried at once, as if it never had been, under the same `webhook-id`.",
+            answers: &[ok("The delivery.", Shape::of::<WebhookDeliveryView>())],
+            problems: &[Code::NotFound, Code::StoreUnavailable],
+            ..Operation::new("replayWebhook", Tag::Service, "Deliver a webhook again")
+        }),
+    },
+    Route {
+        verb: Verb::Delete,
+        path: "/v1/webhooks/deliveries/{id}",
+        policy: Policy::Scope(Scope::Admin),
+        handler: |call| -> Answer { Box::pin(discard(call)) },
+        operation: Some(Operation {
+            answers: &[Success {
+                status: 204,
+                description: "It is gone.",
+                content: Content::Nothing,
+                headers: &[],
+            }],
+            problems: &[Code::NotFound, Code::StoreUnavailable],
+            ..Operation::new("discardWebhook", Tag::Service, "Give a webhook up for good")
+        }),
+    },
+];
+
+async fn list(call: Call) -> Result<Response, ApiError> {
+    let dead = match call.query.one("state") {
+        None => None,
+        Some("waiting") => Some(false),
+        Some("dead") => Some(true),
+        Some(_) => return Err(wrong("state", "must be waiting or dead")),
+    };
+    answer::json(StatusCode::OK, &call.service().webhook_deliveries(dead).await?)
+}
+
+async fn replay(mut call: Call) -> Result<Response, ApiError> {
+    call.no_body().await?;
+    let (service, id) = (call.service().clone(), call.segment().to_owned());
+    let view = call.app.to_the_end(async move { service.replay_webhook(&id).await }).await?;
+    answer::json(StatusCode::OK, &view)
+}
+
+async fn discard(call: Call) -> Result<Response, ApiError> {
+    let (service, id) = (call.service().clone(), call.segment().to_owned());
+    call.app.to_the_end(async move { service.discard_webhook(&id).await }).await?;
+    let mut response = Response::new(Body::empty());
+    *response.status_mut() = StatusCode::NO_CONTENT;
+    Ok(response)
+}
