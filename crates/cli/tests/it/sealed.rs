@@ -1,8 +1,13 @@
 //! At rest: nothing a caller or an engine said can be read in any file or log line.
 
 use crate::house::House;
+use crate::http;
 use serde_json::json;
+use std::io::Read;
+use std::net::{SocketAddr, TcpListener};
 use std::path::Path;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
 
 const CANARY: &str = "canary-7f3a9c51";
 
@@ -22,14 +27,53 @@ fn leaks(dir: &Path, found: &mut Vec<String>) {
     }
 }
 
+/// Takes whatever is sent to it, answers nothing, and keeps it.
+fn listener() -> (SocketAddr, Arc<Mutex<Vec<u8>>>) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let (address, heard) = (listener.local_addr().unwrap(), Arc::new(Mutex::new(Vec::new())));
+    let all = heard.clone();
+    std::thread::spawn(move || {
+        for mut stream in listener.incoming().flatten() {
+            let all = all.clone();
+            std::thread::spawn(move || {
+                let mut part = [0; 4096];
+                while let Ok(count @ 1..) = stream.read(&mut part) {
+                    all.lock().unwrap().extend_from_slice(&part[..count]);
+                }
+            });
+        }
+    });
+    (address, heard)
+}
+
+/// Waits until something was sent there; all of it.
+fn heard_by(heard: &Mutex<Vec<u8>>, what: &str) -> String {
+    let deadline = Instant::now() + Duration::from_secs(60);
+    while heard.lock().unwrap().len() < 500 {
+        assert!(Instant::now() < deadline, "nothing was sent to the {what}");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    String::from_utf8_lossy(&heard.lock().unwrap()).into_owned()
+}
+
 #[test]
 fn nothing_that_was_said_can_be_read_at_rest() {
-    let mut house = House::start(
-        "[log]\nlevel = \"trace\"\n\n[engines.shell]\ntype = \"command\"\nargv = [\"/bin/sh\", \"-c\", \"tee /dev/stderr; exit 1\"]\n",
-    );
+    let ((traces, traced), (hooks, hooked)) = (listener(), listener());
+    let mut house = House::prepare(&format!(
+        "[log]\nlevel = \"trace\"\n\n[engines.shell]\ntype = \"command\"\nargv = [\"/bin/sh\", \"-c\", \"tee /dev/stderr; exit 1\"]\n\
+         [tracing.exporters.all]\nurl = \"http://{traces}\"\n\
+         [callbacks]\nsecret = {{ env = \"HOOK_SECRET\" }}\n\
+         [webhooks.all]\nurl = \"http://{hooks}\"\nallow_private = true\nsecret = {{ env = \"HOOK_SECRET\" }}\n\
+         events = [\"execution_submitted\", \"execution_completed\", \"execution_failed\"]\n"
+    ));
+    let mut serve = house.serve();
+    serve.env("HOOK_SECRET", "whsec_MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY=");
+    house.spawn(serve);
+    assert!(house.ready().is_none(), "{}", house.said());
+    house.read_key();
     let request = |id: &str, engine: &str, parameters: serde_json::Value| {
         json!({"id": id, "engine": engine, "workflowId": "w", "parameters": parameters, "metadata": {"note": CANARY},
-               "concurrencyKey": CANARY, "sessionId": CANARY})
+               "concurrencyKey": CANARY, "sessionId": CANARY, "callbackUrl": format!("http://127.0.0.1:9/{CANARY}")})
     };
     // In the parameters, the result, the metadata; then in logs and in the message of a failure.
     house.must("POST", "/v1/executions", Some(&request("ok", "demo", json!({"echo": CANARY}))));
@@ -37,13 +81,45 @@ fn nothing_that_was_said_can_be_read_at_rest() {
     assert_eq!(house.ended("ok")["status"], "completed");
     assert!(house.ended("bad")["failure"]["message"].as_str().unwrap().contains(CANARY));
     assert_eq!(house.must("GET", "/v1/executions/ok/result", None)["result"]["echo"], CANARY);
-    house.signal("TERM");
-    house.wait(std::time::Duration::from_secs(60));
+    // Whoever may see that it is there, and not what was said.
+    let key = house.must("POST", "/v1/keys", Some(&json!({"name": "eyes", "scopes": ["read", "metrics"]})));
+    let bearer = format!("Bearer {}", key["secret"].as_str().unwrap());
+    for path in [
+        "/metrics",
+        "/v1/webhooks/deliveries",
+        "/v1/executions",
+        "/v1/executions/bad",
+        "/v1/executions/bad/attempts",
+        "/v1/queue",
+        "/v1/storage",
+    ] {
+        let headers = [("authorization", bearer.as_str())];
+        let answer = http::send(house.address, &http::request("GET", path, &headers, b"")).unwrap();
+        assert!(answer.status == 200 && !answer.text().contains(CANARY), "{path}: {}", answer.text());
+    }
+    let mut events = crate::house::program();
+    events
+        .args(["events", "--json", "--after", "oldest", "--count", "9", "--url"])
+        .arg(format!("http://{}", house.address));
+    let said = events.env("ENGINEHOUSE_API_KEY", key["secret"].as_str().unwrap()).output().unwrap();
+    let said = String::from_utf8_lossy(&said.stdout).into_owned();
+    assert!(said.contains("execution_failed") && !said.contains(CANARY), "{said}");
+    for (heard, what) in [(&traced, "receiver of traces"), (&hooked, "receiver of webhooks")] {
+        let text = heard_by(heard, what);
+        assert!(!text.contains(CANARY), "the {what} heard {text}");
+    }
+    let backup = house.dir.path().join("backup.file");
+    assert!(house.cli(&["backup", backup.to_str().unwrap()]).status.success());
+    // A kill leaves the log of the newest commits as it is.
+    house.kill();
     let mut found = Vec::new();
     leaks(house.dir.path(), &mut found);
     assert_eq!(found, Vec::<String>::new());
     // And it is all still there for who may read it.
-    house.launch();
+    let mut serve = house.serve();
+    serve.env("HOOK_SECRET", "whsec_MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY=");
+    house.spawn(serve);
+    assert!(house.ready().is_none(), "{}", house.said());
     assert_eq!(house.must("GET", "/v1/executions/ok/result", None)["result"]["echo"], CANARY);
     assert!(house.must("GET", "/v1/executions/bad/logs", None)["logs"].as_str().unwrap().contains(CANARY));
     house.stop();
