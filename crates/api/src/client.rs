@@ -411,6 +411,16 @@ impl Client {
         self.send(self.request(Method::DELETE, url)).await.map(drop)
     }
 
+    /// The keys, and what needs them.
+    pub async fn encryption(&self) -> Result<EncryptionView, ClientError> {
+        self.fetch(self.path(&["encryption"])?).await
+    }
+
+    /// Lets a new data key seal from here on, and seals the data keys with the first seal key that is there now.
+    pub async fn rotate_encryption(&self) -> Result<EncryptionView, ClientError> {
+        self.command(self.path(&["encryption", "rotate"])?).await
+    }
+
     /// What the store holds and what room that takes.
     pub async fn storage(&self) -> Result<StorageView, ClientError> {
         self.fetch(self.path(&["storage"])?).await

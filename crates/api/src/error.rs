@@ -59,6 +59,7 @@ codes! {
     NotPending "not_pending" 409 "The execution is not pending" "Only pending work can be changed so.";
     NotRedrivable "not_redrivable" 409 "Only failed or cancelled executions can be redriven" "Use replay to run a finished one again.";
     IdConflict "id_conflict" 409 "The id belongs to a different request" "Use a new id, or send the same request.";
+    KeyRingFull "key_ring_full" 409 "The key ring is full" "The newest data key goes on sealing.";
     StaleLease "stale_lease" 409 "The lease is no longer the current one" "Drop the attempt.";
     SessionUnknown "session_unknown" 409 "The worker's session is not known, or has ended" "Let go of everything, then register anew.";
     ProtocolUnsupported "protocol_unsupported" 409 "The versions of the worker protocol do not fit" "Use a worker of a version that the detail names.";

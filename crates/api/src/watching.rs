@@ -112,6 +112,55 @@ pub struct RetentionView {
     pub next_due_at: Option<Timestamp>,
 }
 
+/// The keys that payloads are sealed with, and what of what is stored needs each of them.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct EncryptionView {
+    /// `ok`, or `failed` when something stored needs a key that is not there.
+    #[schema(value_type = VerdictWord)]
+    pub verdict: String,
+    /// Whether what is stored from now on is encrypted.
+    pub encrypts: bool,
+    /// Where the seal key comes from, which seals the data keys.
+    pub seal_key_source: String,
+    /// The ids of the seal keys that are there; the first seals.
+    pub seal_keys: Vec<String>,
+    /// When the data keys were sealed with it.
+    pub sealed_at: Timestamp,
+    /// The oldest first; the last seals.
+    pub data_keys: Vec<DataKeyView>,
+    /// Payloads stored without encryption.
+    pub plain: u64,
+    /// Payloads of no format that is known.
+    pub unknown: u64,
+    /// Keys that something stored needs and that are not there.
+    pub missing: Vec<MissingKeyView>,
+}
+
+/// A data key.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct DataKeyView {
+    pub id: String,
+    pub made_at: Timestamp,
+    /// Since when nothing new is sealed with it; absent: it seals.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub retired_at: Option<Timestamp>,
+    /// Records sealed with it so far, about.
+    pub records: u64,
+    /// Payloads stored that need it. 0 of a retired key: nothing does.
+    pub stored: u64,
+}
+
+/// A key that is needed and not there.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct MissingKeyView {
+    pub id: String,
+    /// Payloads stored that need it.
+    pub stored: u64,
+}
+
 /// Webhooks that were not delivered yet, or were given up.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]

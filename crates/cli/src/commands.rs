@@ -4,6 +4,7 @@ mod bulk;
 mod configure;
 mod connect;
 mod doctor;
+mod encryption;
 mod events;
 mod executions;
 mod files;
@@ -114,6 +115,8 @@ enum Command {
     Alerts(watching::Alerts),
     /// Webhooks that were not delivered yet, or were given up
     Webhooks(webhooks::Webhooks),
+    /// The keys that payloads are sealed with
+    Encryption(encryption::Encryption),
     /// What is stored, what room it takes, and how long it is kept
     Storage(storage::Storage),
     /// Look at everything there is, and tell what to do about what is wrong
@@ -205,6 +208,7 @@ async fn call(
         Command::Metrics(metrics) => metrics.run(client, output).await,
         Command::Alerts(alerts) => alerts.run(client, output).await,
         Command::Webhooks(webhooks) => webhooks.run(client, output).await,
+        Command::Encryption(encryption) => encryption.run(client, output).await,
         Command::Storage(storage) => storage.run(client, output).await,
         Command::Keys(keys) => keys.run(client, output).await,
         Command::Serve(_)

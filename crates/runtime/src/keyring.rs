@@ -10,6 +10,7 @@ use enginehouse_core::time::Time;
 use enginehouse_store::{Batch, Doc, DocKind, Outcome, Store, StoreError, Write};
 use parking_lot::Mutex;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
@@ -139,7 +140,42 @@ fn refusal(error: &SealError, seal: &SealSettings, keys: &[SealKey]) -> ApiError
     ApiError::new(error.code(), format!("{error}{help}"))
 }
 
+impl SealKeys {
+    /// The ids of the keys at hand, the one that seals first.
+    pub(crate) fn ids(&self) -> Vec<String> {
+        self.keys.lock().iter().map(|key| key.id.to_string()).collect()
+    }
+}
+
 impl Context {
+    /// Seals the ring with the first seal key that is there now, with a new data key in it.
+    pub(crate) async fn rotate_keys(&self) -> Result<(), ApiError> {
+        let settings = &self.seal_keys.settings;
+        let before = self.seal_keys.keys.lock().clone();
+        let fresh = read(settings).await.map_err(|e| refusal(&e, settings, &before))?;
+        let in_force = before.first().map(|key| key.id);
+        if let Some(id) = in_force.filter(|id| fresh.iter().all(|key| key.id != *id)) {
+            // Until the ring is sealed with another key it opens with this one only, and a kill may come before that.
+            return Err(refusal(&SealError::MissingSealKey(id), settings, &fresh));
+        }
+        *self.seal_keys.keys.lock() = Arc::new(fresh);
+        let now = self.store.now();
+        let rotated = AtomicBool::new(false);
+        self.change_ring(|ring| {
+            rotated.store(ring.rotate(now), Ordering::Relaxed);
+            ring.wrapped = now;
+            true
+        })
+        .await?;
+        let current = self.sealer.current();
+        if !rotated.load(Ordering::Relaxed) {
+            let text = "the data keys are sealed anew, but there is no room for another, so the newest goes on sealing";
+            return Err(ApiError::new(Code::KeyRingFull, text));
+        }
+        tracing::info!(key = %current, "a new data key seals from here on");
+        Ok(())
+    }
+
     /// Opens a payload; looks into the store for a data key that another node made.
     pub(crate) async fn open(
         &self,

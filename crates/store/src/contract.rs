@@ -80,6 +80,9 @@ pub trait Store: Send + Sync + 'static {
     /// How many rows there are and what room they take.
     async fn usage(&self) -> Result<Usage, StoreError>;
 
+    /// How many of these payloads begin with the same `bytes` bytes, by those bytes. Reads all of them.
+    async fn heads(&self, of: Payloads, bytes: usize) -> Result<Vec<(Vec<u8>, u64)>, StoreError>;
+
     /// Gives free room back to the file system, about `bytes_max` of it; tells how many bytes of free room are left.
     async fn reclaim(&self, bytes_max: u64) -> Result<u64, StoreError>;
 
@@ -174,6 +177,14 @@ pub struct EndedRow {
     pub named: bool,
     /// Its request is still there.
     pub has_payload: bool,
+}
+
+/// What of the executions is asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Payloads {
+    Part(Part),
+    /// What engines said of failures, in the events of the executions.
+    Failures,
 }
 
 /// What a store holds, and what room that takes.

@@ -161,6 +161,23 @@ impl Store for MemoryStore {
         Ok(Usage { bytes, oldest_ended, ..tables.totals.usage() })
     }
 
+    async fn heads(&self, of: Payloads, bytes: usize) -> Result<Vec<(Vec<u8>, u64)>, StoreError> {
+        let tables = self.tables()?;
+        let mut found: BTreeMap<Vec<u8>, u64> = BTreeMap::new();
+        let mut count = |body: &[u8]| *found.entry(body[..bytes.min(body.len())].to_vec()).or_default() += 1;
+        match of {
+            Payloads::Part(part) => {
+                tables.parts.iter().filter(|((_, of), _)| *of == part).for_each(|(_, body)| count(body));
+            }
+            Payloads::Failures => {
+                let events = tables.rows.values().flat_map(|row| &row.history);
+                let failures = events.filter_map(|event| event.data.failure.as_ref());
+                failures.filter(|failure| !failure.message.is_empty()).for_each(|f| count(&f.message));
+            }
+        }
+        Ok(found.into_iter().collect())
+    }
+
     async fn reclaim(&self, _bytes_max: u64) -> Result<u64, StoreError> {
         self.tables().map(|_| 0)
     }

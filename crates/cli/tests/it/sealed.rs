@@ -6,6 +6,7 @@ use serde_json::json;
 use std::io::Read;
 use std::net::{SocketAddr, TcpListener};
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -272,4 +273,77 @@ fn compression_and_encryption_are_switched_apart_from_each_other() {
         let length: u32 = store.query_row(sql, [], |row| row.get(0)).unwrap();
         assert_eq!((length as usize) < long.len() / 2, compress, "{at}: {length} bytes");
     }
+}
+
+/// Submits until told to stop; the ids whose submits were answered.
+fn load(house: &House, round: u64, stop: &AtomicBool) -> Vec<String> {
+    let mut acknowledged = Vec::new();
+    for n in 0.. {
+        if stop.load(Ordering::SeqCst) {
+            break;
+        }
+        let id = format!("r{round}-{n}");
+        let request = json!({"id": id, "engine": "demo", "workflowId": "w", "parameters": {"echo": format!("{CANARY} {id}")}});
+        match house.try_call("POST", "/v1/executions", Some(&request)) {
+            Ok(answer) if answer.status == 201 => acknowledged.push(id),
+            // It was killed under it.
+            _ => break,
+        }
+    }
+    acknowledged
+}
+
+#[test]
+fn keys_follow_each_other_under_load_and_kills_and_everything_stays_readable() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("keys");
+    let write = |keys: &[String]| std::fs::write(&file, keys.join("\n")).unwrap();
+    let mut keys = vec![key_of(1)];
+    write(&keys);
+    let permissions = std::os::unix::fs::PermissionsExt::from_mode(0o600);
+    std::fs::set_permissions(&file, permissions).unwrap();
+    let mut house = House::start(&format!("[storage]\nseal_key_file = {:?}\n", file.display().to_string()));
+    let mut acknowledged = Vec::new();
+    for round in 0..6_u64 {
+        // The new one in front, the old one behind it, as the instructions say.
+        keys.insert(0, key_of(10 + round as u8));
+        keys.truncate(2);
+        write(&keys);
+        let stop = AtomicBool::new(false);
+        let found = std::thread::scope(|scope| {
+            let loads = scope.spawn(|| load(&house, round, &stop));
+            std::thread::sleep(Duration::from_millis(100));
+            // Before, while and after it rotates: later in each round.
+            let rotates = scope.spawn(|| house.try_call("POST", "/v1/encryption/rotate", None));
+            std::thread::sleep(Duration::from_millis(round * 3));
+            house.signal("KILL");
+            let _ = rotates.join().unwrap();
+            stop.store(true, Ordering::SeqCst);
+            loads.join().unwrap()
+        });
+        acknowledged.extend(found);
+        house.kill();
+        house.launch();
+    }
+    let view = house.must("POST", "/v1/encryption/rotate", None);
+    let rotations = view["dataKeys"].as_array().unwrap().len();
+    assert!(rotations > 1 && view["missing"] == json!([]) && view["unknown"] == 0, "{view:#}");
+    assert!(!acknowledged.is_empty());
+    for id in &acknowledged {
+        assert_eq!(house.ended(id)["status"], "completed");
+        let result = house.must("GET", &format!("/v1/executions/{id}/result"), None);
+        assert_eq!(result["result"]["echo"], format!("{CANARY} {id}"));
+    }
+    println!("{} results under {rotations} data keys, unreadable 0", acknowledged.len());
+    let said = house.cli(&["encryption", "check"]);
+    let text = String::from_utf8_lossy(&said.stdout).into_owned();
+    assert!(said.status.success() && text.contains("seals") && text.contains("retired at"), "{text}");
+    assert!(keys.iter().all(|key| !text.contains(key.as_str()) && !house.said().contains(key.as_str())));
+    // A key that is in force must not be taken away before the ring is sealed with another.
+    write(&[key_of(99)]);
+    let (status, answer) = house.call("POST", "/v1/encryption/rotate", None);
+    assert_eq!((status, &answer["code"]), (503, &json!("key_missing")), "{answer}");
+    write(&keys[..1]);
+    assert_eq!(house.must("POST", "/v1/encryption/rotate", None)["verdict"], "ok");
+    house.stop();
 }

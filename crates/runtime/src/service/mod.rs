@@ -5,6 +5,7 @@ mod canonical;
 mod control;
 mod cursor;
 mod doctor;
+mod encryption;
 mod events;
 mod keys;
 mod operate;

@@ -272,6 +272,10 @@ impl Store for SimStore {
         self.inner.usage().await
     }
 
+    async fn heads(&self, of: Payloads, bytes: usize) -> Result<Vec<(Vec<u8>, u64)>, StoreError> {
+        self.inner.heads(of, bytes).await
+    }
+
     async fn reclaim(&self, bytes_max: u64) -> Result<u64, StoreError> {
         self.inner.reclaim(bytes_max).await
     }

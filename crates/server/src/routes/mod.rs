@@ -1,6 +1,7 @@
 //! Every route of the API, with its policy and what the OpenAPI document says of it.
 
 mod documents;
+mod encryption;
 mod engines;
 mod events;
 mod executions;
@@ -23,6 +24,7 @@ pub(crate) static TABLE: &[&[Route]] = &[
     service::ROUTES,
     events::ROUTES,
     webhooks::ROUTES,
+    encryption::ROUTES,
     workers::ROUTES,
     worker::ROUTES,
     scaling::ROUTES,

@@ -25,7 +25,7 @@ pub use backup::{backup_from_dir, restore};
 
 use crate::{
     Batch, Clock, Committed, Cursor, Depth, Doc, DocKind, EndedRow, Features, FeedPage, LaneCount, ListQuery,
-    Ready, Ref, Report, Sealed, Store, StoreError, SystemClock, Totals, Usage,
+    Payloads, Ready, Ref, Report, Sealed, Store, StoreError, SystemClock, Totals, Usage,
 };
 use async_trait::async_trait;
 use checkpoint::LogState;
@@ -376,6 +376,10 @@ impl Store for SqliteStore {
     async fn usage(&self) -> Result<Usage, StoreError> {
         let dir = self.dir.clone();
         self.readers.read(move |db| retain::usage(db, &dir)).await
+    }
+
+    async fn heads(&self, of: Payloads, bytes: usize) -> Result<Vec<(Vec<u8>, u64)>, StoreError> {
+        self.aside(move |dir, _| retain::heads(&open::reader(dir)?, of, bytes)).await
     }
 
     async fn reclaim(&self, bytes_max: u64) -> Result<u64, StoreError> {

@@ -3,9 +3,10 @@
 use super::read;
 use super::row::unsigned;
 use super::writer::Writer;
-use crate::{EndedRow, Outcome, Removal, StoreError, Usage};
+use crate::{EndedRow, Outcome, Payloads, Removal, StoreError, Usage};
 use enginehouse_core::execution::Status;
 use enginehouse_core::id::Key;
+use enginehouse_core::lifecycle::Part;
 use enginehouse_core::time::Time;
 use rusqlite::{Connection, OptionalExtension, params};
 use std::path::Path;
@@ -55,6 +56,28 @@ pub(super) fn usage(db: &Connection, dir: &Path) -> Result<Usage, StoreError> {
         oldest_ended,
         ..standing.totals.usage()
     })
+}
+
+/// Payloads counted by their first bytes.
+pub(super) fn heads(db: &Connection, of: Payloads, bytes: usize) -> Result<Vec<(Vec<u8>, u64)>, StoreError> {
+    let sql = match of {
+        Payloads::Part(Part::Input) => {
+            "SELECT substr(body, 1, ?1) AS head, count(*) FROM input GROUP BY head"
+        }
+        Payloads::Part(Part::Output) => {
+            "SELECT substr(body, 1, ?1) AS head, count(*) FROM output GROUP BY head"
+        }
+        Payloads::Part(Part::Logs) => "SELECT substr(body, 1, ?1) AS head, count(*) FROM logs GROUP BY head",
+        Payloads::Failures => {
+            "SELECT unhex(substr(json_extract(event.value, '$.failure.message'), 1, 2 * ?1)) AS head, count(*)
+            FROM execution, json_each('[' || execution.history || ']') AS event
+            WHERE json_extract(event.value, '$.failure.message') IS NOT NULL GROUP BY head"
+        }
+    };
+    let mut statement = db.prepare(sql)?;
+    let bytes = i64::try_from(bytes).unwrap_or(i64::MAX);
+    let rows = statement.query_map([bytes], |row| Ok((row.get(0)?, unsigned(row.get(1)?))))?;
+    Ok(rows.collect::<Result<_, _>>()?)
 }
 
 impl Writer {

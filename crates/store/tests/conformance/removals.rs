@@ -1,11 +1,12 @@
 //! What has ended is listed, removed in whole or in part, and leaves no trace behind.
 
-use crate::harness::{Harness, START, finish, plain, success};
+use crate::harness::{Harness, START, failure, finish, plain, success};
 use enginehouse_core::execution::{Execution, Status};
+use enginehouse_core::failure::FailureKind;
 use enginehouse_core::id::{ExecutionId, Key};
 use enginehouse_core::lifecycle::{self, NewExecution, Part};
 use enginehouse_core::time::Time;
-use enginehouse_store::{Clock, Depth, Filter, ListQuery, Outcome, Ref, Removal, Write};
+use enginehouse_store::{Clock, Depth, Filter, ListQuery, Outcome, Payloads, Ref, Removal, Write};
 use std::sync::Arc;
 
 /// Rows 1 to 4: cancelled, completed with a result, running, pending.
@@ -56,14 +57,26 @@ pub(crate) async fn ended_rows_are_listed_by_key(harness: &mut Harness) {
         told,
         [(1, Status::Cancelled, 1_000, true, true, "e"), (2, Status::Completed, 2_000, false, true, "e")]
     );
+    // Payloads are counted by how they begin.
+    let heads = |of: Payloads, bytes: usize| {
+        let store = harness.store().clone();
+        async move { store.heads(of, bytes).await.unwrap() }
+    };
+    assert_eq!(heads(Payloads::Part(Part::Input), 5).await, [(b"input".to_vec(), 4)]);
+    assert_eq!(heads(Payloads::Part(Part::Output), 9).await, [(b"{}".to_vec(), 1)]);
+    assert_eq!(heads(Payloads::Part(Part::Logs), 9).await, []);
+    assert_eq!(heads(Payloads::Failures, 1).await, []);
+    let row = harness.find(Key(3)).await;
+    harness.apply(&row, finish(&row, failure(FailureKind::EngineError), harness.clock.now())).await;
+    assert_eq!(harness.store().heads(Payloads::Failures, 1).await.unwrap(), [(vec![1], 1)]);
     assert_eq!(harness.store().ended(None, 1).await.unwrap(), rows[..1]);
-    assert_eq!(harness.store().ended(Some(Key(1)), 10).await.unwrap(), rows[1..]);
-    assert_eq!(harness.store().ended(Some(Key(2)), 10).await.unwrap(), []);
+    assert_eq!(harness.store().ended(Some(Key(1)), 1).await.unwrap(), rows[1..]);
+    assert_eq!(harness.store().ended(Some(Key(3)), 10).await.unwrap(), []);
     assert_eq!(rows[1].rev, harness.find(Key(2)).await.state.rev);
     let usage = harness.store().usage().await.unwrap();
     let counts =
         (usage.pending, usage.running, usage.completed, usage.failed, usage.cancelled, usage.removed);
-    assert_eq!(counts, (1, 1, 1, 0, 1, 0));
+    assert_eq!(counts, (1, 0, 1, 1, 1, 0));
     assert_eq!(usage.oldest_ended, Some(Time(START + 1_000)));
     assert!(usage.bytes > 0, "{usage:?}");
 }

@@ -1,0 +1,68 @@
+//! The keys: looked at with what needs them, and followed by others.
+
+use super::{Service, store_error};
+use crate::seal::{Head, KeyId};
+use enginehouse_api::{ApiError, DataKeyView, EncryptionView, MissingKeyView, Timestamp};
+use enginehouse_core::lifecycle::Part;
+use enginehouse_store::Payloads;
+use std::collections::BTreeMap;
+
+/// Enough of a record to tell its key.
+const HEAD_BYTES: usize = 9;
+
+impl Service {
+    /// Counts what is stored by the key that it needs. Reads every payload's beginning, which takes time in a large store.
+    ///
+    /// # Errors
+    /// `store_unavailable`.
+    pub async fn encryption(&self) -> Result<EncryptionView, ApiError> {
+        let (mut stored, mut plain, mut unknown) = (BTreeMap::<KeyId, u64>::new(), 0, 0);
+        let parts = [Part::Input, Part::Output, Part::Logs].map(Payloads::Part);
+        for of in parts.into_iter().chain([Payloads::Failures]) {
+            for (head, count) in self.cx.store.heads(of, HEAD_BYTES).await.map_err(|e| store_error(&e))? {
+                match Head::read(&head) {
+                    Head::Sealed { key, .. } => *stored.entry(key).or_default() += count,
+                    Head::Plain => plain += count,
+                    Head::Unknown => unknown += count,
+                }
+            }
+        }
+        let ring = self.cx.sealer.ring();
+        let data_keys: Vec<DataKeyView> = ring
+            .keys
+            .iter()
+            .map(|key| DataKeyView {
+                id: key.id.to_string(),
+                made_at: Timestamp(key.made),
+                retired_at: key.retired.map(Timestamp),
+                records: key.records,
+                stored: stored.remove(&key.id).unwrap_or(0),
+            })
+            .collect();
+        let missing: Vec<MissingKeyView> =
+            stored.into_iter().map(|(id, stored)| MissingKeyView { id: id.to_string(), stored }).collect();
+        let sound = missing.is_empty() && unknown == 0;
+        Ok(EncryptionView {
+            verdict: if sound { "ok" } else { "failed" }.to_owned(),
+            encrypts: self.cx.settings.seal.encrypt,
+            seal_key_source: self.cx.settings.seal.source.to_string(),
+            seal_keys: self.cx.seal_keys.ids(),
+            sealed_at: Timestamp(ring.wrapped),
+            data_keys,
+            plain,
+            unknown,
+            missing,
+        })
+    }
+
+    /// Reads the seal keys anew and seals the data keys with the first of them, and lets a new data key seal from here on.
+    /// What is stored stays as it is, and opens as before.
+    ///
+    /// # Errors
+    /// `key_unusable` when the seal keys cannot be read, `key_missing` when the one in force is not among them,
+    /// `key_ring_full`.
+    pub async fn rotate_encryption(&self) -> Result<EncryptionView, ApiError> {
+        self.cx.rotate_keys().await?;
+        self.encryption().await
+    }
+}
