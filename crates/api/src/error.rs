@@ -70,6 +70,7 @@ codes! {
     BodyTooLarge "body_too_large" 413 "The body is too large" "Send at most 4 MiB.";
     UriTooLong "uri_too_long" 414 "The request target is too long" "Send filters that fit in 8 KiB.";
     UnsupportedMediaType "unsupported_media_type" 415 "The content type is not JSON" "Send Content-Type: application/json.";
+    RangeNotSatisfiable "range_not_satisfiable" 416 "The range lies beyond the end" "Ask for a part that is there; the detail tells the size.";
     QueueFull "queue_full" 429 "The queue is full" "Try again after the time in Retry-After.";
     RateLimited "rate_limited" 429 "Too many requests" "Try again after the time in Retry-After.";
     PayloadDamaged "payload_damaged" 500 "Something stored was tampered with or damaged" "Restore it from a backup; the detail names the key that sealed it.";

@@ -11,6 +11,7 @@ mod app;
 mod auth;
 mod body;
 mod call;
+mod conditional;
 mod events;
 mod fields;
 mod json;

@@ -47,10 +47,10 @@ pub(crate) fn command(args: &[String]) -> Result<()> {
     let release = !args.iter().any(|arg| arg == "--debug");
     let base = target_dir().join("bench/retention");
     let rest = base.join("rest");
-    fill(&rest, keep, release)?;
+    let (_, rest_feed) = fill(&rest, keep, release)?;
     let rest_bytes = on_disk(&rest)?;
     let dir = base.join("full");
-    let mut house = fill(&dir, rows, release)?;
+    let (mut house, _) = fill(&dir, rows, release)?;
     let before_bytes = on_disk(&dir)?;
     println!(
         "{rows} finished executions of {RESULT_BYTES} bytes: {} MiB; {keep} alone: {} MiB",
@@ -88,7 +88,16 @@ pub(crate) fn command(args: &[String]) -> Result<()> {
         rest_bytes >> 20,
         (after_bytes as f64 / rest_bytes as f64 - 1.0) * 100.0
     );
-    println!("in use {} MiB, free in the files {} MiB", mib(&view["bytes"]), mib(&view["reclaimableBytes"]));
+    let feed = view["feedBytes"].as_u64().unwrap_or(0);
+    let (own, own_rest) = (after_bytes.saturating_sub(feed), rest_bytes.saturating_sub(rest_feed));
+    println!(
+        "without the feed, of which the last 256 MB are kept whatever is removed: {} MiB after, {} MiB for the rest alone \
+         ({:+.1} %), of it {} MiB free in the files",
+        own >> 20,
+        own_rest >> 20,
+        (own as f64 / own_rest as f64 - 1.0) * 100.0,
+        mib(&view["reclaimableBytes"])
+    );
     Ok(())
 }
 
@@ -105,8 +114,8 @@ fn ended(view: &Value) -> u64 {
     count("completed") + count("failed") + count("cancelled")
 }
 
-/// A data directory with so many finished executions, the service stopped.
-fn fill(dir: &Path, rows: u64, release: bool) -> Result<House> {
+/// A data directory with so many finished executions, the service stopped; and the bytes of its feed.
+fn fill(dir: &Path, rows: u64, release: bool) -> Result<(House, u64)> {
     let mut house = House::start_built(dir, CONFIG, &[], release)?;
     let api = house.api();
     let begun = Instant::now();
@@ -131,8 +140,9 @@ fn fill(dir: &Path, rows: u64, release: bool) -> Result<House> {
         }
         std::thread::sleep(Duration::from_millis(200));
     }
+    let feed = api.must("GET", "/v1/storage", None)?["feedBytes"].as_u64().unwrap_or(0);
     house.terminate()?;
-    Ok(house)
+    Ok((house, feed))
 }
 
 /// Submits at a steady rate until `done`; milliseconds from when each was due to its answer, sorted.

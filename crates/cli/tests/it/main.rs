@@ -22,6 +22,7 @@ mod kills;
 mod ledger;
 mod load;
 mod metrics;
+mod results;
 mod retention;
 mod scaling;
 mod sealed;

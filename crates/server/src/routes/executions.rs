@@ -4,7 +4,7 @@ use super::params::{LAST_EVENT_ID, LIST, execution, ok};
 use crate::call::{Answer, Call};
 use crate::query::wrong;
 use crate::table::{Content, Operation, Policy, Route, Shape, Success, Tag, Verb};
-use crate::{answer, events};
+use crate::{answer, conditional, events};
 use axum::response::Response;
 use enginehouse_api::{
     ApiError, AttemptsAnswer, BulkAnswer, BulkRequest, Code, FilterRequest, ListAnswer, LogsAnswer,
@@ -98,8 +98,9 @@ pub(crate) const ROUTES: &[Route] = &[
         policy: Policy::Scope(Scope::ReadPayload),
         handler: |call| -> Answer { Box::pin(result(call)) },
         operation: Some(Operation {
+            description: "Its `ETag` stays the same as long as the result does: with `If-None-Match` the answer is 304 without a                           body. `Range` gives one part of the body (206), `If-Range` all of it when it is another by now.",
             answers: &[ok("How it ended.", Shape::of::<ResultView>())],
-            problems: &[Code::NotFinished, Code::ResultGone],
+            problems: &[Code::NotFinished, Code::ResultGone, Code::RangeNotSatisfiable],
             ..Operation::new("getResult", Tag::Executions, "Get an execution's result")
         }),
     },
@@ -228,7 +229,10 @@ async fn request(call: Call) -> Result<Response, ApiError> {
 
 async fn result(call: Call) -> Result<Response, ApiError> {
     let id = call.execution_id()?;
-    answer::json(StatusCode::OK, &call.service().result(&call.caller, &id).await?)
+    let result = call.service().result(&call.caller, &id).await?;
+    let body = serde_json::to_vec(&result)
+        .map_err(|_| ApiError::new(Code::Internal, "the answer could not be written"))?;
+    conditional::json(&call.parts.headers, body)
 }
 
 async fn attempts(call: Call) -> Result<Response, ApiError> {
