@@ -5,6 +5,7 @@ mod chart;
 mod knee;
 mod limiter;
 mod live;
+mod readers;
 mod retention;
 
 use anyhow::{Context, Result, bail};
@@ -18,6 +19,7 @@ Usage: cargo xtask bench WHAT [--help]
   limiter    what is completed on an engine that degrades under load: with each fixed limit, with the
              adaptive one, and without any; in virtual time, a minute or two
   knee       an engine that gets slower with concurrency: what the pool and the limit do, with both policies
+  readers    a thousand readers of the service's events, some of whom never read
   retention  a million finished executions, most of them removed: time, what submits notice, bytes on disk
   live       a trace at twenty times its speed against real workers, beside what the lab says of the same
              traffic
@@ -28,6 +30,7 @@ pub(crate) fn command(args: &[String]) -> Result<()> {
         Some((what, rest)) if what == "autoscale" => autoscale::command(rest),
         Some((what, rest)) if what == "live" => live::command(rest),
         Some((what, _)) if what == "limiter" => limiter::run(),
+        Some((what, rest)) if what == "readers" => readers::command(rest),
         Some((what, rest)) if what == "retention" => retention::command(rest),
         Some((what, rest)) if what == "knee" => knee::command(rest),
         Some((what, _)) if !what.starts_with('-') => bail!("there is no measurement {what:?}\n\n{HELP}"),

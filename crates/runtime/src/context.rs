@@ -16,6 +16,7 @@ use crate::scaler::Scaling;
 use crate::scheduler::Scheduler;
 use crate::seal::Sealer;
 use crate::settings::Settings;
+use crate::tail::Tail;
 use crate::telemetry::Telemetry;
 use crate::workers::{PoolNews, Wanted};
 use enginehouse_core::event::EventType;
@@ -57,6 +58,7 @@ pub(crate) struct Context {
     pub(crate) history: Mutex<History>,
     pub(crate) alerts: Mutex<Alerts>,
     pub(crate) telemetry: Telemetry,
+    pub(crate) tail: Tail,
     /// The deliveries of webhooks were changed from outside of their role.
     pub(crate) webhook_nudge: Notify,
     /// Dead letters of webhooks, as this node knows them while it schedules.

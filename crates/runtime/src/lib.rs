@@ -34,6 +34,7 @@ mod seal;
 mod service;
 mod sessions;
 mod settings;
+mod tail;
 mod telemetry;
 mod timers;
 mod tracer;

@@ -21,6 +21,7 @@ use crate::retention::{Pass, Retention};
 use crate::scaler::{Scaler, Scaling};
 use crate::scheduler::Scheduler;
 use crate::sessions::{Election, Sessions};
+use crate::tail::Tail;
 use crate::telemetry::Telemetry;
 use crate::timers::Timers;
 use crate::tracer::Tracer;
@@ -294,6 +295,7 @@ async fn context(
         history: Mutex::new(History::new(settings.collection_interval, settings.metrics_retention)),
         alerts: Mutex::new(Alerts::new(settings.alerts.clone())),
         telemetry: Telemetry::new(),
+        tail: Tail::default(),
         webhook_nudge: Notify::new(),
         dead_letters: AtomicU64::new(0),
         retention: Mutex::new(Pass::default()),

@@ -103,6 +103,14 @@ impl House {
         &self.key
     }
 
+    /// The most memory that the process had so far, in bytes.
+    pub(crate) fn peak_memory(&self) -> Result<u64> {
+        let pid = self.child.as_ref().context("the service is not running")?.id();
+        let status = std::fs::read_to_string(format!("/proc/{pid}/status"))?;
+        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).context("no VmHWM")?;
+        Ok(line.trim().trim_end_matches(" kB").parse::<u64>()? << 10)
+    }
+
     pub(crate) fn api(&self) -> Api {
         Api::new(&self.url, Some(("authorization", &format!("Bearer {}", self.key))))
     }

@@ -13,6 +13,8 @@ use tokio::sync::mpsc;
 const PAGE: usize = 64;
 /// How long a lost nudge may go unnoticed.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
+/// Events that come within this are told together.
+const TOGETHER: Duration = Duration::from_millis(20);
 
 /// Which events; all given conditions hold.
 #[derive(Debug, Clone, Default)]
@@ -123,6 +125,8 @@ impl Reader {
                 Ok(()) => {}
                 Err(Cut) => return,
             }
+            // What comes in quick succession is told together, or a thousand readers would be woken by every commit.
+            tokio::time::sleep(TOGETHER).await;
             tokio::select! {
                 biased;
                 () = self.sender.closed() => return,
@@ -134,13 +138,13 @@ impl Reader {
 
     async fn catch_up(&mut self) -> Result<(), Cut> {
         loop {
-            let page = self.service.cx.store.feed(self.cursor, PAGE).await.map_err(|_| Cut)?;
-            for commit in &page.commits {
+            let commits = self.service.cx.commits_after(self.cursor, PAGE).await.map_err(|_| Cut)?;
+            for commit in &commits {
                 self.send(commit).await?;
                 self.cursor = commit.cursor;
                 self.skip = 0;
             }
-            if page.commits.len() < PAGE {
+            if commits.is_empty() {
                 return Ok(());
             }
         }
