@@ -1,6 +1,7 @@
 //! Why is it still waiting? One case for each reason that can be brought about from outside, in the API and on the command line.
 
 use crate::house::House;
+use crate::workers::children;
 use serde_json::{Value, json};
 
 const CONFIG: &str = "\
@@ -124,4 +125,36 @@ fn each_reason_is_told_with_what_is_in_the_way() {
     let all: u64 = grouped.as_object().unwrap().values().map(|count| count.as_u64().unwrap()).sum();
     assert_eq!(all, 10, "{grouped}");
     drop(house);
+}
+
+#[test]
+fn who_has_no_worker_is_told_whether_one_comes() {
+    // The only worker that may exist drains, and what it runs takes for ever.
+    let house = House::start("[scaling]\nmin_workers = 1\nmax_workers = 1\nworker_capacity = 2\n");
+    let none = json!({});
+    submit(&house, "holder", "demo", &none);
+    let worker = house.until("holder", |view| view["status"] == "running")["worker"].clone();
+    house.must("POST", &format!("/v1/workers/{}/drain", worker.as_str().unwrap()), None);
+    submit(&house, "alone", "demo", &none);
+    let wait = waits(&house, "alone", "no_capable_worker");
+    assert!(wait["text"].as_str().unwrap().contains("no worker that takes new work"), "{wait:#}");
+    drop(house);
+
+    // The first worker starts, and is stopped in the middle of that.
+    let house =
+        House::start("[workers]\nprovider = \"process\"\n[scaling]\nmin_workers = 0\nmax_workers = 1\n");
+    submit(&house, "early", "demo", &json!({"parameters": {"sleepMs": 1}}));
+    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(30);
+    let starting = loop {
+        if let Some(pid) = children(house.pid()).into_iter().next() {
+            break nix::unistd::Pid::from_raw(pid as i32);
+        }
+        assert!(std::time::Instant::now() < deadline, "no worker is launched: {}", house.said());
+    };
+    nix::sys::signal::kill(starting, nix::sys::signal::Signal::SIGSTOP).unwrap();
+    let wait = waits(&house, "early", "scaling_up");
+    assert!(wait["text"].as_str().unwrap().contains("starting"), "{wait:#}");
+    nix::sys::signal::kill(starting, nix::sys::signal::Signal::SIGCONT).unwrap();
+    assert_eq!(house.ended("early")["status"], "completed");
+    house.stop();
 }

@@ -25,7 +25,7 @@ fn processes(more: &str) -> String {
 }
 
 /// The worker processes of a service.
-fn children(of: u32) -> BTreeSet<u32> {
+pub(crate) fn children(of: u32) -> BTreeSet<u32> {
     let mut found = BTreeSet::new();
     for entry in std::fs::read_dir("/proc").unwrap().flatten() {
         let Ok(pid) = entry.file_name().to_string_lossy().parse::<u32>() else { continue };

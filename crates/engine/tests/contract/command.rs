@@ -8,6 +8,7 @@ use enginehouse_engine::{
     Call, Command as Adapter, CommandConfig, CommandOutput, Engine, EngineFailure, Host, LetGo, Outcome,
     Progress, Stop,
 };
+use serde_json::json;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -62,6 +63,13 @@ async fn failures_say_what_happened() {
     );
     assert!(failure.message.contains("it broke"), "{failure:?}");
     assert_eq!(*host.logs.lock().unwrap(), ["progress", "it broke"]);
+    let told = host.progress.lock().unwrap().clone();
+    let told: Vec<_> = told.into_iter().map(|item| (item.fraction, item.data.unwrap())).collect();
+    assert_eq!(told, [(None, json!("progress")), (None, json!("it broke"))]);
+    let lines = r#"echo '{"progress": 0.25, "step": "read"}' >&2; echo '{"progress": 7}' >&2; exit 3"#;
+    let (_, host) = fails(shell(lines), "{}").await;
+    let told: Vec<Option<f64>> = host.progress.lock().unwrap().iter().map(|item| item.fraction).collect();
+    assert_eq!(told, [Some(0.25), None], "only a share is one");
     for (config, kind, code) in [
         (shell("echo not json"), FailureKind::BadResponse, "malformed_output"),
         (shell("head -c 20000 /dev/zero"), FailureKind::TooLarge, "result_too_large"),
