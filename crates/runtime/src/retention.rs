@@ -17,10 +17,10 @@ const LOOK_EVERY: Duration = Duration::from_secs(10);
 /// Ended rows looked at in one read.
 const PAGE: usize = 1_000;
 /// Rows removed in one commit, and bytes given back in one step.
-const SLICE: usize = 100;
-const RECLAIM_BYTES: u64 = 1 << 20;
+const SLICE: usize = 50;
+const RECLAIM_BYTES: u64 = 512 << 10;
 /// A slice is followed by a pause of so many times its own length, within these bounds.
-const PAUSE_FACTOR: u32 = 2;
+const PAUSE_FACTOR: u32 = 6;
 const PAUSE_MIN: Duration = Duration::from_millis(2);
 const PAUSE_MAX: Duration = Duration::from_millis(500);
 /// Free room that stays in the files for what comes next: this share of what is in use, and at least so much.
