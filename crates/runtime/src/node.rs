@@ -26,7 +26,7 @@ use crate::telemetry::Telemetry;
 use crate::timers::Timers;
 use crate::tracer::Tracer;
 use crate::watcher::Watcher;
-use crate::webhooks::Webhooks;
+use crate::webhooks::{self, Webhooks};
 use crate::workers::{Pool, PoolNews, Wanted};
 use crate::{RegisteredEngine, Service, Settings};
 use enginehouse_api::{ApiError, Code};
@@ -87,6 +87,11 @@ impl Node {
         let token = node.stop_committer.clone();
         node.spawn("committer", &token.clone(), committer.run(token));
         node.role("relay", |stop| Relay { cx: cx.clone(), cursor }.run(stop));
+        let receivers = &cx.settings.webhooks;
+        let tells = !receivers.endpoints.is_empty() || receivers.callbacks.is_some();
+        if tells {
+            webhooks::begin(&cx).await.map_err(|e| unavailable(&e))?;
+        }
         node.bring_up().await.map_err(|e| unavailable(&e))?;
         node.role("timers", |stop| Timers { cx: cx.clone() }.run(stop));
         node.role("reaper", |stop| Reaper { cx: cx.clone(), seen: BTreeMap::new() }.run(stop));
@@ -94,8 +99,7 @@ impl Node {
         node.role("scaler", |stop| Scaler::new(cx.clone()).run(stop));
         node.role("watcher", |stop| Watcher::new(cx.clone()).run(stop));
         node.role("health", |stop| HealthChecks { cx: cx.clone() }.run(stop));
-        let webhooks = &cx.settings.webhooks;
-        if !webhooks.endpoints.is_empty() || webhooks.callbacks.is_some() {
+        if tells {
             node.role("webhooks", |stop| Webhooks::new(cx.clone()).run(stop));
         }
         node.role("retention", |stop| Retention { cx: cx.clone() }.run(stop));

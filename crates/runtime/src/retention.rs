@@ -68,7 +68,8 @@ impl Retention {
         let rules = &self.cx.settings.retention;
         loop {
             let usage = self.cx.store.usage().await?;
-            let surplus = rules.surplus(ended(&usage), usage.bytes);
+            // The feed is bounded by itself, and no removal makes it smaller.
+            let surplus = rules.surplus(ended(&usage), usage.bytes.saturating_sub(usage.feed_bytes));
             let begun = Instant::now();
             let now = self.cx.store.now();
             let last = *self.cx.retention.lock();

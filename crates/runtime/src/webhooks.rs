@@ -60,6 +60,22 @@ pub(crate) struct Delivery {
     pub(crate) last: Option<String>,
 }
 
+/// Notes where the feed begins to be read for webhooks, if nothing is noted yet. To be done before any work is taken: from then
+/// on no event is passed over, whenever the process dies.
+pub(crate) async fn begin(cx: &Context) -> Result<(), StoreError> {
+    let newest = *cx.store.changed().borrow();
+    if cx.store.docs(DocKind::Webhook).await?.iter().any(|doc| doc.id == POSITION) {
+        return Ok(());
+    }
+    // A node that was faster has noted an earlier place.
+    cx.commit(vec![keep(POSITION, 0, serde_json::json!({ "cursor": newest.0 }))], 0).await.map(drop)
+}
+
+fn keep(id: &str, rev: u64, body: serde_json::Value) -> Planned {
+    let doc = Doc { kind: DocKind::Webhook, id: id.to_owned(), rev, body };
+    Planned::Other(Write::Keep { doc, rev })
+}
+
 pub(crate) struct Webhooks {
     cx: Arc<Context>,
     sender: Arc<Sender>,
@@ -146,8 +162,9 @@ impl Webhooks {
                 self.deliveries.insert(doc.id, (doc.rev, delivery));
             }
         }
-        // A store that never had webhooks has none to tell of what was before.
-        self.position = Some(position.unwrap_or((*self.cx.store.changed().borrow(), 0)));
+        let gone =
+            || StoreError::Corrupt("it is not noted how far the feed was read for webhooks".to_owned());
+        self.position = Some(position.ok_or_else(gone)?);
         Ok(())
     }
 
@@ -222,10 +239,6 @@ impl Webhooks {
         rev: u64,
         fresh: Vec<(String, Delivery)>,
     ) -> Result<(), StoreError> {
-        let keep = |id: &str, rev: u64, body| {
-            let doc = Doc { kind: DocKind::Webhook, id: id.to_owned(), rev, body };
-            Planned::Other(Write::Keep { doc, rev })
-        };
         let mut writes = vec![keep(POSITION, rev, serde_json::json!({ "cursor": next.0 }))];
         for (id, delivery) in &fresh {
             writes.push(keep(id, 0, serde_json::to_value(delivery).unwrap_or_default()));

@@ -227,7 +227,7 @@ section! {
         retention_days_of_engine: BTreeMap<String, Whole<1, 36500>> = BTreeMap::new();
         /// The most ended executions kept; the oldest go first. Absent: any number.
         ended_max: Option<Whole<1, 1000000000>> = None;
-        /// The most MiB that the store may use; the oldest ended executions go first. Absent: as the disk has room.
+        /// The most MiB that the store may use, beside its feed of at most 256 MiB; the oldest ended executions go first. Absent: as the disk has room.
         max_mib: Option<Whole<16, 1073741824>> = None;
         /// Payloads are compressed (zstd) before they are encrypted. What is stored already stays as it is.
         compression_enabled: Flag = Flag(true);

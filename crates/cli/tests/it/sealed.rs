@@ -6,7 +6,7 @@ use serde_json::json;
 use std::io::Read;
 use std::net::{SocketAddr, TcpListener};
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -276,7 +276,7 @@ fn compression_and_encryption_are_switched_apart_from_each_other() {
 }
 
 /// Submits until told to stop; the ids whose submits were answered.
-fn load(house: &House, round: u64, stop: &AtomicBool) -> Vec<String> {
+fn load(house: &House, round: u64, stop: &AtomicBool, answered: &AtomicUsize) -> Vec<String> {
     let mut acknowledged = Vec::new();
     for n in 0.. {
         if stop.load(Ordering::SeqCst) {
@@ -285,9 +285,13 @@ fn load(house: &House, round: u64, stop: &AtomicBool) -> Vec<String> {
         let id = format!("r{round}-{n}");
         let request = json!({"id": id, "engine": "demo", "workflowId": "w", "parameters": {"echo": format!("{CANARY} {id}")}});
         match house.try_call("POST", "/v1/executions", Some(&request)) {
-            Ok(answer) if answer.status == 201 => acknowledged.push(id),
+            Ok(answer) => {
+                assert_eq!(answer.status, 201, "{}", answer.text());
+                acknowledged.push(id);
+                answered.fetch_add(1, Ordering::SeqCst);
+            }
             // It was killed under it.
-            _ => break,
+            Err(_) => break,
         }
     }
     acknowledged
@@ -309,13 +313,19 @@ fn keys_follow_each_other_under_load_and_kills_and_everything_stays_readable() {
         keys.insert(0, key_of(10 + round as u8));
         keys.truncate(2);
         write(&keys);
-        let stop = AtomicBool::new(false);
+        let (stop, answered) = (AtomicBool::new(false), AtomicUsize::new(0));
         let found = std::thread::scope(|scope| {
-            let loads = scope.spawn(|| load(&house, round, &stop));
-            std::thread::sleep(Duration::from_millis(100));
-            // Before, while and after it rotates: later in each round.
+            let loads = scope.spawn(|| load(&house, round, &stop, &answered));
+            while answered.load(Ordering::SeqCst) < 10 {
+                assert!(!loads.is_finished(), "the load ended: {}", house.said());
+                std::thread::yield_now();
+            }
+            // The kill comes before, while and after it rotates: later in each round, counted in submits.
             let rotates = scope.spawn(|| house.try_call("POST", "/v1/encryption/rotate", None));
-            std::thread::sleep(Duration::from_millis(round * 3));
+            let until = answered.load(Ordering::SeqCst) + round as usize;
+            while answered.load(Ordering::SeqCst) < until && !loads.is_finished() {
+                std::thread::yield_now();
+            }
             house.signal("KILL");
             let _ = rotates.join().unwrap();
             stop.store(true, Ordering::SeqCst);

@@ -211,6 +211,27 @@ fn a_kill_between_sending_and_marking_repeats_under_the_same_id_and_loses_nothin
 }
 
 #[test]
+#[cfg(debug_assertions)]
+fn the_very_first_end_is_told_though_the_process_died_with_it() {
+    let Some(receiver) = Receiver::start(0) else { return };
+    let mut house = House::prepare(&hook("ends", &receiver.url("200"), ""));
+    let mut serve = house.serve();
+    serve.env("HOOK_SECRET", SECRET).env("ENGINEHOUSE_BREAKPOINT", "commit.finish.after:1");
+    house.spawn(serve);
+    assert!(house.ready().is_none(), "{}", house.said());
+    house.read_key();
+    // The process may die before this is answered.
+    let request = json!({"id": "first", "engineType": "demo", "workflowId": "w"});
+    let _ = house.try_call("POST", "/v1/executions", Some(&request));
+    house.wait(Duration::from_secs(60));
+    assert_eq!(receiver.received(), Vec::<Value>::new(), "it died before anything was told");
+    launch(&mut house);
+    let seen = receiver.until("the end is told", |seen| !seen.is_empty());
+    assert_eq!(seen[0]["body"]["data"]["id"], "first", "{seen:#?}");
+    house.stop();
+}
+
+#[test]
 fn what_is_gone_or_forbidden_dies_and_can_be_replayed_or_discarded() {
     let Some(receiver) = Receiver::start(0) else { return };
     let house = start(&format!(
