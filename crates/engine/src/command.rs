@@ -262,7 +262,7 @@ async fn read_errors(stderr: ChildStderr, call: &Call) -> String {
         let line = String::from_utf8_lossy(&line);
         let text = line.trim_end_matches('\n');
         call.host.log(text);
-        call.host.progress(progress_of(text));
+        call.host.progress(Progress::of_text(text));
         tail.push_str(&line);
         if tail.len() > 2 * TAIL_BYTES {
             let mut cut = tail.len() - TAIL_BYTES;
@@ -272,16 +272,6 @@ async fn read_errors(stderr: ChildStderr, call: &Call) -> String {
             tail.drain(..cut);
         }
     }
-}
-
-/// A line of standard error as a sign of progress. A JSON object may tell how far it is, as `{"progress": 0.5}`.
-fn progress_of(line: &str) -> Progress {
-    let data = match serde_json::from_str(line) {
-        Ok(object @ serde_json::Value::Object(_)) => object,
-        _ => serde_json::Value::from(line),
-    };
-    let fraction = data.get("progress").and_then(serde_json::Value::as_f64);
-    Progress { fraction: fraction.filter(|share| (0.0..=1.0).contains(share)), data: Some(data) }
 }
 
 fn exit_failure(status: ExitStatus, tail: &str) -> EngineFailure {

@@ -1,5 +1,6 @@
 //! The contract between a worker and an adapter.
 
+use crate::config::PROGRESS_BYTES_MAX;
 use async_trait::async_trait;
 use bytes::Bytes;
 use enginehouse_core::failure::FailureKind;
@@ -141,6 +142,23 @@ pub struct Progress {
     /// What the engine said, as JSON; live only, never stored.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub data: Option<serde_json::Value>,
+}
+
+impl Progress {
+    /// What an engine says while it works. A JSON object may tell how far it is, as `{"progress": 0.5}`; what is too long
+    /// is a sign of life only.
+    #[must_use]
+    pub fn of_text(text: &str) -> Progress {
+        if text.is_empty() || text.len() > PROGRESS_BYTES_MAX {
+            return Progress::default();
+        }
+        let data = match serde_json::from_str(text) {
+            Ok(object @ serde_json::Value::Object(_)) => object,
+            _ => serde_json::Value::from(text),
+        };
+        let fraction = data.get("progress").and_then(serde_json::Value::as_f64);
+        Progress { fraction: fraction.filter(|share| (0.0..=1.0).contains(share)), data: Some(data) }
+    }
 }
 
 /// The lease is gone; the adapter returns and its worker drops the attempt.

@@ -7,9 +7,11 @@
 mod pointer;
 mod template;
 
-use crate::client::{Answer, HttpClient, Request, check_result, single_string};
+use crate::client::{Answer, HttpClient, Request, StreamEvent, check_result, single_string, watch_events};
 use crate::config::{ConfigError, HttpSettings};
-use crate::contract::{Call, Capabilities, Engine, EngineFailure, Health, Outcome, Reached, Workflow};
+use crate::contract::{
+    Call, Capabilities, Engine, EngineFailure, Health, Outcome, Progress, Reached, Workflow,
+};
 use crate::tracked::{Started, Tracked, drive, run_lost};
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -19,8 +21,10 @@ use reqwest::header::{HeaderName, HeaderValue};
 use reqwest::{Method, Url};
 use serde_json::value::RawValue;
 use std::collections::BTreeMap;
+use std::convert::Infallible;
 use std::time::Duration;
 use template::{Templates, answer_values, request_values};
+use tokio::sync::Notify;
 
 /// A service that answers at the end of its work is bounded by the attempt, not by the request.
 const AS_LONG_AS_IT_TAKES: Duration = Duration::from_secs(366 * 24 * 3_600);
@@ -73,6 +77,8 @@ pub struct HttpFollow {
     pub step: HttpStep,
     /// Whether a polled answer is the end; `success` and `failure` then say which.
     pub done: String,
+    /// Server-sent events of the run, read for progress while it is polled. Its end says to look at once.
+    pub events: Option<HttpStep>,
 }
 
 impl HttpConfig {
@@ -145,6 +151,9 @@ impl Http {
         config.request.compile("request", &mut templates)?;
         if let Some(poll) = &config.follow {
             poll.step.compile("follow", &mut templates)?;
+            if let Some(events) = &poll.events {
+                events.compile("follow.events", &mut templates)?;
+            }
             templates.check_condition("follow.done", &poll.done)?;
             pointer::check(&poll.run_id).map_err(|text| ConfigError::new("follow.run_id", text))?;
         }
@@ -294,21 +303,50 @@ impl Http {
         self.client.scrubbed(failure.with_status(i32::from(answer.status)))
     }
 
+    /// Polls a run to its end; meanwhile its events, if the service has any, are told as progress.
     async fn outcome(
         &self,
         call: &Call,
         engine_run: &str,
         follow: &HttpFollow,
     ) -> Result<Outcome, EngineFailure> {
+        let values = request_values(call, Some(engine_run));
+        let ended = Notify::new();
+        let polling = self.poll_to_the_end(call, &values, follow, &ended);
+        tokio::select! {
+            biased;
+            outcome = polling => outcome,
+            never = self.watch(call, &values, follow, &ended) => match never {},
+        }
+    }
+
+    /// Tells a run's events as progress for as long as it is polled.
+    async fn watch(&self, call: &Call, values: &Value, follow: &HttpFollow, ended: &Notify) -> Infallible {
+        if let Some(events) = &follow.events {
+            let open = || self.request("follow.events", events, call.endpoint, values);
+            let on_event = |event: &StreamEvent| {
+                call.host.progress(Progress::of_text(&self.client.scrub(&event.data)));
+            };
+            watch_events(&self.client, open, None, on_event, ended).await;
+        }
+        std::future::pending().await
+    }
+
+    async fn poll_to_the_end(
+        &self,
+        call: &Call,
+        values: &Value,
+        follow: &HttpFollow,
+        stream_ended: &Notify,
+    ) -> Result<Outcome, EngineFailure> {
         let mut poll = self.client.poll(call);
         let limit = self.client.transfer_timeout();
-        let values = request_values(call, Some(engine_run));
         loop {
             let ended = poll
                 .until_read(
                     &self.client,
                     || {
-                        let request = self.request("follow", &follow.step, call.endpoint, &values)?;
+                        let request = self.request("follow", &follow.step, call.endpoint, values)?;
                         Ok(request.within(limit, limit).body_bytes_max(2 * call.result_bytes_max))
                     },
                     |answer| self.polled(follow, answer),
@@ -317,7 +355,12 @@ impl Http {
             match ended {
                 Polled::Ended(answer) => return self.conclude(&answer, call.result_bytes_max),
                 Polled::Unknown => return Err(run_lost("the service does not know this run any more")),
-                Polled::GoesOn => poll.pause().await,
+                Polled::GoesOn => {}
+            }
+            tokio::select! {
+                biased;
+                () = stream_ended.notified() => poll.quicken(),
+                () = poll.pause() => {}
             }
         }
     }
@@ -359,7 +402,7 @@ impl Engine for Http {
             reattach: self.config.follow.is_some(),
             idempotent_submit: self.config.idempotent,
             inline: false,
-            progress: false,
+            progress: self.config.follow.as_ref().is_some_and(|follow| follow.events.is_some()),
         }
     }
 

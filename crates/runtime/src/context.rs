@@ -19,6 +19,7 @@ use crate::settings::Settings;
 use crate::tail::Tail;
 use crate::telemetry::Telemetry;
 use crate::workers::{PoolNews, Wanted};
+use enginehouse_api::MetricsSample;
 use enginehouse_core::event::EventType;
 use enginehouse_core::execution::{Execution, Status};
 use enginehouse_core::id::{ExecutionId, Key, SessionId};
@@ -56,6 +57,8 @@ pub(crate) struct Context {
     pub(crate) hub: Hub,
     pub(crate) figures: Mutex<Figures>,
     pub(crate) history: Mutex<History>,
+    /// The figures as they were sampled last.
+    pub(crate) sampled: watch::Sender<Option<MetricsSample>>,
     pub(crate) alerts: Mutex<Alerts>,
     pub(crate) telemetry: Telemetry,
     pub(crate) tail: Tail,
@@ -286,7 +289,7 @@ impl Context {
             let orphan = Orphan { engine, endpoint: next.endpoint.unwrap_or(0), engine_run };
             if self.orphans.try_send(orphan).is_err() {
                 tracing::warn!(
-                    execution = row.key().0,
+                    execution = self.public_id(row),
                     "too many runs wait to be stopped in their engine; one is left alone"
                 );
             }

@@ -309,7 +309,7 @@ impl NodeLink {
             }
         };
         if let Err(ChangeError::Store(error)) = self.cx.change(lease.key, false, decide).await {
-            tracing::warn!(%error, execution = lease.key.0, "a late result could not be noted");
+            tracing::warn!(%error, execution = self.cx.id_of(lease.key, None), "a late result could not be noted");
         }
     }
 

@@ -106,6 +106,7 @@ impl Watcher {
             end_to_end: metrics.end_to_end,
         };
         self.cx.history.lock().push(sample);
+        self.cx.sampled.send_replace(Some(sample));
         Ok(())
     }
 

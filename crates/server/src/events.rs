@@ -67,9 +67,12 @@ async fn next(feed: &mut Feed) -> Option<Bytes> {
 }
 
 fn write(chunk: &mut BytesMut, item: &EventItem) {
-    // JSON on one line holds no line break, and ids and names are words of ours; writing to memory cannot fail.
+    // What cannot be gone on after has no id, and a reader keeps its last one. JSON on one line holds no line break, and ids and names are words of ours; writing to memory cannot fail.
     let data = serde_json::to_string(&item.view).unwrap_or_else(|_| "{}".to_owned());
-    let _ = write!(chunk, "id: {}\nevent: {}\ndata: {data}\n\n", item.id, item.view.kind);
+    if !item.id.is_empty() {
+        let _ = writeln!(chunk, "id: {}", item.id);
+    }
+    let _ = write!(chunk, "event: {}\ndata: {data}\n\n", item.view.kind);
 }
 
 #[cfg(test)]

@@ -17,6 +17,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, sleep_until};
+use tracing::Instrument;
 
 /// The worker's hold on a running attempt.
 pub(crate) struct Control {
@@ -73,6 +74,8 @@ impl Commands {
 }
 
 /// Runs one attempt to its report. Every way out but a lost lease ends in exactly one report.
+///
+/// Whatever is logged on its way, by an adapter too, carries the execution and the attempt.
 pub(crate) async fn run(
     assignment: Assignment,
     commands: Commands,
@@ -80,7 +83,24 @@ pub(crate) async fn run(
     engines: &Engines,
     settings: WorkerSettings,
 ) {
+    let span = tracing::warn_span!(
+        "attempt",
+        execution = assignment.execution_id,
+        attempt = assignment.attempt,
+        engine = assignment.engine,
+    );
+    run_to_report(assignment, commands, link, engines, settings).instrument(span).await;
+}
+
+async fn run_to_report(
+    assignment: Assignment,
+    commands: Commands,
+    link: Arc<dyn Link>,
+    engines: &Engines,
+    settings: WorkerSettings,
+) {
     let lease = assignment.lease;
+    tracing::debug!(endpoint = assignment.endpoint, "the attempt begins");
     let notes = Arc::new(Notes::new(link.clone(), lease, &assignment.engine));
     let end = match open(&assignment, notes.clone(), engines) {
         Ok((engine, call, stop)) => {
@@ -88,8 +108,26 @@ pub(crate) async fn run(
         }
         Err(failure) => Some(End::Failed { failure, abandoned: false }),
     };
-    if let Some(end) = end {
-        report(&*link, lease, Report { end, logs: notes.logs() }).await;
+    match end {
+        Some(end) => {
+            tell(&end);
+            report(&*link, lease, Report { end, logs: notes.logs() }).await;
+        }
+        None => tracing::debug!("the attempt was left alone: its lease is gone"),
+    }
+}
+
+/// What an engine said of a failure is payload, so only its class is logged.
+fn tell(end: &End) {
+    match end {
+        End::Succeeded { result, .. } => {
+            tracing::debug!(result_bytes = result.len(), "the attempt succeeded")
+        }
+        End::Failed { failure, .. } => {
+            tracing::debug!(kind = failure.kind.as_str(), code = failure.code, "the attempt failed");
+        }
+        End::Cancelled { .. } => tracing::debug!("the attempt was cancelled"),
+        End::Interrupted { reason } => tracing::debug!(reason, "the attempt was interrupted"),
     }
 }
 

@@ -10,7 +10,8 @@ use enginehouse_api::client::{Client, EventQuery};
 /// What happens in the service, as it happens, until Ctrl-C
 #[derive(Debug, Args)]
 pub(crate) struct Events {
-    /// Only events of this type, such as execution_failed or breaker_opened; may be repeated
+    /// Only events of this type, such as execution_failed or breaker_opened; may be repeated. metrics_updated comes only
+    /// when it is named
     #[arg(long = "type", value_name = "TYPE")]
     types: Vec<String>,
     /// Only executions of this engine, by name

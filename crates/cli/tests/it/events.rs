@@ -73,6 +73,25 @@ fn every_event_is_told_once_and_in_order_whatever_happens_between() {
 }
 
 #[test]
+fn the_figures_come_to_who_names_them_and_nobody_resumes_after_them() {
+    let house = House::start("[metrics]\ncollection_interval = \"100ms\"\n");
+    submit(&house, "a", json!({}));
+    house.ended("a");
+    let told = events(&house, &["--type", "metrics_updated", "--count", "2"]);
+    for event in &told {
+        assert_eq!((&event["type"], &event["eventId"]), (&json!("metrics_updated"), &Value::Null), "{event}");
+        assert_eq!(event["data"]["totalExecutions"], 1, "{event}");
+    }
+    assert!(told[0]["at"].as_str() < told[1]["at"].as_str(), "{told:?}");
+    // A durable event read before them is still what a reader goes on after.
+    let both = "metrics_updated,execution_submitted";
+    let mixed = events(&house, &["--after", "oldest", "--type", both, "--count", "2"]);
+    let kinds: Vec<&Value> = mixed.iter().map(|event| &event["type"]).collect();
+    assert_eq!(kinds, [&json!("execution_submitted"), &json!("metrics_updated")]);
+    house.stop();
+}
+
+#[test]
 fn an_event_that_is_not_kept_is_said_to_be_gone() {
     let house = House::start("");
     let bearer = format!("Bearer {}", house.key);

@@ -223,3 +223,22 @@ fn a_traceparent_that_is_none_is_refused_in_a_body_and_passed_over_in_a_header()
     assert_eq!(answer.status, 201, "{}", answer.text());
     house.stop();
 }
+
+#[test]
+fn every_line_of_an_attempt_names_it_and_none_its_payload() {
+    let house = House::start("[log]\nlevel = \"debug\"\nformat = \"json\"\n");
+    let request = json!({"id": "logged", "engine": "demo", "workflowId": "w", "maxRetries": 1,
+        "parameters": {"failTimes": 1, "failKind": "unavailable", "echo": "canary-6d1c"}});
+    house.must("POST", "/v1/executions", Some(&request));
+    house.ended("logged");
+    let log = house.said();
+    let lines: Vec<Value> = log.lines().filter_map(|line| serde_json::from_str(line).ok()).collect();
+    let of_attempt = |attempt: u64| -> Vec<&Value> {
+        let of = |span: &Value| span["execution"] == "logged" && span["attempt"] == attempt;
+        lines.iter().filter(|line| of(&line["span"])).map(|line| &line["message"]).collect()
+    };
+    assert_eq!(of_attempt(1), ["the attempt begins", "the attempt failed"], "{log}");
+    assert_eq!(of_attempt(2), ["the attempt begins", "the attempt succeeded"], "{log}");
+    assert!(!log.contains("canary-6d1c"), "{log}");
+    house.stop();
+}

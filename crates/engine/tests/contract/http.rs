@@ -1,7 +1,7 @@
 //! The stub as some HTTP service: once with a poll and a cancel step, once answering at the end.
 
 use crate::dialect::{CANARY, Dialect, Expected, Fake, Fault, RunState, Step};
-use crate::host::call;
+use crate::host::{NotingHost, call};
 use crate::stub::{Reply, Seen, Stub};
 use crate::{settings, within};
 use enginehouse_core::failure::FailureKind;
@@ -23,6 +23,7 @@ fn jobs(settings: HttpSettings) -> HttpConfig {
             run_id: "/job/id".to_owned(),
             step: HttpStep::new("GET", "/jobs/{{ run_id }}"),
             done: "body.state != 'running'".to_owned(),
+            events: Some(HttpStep::new("GET", "/jobs/{{ run_id }}/events")),
         }),
         cancel: Some(HttpStep::new("POST", "/jobs/{{ run_id }}/stop")),
         success: Some("status == 200 and body.state == 'done'".to_owned()),
@@ -97,6 +98,11 @@ impl Dialect for Jobs {
                     format!(r#"{{"state":"{}","output":{{"echo": 1.0}},"error":"boom"}}"#, state_of(state)),
                 ),
             },
+            ("GET", ["jobs", id, "events"]) => {
+                let running = fake.runs.get(index(id)).is_some_and(|run| run.state == RunState::Running);
+                let events = Reply::events("id: 1\ndata: {\"progress\":0.5}\n\nid: 2\ndata: half\n\n");
+                if running { events.held() } else { events }
+            }
             ("POST", ["jobs", id, "stop"]) => match fake.cancel(index(id)) {
                 true => Reply::json(200, json!({})),
                 false => Reply::json(404, json!({})),
@@ -243,5 +249,22 @@ fn settings_that_cannot_work_are_refused_by_name() {
     assert_eq!(
         refused(HttpConfig { cancel: Some(HttpStep::new("POST", "/")), ..HttpConfig::new(http(), "/") }),
         "cancel"
+    );
+}
+
+#[tokio::test]
+async fn the_events_of_a_run_are_told_as_progress_while_it_is_polled() {
+    let stub = Stub::start(Arc::new(Jobs), Fake::new(RunState::Succeeded), None).await;
+    stub.fake(|fake| fake.polls_to_end = 20);
+    let host = Arc::new(NotingHost::default());
+    let (_stop, call) = call(&host, "w", "{}");
+    let adapter = Adapter::new(jobs(settings(stub.url()))).unwrap();
+    assert!(adapter.capabilities().progress);
+    let outcome = within(adapter.run(call)).await;
+    assert!(matches!(outcome, Outcome::Succeeded { .. }), "{outcome:?}");
+    let told: Vec<_> = host.progress.lock().unwrap().iter().map(|p| (p.fraction, p.data.clone())).collect();
+    assert!(
+        told.starts_with(&[(Some(0.5), Some(json!({"progress": 0.5}))), (None, Some(json!("half")))]),
+        "{told:?}"
     );
 }

@@ -4,7 +4,7 @@
 use super::events::{BACKLOG, SLOW_READER};
 use super::{EventItem, EventStream, Service, store_error};
 use crate::caller::Caller;
-use enginehouse_api::{ApiError, Code, EventView, Timestamp};
+use enginehouse_api::{ApiError, Code, EventView, MetricsSample, Timestamp};
 use enginehouse_core::id::Key;
 use enginehouse_store::{Change, Commit, Cursor, Note, StoreError};
 use std::time::Duration;
@@ -15,6 +15,9 @@ const PAGE: usize = 64;
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// Events that come within this are told together.
 const TOGETHER: Duration = Duration::from_millis(20);
+
+/// The figures as they were sampled: told while they are read and never stored, so only readers that name it get it.
+const METRICS_UPDATED: &str = "metrics_updated";
 
 /// Which events; all given conditions hold.
 #[derive(Debug, Clone, Default)]
@@ -52,8 +55,9 @@ impl Place {
 }
 
 impl Service {
-    /// The service's events, durable ones only, until the reader goes or is too slow; a reader goes on with the id of the
-    /// last event it saw.
+    /// The service's events, until the reader goes or is too slow; a reader goes on with the id of the
+    /// last event it saw. All are durable but `metrics_updated`, which comes each collection interval to who names it, on
+    /// the node that schedules.
     ///
     /// # Errors
     /// `event_gone` when the event to go on after is not kept any more, or never was there.
@@ -120,6 +124,8 @@ struct Cut;
 impl Reader {
     async fn run(mut self) {
         let mut changed = self.service.cx.store.changed();
+        let named = self.filter.types.iter().any(|kind| kind == METRICS_UPDATED);
+        let mut figures = self.service.cx.sampled.subscribe();
         loop {
             match self.catch_up().await {
                 Ok(()) => {}
@@ -131,6 +137,12 @@ impl Reader {
                 biased;
                 () = self.sender.closed() => return,
                 _ = changed.changed() => {}
+                Ok(()) = figures.changed(), if named => {
+                    let sample = *figures.borrow_and_update();
+                    if self.send_figures(sample).await.is_err() {
+                        return;
+                    }
+                }
                 () = tokio::time::sleep(LOOK_EVERY) => {}
             }
         }
@@ -153,11 +165,21 @@ impl Reader {
     async fn send(&self, commit: &Commit) -> Result<(), Cut> {
         for told in self.service.told(commit, &self.caller, &self.filter) {
             if told.number >= self.skip {
-                let item = EventItem { id: format!("{}-{}", commit.cursor.0, told.number), view: told.view };
+                let id = format!("{}-{}", commit.cursor.0, told.number);
+                let item = EventItem { id, view: told.view };
                 self.sender.send_timeout(item, SLOW_READER).await.map_err(|_| Cut)?;
             }
         }
         Ok(())
+    }
+
+    /// Its id is empty: there is nothing to go on after, and an id would have the reader skip what was not sent yet.
+    async fn send_figures(&self, sample: Option<MetricsSample>) -> Result<(), Cut> {
+        let Some(sample) = sample else { return Ok(()) };
+        let data = serde_json::to_value(sample).map_err(|_| Cut)?;
+        let view = service_event(METRICS_UPDATED.to_owned(), sample.at, data);
+        let item = EventItem { id: String::new(), view };
+        self.sender.send_timeout(item, SLOW_READER).await.map_err(|_| Cut)
     }
 }
 
@@ -208,16 +230,12 @@ impl Service {
 }
 
 fn of_service(commit: &Commit, note: &Note) -> EventView {
-    EventView {
-        id: String::new(),
-        seq: None,
-        kind: note.kind.clone(),
-        at: Timestamp(commit.at),
-        attempt: 0,
-        engine: None,
-        status: None,
-        data: note.data.clone(),
-    }
+    service_event(note.kind.clone(), Timestamp(commit.at), note.data.clone())
+}
+
+/// An event that belongs to no execution.
+fn service_event(kind: String, at: Timestamp, data: serde_json::Value) -> EventView {
+    EventView { id: String::new(), seq: None, kind, at, attempt: 0, engine: None, status: None, data }
 }
 
 #[cfg(test)]

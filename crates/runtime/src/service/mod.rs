@@ -46,7 +46,7 @@ pub struct Submitted {
 /// One item of an event stream: an SSE frame without its transport.
 #[derive(Debug, Clone)]
 pub struct EventItem {
-    /// Opaque; a reader gives the last one back to resume.
+    /// Opaque; a reader gives the last one back to resume. Empty for what is not stored, after which nothing can resume.
     pub id: String,
     pub view: EventView,
 }

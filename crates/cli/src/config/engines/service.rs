@@ -59,6 +59,8 @@ section! {
         body: Option<Text> = None;
         /// Condition on a polled answer: it is the end.
         done: Option<Text> = None;
+        /// Template of the path of the run's server-sent events, read by GET for progress. An event's data is told as it is; a JSON object may tell how far the run is, as `{"progress": 0.5}`. Absent: there are none.
+        events: Option<Text> = None;
     }
 }
 
@@ -95,6 +97,10 @@ pub(super) fn resolve(
                 body: text(&follow.body),
             },
             done: text(&follow.done).unwrap_or_default(),
+            events: follow.events.as_ref().map(|path| HttpStep {
+                headers: texts(&follow.headers),
+                ..HttpStep::new("GET", path.0.clone())
+            }),
         }
     });
     HttpConfig {
