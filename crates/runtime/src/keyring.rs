@@ -2,15 +2,17 @@
 
 use crate::committer::Planned;
 use crate::context::Context;
-use crate::seal::{KeyId, Ring, SealError, SealKey, Sealer, needs};
+use crate::seal::{Head, KeyId, Ring, SealError, SealKey, Sealer, needs, unhex};
 use crate::settings::{SealSettings, Settings};
 use enginehouse_api::{ApiError, Code};
 use enginehouse_core::id::Key;
-use enginehouse_core::time::Time;
-use enginehouse_store::{Batch, Doc, DocKind, Outcome, Store, StoreError, Write};
+use enginehouse_core::lifecycle::Part;
+use enginehouse_core::time::{DAY, HOUR, Millis, Time};
+use enginehouse_store::{Batch, Doc, DocKind, Outcome, Payloads, Store, StoreError, Write};
 use parking_lot::Mutex;
+use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
@@ -25,6 +27,34 @@ const CHANGES_MAX: usize = 5;
 const LOOK_EVERY: Duration = Duration::from_secs(30);
 /// Records after which their number is noted in the ring; what was not noted when the process dies is not counted.
 const NOTE_EVERY: u64 = 65_536;
+
+/// A data key that retired longer ago may be forgotten once nothing stored needs it: the feed, which is not looked at, keeps a
+/// day, and no other node seals with a key that long after it retired.
+const FORGET_AFTER: Millis = 25 * HOUR;
+/// How often a full ring is looked through for keys that nothing needs, which reads the beginning of every payload.
+const FORGET_EVERY: Millis = DAY;
+/// Enough of a record to tell its key.
+const HEAD_BYTES: usize = 9;
+
+/// What is stored, counted by the data key that it needs.
+#[derive(Debug, Default)]
+pub(crate) struct Needs {
+    pub(crate) stored: BTreeMap<KeyId, u64>,
+    /// Not encrypted.
+    pub(crate) plain: u64,
+    /// Of no format that is known.
+    pub(crate) unknown: u64,
+}
+
+impl Needs {
+    fn count(&mut self, record: &[u8], records: u64) {
+        match Head::read(record) {
+            Head::Sealed { key, .. } => *self.stored.entry(key).or_default() += records,
+            Head::Plain => self.plain += records,
+            Head::Unknown => self.unknown += records,
+        }
+    }
+}
 
 /// The seal keys at hand.
 pub(crate) struct SealKeys {
@@ -148,6 +178,38 @@ impl SealKeys {
 }
 
 impl Context {
+    /// Counts payloads, failures and facts of adapters by the key they need. Reads every payload's beginning.
+    pub(crate) async fn needs_of_store(&self) -> Result<Needs, StoreError> {
+        let mut needs = Needs::default();
+        let parts = [Part::Input, Part::Output, Part::Logs].map(Payloads::Part);
+        for of in parts.into_iter().chain([Payloads::Failures]) {
+            for (head, records) in self.store.heads(of, HEAD_BYTES).await? {
+                needs.count(&head, records);
+            }
+        }
+        for fact in self.store.docs(DocKind::EngineMemory).await? {
+            needs.count(&fact.body.as_str().and_then(unhex).unwrap_or_default(), 1);
+        }
+        Ok(needs)
+    }
+
+    /// Makes room in the ring: drops data keys that retired long ago and that nothing stored needs.
+    async fn forget_unused_keys(&self) -> Result<(), ApiError> {
+        let unavailable = |error: StoreError| ApiError::new(Code::StoreUnavailable, error.to_string());
+        let needs = self.needs_of_store().await.map_err(unavailable)?;
+        let before = self.store.now().minus(FORGET_AFTER);
+        let forgotten = AtomicUsize::new(0);
+        self.change_ring(|ring| {
+            let keys = ring.forget(before, |id| needs.stored.contains_key(&id));
+            forgotten.store(keys, Ordering::Relaxed);
+            keys > 0
+        })
+        .await?;
+        let keys = forgotten.into_inner();
+        tracing::info!(keys, "data keys that nothing needs any more were forgotten");
+        Ok(())
+    }
+
     /// Seals the ring with the first seal key that is there now, with a new data key in it.
     pub(crate) async fn rotate_keys(&self) -> Result<(), ApiError> {
         let settings = &self.seal_keys.settings;
@@ -159,6 +221,9 @@ impl Context {
             return Err(refusal(&SealError::MissingSealKey(id), settings, &fresh));
         }
         *self.seal_keys.keys.lock() = Arc::new(fresh);
+        if self.sealer.ring().is_full() {
+            self.forget_unused_keys().await?;
+        }
         let now = self.store.now();
         let rotated = AtomicBool::new(false);
         self.change_ring(|ring| {
@@ -227,8 +292,8 @@ impl Context {
 /// Follows a data key that sealed for long enough, or often enough, by another.
 pub(crate) struct Keeper {
     pub(crate) cx: Arc<Context>,
-    /// That the ring is full was said.
-    pub(crate) told: bool,
+    /// When a full ring was last looked through for keys that nothing needs.
+    pub(crate) looked: Option<Time>,
 }
 
 impl Keeper {
@@ -249,7 +314,10 @@ impl Keeper {
     async fn round(&mut self) -> Result<(), ApiError> {
         let counted = self.cx.sealer.counted();
         let now = self.cx.store.now();
-        let due = self.is_due(now, counted);
+        let mut due = self.is_due(now, counted);
+        if due && self.cx.sealer.ring().is_full() {
+            due = self.make_room(now).await?;
+        }
         if !due && counted < NOTE_EVERY && !self.cx.store.features().shared {
             return Ok(());
         }
@@ -269,19 +337,25 @@ impl Keeper {
         Ok(())
     }
 
-    fn is_due(&mut self, now: Time, counted: u64) -> bool {
+    fn is_due(&self, now: Time, counted: u64) -> bool {
         let seal = &self.cx.settings.seal;
-        let ring = self.cx.sealer.ring();
-        let due = ring.current().is_some_and(|key| {
+        self.cx.sealer.ring().current().is_some_and(|key| {
             now.since(key.made) >= seal.data_key_age || key.records + counted >= seal.data_key_records
-        });
-        if due && ring.is_full() {
-            if !std::mem::replace(&mut self.told, true) {
-                tracing::warn!("the key ring is full, so the newest data key goes on sealing");
-            }
-            return false;
+        })
+    }
+
+    /// Whether the ring takes another key, after those that nothing needs are forgotten.
+    async fn make_room(&mut self, now: Time) -> Result<bool, ApiError> {
+        if self.looked.is_some_and(|at| now.since(at) < FORGET_EVERY) {
+            return Ok(false);
         }
-        due
+        self.looked = Some(now);
+        self.cx.forget_unused_keys().await?;
+        let full = self.cx.sealer.ring().is_full();
+        if full {
+            tracing::warn!("the key ring is full, so the newest data key goes on sealing");
+        }
+        Ok(!full)
     }
 }
 

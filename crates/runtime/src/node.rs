@@ -104,7 +104,7 @@ impl Node {
         }
         node.role("retention", |stop| Retention { cx: cx.clone() }.run(stop));
         node.role("tracer", |stop| Tracer { cx: cx.clone(), cursor }.run(stop));
-        node.role("keeper", |stop| Keeper { cx: cx.clone(), told: false }.run(stop));
+        node.role("keeper", |stop| Keeper { cx: cx.clone(), looked: None }.run(stop));
         node.role("orphans", |stop| Orphans { cx: cx.clone(), inbox: orphans }.run(stop));
         if cx.store.features().shared {
             node.role("sessions", |stop| Sessions { cx: cx.clone() }.run(stop));

@@ -80,6 +80,13 @@ impl Ring {
         true
     }
 
+    /// Drops keys that sealed nothing since `before` and that nothing needs; how many.
+    pub(crate) fn forget(&mut self, before: Time, needed: impl Fn(KeyId) -> bool) -> usize {
+        let there = self.keys.len();
+        self.keys.retain(|key| key.retired.is_none_or(|retired| retired >= before) || needed(key.id));
+        there - self.keys.len()
+    }
+
     pub(crate) fn is_full(&self) -> bool {
         self.keys.len() >= DATA_KEYS_MAX
     }
@@ -203,6 +210,29 @@ mod tests {
         assert_eq!(Ring::open(&bad, &keys).err(), Some(SealError::RingDamaged));
         bad["version"] = 2.into();
         assert_eq!(Ring::open(&bad, &keys).err(), Some(SealError::Unknown));
+    }
+
+    #[test]
+    fn a_key_is_forgotten_once_it_is_old_and_nothing_needs_it() {
+        let mut ring = Ring::new(Time(0));
+        for at in 1..=4 {
+            ring.rotate(Time(at));
+        }
+        let ids: Vec<KeyId> = ring.keys.iter().map(|key| key.id).collect();
+        // Retired at 1 to 4; the last one seals, needed or not.
+        let table: [(i64, &[usize], &[usize]); 4] = [
+            (0, &[], &[0, 1, 2, 3, 4]),
+            (3, &[1], &[1, 2, 3, 4]),
+            (9, &[0, 1, 2, 3], &[0, 1, 2, 3, 4]),
+            (9, &[], &[4]),
+        ];
+        for (before, needed, kept) in table {
+            let mut ring = ring.clone();
+            let forgotten = ring.forget(Time(before), |id| needed.iter().any(|at| ids[*at] == id));
+            let left: Vec<KeyId> = ring.keys.iter().map(|key| key.id).collect();
+            let expected: Vec<KeyId> = kept.iter().map(|at| ids[*at]).collect();
+            assert_eq!((left, forgotten), (expected, ids.len() - kept.len()), "{before} {needed:?}");
+        }
     }
 
     #[test]

@@ -1,14 +1,8 @@
 //! The keys: looked at with what needs them, and followed by others.
 
 use super::{Service, store_error};
-use crate::seal::{Head, KeyId};
+use crate::keyring::Needs;
 use enginehouse_api::{ApiError, DataKeyView, EncryptionView, MissingKeyView, Timestamp};
-use enginehouse_core::lifecycle::Part;
-use enginehouse_store::Payloads;
-use std::collections::BTreeMap;
-
-/// Enough of a record to tell its key.
-const HEAD_BYTES: usize = 9;
 
 impl Service {
     /// Counts what is stored by the key that it needs. Reads every payload's beginning, which takes time in a large store.
@@ -16,17 +10,8 @@ impl Service {
     /// # Errors
     /// `store_unavailable`.
     pub async fn encryption(&self) -> Result<EncryptionView, ApiError> {
-        let (mut stored, mut plain, mut unknown) = (BTreeMap::<KeyId, u64>::new(), 0, 0);
-        let parts = [Part::Input, Part::Output, Part::Logs].map(Payloads::Part);
-        for of in parts.into_iter().chain([Payloads::Failures]) {
-            for (head, count) in self.cx.store.heads(of, HEAD_BYTES).await.map_err(|e| store_error(&e))? {
-                match Head::read(&head) {
-                    Head::Sealed { key, .. } => *stored.entry(key).or_default() += count,
-                    Head::Plain => plain += count,
-                    Head::Unknown => unknown += count,
-                }
-            }
-        }
+        let needs = self.cx.needs_of_store().await.map_err(|e| store_error(&e))?;
+        let Needs { mut stored, plain, unknown } = needs;
         let ring = self.cx.sealer.ring();
         let data_keys: Vec<DataKeyView> = ring
             .keys
