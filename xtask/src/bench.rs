@@ -5,6 +5,7 @@ mod chart;
 mod knee;
 mod limiter;
 mod live;
+mod peer;
 mod readers;
 mod retention;
 
@@ -19,6 +20,7 @@ Usage: cargo xtask bench WHAT [--help]
   limiter    what is completed on an engine that degrades under load: with each fixed limit, with the
              adaptive one, and without any; in virtual time, a minute or two
   knee       an engine that gets slower with concurrency: what the pool and the limit do, with both policies
+  peer       the service as one of the peers of a queue benchmark; `bench/peers.py` runs them side by side
   readers    a thousand readers of the service's events, some of whom never read
   retention  a million finished executions, most of them removed: time, what submits notice, bytes on disk
   live       a trace at twenty times its speed against real workers, beside what the lab says of the same
@@ -30,6 +32,7 @@ pub(crate) fn command(args: &[String]) -> Result<()> {
         Some((what, rest)) if what == "autoscale" => autoscale::command(rest),
         Some((what, rest)) if what == "live" => live::command(rest),
         Some((what, _)) if what == "limiter" => limiter::run(),
+        Some((what, rest)) if what == "peer" => peer::command(rest),
         Some((what, rest)) if what == "readers" => readers::command(rest),
         Some((what, rest)) if what == "retention" => retention::command(rest),
         Some((what, rest)) if what == "knee" => knee::command(rest),

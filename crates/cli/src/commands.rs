@@ -1,5 +1,6 @@
 //! The command line: what each command is called, takes and explains, and what it exits with.
 
+mod bench;
 mod bulk;
 mod configure;
 mod connect;
@@ -109,6 +110,8 @@ enum Command {
     Workers(workers::Workers),
     /// Be a worker of a service elsewhere
     Worker(worker::Worker),
+    /// Measure what a running service takes, and how soon it answers
+    Bench(Box<bench::Bench>),
     /// Totals, throughput and percentiles, now or over time
     Metrics(watching::Metrics),
     /// What is wrong, and what to do about it
@@ -205,6 +208,7 @@ async fn call(
         Command::Scaling(scaling) => scaling.run(client, output).await,
         Command::Trace(trace) => trace.run(client, output).await,
         Command::Workers(workers) => workers.run(client, output).await,
+        Command::Bench(bench) => bench.run(client, output).await,
         Command::Metrics(metrics) => metrics.run(client, output).await,
         Command::Alerts(alerts) => alerts.run(client, output).await,
         Command::Webhooks(webhooks) => webhooks.run(client, output).await,

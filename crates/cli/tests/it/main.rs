@@ -5,6 +5,7 @@
 
 mod api;
 mod bad_input;
+mod bench;
 mod breaker;
 mod burst;
 mod cancels;
