@@ -23,6 +23,8 @@ use aws_lc_rs::aead::{AES_256_GCM, Aad, LessSafeKey, Nonce, UnboundKey};
 use aws_lc_rs::hkdf;
 use enginehouse_core::id::Key;
 use enginehouse_store::Sealed;
+use std::cell::RefCell;
+use zstd::bulk::{Compressor, Decompressor};
 
 const MAGIC: [u8; 2] = *b"EH";
 const VERSION: u8 = 2;
@@ -92,10 +94,16 @@ impl Head {
     }
 }
 
+thread_local! {
+    /// Making a context costs more than compressing a small payload with it, so each thread keeps its own.
+    static COMPRESSOR: RefCell<Option<Compressor<'static>>> = RefCell::new(Compressor::new(LEVEL).ok());
+    static DECOMPRESSOR: RefCell<Option<Decompressor<'static>>> = RefCell::new(Decompressor::new().ok());
+}
+
 /// The payload as it is sealed, and its word for the compression.
 fn pack(plain: &[u8], compress: bool) -> (u8, Option<Vec<u8>>) {
     let packed = (compress && plain.len() >= COMPRESS_FROM)
-        .then(|| zstd::bulk::compress(plain, LEVEL).ok())
+        .then(|| COMPRESSOR.with_borrow_mut(|with| with.as_mut()?.compress(plain).ok()))
         .flatten()
         .filter(|packed| packed.len() < plain.len());
     (u8::from(packed.is_some()), packed)
@@ -196,7 +204,9 @@ fn unpack(compression: u8, body: Vec<u8>, bytes_max: usize) -> Result<Vec<u8>, S
         0 if body.len() <= bytes_max => Ok(body),
         0 => Err(SealError::TooLarge(bytes_max)),
         // The room for the output is never more than the limit, whatever the frame says of itself.
-        1 => zstd::bulk::decompress(&body, bytes_max).map_err(|_| SealError::TooLarge(bytes_max)),
+        1 => DECOMPRESSOR
+            .with_borrow_mut(|with| with.as_mut()?.decompress(&body, bytes_max).ok())
+            .ok_or(SealError::TooLarge(bytes_max)),
         _ => Err(SealError::Unknown),
     }
 }
