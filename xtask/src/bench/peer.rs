@@ -30,6 +30,7 @@ const PAYLOAD: usize = 1_000;
 /// A call that takes longer has failed.
 const PATIENCE: Duration = Duration::from_secs(60);
 const STACK: usize = 256 << 10;
+const CONNECTIONS_PER_THREAD: usize = 16;
 
 pub(crate) fn command(args: &[String]) -> Result<()> {
     let option = |name: &str| {
@@ -69,6 +70,14 @@ impl Plan {
         };
         let connections = number("--conc", 64.0)?.max(1.0) as usize;
         Ok(Plan { n: n as usize, connections, lasts, rate, batch: number("--batch", 1.0)?.max(1.0) as usize })
+    }
+
+    /// How many connections each thread has. A thread for each would spend more on switching between them than on the calls.
+    fn shares(&self) -> Vec<usize> {
+        let each = if self.rate.is_some() { 1 } else { CONNECTIONS_PER_THREAD };
+        let full = vec![each; self.connections / each];
+        let rest = Some(self.connections % each).filter(|rest| *rest > 0);
+        full.into_iter().chain(rest).collect()
     }
 
     /// The call, ready to be sent.
@@ -114,6 +123,10 @@ impl Service {
 /// Sends one call and reads its answer to the end; refuses any but a success.
 fn exchange(connection: &mut BufReader<TcpStream>, call: &str, body: &mut Vec<u8>) -> Result<()> {
     connection.get_mut().write_all(call.as_bytes())?;
+    answer(connection, body)
+}
+
+fn answer(connection: &mut BufReader<TcpStream>, body: &mut Vec<u8>) -> Result<()> {
     let (mut status, mut length, mut line) = (String::new(), 0, String::new());
     loop {
         line.clear();
@@ -153,10 +166,12 @@ fn produce(plan: &Plan) -> Result<()> {
     let producer = Producer { plan, service: &service, call: &call, next: &next, begun, out: out.as_ref() };
     std::thread::scope(|scope| -> Result<()> {
         let mut threads = Vec::new();
-        for _ in 0..plan.connections {
-            let thread = std::thread::Builder::new().stack_size(STACK);
-            threads.push(thread.spawn_scoped(scope, || -> Result<()> {
-                let took = producer.run()?;
+        for share in plan.shares() {
+            let (thread, producer) = (std::thread::Builder::new().stack_size(STACK), &producer);
+            let latencies = &latencies;
+            threads.push(thread.spawn_scoped(scope, move || -> Result<()> {
+                let took =
+                    if plan.rate.is_some() { producer.at_a_rate()? } else { producer.closed(share)? };
                 if let Ok(mut all) = latencies.lock() {
                     all.extend(took);
                 }
@@ -188,24 +203,42 @@ struct Producer<'a> {
 }
 
 impl Producer<'_> {
-    /// One connection, until all is sent or the time is over; how long its calls took, in ms.
-    fn run(&self) -> Result<Vec<f64>> {
+    /// Some connections, each with one call under way, until all is sent or the time is over; how long the calls took, in ms.
+    fn closed(&self, connections: usize) -> Result<Vec<f64>> {
+        let open = |_| self.service.connect();
+        let mut connections: Vec<_> = (0..connections).map(open).collect::<Result<_>>()?;
+        let (mut took, mut body, mut sent) = (Vec::new(), Vec::new(), Vec::new());
+        loop {
+            for connection in &mut connections {
+                let number = self.next.fetch_add(1, Ordering::Relaxed);
+                if number * self.plan.batch >= self.plan.n || self.begun.elapsed() > self.plan.lasts {
+                    break;
+                }
+                connection.get_mut().write_all(self.call.as_bytes())?;
+                sent.push(Instant::now());
+            }
+            if sent.is_empty() {
+                return Ok(took);
+            }
+            for (connection, sent) in connections.iter_mut().zip(sent.drain(..)) {
+                answer(connection, &mut body)?;
+                took.push(sent.elapsed().as_secs_f64() * 1_000.0);
+            }
+        }
+    }
+
+    /// One connection, on which a call's clock begins when it was due, also when no connection was free then.
+    fn at_a_rate(&self) -> Result<Vec<f64>> {
+        let rate = self.plan.rate.context("there is no rate")?;
         let mut connection = self.service.connect()?;
         let (mut took, mut body) = (Vec::new(), Vec::new());
         loop {
             let number = self.next.fetch_add(1, Ordering::Relaxed);
-            if number * self.plan.batch >= self.plan.n || self.is_over() {
+            if number >= self.plan.n {
                 return Ok(took);
             }
-            // At a rate the clock of a call begins when it was due, also when no connection was free then.
-            let due = match self.plan.rate {
-                Some(rate) => {
-                    let due = self.begun + Duration::from_secs_f64(number as f64 / rate);
-                    std::thread::sleep(due.saturating_duration_since(Instant::now()));
-                    due
-                }
-                None => Instant::now(),
-            };
+            let due = self.begun + Duration::from_secs_f64(number as f64 / rate);
+            std::thread::sleep(due.saturating_duration_since(Instant::now()));
             exchange(&mut connection, self.call, &mut body)?;
             let waited = due.elapsed().as_secs_f64() * 1_000.0;
             took.push(waited);
@@ -213,10 +246,6 @@ impl Producer<'_> {
                 self.note(out, waited, &body)?;
             }
         }
-    }
-
-    fn is_over(&self) -> bool {
-        self.plan.rate.is_none() && self.begun.elapsed() > self.plan.lasts
     }
 
     fn note(&self, out: &Mutex<File>, waited: f64, body: &[u8]) -> Result<()> {
