@@ -8,6 +8,8 @@ pub const REQUEST_BODY_BYTES_MAX: usize = 4 << 20;
 pub const JSON_DEPTH_MAX: usize = 64;
 /// The result of one execution.
 pub const RESULT_BYTES_MAX: usize = 64 << 20;
+/// Results kept in memory unless configured otherwise.
+pub const RESULT_CACHE_BYTES: usize = 16 << 20;
 /// The text of a failure, cut at this size.
 pub const FAILURE_MESSAGE_BYTES_MAX: usize = 8 << 10;
 /// The logs kept of one execution, the newest win.

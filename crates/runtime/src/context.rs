@@ -11,6 +11,7 @@ use crate::joined::Joined;
 use crate::keyring::SealKeys;
 use crate::pool::{Assigned, Port};
 use crate::registry::Registry;
+use crate::results::ResultCache;
 use crate::retention::Pass;
 use crate::scaler::Scaling;
 use crate::scheduler::Scheduler;
@@ -69,6 +70,7 @@ pub(crate) struct Context {
     /// What retention did last.
     pub(crate) retention: Mutex<Pass>,
     pub(crate) inputs: Mutex<InputCache>,
+    pub(crate) results: Mutex<ResultCache>,
     /// Lock order: `scheduler` before anything else here.
     pub(crate) scheduler: Mutex<Scheduler>,
     /// Rows that run, as of their last event, without history: at most one per lease.

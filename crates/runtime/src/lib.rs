@@ -27,6 +27,7 @@ mod provider;
 mod reaper;
 mod registry;
 mod relay;
+mod results;
 mod retention;
 mod scaler;
 mod scheduler;

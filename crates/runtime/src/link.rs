@@ -10,7 +10,7 @@ use crate::pool::Assigned;
 use crate::seal::{Column, SealError, hex, unhex};
 use async_trait::async_trait;
 use bytes::Bytes;
-use enginehouse_core::execution::Execution;
+use enginehouse_core::execution::{Execution, Status};
 use enginehouse_core::failure::{Failure, FailureKind};
 use enginehouse_core::id::{Key, SessionId};
 use enginehouse_core::lifecycle::{self, Outcome, Part, Refused};
@@ -75,6 +75,10 @@ impl Link for NodeLink {
 
     async fn report(&self, lease: LeaseRef, report: Report) -> Result<(), LinkError> {
         let logs = self.all_logs(lease, &report.logs).await.map_err(unavailable)?;
+        let result = match &report.end {
+            End::Succeeded { result, .. } => Some(result.clone()),
+            _ => None,
+        };
         let (outcome, parts, abandoned) = self.outcome(lease, report.end, logs);
         if let Some(row) = self.cx.rows.lock().get(&lease.key).cloned().filter(|_| abandoned) {
             let run_ends = row.state.run_started_at.map(|at| at.plus(row.fixed.spec.timeout));
@@ -91,6 +95,9 @@ impl Link for NodeLink {
         match self.cx.change(lease.key, false, decide).await {
             Ok(row) => {
                 breakpoints::hit("attempt.reported");
+                if let Some(result) = result.filter(|_| row.status() == Status::Completed) {
+                    self.cx.results.lock().put(lease.key, result, self.cx.store.now());
+                }
                 self.count(lease, &row);
                 Ok(())
             }

@@ -17,6 +17,7 @@ use crate::provider::{InProcess, Provider};
 use crate::reaper::Reaper;
 use crate::registry::Registry;
 use crate::relay::Relay;
+use crate::results::ResultCache;
 use crate::retention::{Pass, Retention};
 use crate::scaler::{Scaler, Scaling};
 use crate::scheduler::Scheduler;
@@ -304,6 +305,7 @@ async fn context(
         webhook_nudge: Notify::new(),
         dead_letters: AtomicU64::new(0),
         retention: Mutex::new(Pass::default()),
+        results: Mutex::new(ResultCache::new(settings.result_cache_bytes)),
         inputs: Mutex::new(InputCache::new(INPUT_CACHE_BYTES)),
         scheduler: Mutex::new(Scheduler::new(queue, gates)),
         rows: Mutex::new(BTreeMap::new()),

@@ -122,6 +122,8 @@ impl Retention {
             let begun = Instant::now();
             let settled = self.cx.commit(vec![Planned::Other(Write::Remove(slice.to_vec()))], 0).await?;
             if let Some(Outcome::Removed(_)) = settled.outcomes.first() {
+                let mut results = self.cx.results.lock();
+                slice.iter().for_each(|removal| results.forget(removal.key));
                 pass.removed += slice.iter().filter(|removal| removal.whole).count() as u64;
                 pass.emptied += slice.iter().filter(|removal| !removal.whole).count() as u64;
             }

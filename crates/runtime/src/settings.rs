@@ -60,6 +60,8 @@ pub struct Settings {
     pub data_dir: Option<PathBuf>,
     /// How payloads are sealed.
     pub seal: SealSettings,
+    /// Results kept in memory for who waits for them or reads them again; 0: none.
+    pub result_cache_bytes: usize,
     /// How often each endpoint's health is asked.
     pub health_interval: Millis,
     /// How many executions of one concurrency key may run at once.
@@ -117,6 +119,7 @@ impl Default for Settings {
             tracing: TracingSettings::default(),
             data_dir: None,
             seal: SealSettings::default(),
+            result_cache_bytes: limits::RESULT_CACHE_BYTES,
             health_interval: 10 * SECOND,
             concurrency_key_limit: 1,
             seed: None,

@@ -229,6 +229,8 @@ section! {
         ended_max: Option<Whole<1, 1000000000>> = None;
         /// The most MiB that the store may use, beside its feed of at most 256 MiB; the oldest ended executions go first. Absent: as the disk has room.
         max_mib: Option<Whole<16, 1073741824>> = None;
+        /// MiB of results kept in memory for a minute, for who waits for them or reads them again. 0: none.
+        result_cache_mib: Whole<0, 65536> = super::types::Whole(16);
         /// Payloads are compressed (zstd) before they are encrypted. What is stored already stays as it is.
         compression_enabled: Flag = Flag(true);
         /// Payloads are encrypted (AES-256-GCM) at rest. Without it whoever has the files can read and change them. What is stored already stays as it is.

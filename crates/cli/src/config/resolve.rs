@@ -317,6 +317,7 @@ fn settings(raw: &Raw) -> Settings {
         metrics_retention: raw.metrics.retention_period.0,
         health_interval: raw.health.interval.0,
         concurrency_key_limit: raw.queue.concurrency_key_limit.get32(),
+        result_cache_bytes: usize::try_from(raw.storage.result_cache_mib.0 << 20).unwrap_or(usize::MAX),
         seal: SealSettings {
             compress: raw.storage.compression_enabled.0,
             encrypt: raw.storage.encryption_enabled.0,

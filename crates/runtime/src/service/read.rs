@@ -3,6 +3,7 @@
 use super::{Service, cursor, store_error};
 use crate::caller::{Caller, Scope};
 use crate::seal::Column;
+use bytes::Bytes;
 use enginehouse_api::{
     ApiError, AttemptsAnswer, Code, ExecutionView, FilterRequest, ListAnswer, LogsAnswer, ResultView,
     SubmitRequest, Timestamp,
@@ -149,8 +150,17 @@ impl Service {
     }
 
     async fn stored_result(&self, row: &Execution) -> Result<Option<Box<RawValue>>, ApiError> {
-        let Some(bytes) = self.payload(row, Part::Output, RESULT_BYTES_MAX).await? else {
-            return Ok(None);
+        let kept = self.cx.results.lock().get(row.key(), self.cx.store.now());
+        let bytes = match kept {
+            Some(kept) => Vec::from(kept),
+            None => {
+                let Some(bytes) = self.payload(row, Part::Output, RESULT_BYTES_MAX).await? else {
+                    return Ok(None);
+                };
+                let result = Bytes::copy_from_slice(&bytes);
+                self.cx.results.lock().put(row.key(), result, self.cx.store.now());
+                bytes
+            }
         };
         let not_json = |_| ApiError::new(Code::Internal, "the stored result is not JSON");
         let text = String::from_utf8(bytes)

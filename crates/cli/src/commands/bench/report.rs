@@ -2,7 +2,7 @@
 
 use super::super::Failure;
 use super::super::connect::read;
-use super::super::output::{Output, millis};
+use super::super::output::Output;
 use super::plan::Plan;
 use hdrhistogram::Histogram;
 use serde::{Deserialize, Serialize};
@@ -67,6 +67,11 @@ pub(super) struct Counts {
     pub(super) ended_in: Duration,
     pub(super) behind: Duration,
     pub(super) interrupted: bool,
+}
+
+/// Fractions of a millisecond tell apart what is compared here.
+fn exact(ms: f64) -> String {
+    format!("{ms:.2} ms")
 }
 
 impl Report {
@@ -173,14 +178,14 @@ impl Report {
         let what = if self.end_to_end { "whole way" } else { "submit" };
         let (calls, mut errors) = (&self.calls, Vec::new());
         errors.extend(self.errors.iter().map(|(code, count)| format!("{count} {code}")));
-        let three = format!("{}, {}, {}", millis(calls.p50), millis(calls.p90), millis(calls.p99));
+        let three = format!("{}, {}, {}", exact(calls.p50), exact(calls.p90), exact(calls.p99));
         output.fields(&[
             ("submitted", Some(self.submitted.to_string())),
             ("ended", Some(format!("{}, {} of them not completed", self.ended, self.failed))),
             ("submits per second", Some(format!("{:.0}", self.submits_per_second))),
             ("executions per second", Some(format!("{:.0}", self.executions_per_second))),
             (&format!("{what} p50, p90, p99"), Some(three)),
-            ("p99.9, longest", Some(format!("{}, {}", millis(calls.p999), millis(calls.max)))),
+            ("p99.9, longest", Some(format!("{}, {}", exact(calls.p999), exact(calls.max)))),
             ("refused or lost", Some(errors.join(", ")).filter(|text| !text.is_empty())),
         ])
     }
