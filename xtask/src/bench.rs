@@ -8,6 +8,7 @@ mod live;
 mod peer;
 mod readers;
 mod retention;
+mod standard;
 
 use anyhow::{Context, Result, bail};
 
@@ -23,6 +24,7 @@ Usage: cargo xtask bench WHAT [--help]
   peer       the service as one of the peers of a queue benchmark; `bench/peers.py` runs them side by side
   readers    a thousand readers of the service's events, some of whom never read
   retention  a million finished executions, most of them removed: time, what submits notice, bytes on disk
+  standard   submits, batches, the whole way, and the seed workloads, each on a fresh service
   live       a trace at twenty times its speed against real workers, beside what the lab says of the same
              traffic
 ";
@@ -34,6 +36,7 @@ pub(crate) fn command(args: &[String]) -> Result<()> {
         Some((what, _)) if what == "limiter" => limiter::run(),
         Some((what, rest)) if what == "peer" => peer::command(rest),
         Some((what, rest)) if what == "readers" => readers::command(rest),
+        Some((what, rest)) if what == "standard" => standard::command(rest),
         Some((what, rest)) if what == "retention" => retention::command(rest),
         Some((what, rest)) if what == "knee" => knee::command(rest),
         Some((what, _)) if !what.starts_with('-') => bail!("there is no measurement {what:?}\n\n{HELP}"),
