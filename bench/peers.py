@@ -73,8 +73,8 @@ def one(directory, peer, mode):
     sys.path.insert(0, directory)
     import run
     run.PEERS["enginehouse"] = dict(server=lambda mode: serve(run), run=[XTASK, "bench", "peer"])
-    version = subprocess.run([SERVICE, "--version"], capture_output=True, text=True).stdout.split()
-    os.environ.setdefault("PEER_VERSION", version[-1] if version else "")
+    version, said = run.version, subprocess.run([SERVICE, "--version"], capture_output=True, text=True).stdout.split()
+    run.version = lambda name: said[-1] if name == "enginehouse" else version(name)
     sys.argv = ["run.py", peer] + ([mode] if mode else [])
     run.main()
 

@@ -206,7 +206,9 @@ impl Context {
         })
         .await?;
         let keys = forgotten.into_inner();
-        tracing::info!(keys, "data keys that nothing needs any more were forgotten");
+        if keys > 0 {
+            tracing::info!(keys, "data keys that nothing needs any more were forgotten");
+        }
         Ok(())
     }
 

@@ -96,7 +96,7 @@ impl Link for NodeLink {
             Ok(row) => {
                 breakpoints::hit("attempt.reported");
                 if let Some(result) = result.filter(|_| row.status() == Status::Completed) {
-                    self.cx.results.lock().put(lease.key, result, self.cx.store.now());
+                    self.cx.results.lock().put(lease.key, &result, self.cx.store.now());
                 }
                 self.count(lease, &row);
                 Ok(())
@@ -316,7 +316,7 @@ impl NodeLink {
             }
         };
         if let Err(ChangeError::Store(error)) = self.cx.change(lease.key, false, decide).await {
-            tracing::warn!(%error, execution = self.cx.id_of(lease.key, None), "a late result could not be noted");
+            tracing::warn!(%error, execution = lease.key.0, "a late result could not be noted");
         }
     }
 

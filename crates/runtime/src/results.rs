@@ -1,19 +1,20 @@
 //! Results kept in memory for a moment after they were stored or read, so that who waits for one need not read it back.
 
-use bytes::Bytes;
 use enginehouse_core::id::Key;
 use enginehouse_core::time::{MINUTE, Millis, Time};
 use std::collections::BTreeMap;
 
-/// A result that another node removed may be given for so long.
+/// A result that was removed on another node, or while it was read, may be given for so long.
 const FRESH: Millis = MINUTE;
 /// A result that would take more than this part of the room is not kept.
 const SHARE_MAX: usize = 8;
+/// What an entry takes beside its result, so that many small ones are bounded, too.
+const ENTRY_BYTES: usize = 96;
 
 /// Results of completed executions, at most so many bytes; those of the oldest executions give way.
 #[derive(Debug)]
 pub(crate) struct ResultCache {
-    results: BTreeMap<Key, (Time, Bytes)>,
+    results: BTreeMap<Key, (Time, Box<[u8]>)>,
     bytes: usize,
     bytes_max: usize,
 }
@@ -23,27 +24,28 @@ impl ResultCache {
         ResultCache { results: BTreeMap::new(), bytes: 0, bytes_max }
     }
 
-    pub(crate) fn put(&mut self, key: Key, result: Bytes, now: Time) {
-        if result.len() > self.bytes_max / SHARE_MAX {
+    /// Keeps a copy: a result may be a small part of an engine's whole answer, which would stay in memory with it.
+    pub(crate) fn put(&mut self, key: Key, result: &[u8], now: Time) {
+        if result.len() + ENTRY_BYTES > self.bytes_max / SHARE_MAX {
             return;
         }
         self.forget(key);
-        self.bytes += result.len();
-        self.results.insert(key, (now, result));
+        self.bytes += result.len() + ENTRY_BYTES;
+        self.results.insert(key, (now, result.into()));
         while self.bytes > self.bytes_max {
             let Some((_, (_, oldest))) = self.results.pop_first() else { return };
-            self.bytes -= oldest.len();
+            self.bytes -= oldest.len() + ENTRY_BYTES;
         }
     }
 
-    pub(crate) fn get(&self, key: Key, now: Time) -> Option<Bytes> {
+    pub(crate) fn get(&self, key: Key, now: Time) -> Option<Vec<u8>> {
         let (at, result) = self.results.get(&key)?;
-        (now.since(*at) < FRESH).then(|| result.clone())
+        (now.since(*at) < FRESH).then(|| result.to_vec())
     }
 
     pub(crate) fn forget(&mut self, key: Key) {
         if let Some((_, result)) = self.results.remove(&key) {
-            self.bytes -= result.len();
+            self.bytes -= result.len() + ENTRY_BYTES;
         }
     }
 }
@@ -52,31 +54,30 @@ impl ResultCache {
 mod tests {
     use super::*;
 
-    fn of(bytes: usize) -> Bytes {
-        Bytes::from(vec![b'1'; bytes])
-    }
-
     #[test]
     fn the_room_is_bounded_and_the_oldest_give_way() {
-        let mut cache = ResultCache::new(80);
+        let (ten, entry) = ([b'1'; 10], 10 + ENTRY_BYTES);
+        let mut cache = ResultCache::new(8 * entry);
         for key in 1..=20 {
-            cache.put(Key(key), of(10), Time(0));
+            cache.put(Key(key), &ten, Time(0));
         }
         let kept: Vec<i64> = (1..=20).filter(|key| cache.get(Key(*key), Time(0)).is_some()).collect();
-        assert_eq!((kept, cache.bytes), ((13..=20).collect(), 80));
-        cache.put(Key(21), of(11), Time(0));
-        assert_eq!((cache.get(Key(21), Time(0)), cache.bytes), (None, 80), "more than an eighth");
-        cache.put(Key(20), of(3), Time(0));
+        assert_eq!((kept, cache.bytes), ((13..=20).collect(), 8 * entry));
+        cache.put(Key(21), &[b'1'; 11], Time(0));
+        assert_eq!((cache.get(Key(21), Time(0)), cache.bytes), (None, 8 * entry), "more than an eighth");
+        cache.put(Key(20), b"123", Time(0));
         cache.forget(Key(13));
         cache.forget(Key(13));
-        assert_eq!((cache.get(Key(20), Time(0)), cache.bytes), (Some(of(3)), 63));
-        ResultCache::new(0).put(Key(1), of(1), Time(0));
+        assert_eq!((cache.get(Key(20), Time(0)), cache.bytes), (Some(b"123".to_vec()), 7 * entry - 7));
+        let mut none = ResultCache::new(0);
+        none.put(Key(1), b"", Time(0));
+        assert_eq!(none.get(Key(1), Time(0)), None);
     }
 
     #[test]
     fn a_result_is_given_for_a_minute() {
-        let mut cache = ResultCache::new(80);
-        cache.put(Key(1), of(1), Time(1_000));
+        let mut cache = ResultCache::new(8 << 10);
+        cache.put(Key(1), b"1", Time(1_000));
         assert!(cache.get(Key(1), Time(60_999)).is_some());
         assert!(cache.get(Key(1), Time(61_000)).is_none());
     }

@@ -67,8 +67,9 @@ async fn next(feed: &mut Feed) -> Option<Bytes> {
 }
 
 fn write(chunk: &mut BytesMut, item: &EventItem) {
-    // What cannot be gone on after has no id, and a reader keeps its last one. JSON on one line holds no line break, and ids and names are words of ours; writing to memory cannot fail.
+    // JSON on one line holds no line break, and ids and names are words of ours; writing to memory cannot fail.
     let data = serde_json::to_string(&item.view).unwrap_or_else(|_| "{}".to_owned());
+    // Without an id a reader keeps its last one, which is what it has to go on after.
     if !item.id.is_empty() {
         let _ = writeln!(chunk, "id: {}", item.id);
     }

@@ -4,6 +4,7 @@
 //! whatever happens, and counts the time of a call from when it was due: a service that stalls is charged for everyone who
 //! would have come meanwhile (what is called coordinated omission when it is left out).
 
+mod noted;
 mod plan;
 mod report;
 
@@ -11,16 +12,15 @@ use super::output::Output;
 use super::{Exit, Failure};
 use clap::Args;
 use enginehouse_api::Span;
-use enginehouse_api::client::{Client, ClientError, EventQuery};
-use hdrhistogram::Histogram;
+use enginehouse_api::client::{Client, EventQuery, EventReader};
 use indicatif::{ProgressBar, ProgressStyle};
+use noted::Shared;
 use plan::Plan;
 use report::Report;
-use std::collections::{BTreeMap, HashSet};
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
-use tokio::sync::Notify;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
@@ -75,15 +75,15 @@ pub(crate) struct Bench {
     /// LOW, NORMAL, HIGH or CRITICAL, with a share such as HIGH:2; may be repeated
     #[arg(long = "priority", value_name = "PRIORITY[:SHARE]")]
     priorities: Vec<String>,
-    /// How long to submit
-    #[arg(long, value_name = "DURATION", default_value = "10s")]
-    duration: Span,
-    /// Stop after so many executions
+    /// How long to submit [default: 10s, or until all --executions are submitted]
+    #[arg(long, value_name = "DURATION")]
+    duration: Option<Span>,
+    /// Submit so many executions
     #[arg(long, value_name = "N")]
     executions: Option<u64>,
-    /// Do not wait until what was submitted has ended
-    #[arg(long)]
-    no_drain: bool,
+    /// Measure submits only: do not follow what was submitted to its end
+    #[arg(long, conflicts_with = "wait")]
+    submits_only: bool,
     /// Print the distribution of times, as HdrHistogram does
     #[arg(long)]
     percentiles: bool,
@@ -95,40 +95,46 @@ pub(crate) struct Bench {
     compare: Option<PathBuf>,
 }
 
+/// How long to submit when neither a time nor a number was given.
+const USUAL_DURATION: Duration = Duration::from_secs(10);
 /// A drain in which nothing ends for so long is given up.
 const DRAIN_PATIENCE: Duration = Duration::from_secs(60);
-/// Ends whose submits were not answered yet; more than these are of someone else's executions.
-const EARLY_MAX: usize = 100_000;
-/// The longest time that is told apart, in microseconds.
-const LONGEST_US: u64 = 3_600_000_000;
+const REFUSED_PAUSE: Duration = Duration::from_millis(10);
+const REOPEN_PAUSE: Duration = Duration::from_millis(200);
 
 impl Bench {
     pub(crate) async fn run(self, client: &Client, output: &mut Output) -> Result<Exit, Failure> {
         let plan = Arc::new(self.plan()?);
         let before = self.compare.as_deref().map(Report::read).transpose()?;
-        client.ready().await?;
         let shared = Arc::new(Shared::new()?);
-        let follower =
-            (!plan.wait).then(|| tokio::spawn(follow(client.clone(), plan.engine.clone(), shared.clone())));
-        if follower.is_some() {
-            shared.followed.notified().await;
-        }
+        // Ends that nobody reads need no stream, and a key that may submit need not be allowed to read.
+        let follower = if plan.wait || self.submits_only {
+            client.ready().await?;
+            None
+        } else {
+            let types = ["execution_completed", "execution_failed", "execution_cancelled"];
+            let types = types.map(str::to_owned).to_vec();
+            let query = EventQuery { types, engine: plan.engine.clone(), after: None };
+            let reader = client.all_events(&query).await?;
+            Some(tokio::spawn(follow(client.clone(), query, reader, shared.clone())))
+        };
         let progress = bar(&plan);
-        let begun = Instant::now();
-        let submitting = submit_all(client, &plan, &shared, &progress, begun);
+        let (begun, submitted_in) = (Instant::now(), OnceLock::new());
+        let measuring = async {
+            submit_all(client, &plan, &shared, &progress, begun).await?;
+            let _ = submitted_in.set(begun.elapsed());
+            if follower.is_some() {
+                drain(&shared, &progress).await;
+            }
+            Ok::<_, Failure>(())
+        };
         let interrupted = tokio::select! {
-            done = submitting => { done?; false }
+            done = measuring => { done?; false }
             _ = tokio::signal::ctrl_c() => true,
         };
-        let submitted = begun.elapsed();
-        if !plan.wait && !self.no_drain && !interrupted {
-            drain(&shared, &progress).await;
-        }
         progress.finish_and_clear();
-        if let Some(follower) = follower {
-            follower.abort();
-        }
-        let report = shared.lock().report(&plan, begun, submitted, interrupted);
+        let submitted_in = submitted_in.get().copied().unwrap_or_else(|| begun.elapsed());
+        let report = shared.lock().report(&plan, begun, submitted_in, interrupted);
         if let Some(path) = &self.save {
             report.write(path)?;
         }
@@ -153,7 +159,12 @@ impl Bench {
             rate: self.rate,
             batch: self.batch,
             wait: self.wait,
-            lasts: Duration::from_millis(self.duration.0),
+            submits_only: self.submits_only,
+            lasts: match (self.duration, self.executions) {
+                (Some(duration), _) => Some(Duration::from_millis(duration.0)),
+                (None, Some(_)) => None,
+                (None, None) => Some(USUAL_DURATION),
+            },
             executions: self.executions.unwrap_or(u64::MAX),
         })
     }
@@ -162,116 +173,12 @@ impl Bench {
         let text = match &self.params {
             Some(text) => text.clone(),
             None => {
-                let filling = "x7Kq".repeat(self.payload_bytes as usize / 4);
+                let filling: String = "x7Kq".chars().cycle().take(self.payload_bytes as usize).collect();
                 let (result, work) = (self.result_bytes, self.work.map_or(0, |work| work.0));
                 serde_json::json!({"echo": filling, "resultBytes": result, "sleepMs": work}).to_string()
             }
         };
         serde_json::from_str(&text).map_err(|error| Failure::usage(format!("--params is no JSON: {error}")))
-    }
-}
-
-/// What the connections and the follower of events note.
-struct Shared {
-    noted: Mutex<Noted>,
-    /// The stream of events is open.
-    followed: Notify,
-    /// Something ended.
-    ended: Notify,
-}
-
-struct Noted {
-    calls: Histogram<u64>,
-    submitted: u64,
-    ended: u64,
-    failed: u64,
-    last_end: Option<Instant>,
-    errors: BTreeMap<String, u64>,
-    /// Submitted and not known to have ended.
-    open: HashSet<String>,
-    /// Ended before their submit was answered.
-    early: HashSet<String>,
-    /// The furthest that an open loop was behind its own clock.
-    behind: Duration,
-}
-
-impl Shared {
-    fn new() -> Result<Shared, Failure> {
-        let calls = Histogram::new_with_bounds(1, LONGEST_US, 3)
-            .map_err(|error| Failure::call(format!("no histogram: {error}")))?;
-        let noted = Noted {
-            calls,
-            submitted: 0,
-            ended: 0,
-            failed: 0,
-            last_end: None,
-            errors: BTreeMap::new(),
-            open: HashSet::new(),
-            early: HashSet::new(),
-            behind: Duration::ZERO,
-        };
-        Ok(Shared { noted: Mutex::new(noted), followed: Notify::new(), ended: Notify::new() })
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Noted> {
-        self.noted.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl Noted {
-    fn answered(&mut self, took: Duration, ids: Vec<(String, Option<String>)>) {
-        self.calls.saturating_record(u64::try_from(took.as_micros()).unwrap_or(LONGEST_US).max(1));
-        for (id, ended_as) in ids {
-            self.submitted += 1;
-            match ended_as {
-                Some(status) => self.ends(&status),
-                None if self.early.remove(&id) => {}
-                None => drop(self.open.insert(id)),
-            }
-        }
-    }
-
-    fn ends(&mut self, status: &str) {
-        self.ended += 1;
-        self.failed += u64::from(status != "completed");
-        self.last_end = Some(Instant::now());
-    }
-
-    /// By its event; nothing of it when it is someone else's.
-    fn end_seen(&mut self, id: String, status: &str) {
-        if self.open.remove(&id) || (self.early.len() < EARLY_MAX && self.early.insert(id)) {
-            self.ends(status);
-        }
-    }
-
-    fn refused(&mut self, error: &ClientError) {
-        let name = match (error.code(), error) {
-            (Some(code), _) => code.as_str().to_owned(),
-            (None, ClientError::Unreachable { .. }) => "unreachable".to_owned(),
-            (None, ClientError::Lost { .. }) => "answer lost".to_owned(),
-            (None, _) => "unexpected answer".to_owned(),
-        };
-        *self.errors.entry(name).or_default() += 1;
-    }
-
-    fn report(&self, plan: &Plan, begun: Instant, submitted_in: Duration, interrupted: bool) -> Report {
-        // Ends that match no submit of ours were of someone else's executions.
-        let strangers = self.early.len() as u64;
-        let until = self.last_end.map_or(submitted_in, |end| end - begun);
-        Report::new(
-            plan,
-            report::Counts {
-                submitted: self.submitted,
-                ended: self.ended.saturating_sub(strangers),
-                failed: self.failed,
-                submitted_in,
-                ended_in: until,
-                behind: self.behind,
-                interrupted,
-            },
-            &self.errors,
-            &self.calls,
-        )
     }
 }
 
@@ -283,31 +190,33 @@ async fn submit_all(
     progress: &ProgressBar,
     begun: Instant,
 ) -> Result<(), Failure> {
-    let next = Arc::new(std::sync::atomic::AtomicU64::new(0));
+    let next = Arc::new(AtomicU64::new(0));
     let mut connections = JoinSet::new();
     for _ in 0..plan.connections {
         let (client, plan, shared, next) = (client.clone(), plan.clone(), shared.clone(), next.clone());
         let progress = progress.clone();
         connections.spawn(async move {
-            loop {
-                let number = next.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+            while !shared.lock().is_hopeless() {
+                let number = next.fetch_add(1, Ordering::Relaxed);
                 let Some(due) = plan.due(number, begun) else { return };
-                if due > Instant::now() {
+                // Who is free in time sends when the timer rings, which is not the service's delay; who is not is charged for
+                // the whole of it.
+                let in_time = due > Instant::now();
+                if in_time {
                     sleep_until(due).await;
                 }
                 let sent = Instant::now();
-                let since = if plan.rate.is_some() { due } else { sent };
+                let since = if in_time { sent } else { due };
                 match plan.call(&client, number).await {
-                    Ok(ids) => {
+                    Ok(executions) => {
                         let mut noted = shared.lock();
-                        noted.behind = noted.behind.max(sent.saturating_duration_since(due));
-                        noted.answered(since.elapsed(), ids);
+                        noted.answered(since.elapsed(), sent - since, executions);
                         progress.set_position(noted.submitted);
                     }
                     Err(error) => {
                         shared.lock().refused(&error);
                         // A service that refuses everything is not asked as fast as it can say so.
-                        sleep(Duration::from_millis(10)).await;
+                        sleep(REFUSED_PAUSE).await;
                     }
                 }
             }
@@ -319,22 +228,21 @@ async fn submit_all(
     Ok(())
 }
 
-/// Notes the ends of executions as their events come.
-async fn follow(client: Client, engine: Option<String>, shared: Arc<Shared>) {
-    let types = ["execution_completed", "execution_failed", "execution_cancelled"];
-    let mut query = EventQuery { types: types.map(str::to_owned).to_vec(), engine, after: None };
+/// Notes the ends of executions as their events come, and goes on where it was when the stream ends.
+async fn follow(client: Client, mut query: EventQuery, first: EventReader, shared: Arc<Shared>) {
+    let mut reader = Some(first);
     loop {
-        if let Ok(mut reader) = client.all_events(&query).await {
-            shared.followed.notify_one();
-            while let Ok(Some(event)) = reader.next().await {
+        if let Some(mut open) = reader.take() {
+            while let Ok(Some(event)) = open.next().await {
                 if let Ok(view) = event.view() {
-                    shared.lock().end_seen(view.id, view.status.as_deref().unwrap_or_default());
+                    shared.lock().end_seen(view.id, view.status.as_deref() == Some("completed"));
                     shared.ended.notify_one();
                 }
                 query.after = event.id.or(query.after);
             }
         }
-        sleep(Duration::from_millis(200)).await;
+        sleep(REOPEN_PAUSE).await;
+        reader = client.all_events(&query).await.ok();
     }
 }
 
@@ -354,10 +262,12 @@ async fn drain(shared: &Shared, progress: &ProgressBar) {
 }
 
 fn bar(plan: &Plan) -> ProgressBar {
-    let bar = match plan.rate.map(|rate| rate * plan.lasts.as_secs_f64()) {
-        Some(total) => ProgressBar::new((total as u64).min(plan.executions)),
-        None if plan.executions < u64::MAX => ProgressBar::new(plan.executions),
-        None => ProgressBar::new_spinner(),
+    let bar = match (plan.rate, plan.lasts) {
+        (Some(rate), Some(lasts)) => {
+            ProgressBar::new(((rate * lasts.as_secs_f64()) as u64).min(plan.executions))
+        }
+        _ if plan.executions < u64::MAX => ProgressBar::new(plan.executions),
+        _ => ProgressBar::new_spinner(),
     };
     let style = ProgressStyle::with_template("{elapsed:>4} {wide_bar} {pos} executions, {per_sec} {msg}");
     if let Ok(style) = style {

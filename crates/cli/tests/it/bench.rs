@@ -76,3 +76,37 @@ fn what_is_refused_is_counted_by_its_code_and_figures_compare() {
     assert_eq!(nobody.status.code(), Some(6), "{nobody:?}");
     house.stop();
 }
+
+#[test]
+fn a_key_that_may_only_submit_measures_submits() {
+    let house = House::start("");
+    let key = house.must("POST", "/v1/keys", Some(&json!({"name": "submits", "scopes": ["submit"]})));
+    let key = key["secret"].as_str().unwrap();
+    let file = house.data().join("bench.key");
+    let with = |key: &str, args: &[&str]| {
+        std::fs::write(&file, key).unwrap();
+        let file = file.to_str().unwrap();
+        let usual = ["bench", "--json", "--type", "demo", "--executions", "20", "--key-file", file];
+        house.cli(&[&usual, args].concat())
+    };
+    let refused = with(key, &[]);
+    assert_eq!(refused.status.code(), Some(1), "{refused:?}");
+    assert!(String::from_utf8_lossy(&refused.stderr).contains("forbidden"), "{refused:?}");
+    let said = with(key, &["--submits-only"]);
+    assert!(said.status.success(), "{said:?}");
+    let said: Value = serde_json::from_slice(&said.stdout).unwrap();
+    assert_eq!((&said["submitted"], &said["submitsOnly"]), (&json!(20), &json!(true)), "{said}");
+    let wrong = with("wrong", &["--submits-only"]);
+    assert_eq!(wrong.status.code(), Some(1), "{wrong:?}");
+    house.stop();
+}
+
+#[test]
+fn a_bench_in_which_everything_is_refused_stops_by_itself() {
+    let house = House::start("");
+    let said = house.cli(&["bench", "--json", "--engine", "nobody", "--duration", "1h"]);
+    assert_eq!(said.status.code(), Some(1), "{said:?}");
+    let said: Value = serde_json::from_slice(&said.stdout).unwrap();
+    assert!(said["errors"]["unknown_engine"].as_u64().is_some_and(|count| count >= 100), "{said}");
+    house.stop();
+}

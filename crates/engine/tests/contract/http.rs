@@ -238,6 +238,14 @@ fn settings_that_cannot_work_are_refused_by_name() {
     assert_eq!(refused(HttpConfig::new(http(), "/{{ open")), "request.path");
     let request = HttpStep { method: "BREW".to_owned(), ..HttpStep::new("GET", "/") };
     assert_eq!(refused(HttpConfig { request, ..HttpConfig::new(http(), "/") }), "request.method");
+    let follow = HttpFollow {
+        run_id: "/id".to_owned(),
+        step: HttpStep::new("GET", "/{{ run_id }}"),
+        done: "true".to_owned(),
+        events: Some(HttpStep::new("GET", "/{{ open")),
+    };
+    let follow = Some(follow);
+    assert_eq!(refused(HttpConfig { follow, ..HttpConfig::new(http(), "/") }), "follow.events.path");
     assert_eq!(
         refused(HttpConfig { success: Some("status ==".to_owned()), ..HttpConfig::new(http(), "/") }),
         "success"

@@ -55,9 +55,8 @@ impl Place {
 }
 
 impl Service {
-    /// The service's events, until the reader goes or is too slow; a reader goes on with the id of the
-    /// last event it saw. All are durable but `metrics_updated`, which comes each collection interval to who names it, on
-    /// the node that schedules.
+    /// The service's events, until the reader goes or is too slow; a reader goes on with the id of the last event it saw. All
+    /// are durable but `metrics_updated`, which comes each collection interval to who names it, on the node that schedules.
     ///
     /// # Errors
     /// `event_gone` when the event to go on after is not kept any more, or never was there.

@@ -3,7 +3,6 @@
 use super::{Service, cursor, store_error};
 use crate::caller::{Caller, Scope};
 use crate::seal::Column;
-use bytes::Bytes;
 use enginehouse_api::{
     ApiError, AttemptsAnswer, Code, ExecutionView, FilterRequest, ListAnswer, LogsAnswer, ResultView,
     SubmitRequest, Timestamp,
@@ -152,13 +151,12 @@ impl Service {
     async fn stored_result(&self, row: &Execution) -> Result<Option<Box<RawValue>>, ApiError> {
         let kept = self.cx.results.lock().get(row.key(), self.cx.store.now());
         let bytes = match kept {
-            Some(kept) => Vec::from(kept),
+            Some(kept) => kept,
             None => {
                 let Some(bytes) = self.payload(row, Part::Output, RESULT_BYTES_MAX).await? else {
                     return Ok(None);
                 };
-                let result = Bytes::copy_from_slice(&bytes);
-                self.cx.results.lock().put(row.key(), result, self.cx.store.now());
+                self.cx.results.lock().put(row.key(), &bytes, self.cx.store.now());
                 bytes
             }
         };

@@ -20,8 +20,9 @@ pub(crate) const ROUTES: &[Route] = &[Route {
                       operators did), in the order in which they were committed: `id` (opaque), `event` (the type), `data` (an \
                       EventView with `engine` and `status`). Durable events only, and, for who names that type, \
                       `metrics_updated` with the figures each collection interval, which has no id; the progress of a run \
-                      is in its execution's own stream. A reader that is too slow is cut off and goes on with `Last-Event-ID`; `event_gone` says that \
-                      what came after it is not kept any more. A comment beats every 15 s.",
+                      is in its execution's own stream. A reader that is too slow is cut off and goes on with \
+                      `Last-Event-ID`; `event_gone` says that what came after it is not kept any more. A comment beats \
+                      every 15 s.",
         query: QUERY,
         headers: LAST_EVENT_ID,
         answers: &[Success {

@@ -26,8 +26,17 @@ pub(super) struct Plan {
     pub(super) rate: Option<f64>,
     pub(super) batch: u32,
     pub(super) wait: bool,
-    pub(super) lasts: Duration,
+    pub(super) submits_only: bool,
+    /// How long to submit; absent: until all executions are.
+    pub(super) lasts: Option<Duration>,
     pub(super) executions: u64,
+}
+
+/// An execution that was accepted.
+pub(super) struct Answered {
+    pub(super) id: String,
+    /// Of one that has ended: whether it completed.
+    pub(super) completed: Option<bool>,
 }
 
 /// `HIGH:2 NORMAL` as HIGH, HIGH, NORMAL.
@@ -47,38 +56,36 @@ pub(super) fn priorities(given: &[String]) -> Result<Vec<PriorityName>, Failure>
 }
 
 impl Plan {
-    /// When the call of this number is due; `None` when there is none any more.
+    /// When the call of this number is due, at once in a closed loop; `None` when there is none any more.
     pub(super) fn due(&self, number: u64, begun: Instant) -> Option<Instant> {
         let first = number.saturating_mul(u64::from(self.batch));
         if first >= self.executions {
             return None;
         }
-        match self.rate {
-            Some(rate) => {
-                let after = Duration::from_secs_f64(first as f64 / rate);
-                (after < self.lasts).then(|| begun + after)
-            }
-            None => (begun.elapsed() < self.lasts).then_some(begun),
-        }
+        let due = match self.rate {
+            Some(rate) => begun + Duration::from_secs_f64(first as f64 / rate),
+            None => Instant::now(),
+        };
+        self.lasts.is_none_or(|lasts| due < begun + lasts).then_some(due)
     }
 
-    /// Sends a call; the ids of its executions, with the status of each that has ended.
-    pub(super) async fn call(
-        &self,
-        client: &Client,
-        number: u64,
-    ) -> Result<Vec<(String, Option<String>)>, ClientError> {
+    /// Sends a call.
+    pub(super) async fn call(&self, client: &Client, number: u64) -> Result<Vec<Answered>, ClientError> {
         let first = number * u64::from(self.batch);
         if self.batch == 1 {
             let answer =
                 client.submit(&self.request(first), None, self.wait.then_some(WAIT)).await?.execution;
-            let over = matches!(answer.status.as_str(), "completed" | "failed" | "cancelled");
-            return Ok(vec![(answer.id, (self.wait && over).then_some(answer.status))]);
+            let completed = match answer.status.as_str() {
+                "completed" => Some(true),
+                "failed" | "cancelled" => Some(false),
+                _ => None,
+            };
+            return Ok(vec![Answered { id: answer.id, completed }]);
         }
         let many = (first..self.executions).take(self.batch as usize);
         let request = BatchRequest { executions: many.map(|number| self.request(number)).collect() };
         let answer = client.submit_batch(&request).await?;
-        Ok(answer.executions.into_iter().map(|item| (item.id, None)).collect())
+        Ok(answer.executions.into_iter().map(|item| Answered { id: item.id, completed: None }).collect())
     }
 
     fn request(&self, number: u64) -> SubmitRequest {
@@ -97,6 +104,47 @@ impl Plan {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn calls_are_due_at_their_rate_and_within_time_and_number() {
+        let plan = |rate, batch, lasts_ms: Option<u64>, executions| Plan {
+            engine_type: None,
+            engine: None,
+            workflow: String::new(),
+            parameters: RawValue::NULL.to_owned(),
+            priorities: Vec::new(),
+            connections: 1,
+            rate,
+            batch,
+            wait: false,
+            submits_only: false,
+            lasts: lasts_ms.map(Duration::from_millis),
+            executions,
+        };
+        let begun = Instant::now();
+        let at = |plan: &Plan, number| plan.due(number, begun).map(|due| (due - begun).as_millis());
+        // Rate, batch, time in ms, executions; the number of a call, and when it is due, in ms.
+        type Row = (f64, u32, Option<u64>, u64, u64, Option<u128>);
+        let table: [Row; 7] = [
+            (100.0, 1, Some(1_000), u64::MAX, 0, Some(0)),
+            (100.0, 1, Some(1_000), u64::MAX, 99, Some(990)),
+            (100.0, 1, Some(1_000), u64::MAX, 100, None),
+            (100.0, 10, Some(1_000), u64::MAX, 3, Some(300)),
+            (100.0, 10, None, 35, 3, Some(300)),
+            (100.0, 10, None, 30, 3, None),
+            (100.0, 1, None, u64::MAX, 1_000, Some(10_000)),
+        ];
+        for (rate, batch, lasts, executions, number, due) in table {
+            assert_eq!(
+                at(&plan(Some(rate), batch, lasts, executions), number),
+                due,
+                "call {number} at {rate}"
+            );
+        }
+        let closed = plan(None, 1, Some(60_000), 2);
+        assert_eq!((closed.due(1, begun).is_some(), closed.due(2, begun).is_some()), (true, false));
+        assert!(plan(None, 1, Some(0), 2).due(0, begun).is_none());
+    }
 
     #[test]
     fn priorities_come_in_their_shares() {

@@ -24,6 +24,8 @@ pub(super) struct Report {
     /// Times are of the whole way to the result, not of the submit alone.
     pub(super) end_to_end: bool,
     pub(super) submitted: u64,
+    /// What was submitted was not followed to its end.
+    pub(super) submits_only: bool,
     pub(super) ended: u64,
     /// Of those that ended: failed or cancelled.
     pub(super) failed: u64,
@@ -103,6 +105,7 @@ impl Report {
             rate: plan.rate,
             batch: plan.batch,
             end_to_end: plan.wait,
+            submits_only: plan.submits_only,
             submitted: counts.submitted,
             ended: counts.ended,
             failed: counts.failed,
@@ -175,15 +178,16 @@ impl Report {
     }
 
     fn show(&self, output: &mut Output) -> Result<(), Failure> {
+        let followed = !self.submits_only;
         let what = if self.end_to_end { "whole way" } else { "submit" };
         let (calls, mut errors) = (&self.calls, Vec::new());
         errors.extend(self.errors.iter().map(|(code, count)| format!("{count} {code}")));
         let three = format!("{}, {}, {}", exact(calls.p50), exact(calls.p90), exact(calls.p99));
         output.fields(&[
             ("submitted", Some(self.submitted.to_string())),
-            ("ended", Some(format!("{}, {} of them not completed", self.ended, self.failed))),
+            ("ended", followed.then(|| format!("{}, {} of them not completed", self.ended, self.failed))),
             ("submits per second", Some(format!("{:.0}", self.submits_per_second))),
-            ("executions per second", Some(format!("{:.0}", self.executions_per_second))),
+            ("executions per second", followed.then(|| format!("{:.0}", self.executions_per_second))),
             (&format!("{what} p50, p90, p99"), Some(three)),
             ("p99.9, longest", Some(format!("{}, {}", exact(calls.p999), exact(calls.max)))),
             ("refused or lost", Some(errors.join(", ")).filter(|text| !text.is_empty())),
@@ -215,7 +219,7 @@ impl Report {
                 self.behind_ms
             );
         }
-        if !self.interrupted && self.ended < self.submitted {
+        if !self.interrupted && !self.submits_only && self.ended < self.submitted {
             eprintln!("enginehouse: {} executions have not ended yet", self.submitted - self.ended);
         }
     }
