@@ -6,9 +6,10 @@ use anyhow::{Context, Result};
 use std::path::PathBuf;
 use std::process::Command;
 
-/// The Python packages, from PyPI: OpenTelemetry's own messages, to read what is exported, and the verifier of the Standard
-/// Webhooks project.
-const PACKAGES: [&str; 2] = ["opentelemetry-proto==1.45.2", "standardwebhooks==1.1.0"];
+/// The Python packages, from PyPI: OpenTelemetry's own messages, to read what is exported, the verifier of the Standard
+/// Webhooks project, and a server that speaks S3.
+const PACKAGES: [&str; 3] =
+    ["opentelemetry-proto==1.45.2", "standardwebhooks==1.1.0", "moto[s3,server]==5.2.5"];
 
 /// A Python that has them, if one was installed.
 pub(crate) fn python() -> Option<PathBuf> {

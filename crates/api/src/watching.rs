@@ -63,6 +63,9 @@ pub struct StorageView {
     pub log_bytes: u64,
     /// Bytes of the feed of commits, which is bounded by itself.
     pub feed_bytes: u64,
+    /// Where results lie that are too large for their rows; absent where there is no such place.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub blobs: Option<BlobsView>,
     /// Bytes that are free on the file system; absent where that is not known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub disk_free_bytes: Option<u64>,
@@ -70,6 +73,19 @@ pub struct StorageView {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub oldest_ended_at: Option<Timestamp>,
     pub retention: RetentionView,
+}
+
+/// Results that lie outside of the store's own files.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct BlobsView {
+    /// The directory or the URL.
+    pub place: String,
+    pub count: u64,
+    /// Their bytes at rest.
+    pub bytes: u64,
+    /// Bytes above which a result lies there.
+    pub inline_max: u64,
 }
 
 /// Executions stored, by status.

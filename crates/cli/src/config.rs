@@ -5,6 +5,7 @@
 //! meaning: reading, checking and docs/CONFIG.md all come from that declaration.
 
 mod alerts;
+mod blobs;
 mod document;
 mod engines;
 mod pools;
@@ -18,6 +19,7 @@ mod tree;
 mod types;
 mod webhooks;
 
+pub use blobs::{BlobPlace, DIRECTORY as BLOBS_DIRECTORY};
 pub use document::{markdown, sample};
 pub use engines::{AdapterConfig, EngineConfig, TYPES as ENGINE_TYPES};
 pub use raw::{LogFormat, Raw};

@@ -29,6 +29,8 @@ pub enum StartError {
     DuplicateEngine(String),
     #[error("the data directory {dir}: {why}", dir = dir.display())]
     Directory { dir: PathBuf, why: String },
+    #[error("the place of large results: {0}")]
+    Blobs(String),
     #[error("{0}")]
     Store(#[from] StoreError),
     #[error("{0}")]
@@ -137,7 +139,7 @@ impl Builder {
             None => self.sources.load()?,
         };
         let processes = worker_processes(&config, self.worker_program, &self.engines)?;
-        let Config { settings, engines: configured, data_dir, seal_key, .. } = config;
+        let Config { settings, engines: configured, data_dir, seal_key, blobs, .. } = config;
         let mut engines = self.engines;
         for engine in configured {
             let name = engine.settings.name.clone();
@@ -161,7 +163,8 @@ impl Builder {
         let data_dir = opened.files.as_ref().map(|files| files.dir.clone());
         let source = opened.files.as_ref().map(|files| files.seal_key.source.clone()).unwrap_or_default();
         let seal = SealSettings { source, ..settings.seal };
-        let settings = Settings { seal, data_dir, processes, ..settings };
+        let blobs = blobs.settings(data_dir.as_deref()).map_err(StartError::Blobs)?;
+        let settings = Settings { seal, data_dir, blobs, processes, ..settings };
         let by_processes = settings.processes.is_some();
         let node = Node::start(settings, opened.store, engines).await.map_err(StartError::Node)?;
         if let Some(files) = &opened.files {

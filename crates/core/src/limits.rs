@@ -8,6 +8,10 @@ pub const REQUEST_BODY_BYTES_MAX: usize = 4 << 20;
 pub const JSON_DEPTH_MAX: usize = 64;
 /// The result of one execution.
 pub const RESULT_BYTES_MAX: usize = 64 << 20;
+/// A result of more bytes lies in a blob unless configured otherwise.
+pub const RESULT_INLINE_BYTES: usize = 256 << 10;
+/// A blob that no execution tells of is removed at this age unless configured otherwise.
+pub const BLOB_ORPHAN_AFTER: Millis = HOUR;
 /// Results kept in memory unless configured otherwise.
 pub const RESULT_CACHE_BYTES: usize = 16 << 20;
 /// The text of a failure, cut at this size.

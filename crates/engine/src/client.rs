@@ -411,7 +411,7 @@ pub fn outward_builder(url: &str, within: Duration) -> reqwest::ClientBuilder {
 }
 
 /// Makes aws-lc-rs the crypto library of the process unless another part has chosen one already.
-fn install_crypto() {
+pub fn install_crypto() {
     if rustls::crypto::CryptoProvider::get_default().is_none() {
         // Losing a race to another thread means that a default is there, which is all that is wanted.
         let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();

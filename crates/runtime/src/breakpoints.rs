@@ -40,6 +40,7 @@ mod armed {
         "commit.lose.after",
         "commit.other.before",
         "commit.other.after",
+        "blob.written",
         "attempt.opened",
         "attempt.attached",
         "attempt.reported",

@@ -1,6 +1,7 @@
 //! What the roles of one node share.
 
 use crate::alerts::Alerts;
+use crate::blobs::Blobs;
 use crate::committer::{Planned, Request, Settled};
 use crate::env::Env;
 use crate::figures::Figures;
@@ -71,6 +72,8 @@ pub(crate) struct Context {
     pub(crate) retention: Mutex<Pass>,
     pub(crate) inputs: Mutex<InputCache>,
     pub(crate) results: Mutex<ResultCache>,
+    /// The place of large results, if there is one.
+    pub(crate) blobs: Option<Blobs>,
     /// Lock order: `scheduler` before anything else here.
     pub(crate) scheduler: Mutex<Scheduler>,
     /// Rows that run, as of their last event, without history: at most one per lease.

@@ -4,6 +4,7 @@
 //! CLI's local verbs and the library all call it.
 
 mod alerts;
+mod blobs;
 pub mod breakpoints;
 mod caller;
 mod committer;
@@ -45,10 +46,11 @@ mod webhooks;
 mod workers;
 
 pub use alerts::{ALERTS, AlertRule, AlertSpec, Severity, alerts_markdown, default_alerts};
+pub use blobs::{BlobSettings, LargeResult, blobs_beside, copy_blobs};
 pub use caller::{Caller, Scope};
 pub use node::Node;
 pub use seal::SealKeySource;
-pub use service::{EventFilter, EventItem, EventStream, EventsFrom, Service, Submitted};
+pub use service::{EventFilter, EventItem, EventStream, EventsFrom, ResultAnswer, Service, Submitted};
 pub use settings::{
     EndpointSettings, EngineSettings, ExecutionDefaults, Govern, QueueSettings, RegisteredEngine, RetryRule,
     ScalingSettings, SealSettings, Settings, WorkerProcesses, WorkerSettings,

@@ -3,6 +3,7 @@
 //! This is where plaintext ends. Opening and sealing happen on the task of whoever speaks through the link, not in the
 //! committer.
 
+use crate::blobs::Written;
 use crate::breakpoints;
 use crate::context::{ChangeError, Context};
 use crate::hub::Live;
@@ -79,7 +80,8 @@ impl Link for NodeLink {
             End::Succeeded { result, .. } => Some(result.clone()),
             _ => None,
         };
-        let (outcome, parts, abandoned) = self.outcome(lease, report.end, logs);
+        let written = self.write_blob(lease, result.as_ref()).await?;
+        let (outcome, parts, abandoned) = self.outcome(lease, report.end, logs, written.as_ref());
         if let Some(row) = self.cx.rows.lock().get(&lease.key).cloned().filter(|_| abandoned) {
             let run_ends = row.state.run_started_at.map(|at| at.plus(row.fixed.spec.timeout));
             let until = self.cx.store.now().plus(GHOST_AFTER_TIMEOUT).max(run_ends.unwrap_or_default());
@@ -95,13 +97,16 @@ impl Link for NodeLink {
         match self.cx.change(lease.key, false, decide).await {
             Ok(row) => {
                 breakpoints::hit("attempt.reported");
-                if let Some(result) = result.filter(|_| row.status() == Status::Completed) {
+                if let Some(result) =
+                    result.filter(|_| written.is_none() && row.status() == Status::Completed)
+                {
                     self.cx.results.lock().put(lease.key, &result, self.cx.store.now());
                 }
                 self.count(lease, &row);
                 Ok(())
             }
             Err(ChangeError::Refused(Refused::StaleLease)) => {
+                self.take_back(written.as_ref()).await;
                 self.keep_late_result(lease).await;
                 Err(self.link_error(lease, ChangeError::Refused(Refused::StaleLease)))
             }
@@ -230,8 +235,41 @@ impl NodeLink {
         Ok(Some(all))
     }
 
+    /// Puts a result that is too large for its row into a blob, if the lease is not known to be over.
+    async fn write_blob(
+        &self,
+        lease: LeaseRef,
+        result: Option<&Bytes>,
+    ) -> Result<Option<Written>, LinkError> {
+        let Some(blobs) = &self.cx.blobs else { return Ok(None) };
+        let large = |result: &&Bytes| blobs.wants(result.len()) && result.len() <= RESULT_BYTES_MAX;
+        let Some(result) = result.filter(large) else { return Ok(None) };
+        let over = self.cx.rows.lock().get(&lease.key).is_some_and(|row| row.state.fence != lease.fence);
+        if over {
+            return Ok(None);
+        }
+        let written = self.cx.write_blob(blobs, lease.key, result).await.map_err(|error| {
+            tracing::warn!(%error, place = blobs.settings.told(), "a large result could not be stored");
+            LinkError::Unavailable(format!("a large result could not be stored: {error}"))
+        })?;
+        breakpoints::hit("blob.written");
+        Ok(Some(written))
+    }
+
+    async fn take_back(&self, written: Option<&Written>) {
+        if let (Some(blobs), Some(written)) = (&self.cx.blobs, written) {
+            self.cx.take_back(blobs, written).await;
+        }
+    }
+
     /// The report in the terms of the lifecycle, with its payloads sealed.
-    fn outcome(&self, lease: LeaseRef, end: End, logs: Option<String>) -> (Outcome, Parts, bool) {
+    fn outcome(
+        &self,
+        lease: LeaseRef,
+        end: End,
+        logs: Option<String>,
+        written: Option<&Written>,
+    ) -> (Outcome, Parts, bool) {
         let seal = |column, plain: &[u8]| self.cx.sealer.seal(lease.key, column, plain);
         let mut parts = Vec::new();
         if let Some(logs) = logs {
@@ -250,7 +288,8 @@ impl NodeLink {
         };
         match end {
             End::Succeeded { result, needs_input } => {
-                parts.push((Part::Output, seal(Column::Output, &result)));
+                let output = written.map(|written| written.manifest.clone());
+                parts.push((Part::Output, output.unwrap_or_else(|| seal(Column::Output, &result))));
                 (Outcome::Succeeded { needs_input, output_bytes: result.len() as u64 }, parts, false)
             }
             End::Cancelled { abandoned } => (Outcome::Cancelled, parts, abandoned),

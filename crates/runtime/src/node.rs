@@ -1,6 +1,7 @@
 //! Starts, supervises and stops the roles of one node.
 
 use crate::alerts::Alerts;
+use crate::blobs::{Blobs, Sweeper};
 use crate::committer::{Committer, Planned};
 use crate::context::Context;
 use crate::env::Env;
@@ -104,6 +105,9 @@ impl Node {
             node.role("webhooks", |stop| Webhooks::new(cx.clone()).run(stop));
         }
         node.role("retention", |stop| Retention { cx: cx.clone() }.run(stop));
+        if cx.blobs.is_some() {
+            node.role("sweeper", |stop| Sweeper { cx: cx.clone() }.run(stop));
+        }
         node.role("tracer", |stop| Tracer { cx: cx.clone(), cursor }.run(stop));
         node.role("keeper", |stop| Keeper { cx: cx.clone(), looked: None }.run(stop));
         node.role("orphans", |stop| Orphans { cx: cx.clone(), inbox: orphans }.run(stop));
@@ -305,6 +309,7 @@ async fn context(
         webhook_nudge: Notify::new(),
         dead_letters: AtomicU64::new(0),
         retention: Mutex::new(Pass::default()),
+        blobs: settings.blobs.clone().map(Blobs::new),
         results: Mutex::new(ResultCache::new(settings.result_cache_bytes)),
         inputs: Mutex::new(InputCache::new(INPUT_CACHE_BYTES)),
         scheduler: Mutex::new(Scheduler::new(queue, gates)),

@@ -3,12 +3,16 @@
 //! It works in slices that go through the committer like everything else, and pauses after each for several times as long as it
 //! took, so that submits and ends in between wait for one slice at most. Only the scheduler's node does it.
 
+use crate::blobs::BLOB_BYTES_MIN;
 use crate::committer::Planned;
 use crate::context::Context;
+use enginehouse_core::id::Key;
 use enginehouse_core::retention::{Ended, Fate, RetentionRules};
 use enginehouse_core::time::{Millis, Time};
 use enginehouse_store::{EndedRow, Outcome, Removal, StoreError, Usage, Write};
+use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -68,8 +72,10 @@ impl Retention {
         let rules = &self.cx.settings.retention;
         loop {
             let usage = self.cx.store.usage().await?;
+            let blobs = self.cx.blobs.as_ref().map_or(0, |blobs| blobs.held.bytes.load(Ordering::Relaxed));
             // The feed is bounded by itself, and no removal makes it smaller.
-            let surplus = rules.surplus(ended(&usage), usage.bytes.saturating_sub(usage.feed_bytes));
+            let bytes = usage.bytes.saturating_sub(usage.feed_bytes) + blobs;
+            let surplus = rules.surplus(ended(&usage), bytes);
             let begun = Instant::now();
             let now = self.cx.store.now();
             let last = *self.cx.retention.lock();
@@ -97,19 +103,22 @@ impl Retention {
         let (mut pass, mut surplus, mut after) = (Pass::default(), surplus, None);
         loop {
             let rows = self.cx.store.ended(after, PAGE).await?;
-            let mut removals = Vec::new();
+            let (mut removals, mut large) = (Vec::new(), BTreeSet::new());
             for row in &rows {
+                if row.output_bytes >= BLOB_BYTES_MIN {
+                    large.insert(row.key);
+                }
                 // Nothing ends before it is made, and a key tells when it was made.
                 let earliest = rules.least_age().map(|age| row.key.time().plus(age));
                 if surplus == 0 && earliest.is_none_or(|earliest| earliest > now) {
                     note_due(&mut pass.next_due, earliest);
-                    self.remove(&removals, &mut pass).await?;
+                    self.remove(&removals, &large, &mut pass).await?;
                     return Ok(pass);
                 }
                 removals.extend(decide(rules, row, surplus > 0, now, &mut pass.next_due));
                 surplus = surplus.saturating_sub(1);
             }
-            self.remove(&removals, &mut pass).await?;
+            self.remove(&removals, &large, &mut pass).await?;
             after = rows.last().map(|row: &EndedRow| row.key);
             if rows.len() < PAGE {
                 return Ok(pass);
@@ -117,13 +126,20 @@ impl Retention {
         }
     }
 
-    async fn remove(&self, removals: &[Removal], pass: &mut Pass) -> Result<(), StoreError> {
+    /// Removes in slices; `large`: those that may have a blob, which goes once its row went.
+    async fn remove(
+        &self,
+        removals: &[Removal],
+        large: &BTreeSet<Key>,
+        pass: &mut Pass,
+    ) -> Result<(), StoreError> {
         for slice in removals.chunks(SLICE) {
             let begun = Instant::now();
             let settled = self.cx.commit(vec![Planned::Other(Write::Remove(slice.to_vec()))], 0).await?;
             if let Some(Outcome::Removed(_)) = settled.outcomes.first() {
-                let mut results = self.cx.results.lock();
-                slice.iter().for_each(|removal| results.forget(removal.key));
+                let keys = || slice.iter().map(|removal| removal.key);
+                keys().for_each(|key| self.cx.results.lock().forget(key));
+                self.cx.remove_blobs(keys().filter(|key| large.contains(key))).await;
                 pass.removed += slice.iter().filter(|removal| removal.whole).count() as u64;
                 pass.emptied += slice.iter().filter(|removal| !removal.whole).count() as u64;
             }

@@ -8,7 +8,7 @@ mod record;
 mod ring;
 mod source;
 
-pub(crate) use record::Head;
+pub(crate) use record::{Head, is_manifest};
 pub(crate) use ring::{Ring, needs};
 pub use source::SealKeySource;
 
@@ -38,17 +38,30 @@ pub(crate) enum Column {
     Failure,
     /// A fact an adapter keeps; it belongs to no execution.
     Fact,
+    /// A part of a result that lies in a blob: of which one, and the how many-th.
+    Frame([u8; BLOB_NAME], u32),
+    /// What stands in the place of such a result and tells where it lies.
+    Manifest,
 }
 
+/// Bytes of the name of a blob.
+pub(crate) const BLOB_NAME: usize = 16;
+
 impl Column {
-    /// As it is bound to a record; a number never changes its meaning.
-    fn number(self) -> u8 {
-        match self {
+    /// Adds what a record is bound to; a number never changes its meaning.
+    fn bind(self, bound: &mut Vec<u8>) {
+        bound.push(match self {
             Column::Input => 1,
             Column::Output => 2,
             Column::Logs => 3,
             Column::Failure => 4,
             Column::Fact => 5,
+            Column::Frame(..) => 6,
+            Column::Manifest => 7,
+        });
+        if let Column::Frame(blob, index) = self {
+            bound.extend_from_slice(&blob);
+            bound.extend_from_slice(&index.to_be_bytes());
         }
     }
 }
@@ -244,11 +257,18 @@ impl Sealer {
     }
 
     pub(crate) fn seal(&self, row: Key, column: Column, plain: &[u8]) -> Sealed {
+        self.seal_with(None, row, column, plain)
+    }
+
+    /// Seals with this data key while the ring has it, so that what belongs together needs the same one; else with the current
+    /// key.
+    pub(crate) fn seal_with(&self, key: Option<KeyId>, row: Key, column: Column, plain: &[u8]) -> Sealed {
         if !self.encrypt {
-            return record::plain(plain, self.compress);
+            return record::plain(column, plain, self.compress);
         }
         let live = self.live.load();
-        let key = live.keys.get(&live.current).expect("a ring has a current key");
+        let named = key.and_then(|id| live.keys.get(&id));
+        let key = named.or_else(|| live.keys.get(&live.current)).expect("a ring has a current key");
         let mut nonce = [0; record::NONCE];
         rand::fill(&mut nonce).expect("the system gives random numbers");
         if self.sealed.fetch_add(1, Ordering::Relaxed) + 1 == self.sealed_max.load(Ordering::Relaxed) {

@@ -1,6 +1,7 @@
 //! Resolved settings: every default filled in, every value checked. Reading them from files is the CLI's business.
 
 use crate::alerts::{AlertRule, default_alerts};
+use crate::blobs::BlobSettings;
 use crate::seal::SealKeySource;
 use crate::tracer::TracingSettings;
 use crate::webhooks::WebhookSettings;
@@ -60,6 +61,8 @@ pub struct Settings {
     pub data_dir: Option<PathBuf>,
     /// How payloads are sealed.
     pub seal: SealSettings,
+    /// Where results go that are too large for their row; `None`: every result lies in its row.
+    pub blobs: Option<BlobSettings>,
     /// Results kept in memory for who waits for them or reads them again; 0: none.
     pub result_cache_bytes: usize,
     /// How often each endpoint's health is asked.
@@ -119,6 +122,7 @@ impl Default for Settings {
             tracing: TracingSettings::default(),
             data_dir: None,
             seal: SealSettings::default(),
+            blobs: None,
             result_cache_bytes: limits::RESULT_CACHE_BYTES,
             health_interval: 10 * SECOND,
             concurrency_key_limit: 1,

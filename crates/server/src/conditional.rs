@@ -1,11 +1,16 @@
 //! Answers that a client may have already, or wants a part of (RFC 9110, sections 13 and 14).
 
-use crate::answer;
-use aws_lc_rs::digest::{SHA256, digest};
+use aws_lc_rs::digest::{Context, SHA256};
+use axum::body::Body;
 use axum::response::Response;
 use bytes::Bytes;
 use enginehouse_api::{ApiError, Code};
-use http::header::{ACCEPT_RANGES, CACHE_CONTROL, CONTENT_RANGE, ETAG, IF_NONE_MATCH, IF_RANGE, RANGE};
+use enginehouse_runtime::LargeResult;
+use futures_util::{StreamExt, TryStreamExt, stream};
+use http::header::{
+    ACCEPT_RANGES, CACHE_CONTROL, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, ETAG, IF_NONE_MATCH, IF_RANGE,
+    RANGE,
+};
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use std::fmt::Write;
 use std::ops::Range;
@@ -15,35 +20,81 @@ const TAG_BYTES: usize = 16;
 
 /// JSON that stays as it is: 304 for who has it, 206 with the one range that was asked for, else all of it.
 pub(crate) fn json(asked: &HeaderMap, body: Vec<u8>) -> Result<Response, ApiError> {
-    let tag = entity_tag(&body);
-    let text = |name: HeaderName| asked.get(name).and_then(|value| value.to_str().ok());
-    let body = Bytes::from(body);
-    let content_type = HeaderValue::from_static("application/json");
-    let mut response = if text(IF_NONE_MATCH).is_some_and(|given| matches(given, &tag)) {
-        answer::full(StatusCode::NOT_MODIFIED, content_type, Bytes::new())
-    } else {
-        // A range of another state of it would fit nothing.
-        let same = text(IF_RANGE).is_none_or(|given| given == tag);
-        match text(RANGE).filter(|_| same).map(|given| range(given, body.len())) {
-            Some(Asked::Part(part)) => {
-                let content_range = format!("bytes {}-{}/{}", part.start, part.end - 1, body.len());
-                let mut response = answer::full(StatusCode::PARTIAL_CONTENT, content_type, body.slice(part));
-                insert(response.headers_mut(), CONTENT_RANGE, &content_range);
-                response
-            }
-            Some(Asked::Nothing) => {
-                let text = format!("it has {} bytes", body.len());
-                return Err(ApiError::new(Code::RangeNotSatisfiable, text));
-            }
-            Some(Asked::All) | None => answer::full(StatusCode::OK, content_type, body),
-        }
+    let (tag, body) = (entity_tag(&[&body]), Bytes::from(body));
+    let wanted = wanted(asked, &tag, body.len())?;
+    let part = wanted.part.clone().map(|part| body.slice(part)).unwrap_or_default();
+    Ok(wanted.answer(Body::from(part)))
+}
+
+/// As [`json`], for an answer that holds a large result: what comes before it, the result, and what comes behind it. Only
+/// what is asked for is read, as it is sent; an error after the first piece ends the connection.
+pub(crate) async fn large_json(
+    asked: &HeaderMap,
+    before: Vec<u8>,
+    large: &LargeResult,
+    behind: Vec<u8>,
+) -> Result<Response, ApiError> {
+    let too_large = |_| ApiError::new(Code::Internal, "the result is larger than this machine can tell");
+    let bytes = usize::try_from(large.bytes()).map_err(too_large)?;
+    let tag = entity_tag(&[&before, large.sha256().as_bytes(), &behind]);
+    let wanted = wanted(asked, &tag, before.len() + bytes + behind.len())?;
+    let Some(part) = wanted.part.clone() else { return Ok(wanted.answer(Body::empty())) };
+    let within = |from: usize, len: usize| {
+        part.start.saturating_sub(from).min(len)..part.end.saturating_sub(from).min(len)
     };
-    let headers = response.headers_mut();
-    insert(headers, ETAG, &tag);
-    headers.insert(ACCEPT_RANGES, HeaderValue::from_static("bytes"));
-    // A client may keep it, and asks whether it is still the same and still allowed.
-    headers.insert(CACHE_CONTROL, HeaderValue::from_static("private, no-cache"));
-    Ok(response)
+    let (first, middle) = (within(0, before.len()), within(before.len(), bytes));
+    let last = within(before.len() + bytes, behind.len());
+    let mut frames = Box::pin(large.read(middle.start as u64..middle.end as u64));
+    // What cannot be read at all is an error that the caller is told of.
+    let frame = frames.try_next().await?.unwrap_or_default();
+    let begun = [Bytes::from(before).slice(first), frame].map(Ok);
+    let end = stream::iter([Ok(Bytes::from(behind).slice(last))]);
+    Ok(wanted.answer(Body::from_stream(stream::iter(begun).chain(frames).chain(end))))
+}
+
+/// What of a body is to be sent, and how the answer says so.
+struct Wanted {
+    status: StatusCode,
+    /// `None`: nothing, since the client has it.
+    part: Option<Range<usize>>,
+    len: usize,
+    tag: String,
+}
+
+impl Wanted {
+    fn answer(self, body: Body) -> Response {
+        let mut response = Response::new(body);
+        *response.status_mut() = self.status;
+        let headers = response.headers_mut();
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        if let Some(part) = self.part {
+            headers.insert(CONTENT_LENGTH, HeaderValue::from(part.len()));
+            if self.status == StatusCode::PARTIAL_CONTENT {
+                let text = format!("bytes {}-{}/{}", part.start, part.end - 1, self.len);
+                insert(headers, CONTENT_RANGE, &text);
+            }
+        }
+        insert(headers, ETAG, &self.tag);
+        headers.insert(ACCEPT_RANGES, HeaderValue::from_static("bytes"));
+        // A client may keep it, and asks whether it is still the same and still allowed.
+        headers.insert(CACHE_CONTROL, HeaderValue::from_static("private, no-cache"));
+        response
+    }
+}
+
+fn wanted(asked: &HeaderMap, tag: &str, len: usize) -> Result<Wanted, ApiError> {
+    let text = |name: HeaderName| asked.get(name).and_then(|value| value.to_str().ok());
+    let wanted = |status, part| Ok(Wanted { status, part, len, tag: tag.to_owned() });
+    if text(IF_NONE_MATCH).is_some_and(|given| matches(given, tag)) {
+        return wanted(StatusCode::NOT_MODIFIED, None);
+    }
+    // A range of another state of it would fit nothing.
+    let same = text(IF_RANGE).is_none_or(|given| given == tag);
+    match text(RANGE).filter(|_| same).map(|given| range(given, len)) {
+        Some(Asked::Part(part)) => wanted(StatusCode::PARTIAL_CONTENT, Some(part)),
+        Some(Asked::Nothing) => Err(ApiError::new(Code::RangeNotSatisfiable, format!("it has {len} bytes"))),
+        Some(Asked::All) | None => wanted(StatusCode::OK, Some(0..len)),
+    }
 }
 
 fn insert(headers: &mut HeaderMap, name: HeaderName, text: &str) {
@@ -53,9 +104,11 @@ fn insert(headers: &mut HeaderMap, name: HeaderName, text: &str) {
     }
 }
 
-fn entity_tag(body: &[u8]) -> String {
+fn entity_tag(parts: &[&[u8]]) -> String {
+    let mut hash = Context::new(&SHA256);
+    parts.iter().for_each(|part| hash.update(part));
     let mut tag = String::from("\"");
-    for byte in &digest(&SHA256, body).as_ref()[..TAG_BYTES] {
+    for byte in &hash.finish().as_ref()[..TAG_BYTES] {
         let _ = write!(tag, "{byte:02x}");
     }
     tag.push('"');

@@ -177,6 +177,8 @@ pub struct EndedRow {
     pub named: bool,
     /// Its request is still there.
     pub has_payload: bool,
+    /// Bytes of its result as it came from the engine.
+    pub output_bytes: u64,
 }
 
 /// What of the executions is asked for.

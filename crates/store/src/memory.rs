@@ -447,6 +447,7 @@ impl Tables {
             ended_at,
             named: fixed.ext_id.is_some() || fixed.idem_key.is_some(),
             has_payload: self.parts.contains_key(&(fixed.key, Part::Input)),
+            output_bytes: state.output_bytes,
         })
     }
 

@@ -30,6 +30,10 @@ impl Storage {
             let (removed, emptied, took) = (kept.last_removed, kept.last_emptied, lasting(kept.last_took_ms));
             format!("{} ago: {removed} removed, {emptied} emptied, in {took}", age(at, now))
         });
+        let blobs = view.blobs.as_ref().map(|blobs| {
+            let (count, held, above) = (blobs.count, bytes(blobs.bytes), bytes(blobs.inline_max));
+            format!("{count} above {above}, {held}, in {}", blobs.place)
+        });
         output.fields(&[
             ("pending", Some(rows.pending.to_string())),
             ("running", Some(rows.running.to_string())),
@@ -40,6 +44,7 @@ impl Storage {
             ("free in the files", Some(bytes(view.reclaimable_bytes))),
             ("log", Some(bytes(view.log_bytes))),
             ("feed", Some(bytes(view.feed_bytes))),
+            ("large results", blobs),
             ("free on the disk", view.disk_free_bytes.map(bytes)),
             (
                 "ended are kept",

@@ -227,14 +227,28 @@ section! {
         retention_days_of_engine: BTreeMap<String, Whole<1, 36500>> = BTreeMap::new();
         /// The most ended executions kept; the oldest go first. Absent: any number.
         ended_max: Option<Whole<1, 1000000000>> = None;
-        /// The most MiB that the store may use, beside its feed of at most 256 MiB; the oldest ended executions go first. Absent: as the disk has room.
+        /// The most MiB that the store and its blobs may use, beside the feed of at most 256 MiB; the oldest ended executions go first. Absent: as the disk has room.
         max_mib: Option<Whole<16, 1073741824>> = None;
+        /// KiB above which a result lies outside of the store, sealed in a blob of its own.
+        inline_max_kib: Whole<64, 65536> = super::types::Whole(256);
+        /// Where such results lie.
+        blobs: BlobsRaw = BlobsRaw::default();
         /// MiB of results kept in memory for a minute, for who waits for them or reads them again. 0: none.
         result_cache_mib: Whole<0, 65536> = super::types::Whole(16);
         /// Payloads are compressed (zstd) before they are encrypted. What is stored already stays as it is.
         compression_enabled: Flag = Flag(true);
         /// Payloads are encrypted (AES-256-GCM) at rest. Without it whoever has the files can read and change them. What is stored already stays as it is.
         encryption_enabled: Flag = Flag(true);
+    }
+
+    /// Where large results lie.
+    pub struct BlobsRaw {
+        /// `s3://BUCKET/PREFIX`, for S3 and what speaks like it. Absent: the directory `blobs` in the data directory.
+        url: Option<Text> = None;
+        /// Options of the client of S3, by the names that the AWS tools have: `region`, `endpoint`, `access_key_id`, `secret_access_key`, `session_token`, `allow_http`, ... What is absent comes from the environment (`AWS_REGION`, ...) or from the machine's own credentials.
+        options: BTreeMap<String, Private> = BTreeMap::new();
+        /// A blob that no execution tells of, such as one that a crash left, is removed at this age; looked for as often.
+        orphan_after: Span<1000, DAY> = Span(HOUR);
     }
 
     /// What is measured, and for how long it is kept.

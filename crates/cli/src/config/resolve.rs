@@ -1,6 +1,7 @@
 //! From what was written to what is meant: values are checked against each other, secrets are read, and the settings
 //! of each part of the program come out.
 
+use super::blobs::BlobPlace;
 use super::engines::{self, EngineConfig};
 use super::raw::{LogFormat, PlacementWord, PolicyName, PredictMode, ProviderName, Raw};
 use super::secret::Secret;
@@ -38,6 +39,8 @@ pub struct Config {
     pub secrets: SecretValues,
     pub server: ServerConfig,
     pub data_dir: PathBuf,
+    /// Which results are blobs, and where they lie.
+    pub blobs: BlobPlace,
     /// Where the seal key comes from, if that was said.
     pub seal_key: Option<SealKeySource>,
     pub log_level: String,
@@ -124,6 +127,7 @@ pub(crate) fn resolve(
     let tracing = super::tracing::resolve(&raw.tracing, &mut checker);
     let retention = super::retention::resolve(raw, &mut checker);
     let webhooks = super::webhooks::resolve(raw, &mut checker);
+    let blobs = super::blobs::resolve(&raw.storage, &mut checker);
     let scaling = scaling(raw, &mut checker);
     let settings = Settings { scaling, pools, alerts, tracing, retention, webhooks, ..settings(raw) };
     let engines = engines(raw, &settings.defaults.retry, &mut checker);
@@ -136,6 +140,7 @@ pub(crate) fn resolve(
             secrets: checker.found,
             server,
             data_dir: raw.storage.data_dir.expanded(),
+            blobs,
             seal_key,
             log_level: raw.log.level.0.clone(),
             log_format: raw.log.format,

@@ -32,6 +32,7 @@ const MIX: &[Kind] = &[
     Kind::ProgramOnce,
     Kind::BackOff,
     Kind::CancelledEarly,
+    Kind::Large,
     Kind::Plain,
 ];
 /// What runs when the process is killed for the first time, so that the next one finds leases of a dead session.
@@ -50,6 +51,7 @@ fn deadly_hit(name: &str, round: u32) -> u32 {
         "commit.cancel.before" | "commit.cancel.after" | "commit.wake.before" | "commit.wake.after" => {
             3 + round
         }
+        "blob.written" => 2 + round,
         "commit.attach.before" | "commit.attach.after" | "attempt.attached" => 4 + round,
         _ => 10 + 3 * round,
     }

@@ -108,6 +108,12 @@ impl Ledger {
                 findings.wrong.push(format!("{id} was never sent"));
                 continue;
             };
+            if view["status"] == "completed" {
+                let (status, answer) = house.call("GET", &format!("/v1/executions/{id}/result"), None);
+                if status != 200 {
+                    findings.lost.push(format!("the result of {id} cannot be read: {answer}"));
+                }
+            }
             let history = History::read(house, id, &mut findings);
             let generations = view["generation"].as_u64().unwrap_or(0) as usize;
             if history.generations.len() != generations {

@@ -42,6 +42,8 @@ pub(crate) fn programs_begun(notes: &Path) -> BTreeMap<String, usize> {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Kind {
     Plain,
+    /// Its result lies in a blob.
+    Large,
     /// Runs long enough to be met by a fault.
     Long,
     /// Started at most once.
@@ -183,6 +185,7 @@ impl Load {
         let soon = |ms: i64| (jiff::Timestamp::now() + jiff::SignedDuration::from_millis(ms)).to_string();
         match kind {
             Kind::Plain | Kind::Group => request["parameters"]["resultBytes"] = json!(600),
+            Kind::Large => request["parameters"]["resultBytes"] = json!(300_000),
             Kind::Long => request["parameters"]["sleepMs"] = json!(400),
             Kind::Once => request["atMostOnce"] = json!(true),
             Kind::Scheduled => request["readyAt"] = json!(soon(150)),

@@ -6,6 +6,7 @@
 mod api;
 mod bad_input;
 mod bench;
+mod blobs;
 mod breaker;
 mod burst;
 mod cancels;

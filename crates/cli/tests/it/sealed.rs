@@ -78,8 +78,10 @@ fn nothing_that_was_said_can_be_read_at_rest() {
     };
     // In the parameters, the result, the metadata; then in logs and in the message of a failure.
     house.must("POST", "/v1/executions", Some(&request("ok", "demo", json!({"echo": CANARY}))));
+    let parameters = json!({"echo": CANARY, "resultBytes": 300_000});
+    house.must("POST", "/v1/executions", Some(&request("large", "demo", parameters)));
     house.must("POST", "/v1/executions", Some(&request("bad", "shell", json!(CANARY))));
-    assert_eq!(house.ended("ok")["status"], "completed");
+    ["ok", "large"].iter().for_each(|id| assert_eq!(house.ended(id)["status"], "completed"));
     assert!(house.ended("bad")["failure"]["message"].as_str().unwrap().contains(CANARY));
     assert_eq!(house.must("GET", "/v1/executions/ok/result", None)["result"]["echo"], CANARY);
     // Whoever may see that it is there, and not what was said.
@@ -100,7 +102,7 @@ fn nothing_that_was_said_can_be_read_at_rest() {
     }
     let mut events = crate::house::program();
     events
-        .args(["events", "--json", "--after", "oldest", "--count", "9", "--url"])
+        .args(["events", "--json", "--after", "oldest", "--count", "12", "--url"])
         .arg(format!("http://{}", house.address));
     let said = events.env("ENGINEHOUSE_API_KEY", key["secret"].as_str().unwrap()).output().unwrap();
     let said = String::from_utf8_lossy(&said.stdout).into_owned();
@@ -121,7 +123,10 @@ fn nothing_that_was_said_can_be_read_at_rest() {
     serve.env("HOOK_SECRET", "whsec_MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY=");
     house.spawn(serve);
     assert!(house.ready().is_none(), "{}", house.said());
-    assert_eq!(house.must("GET", "/v1/executions/ok/result", None)["result"]["echo"], CANARY);
+    for id in ["ok", "large"] {
+        let result = house.must("GET", &format!("/v1/executions/{id}/result"), None);
+        assert_eq!(result["result"]["echo"], CANARY);
+    }
     assert!(house.must("GET", "/v1/executions/bad/logs", None)["logs"].as_str().unwrap().contains(CANARY));
     house.stop();
 }

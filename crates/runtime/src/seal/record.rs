@@ -5,7 +5,7 @@
 //!  0    2    "EH"
 //!  2    1    version: 2
 //!  3    1    algorithm: 0 none, 1 AES-256-GCM with a key of its own for each record
-//!  4    1    compression: 0 none, 1 zstd (before encryption)
+//!  4    1    form: 0 as it is, 1 zstd (before encryption), 2 a manifest, which tells where the payload lies
 //!  5    4    data key; zeros without encryption
 //!  9   24    nonce: random, only with encryption
 //! 33         the payload; with encryption 16 bytes of tag behind it
@@ -18,7 +18,7 @@
 //! Version 1, `1 | compression | key (4) | nonce (12) | ciphertext and tag`, used one key for all records. It is read and
 //! no longer written.
 
-use super::{Column, KeyId, SealError};
+use super::{BLOB_NAME, Column, KeyId, SealError};
 use aws_lc_rs::aead::{AES_256_GCM, Aad, LessSafeKey, Nonce, UnboundKey};
 use aws_lc_rs::hkdf;
 use enginehouse_core::id::Key;
@@ -30,6 +30,9 @@ const MAGIC: [u8; 2] = *b"EH";
 const VERSION: u8 = 2;
 const PLAIN: u8 = 0;
 const AES: u8 = 1;
+const BARE: u8 = 0;
+const ZSTD: u8 = 1;
+const MANIFEST: u8 = 2;
 const FIXED: usize = 9;
 pub(super) const NONCE: usize = 24;
 const CIPHER_NONCE: usize = 12;
@@ -100,13 +103,21 @@ thread_local! {
     static DECOMPRESSOR: RefCell<Option<Decompressor<'static>>> = RefCell::new(Decompressor::new().ok());
 }
 
-/// The payload as it is sealed, and its word for the compression.
-fn pack(plain: &[u8], compress: bool) -> (u8, Option<Vec<u8>>) {
+/// Whether this record tells where the payload lies, and is not the payload.
+pub(crate) fn is_manifest(sealed: &[u8]) -> bool {
+    sealed.len() >= FIXED && sealed[..2] == MAGIC && sealed[2] == VERSION && sealed[4] == MANIFEST
+}
+
+/// The payload as it is sealed, and its form.
+fn pack(column: Column, plain: &[u8], compress: bool) -> (u8, Option<Vec<u8>>) {
+    if column == Column::Manifest {
+        return (MANIFEST, None);
+    }
     let packed = (compress && plain.len() >= COMPRESS_FROM)
         .then(|| COMPRESSOR.with_borrow_mut(|with| with.as_mut()?.compress(plain).ok()))
         .flatten()
         .filter(|packed| packed.len() < plain.len());
-    (u8::from(packed.is_some()), packed)
+    (if packed.is_some() { ZSTD } else { BARE }, packed)
 }
 
 pub(super) fn seal(
@@ -117,11 +128,11 @@ pub(super) fn seal(
     compress: bool,
     nonce: [u8; NONCE],
 ) -> Sealed {
-    let (compression, packed) = pack(plain, compress);
+    let (form, packed) = pack(column, plain, compress);
     let body = packed.as_deref().unwrap_or(plain);
     let mut out = Vec::with_capacity(FIXED + NONCE + body.len() + TAG);
     out.extend_from_slice(&MAGIC);
-    out.extend_from_slice(&[VERSION, AES, compression]);
+    out.extend_from_slice(&[VERSION, AES, form]);
     out.extend_from_slice(&key.id.0);
     out.extend_from_slice(&nonce);
     let bound = additional(&out, row, column);
@@ -136,11 +147,11 @@ pub(super) fn seal(
 }
 
 /// A record that is not encrypted.
-pub(super) fn plain(body: &[u8], compress: bool) -> Sealed {
-    let (compression, packed) = pack(body, compress);
+pub(super) fn plain(column: Column, body: &[u8], compress: bool) -> Sealed {
+    let (form, packed) = pack(column, body, compress);
     let mut out = Vec::with_capacity(FIXED + body.len());
     out.extend_from_slice(&MAGIC);
-    out.extend_from_slice(&[VERSION, PLAIN, compression, 0, 0, 0, 0]);
+    out.extend_from_slice(&[VERSION, PLAIN, form, 0, 0, 0, 0]);
     out.extend_from_slice(packed.as_deref().unwrap_or(body));
     out.into()
 }
@@ -157,7 +168,9 @@ pub(super) fn open<'a>(
     match Head::read(sealed) {
         Head::Sealed { version: OLD_VERSION, key } => open_old(find(key)?, row, column, sealed, bytes_max),
         Head::Sealed { key, .. } => open_sealed(find(key)?, row, column, sealed, bytes_max),
-        Head::Plain if sealed.len() >= FIXED => unpack(sealed[4], sealed[FIXED..].to_vec(), bytes_max),
+        Head::Plain if sealed.len() >= FIXED => {
+            unpack(sealed[4], column, sealed[FIXED..].to_vec(), bytes_max)
+        }
         _ => Err(SealError::Unknown),
     }
 }
@@ -178,7 +191,7 @@ fn open_sealed(
     let opened = key.of_record(&nonce).open_in_place(cipher_nonce(&nonce), bound, &mut body);
     let length = opened.map_err(|_| damaged())?.len();
     body.truncate(length);
-    unpack(sealed[4], body, bytes_max)
+    unpack(sealed[4], column, body, bytes_max)
 }
 
 fn open_old(
@@ -196,15 +209,16 @@ fn open_old(
     let bound = Aad::from(additional(header, row, column));
     let length = key.old.open_in_place(nonce, bound, &mut body).map_err(|_| damaged())?.len();
     body.truncate(length);
-    unpack(sealed[1], body, bytes_max)
+    unpack(sealed[1], column, body, bytes_max)
 }
 
-fn unpack(compression: u8, body: Vec<u8>, bytes_max: usize) -> Result<Vec<u8>, SealError> {
-    match compression {
-        0 if body.len() <= bytes_max => Ok(body),
-        0 => Err(SealError::TooLarge(bytes_max)),
+fn unpack(form: u8, column: Column, body: Vec<u8>, bytes_max: usize) -> Result<Vec<u8>, SealError> {
+    match form {
+        _ if (form == MANIFEST) != (column == Column::Manifest) => Err(SealError::Unknown),
+        BARE | MANIFEST if body.len() <= bytes_max => Ok(body),
+        BARE | MANIFEST => Err(SealError::TooLarge(bytes_max)),
         // The room for the output is never more than the limit, whatever the frame says of itself.
-        1 => DECOMPRESSOR
+        ZSTD => DECOMPRESSOR
             .with_borrow_mut(|with| with.as_mut()?.decompress(&body, bytes_max).ok())
             .ok_or(SealError::TooLarge(bytes_max)),
         _ => Err(SealError::Unknown),
@@ -217,9 +231,9 @@ fn cipher_nonce(nonce: &[u8; NONCE]) -> Nonce {
 
 /// The header, the execution's key, and the column.
 fn additional(header: &[u8], row: Key, column: Column) -> Vec<u8> {
-    let mut bound = Vec::with_capacity(header.len() + 9);
+    let mut bound = Vec::with_capacity(header.len() + 9 + BLOB_NAME + 4);
     bound.extend_from_slice(header);
     bound.extend_from_slice(&row.0.to_be_bytes());
-    bound.push(column.number());
+    column.bind(&mut bound);
     bound
 }

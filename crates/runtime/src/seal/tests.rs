@@ -37,7 +37,7 @@ fn records_have_the_documented_bytes() {
         assert_eq!(opened.as_deref(), Ok(PLAIN));
         assert!(record::open(|_| Some(&key), Key(6), Column::Output, &bytes, LIMIT).is_err());
     }
-    assert_eq!(hex(&record::plain(PLAIN, true)), format!("454802000000000000{}", hex(PLAIN)));
+    assert_eq!(hex(&record::plain(Column::Output, PLAIN, true)), format!("454802000000000000{}", hex(PLAIN)));
     let head = |text: &str| Head::read(&unhex(text).expect("hexadecimal")[..9]);
     assert_eq!(head(NOW), Head::Sealed { version: 2, key: KeyId([1, 2, 3, 4]) });
     assert_eq!(head(BEFORE), Head::Sealed { version: 1, key: KeyId([1, 2, 3, 4]) });
@@ -119,7 +119,7 @@ fn what_a_frame_says_of_its_size_is_not_believed() {
     lying[said..said + 4].copy_from_slice(&u32::MAX.to_le_bytes());
     let silent = zstd::stream::encode_all(&[b'0'; 100_000][..], 1).expect("compressed");
     for frame in [lying, silent] {
-        let bare = [&record::plain(b"", false)[..], &frame].concat();
+        let bare = [&record::plain(Column::Output, b"", false)[..], &frame].concat();
         let mut bare = bare.clone();
         bare[4] = 1;
         let sealer = Sealer::new(Ring { plain: true, ..Ring::new(Time(1)) }, &SealSettings::default());

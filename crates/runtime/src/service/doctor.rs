@@ -10,6 +10,8 @@ use tokio::time::timeout;
 
 /// How long the look waits for a batch to be stored.
 const BATCH_PATIENCE: Duration = Duration::from_secs(5);
+/// How long it waits for the place of large results.
+const BLOB_PATIENCE: Duration = Duration::from_secs(20);
 /// Findings of one check that are told.
 const FINDINGS_MAX: usize = 20;
 
@@ -22,6 +24,7 @@ impl Service {
         findings.extend(self.engine_findings().await);
         findings.push(self.worker_finding());
         findings.extend(self.disk_finding());
+        findings.extend(self.blob_finding().await);
         findings.push(self.key_finding());
         findings.extend(self.alert_findings());
         DoctorAnswer::new(Timestamp(self.cx.store.now()), findings)
@@ -65,6 +68,24 @@ impl Service {
                 vec![FindingView::failed("store", error.to_string(), remedy)]
             }
         }
+    }
+
+    /// Whether the place of large results can be written, read and cleared.
+    async fn blob_finding(&self) -> Option<FindingView> {
+        let blobs = self.cx.blobs.as_ref()?;
+        let place = blobs.settings.told();
+        Some(match timeout(BLOB_PATIENCE, blobs.probe()).await {
+            Ok(Ok(())) => FindingView::ok("blobs", format!("{place} can be written, read and cleared")),
+            told => {
+                let why = match told {
+                    Ok(Err(error)) => error.to_string(),
+                    _ => "it does not answer".to_owned(),
+                };
+                let remedy =
+                    "until it is well, executions with large results stay running, and are reported again";
+                FindingView::failed("blobs", format!("{place}: {why}"), remedy)
+            }
+        })
     }
 
     async fn lease_findings(&self) -> Vec<FindingView> {

@@ -21,6 +21,7 @@ mod worker_link;
 mod workers;
 
 pub use all_events::{EventFilter, EventsFrom};
+pub use read::ResultAnswer;
 
 use crate::alerts::Severity;
 use crate::caller::{Caller, Scope};
@@ -94,12 +95,23 @@ impl Service {
         self.cx.scheduler.lock().queue.audit()
     }
 
-    /// A consistent copy of the store in a new file, while work goes on.
+    /// A consistent copy of the store in a new file, while work goes on. Large results that lie in a directory are put beside
+    /// it ([`blobs_beside`](crate::blobs_beside)).
     ///
     /// # Errors
     /// When the file exists already or cannot be written.
     pub async fn backup(&self, to: &Path) -> Result<(), ApiError> {
-        self.cx.store.backup(to).await.map_err(|e| store_error(&e))
+        // Before and after the copy of the store: what it tells of may go, and come, while it is made.
+        self.copy_blobs(to).await?;
+        self.cx.store.backup(to).await.map_err(|e| store_error(&e))?;
+        self.copy_blobs(to).await
+    }
+
+    async fn copy_blobs(&self, to: &Path) -> Result<(), ApiError> {
+        let Some(blobs) = &self.cx.blobs else { return Ok(()) };
+        blobs.copy_beside(to).await.map_err(|error| {
+            ApiError::new(Code::Internal, format!("the large results could not be copied: {error}"))
+        })
     }
 
     /// How a caller's id names a row.

@@ -1,8 +1,9 @@
 //! Reading executions: one, its parts, and lists.
 
 use super::{Service, cursor, store_error};
+use crate::blobs::LargeResult;
 use crate::caller::{Caller, Scope};
-use crate::seal::Column;
+use crate::seal::{Column, SealError, is_manifest};
 use enginehouse_api::{
     ApiError, AttemptsAnswer, Code, ExecutionView, FilterRequest, ListAnswer, LogsAnswer, ResultView,
     SubmitRequest, Timestamp,
@@ -61,7 +62,11 @@ impl Service {
         }
         let mut view = self.full_view(caller, &row).await?;
         if row.status() == Status::Completed && caller.may(Scope::ReadPayload) {
-            view.result = self.stored_result(&row).await?;
+            view.result = match self.stored_result(&row).await? {
+                Some(Stored::Whole(bytes)) => Some(raw(bytes)?),
+                Some(Stored::Large(large)) => Some(raw(large.whole().await?)?),
+                None => None,
+            };
         }
         Ok(view)
     }
@@ -78,25 +83,43 @@ impl Service {
     /// # Errors
     /// `not_finished` until it is terminal, `result_gone` when retention removed it.
     pub async fn result(&self, caller: &Caller, id: &str) -> Result<ResultView, ApiError> {
+        let mut answer = self.result_answer(caller, id).await?;
+        if let Some(large) = answer.large.take() {
+            answer.view.result = Some(raw(large.whole().await?)?);
+        }
+        Ok(answer.view)
+    }
+
+    /// As [`result`](Service::result), but a large result is left where it lies, to be read as it is sent.
+    ///
+    /// # Errors
+    /// As those of [`result`](Service::result).
+    pub async fn result_answer(&self, caller: &Caller, id: &str) -> Result<ResultAnswer, ApiError> {
         let row = self.row(id).await?;
         if !row.status().is_terminal() {
             let text = format!("execution {id:?} is {}", row.status().as_str());
             return Err(ApiError::new(Code::NotFinished, text));
         }
-        let result = if row.status() == Status::Completed {
+        let stored = if row.status() == Status::Completed {
             let gone = || ApiError::new(Code::ResultGone, "the result was removed");
             Some(self.stored_result(&row).await?.ok_or_else(gone)?)
         } else {
             None
         };
-        Ok(ResultView {
+        let (result, large) = match stored {
+            Some(Stored::Whole(bytes)) => (Some(raw(bytes)?), None),
+            Some(Stored::Large(large)) => (None, Some(large)),
+            None => (None, None),
+        };
+        let view = ResultView {
             id: self.cx.public_id(&row),
             status: row.status().as_str().to_owned(),
             result,
             failure: row.state.failure.as_ref().map(|f| self.failure_view(caller, row.key(), f)),
             started_at: row.state.started_at.map(Timestamp),
             ended_at: row.state.ended_at.map(Timestamp),
-        })
+        };
+        Ok(ResultAnswer { view, large })
     }
 
     pub async fn attempts(&self, caller: &Caller, id: &str) -> Result<AttemptsAnswer, ApiError> {
@@ -148,22 +171,22 @@ impl Service {
         Ok(request.callback_url)
     }
 
-    async fn stored_result(&self, row: &Execution) -> Result<Option<Box<RawValue>>, ApiError> {
-        let kept = self.cx.results.lock().get(row.key(), self.cx.store.now());
-        let bytes = match kept {
-            Some(kept) => kept,
-            None => {
-                let Some(bytes) = self.payload(row, Part::Output, RESULT_BYTES_MAX).await? else {
-                    return Ok(None);
-                };
-                self.cx.results.lock().put(row.key(), &bytes, self.cx.store.now());
-                bytes
-            }
-        };
-        let not_json = |_| ApiError::new(Code::Internal, "the stored result is not JSON");
-        let text = String::from_utf8(bytes)
-            .map_err(|_| ApiError::new(Code::Internal, "the stored result is not UTF-8"))?;
-        RawValue::from_string(text).map(Some).map_err(not_json)
+    async fn stored_result(&self, row: &Execution) -> Result<Option<Stored>, ApiError> {
+        let key = row.key();
+        let kept = self.cx.results.lock().get(key, self.cx.store.now());
+        if let Some(kept) = kept {
+            return Ok(Some(Stored::Whole(kept)));
+        }
+        let sealed = self.cx.store.payload(key, Part::Output).await.map_err(|e| store_error(&e))?;
+        let Some(sealed) = sealed else { return Ok(None) };
+        let wrong = |error: SealError| error.public("the stored result");
+        if is_manifest(&sealed) {
+            let manifest = self.cx.manifest(key, &sealed).await.map_err(wrong)?;
+            return Ok(Some(Stored::Large(LargeResult::new(self.cx.clone(), key, manifest))));
+        }
+        let bytes = self.cx.open(key, Column::Output, &sealed, RESULT_BYTES_MAX).await.map_err(wrong)?;
+        self.cx.results.lock().put(key, &bytes, self.cx.store.now());
+        Ok(Some(Stored::Whole(bytes)))
     }
 
     async fn payload(
@@ -184,6 +207,26 @@ impl Service {
             error.public(what)
         })
     }
+}
+
+/// The answer to who asks for a result.
+#[derive(Clone)]
+pub struct ResultAnswer {
+    /// All of it, but for a large result, which is `null` here.
+    pub view: ResultView,
+    pub large: Option<LargeResult>,
+}
+
+/// A result as it is stored.
+enum Stored {
+    Whole(Vec<u8>),
+    Large(LargeResult),
+}
+
+fn raw(bytes: Vec<u8>) -> Result<Box<RawValue>, ApiError> {
+    let text = String::from_utf8(bytes)
+        .map_err(|_| ApiError::new(Code::Internal, "the stored result is not UTF-8"))?;
+    RawValue::from_string(text).map_err(|_| ApiError::new(Code::Internal, "the stored result is not JSON"))
 }
 
 /// The store's filter; `prefix` is where its fields stand (`?` for a query, `/filter/` for a body).

@@ -2,8 +2,9 @@
 
 use super::{Service, store_error};
 use crate::watcher::free_mib;
-use enginehouse_api::{ApiError, RetentionView, StorageView, StoredExecutions, Timestamp};
+use enginehouse_api::{ApiError, BlobsView, RetentionView, StorageView, StoredExecutions, Timestamp};
 use enginehouse_core::time::Time;
+use std::sync::atomic::Ordering;
 
 impl Service {
     /// Rows, bytes and what retention did last on this node.
@@ -27,6 +28,12 @@ impl Service {
             reclaimable_bytes: usage.reclaimable,
             log_bytes: usage.log_bytes,
             feed_bytes: usage.feed_bytes,
+            blobs: self.cx.blobs.as_ref().map(|blobs| BlobsView {
+                place: blobs.settings.told().to_owned(),
+                count: blobs.held.count.load(Ordering::Relaxed),
+                bytes: blobs.held.bytes.load(Ordering::Relaxed),
+                inline_max: blobs.settings.inline_max as u64,
+            }),
             disk_free_bytes: free.map(|mib| (mib * f64::from(1 << 20)) as u64),
             oldest_ended_at: usage.oldest_ended.map(Timestamp),
             retention: RetentionView {

@@ -229,10 +229,16 @@ async fn request(call: Call) -> Result<Response, ApiError> {
 
 async fn result(call: Call) -> Result<Response, ApiError> {
     let id = call.execution_id()?;
-    let result = call.service().result(&call.caller, &id).await?;
-    let body = serde_json::to_vec(&result)
-        .map_err(|_| ApiError::new(Code::Internal, "the answer could not be written"))?;
-    conditional::json(&call.parts.headers, body)
+    let answer = call.service().result_answer(&call.caller, &id).await?;
+    let unwritable = || ApiError::new(Code::Internal, "the answer could not be written");
+    let body = serde_json::to_vec(&answer.view).map_err(|_| unwritable())?;
+    let Some(large) = answer.large else { return conditional::json(&call.parts.headers, body) };
+    // Within a string of JSON every quotation mark has a backslash before it, so this is found at its one place.
+    const EMPTY: &[u8] = br#""result":null"#;
+    let at = body.windows(EMPTY.len()).position(|part| part == EMPTY).ok_or_else(unwritable)?;
+    let (before, behind) = body.split_at(at + EMPTY.len());
+    let before = before[..before.len() - b"null".len()].to_vec();
+    conditional::large_json(&call.parts.headers, before, &large, behind.to_vec()).await
 }
 
 async fn attempts(call: Call) -> Result<Response, ApiError> {

@@ -14,7 +14,7 @@ use std::path::Path;
 /// Ended rows behind a key, by key.
 pub(super) fn ended(db: &Connection, after: Option<Key>, max: usize) -> Result<Vec<EndedRow>, StoreError> {
     let sql = "SELECT key, rev, engine, status, ended_at, ext_id IS NOT NULL OR idem_key IS NOT NULL,
-            EXISTS (SELECT 1 FROM input WHERE input.key = execution.key)
+            EXISTS (SELECT 1 FROM input WHERE input.key = execution.key), output_bytes
         FROM execution WHERE key > ? AND status > 1 AND ended_at IS NOT NULL ORDER BY key LIMIT ?";
     let mut statement = db.prepare_cached(sql)?;
     let row = |row: &rusqlite::Row<'_>| {
@@ -27,6 +27,7 @@ pub(super) fn ended(db: &Connection, after: Option<Key>, max: usize) -> Result<V
             ended_at: Time(row.get(4)?),
             named: row.get(5)?,
             has_payload: row.get(6)?,
+            output_bytes: unsigned(row.get(7)?),
         })
     };
     let max = i64::try_from(max).unwrap_or(i64::MAX);

@@ -1,0 +1,353 @@
+//! Results that are too large for their row: sealed in frames, and kept as objects in a directory or in S3.
+//!
+//! An object is written and synced before the commit that stores its manifest in the place of the result, is never changed,
+//! and goes after the commit that removes the row. What a crash leaves between these steps no row tells of, and
+//! [`Sweeper`] removes it once it is old.
+//!
+//! An object of execution `KEY` (16 hexadecimal digits) lies at `KEY/NAME`, with a random name, since an attempt whose report is
+//! repeated writes it anew. It holds the frames one behind the other; the manifest tells their lengths.
+
+mod copies;
+mod place;
+mod sweep;
+
+pub use copies::{blobs_beside, copy_blobs};
+pub use place::BlobSettings;
+pub(crate) use sweep::Sweeper;
+
+use crate::context::Context;
+use crate::seal::{BLOB_NAME, Column, SealError, hex, unhex};
+use aws_lc_rs::digest::{SHA256, digest};
+use aws_lc_rs::rand;
+use bytes::Bytes;
+use enginehouse_api::{ApiError, Code};
+use enginehouse_core::id::Key;
+use enginehouse_core::lifecycle::Part;
+use enginehouse_core::time::SECOND;
+use enginehouse_store::Sealed;
+use futures_util::{Stream, StreamExt, TryStreamExt, stream};
+use object_store::buffered::BufWriter;
+use object_store::path::Path;
+use object_store::{ObjectStore, ObjectStoreExt};
+use serde::{Deserialize, Serialize};
+use std::ops::Range;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use tokio::io::AsyncWriteExt;
+
+/// Bytes of a result in one frame, which is sealed and opened as a whole.
+const FRAME_BYTES: usize = 1 << 20;
+/// What is handed to the place at once; S3 wants at least 5 MiB in every part but the last.
+const PART_BYTES: usize = 8 << 20;
+/// Parts on their way at the same time.
+const PARTS_AT_ONCE: usize = 2;
+/// What is written to see whether a place can be used.
+const PROBE: &[u8] = b"enginehouse";
+const MANIFEST_BYTES_MAX: usize = 64 << 10;
+/// No row whose result is smaller than this has a blob, whatever the settings were when it was stored.
+pub(crate) const BLOB_BYTES_MIN: u64 = 64 << 10;
+
+/// Where one large result lies, and how it is read.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct Manifest {
+    /// The object's own part of its path, in hexadecimal digits.
+    pub(crate) name: String,
+    /// Bytes of the result.
+    pub(crate) bytes: u64,
+    /// SHA-256 of the result, in hexadecimal digits.
+    pub(crate) sha256: String,
+    /// Bytes of the result in each frame but the last.
+    frame_bytes: u32,
+    /// Bytes of each sealed frame.
+    frames: Vec<u32>,
+}
+
+impl Manifest {
+    fn path(&self, blobs: &Blobs, key: Key) -> Path {
+        blobs.place(key).join(self.name.as_str())
+    }
+
+    fn bound_name(&self) -> Option<[u8; BLOB_NAME]> {
+        unhex(&self.name).and_then(|bytes| bytes.try_into().ok())
+    }
+
+    /// Where a sealed frame stands in the object.
+    fn frame(&self, index: usize) -> Option<Range<u64>> {
+        let bytes = u64::from(*self.frames.get(index)?);
+        let before: u64 = self.frames[..index].iter().map(|frame| u64::from(*frame)).sum();
+        Some(before..before + bytes)
+    }
+}
+
+/// The place of large results, and what lies there as far as this node knows.
+pub(crate) struct Blobs {
+    pub(crate) settings: BlobSettings,
+    pub(crate) held: Held,
+}
+
+/// How many blobs there are, and their bytes at rest; right after the first sweep.
+#[derive(Debug, Default)]
+pub(crate) struct Held {
+    pub(crate) count: AtomicU64,
+    pub(crate) bytes: AtomicU64,
+}
+
+impl Held {
+    fn add(&self, bytes: u64) {
+        self.count.fetch_add(1, Ordering::Relaxed);
+        self.bytes.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    fn take(&self, bytes: u64) {
+        let less = |by: u64| move |now: u64| Some(now.saturating_sub(by));
+        let _ = self.count.fetch_update(Ordering::Relaxed, Ordering::Relaxed, less(1));
+        let _ = self.bytes.fetch_update(Ordering::Relaxed, Ordering::Relaxed, less(bytes));
+    }
+}
+
+impl Blobs {
+    pub(crate) fn new(settings: BlobSettings) -> Blobs {
+        Blobs { settings, held: Held::default() }
+    }
+
+    /// Whether a result of so many bytes is too large for its row.
+    pub(crate) fn wants(&self, bytes: usize) -> bool {
+        bytes > self.settings.inline_max
+    }
+
+    fn store(&self) -> &Arc<dyn ObjectStore> {
+        &self.settings.store
+    }
+
+    /// Below which the objects of an execution lie.
+    fn place(&self, key: Key) -> Path {
+        self.settings.root.clone().join(format!("{:016x}", key.0))
+    }
+
+    /// Removes all objects of an execution.
+    pub(crate) async fn remove(&self, key: Key) -> object_store::Result<()> {
+        let listed: Vec<_> = self.store().list(Some(&self.place(key))).try_collect().await?;
+        for object in listed {
+            self.remove_one(&object.location, object.size).await?;
+        }
+        Ok(())
+    }
+
+    /// Writes something small, reads it again and removes it.
+    pub(crate) async fn probe(&self) -> object_store::Result<()> {
+        let path = self.settings.root.clone().join(format!("probe-{:016x}", rand_u64()));
+        self.store().put(&path, Bytes::from_static(PROBE).into()).await?;
+        let read = self.store().get_range(&path, 0..PROBE.len() as u64).await;
+        self.store().delete(&path).await?;
+        if read? != PROBE {
+            return Err(generic(std::io::Error::other("it gives back something else than was written")));
+        }
+        Ok(())
+    }
+
+    /// Brings what lies in a directory of this machine beside a backup; what lies elsewhere stays there.
+    pub(crate) async fn copy_beside(&self, backup: &std::path::Path) -> std::io::Result<()> {
+        let Some(dir) = self.settings.dir.clone() else { return Ok(()) };
+        let to = blobs_beside(backup);
+        tokio::task::spawn_blocking(move || copy_blobs(&dir, &to)).await.map_err(std::io::Error::other)??;
+        Ok(())
+    }
+
+    async fn remove_one(&self, path: &Path, bytes: u64) -> object_store::Result<()> {
+        match self.store().delete(path).await {
+            Ok(()) => self.held.take(bytes),
+            Err(object_store::Error::NotFound { .. }) => {}
+            Err(error) => return Err(error),
+        }
+        Ok(())
+    }
+}
+
+/// A large result that was written and not yet committed.
+pub(crate) struct Written {
+    /// What stands in the place of the result.
+    pub(crate) manifest: Sealed,
+    path: Path,
+    bytes: u64,
+}
+
+impl Context {
+    /// Writes a result into a blob of its own; once this returns it is there to stay.
+    pub(crate) async fn write_blob(
+        &self,
+        blobs: &Blobs,
+        key: Key,
+        result: &Bytes,
+    ) -> object_store::Result<Written> {
+        let mut name = [0; BLOB_NAME];
+        rand::fill(&mut name).expect("the system gives random numbers");
+        let mut manifest = Manifest {
+            name: hex(&name),
+            bytes: result.len() as u64,
+            sha256: hex(digest(&SHA256, result).as_ref()),
+            frame_bytes: FRAME_BYTES as u32,
+            frames: Vec::new(),
+        };
+        let path = manifest.path(blobs, key);
+        let mut writer = BufWriter::with_capacity(blobs.store().clone(), path.clone(), PART_BYTES)
+            .with_max_concurrency(PARTS_AT_ONCE);
+        // The manifest's key is counted among the keys that are needed, so the frames have the same one.
+        let data_key = self.sealer.current();
+        let written = async {
+            for (index, frame) in (0..).zip(result.chunks(FRAME_BYTES)) {
+                let column = Column::Frame(name, index);
+                let sealed = self.sealer.seal_with(Some(data_key), key, column, frame);
+                manifest.frames.push(u32::try_from(sealed.len()).unwrap_or(u32::MAX));
+                writer.put(Bytes::from_owner(sealed)).await?;
+            }
+            Ok::<_, object_store::Error>(())
+        };
+        if let Err(error) = written.await {
+            let _ = writer.abort().await;
+            return Err(error);
+        }
+        writer.shutdown().await.map_err(generic)?;
+        let bytes = manifest.frames.iter().map(|frame| u64::from(*frame)).sum();
+        blobs.held.add(bytes);
+        let text = serde_json::to_vec(&manifest).expect("a manifest can be written");
+        let manifest = self.sealer.seal_with(Some(data_key), key, Column::Manifest, &text);
+        Ok(Written { manifest, path, bytes })
+    }
+
+    /// Removes what was written for a commit that was refused.
+    pub(crate) async fn take_back(&self, blobs: &Blobs, written: &Written) {
+        if let Err(error) = blobs.remove_one(&written.path, written.bytes).await {
+            tracing::debug!(%error, "a blob that nothing refers to stays until it is swept");
+        }
+    }
+
+    pub(crate) async fn manifest(&self, key: Key, sealed: &[u8]) -> Result<Manifest, SealError> {
+        let text = self.open(key, Column::Manifest, sealed, MANIFEST_BYTES_MAX).await?;
+        serde_json::from_slice(&text).map_err(|_| SealError::Unknown)
+    }
+
+    /// Removes the blobs of executions whose rows went, or lost what they carried. What cannot be removed now is swept later.
+    pub(crate) async fn remove_blobs(&self, keys: impl Iterator<Item = Key>) {
+        let Some(blobs) = &self.blobs else { return };
+        for key in keys {
+            let removed = match self.store.payload(key, Part::Output).await {
+                // The row changed meanwhile, and kept its result.
+                Ok(Some(_)) => continue,
+                Ok(None) => blobs.remove(key).await.map_err(|error| error.to_string()),
+                Err(error) => Err(error.to_string()),
+            };
+            if let Err(error) = removed {
+                tracing::warn!(%error, execution = key.0, "a blob of a removed execution stays until it is swept");
+            }
+        }
+    }
+}
+
+/// A large result, read frame by frame as it is sent.
+#[derive(Clone)]
+pub struct LargeResult {
+    cx: Arc<Context>,
+    key: Key,
+    manifest: Arc<Manifest>,
+}
+
+impl LargeResult {
+    pub(crate) fn new(cx: Arc<Context>, key: Key, manifest: Manifest) -> LargeResult {
+        LargeResult { cx, key, manifest: Arc::new(manifest) }
+    }
+
+    /// Bytes of the result, which is JSON.
+    #[must_use]
+    pub fn bytes(&self) -> u64 {
+        self.manifest.bytes
+    }
+
+    /// SHA-256 of the result, in hexadecimal digits.
+    #[must_use]
+    pub fn sha256(&self) -> &str {
+        &self.manifest.sha256
+    }
+
+    /// A part of the result; no frame that holds nothing of it is read.
+    ///
+    /// # Errors
+    /// `payload_damaged` when it is not what was stored, `store_unavailable` when its place cannot be reached.
+    pub fn read(&self, part: Range<u64>) -> impl Stream<Item = Result<Bytes, ApiError>> + Send + use<> {
+        let frame_bytes = u64::from(self.manifest.frame_bytes.max(1));
+        let part = part.start..part.end.min(self.manifest.bytes);
+        let frames =
+            if part.is_empty() { 0..0 } else { part.start / frame_bytes..(part.end - 1) / frame_bytes + 1 };
+        let this = self.clone();
+        stream::iter(frames).then(move |index| {
+            let (this, part) = (this.clone(), part.clone());
+            async move {
+                let frame = this.frame(index).await?;
+                let first = index * frame_bytes;
+                let within = |at: u64| {
+                    usize::try_from(at.saturating_sub(first)).map_or(frame.len(), |at| at.min(frame.len()))
+                };
+                Ok(frame.slice(within(part.start)..within(part.end)))
+            }
+        })
+    }
+
+    /// All of it.
+    pub(crate) async fn whole(&self) -> Result<Vec<u8>, ApiError> {
+        let mut bytes = Vec::with_capacity(usize::try_from(self.manifest.bytes).unwrap_or(0));
+        let mut frames = Box::pin(self.read(0..self.manifest.bytes));
+        while let Some(frame) = frames.try_next().await? {
+            bytes.extend_from_slice(&frame);
+        }
+        Ok(bytes)
+    }
+
+    async fn frame(&self, index: u64) -> Result<Bytes, ApiError> {
+        const WHAT: &str = "the stored result";
+        let manifest = &self.manifest;
+        let wrong = || SealError::Unknown.public(WHAT);
+        let blobs =
+            self.cx.blobs.as_ref().ok_or_else(|| missing("no place for large results is configured"))?;
+        let at = usize::try_from(index).map_err(|_| wrong())?;
+        let place = manifest.frame(at).ok_or_else(wrong)?;
+        let name = manifest.bound_name().ok_or_else(wrong)?;
+        let read = blobs.store().get_range(&manifest.path(blobs, self.key), place.clone()).await;
+        let sealed = read.map_err(|error| read_error(&error, &blobs.settings))?;
+        if sealed.len() as u64 != place.end - place.start {
+            return Err(missing(&format!("its blob in {} is cut short", blobs.settings.told)));
+        }
+        let column = Column::Frame(name, u32::try_from(index).map_err(|_| wrong())?);
+        let frame_bytes = manifest.frame_bytes as usize;
+        let opened = self.cx.open(self.key, column, &sealed, frame_bytes).await;
+        let opened = opened.map_err(|error| error.public(WHAT))?;
+        let left = manifest.bytes.saturating_sub(index * u64::from(manifest.frame_bytes));
+        if opened.len() as u64 != left.min(u64::from(manifest.frame_bytes)) {
+            return Err(wrong());
+        }
+        Ok(opened.into())
+    }
+}
+
+fn missing(why: &str) -> ApiError {
+    ApiError::new(Code::PayloadDamaged, format!("the stored result cannot be read: {why}"))
+}
+
+fn read_error(error: &object_store::Error, settings: &BlobSettings) -> ApiError {
+    match error {
+        object_store::Error::NotFound { .. } => missing(&format!("its blob is not in {}", settings.told)),
+        other => {
+            let text = format!("the result lies in {}, which cannot be read: {other}", settings.told);
+            ApiError::new(Code::StoreUnavailable, text).retry_after(SECOND)
+        }
+    }
+}
+
+fn rand_u64() -> u64 {
+    let mut bytes = [0; 8];
+    rand::fill(&mut bytes).expect("the system gives random numbers");
+    u64::from_be_bytes(bytes)
+}
+
+fn generic(error: std::io::Error) -> object_store::Error {
+    object_store::Error::Generic { store: "blob", source: Box::new(error) }
+}
