@@ -1,6 +1,6 @@
 //! Fan-out of what happens to executions, to those who wait for one of them.
 //!
-//! A subscriber gets nudges, and reads the durable events from the row's own history: a lost nudge costs latency, never
+//! Who waits for the end of an execution is told of ends alone. A subscriber gets nudges, and reads the durable events from the row's own history: a lost nudge costs latency, never
 //! an event. Live items (progress) are carried along, bounded, and what a reader missed is counted.
 
 use enginehouse_core::id::Key;
@@ -19,11 +19,19 @@ pub(crate) struct Live {
     pub(crate) progress: Progress,
 }
 
+/// What became of the execution last, as far as those need know who wait for it.
+#[derive(Debug, Clone, Copy, Default)]
+struct Nudge {
+    changes: u64,
+    ended: bool,
+}
+
 #[derive(Debug)]
 struct Topic {
     readers: usize,
-    nudge: watch::Sender<u64>,
-    live: broadcast::Sender<Live>,
+    nudge: watch::Sender<Nudge>,
+    /// There once somebody reads live items.
+    live: Option<broadcast::Sender<Live>>,
 }
 
 #[derive(Debug, Clone, Default)]
@@ -33,39 +41,71 @@ pub(crate) struct Hub {
 
 /// One reader's interest in one execution.
 pub(crate) struct Subscription {
+    pub(crate) durable: Ends,
+    pub(crate) live: broadcast::Receiver<Live>,
+}
+
+/// Interest in the end of one execution.
+pub(crate) struct Ends {
     hub: Hub,
     key: Key,
-    pub(crate) nudge: watch::Receiver<u64>,
-    pub(crate) live: broadcast::Receiver<Live>,
+    nudge: watch::Receiver<Nudge>,
+}
+
+impl Ends {
+    /// Waits until something durable happens, an end or not; `false` when nothing will any more.
+    pub(crate) async fn any(&mut self) -> bool {
+        self.nudge.changed().await.is_ok()
+    }
+
+    pub(crate) fn key(&self) -> Key {
+        self.key
+    }
+
+    /// Waits until the execution ends, or ended since this was made or was last asked. It may go on later, when it is redriven.
+    pub(crate) async fn next(&mut self) {
+        while self.nudge.changed().await.is_ok() {
+            if self.nudge.borrow_and_update().ended {
+                return;
+            }
+        }
+        // The hub is gone, and with it whoever could tell.
+        std::future::pending().await
+    }
 }
 
 impl Hub {
     pub(crate) fn subscribe(&self, key: Key) -> Subscription {
+        let ends = self.ends(key);
         let mut topics = self.topics.lock();
-        let topic = topics.entry(key).or_insert_with(|| Topic {
-            readers: 0,
-            nudge: watch::channel(0).0,
-            live: broadcast::channel(LIVE_ITEMS).0,
-        });
-        topic.readers += 1;
-        Subscription { hub: self.clone(), key, nudge: topic.nudge.subscribe(), live: topic.live.subscribe() }
+        let topic = topics.get_mut(&key).expect("it has a reader");
+        let live = topic.live.get_or_insert_with(|| broadcast::channel(LIVE_ITEMS).0).subscribe();
+        Subscription { durable: ends, live }
     }
 
-    /// Something durable happened to the execution.
-    pub(crate) fn changed(&self, key: Key) {
+    pub(crate) fn ends(&self, key: Key) -> Ends {
+        let mut topics = self.topics.lock();
+        let new = || Topic { readers: 0, nudge: watch::Sender::default(), live: None };
+        let topic = topics.entry(key).or_insert_with(new);
+        topic.readers += 1;
+        Ends { hub: self.clone(), key, nudge: topic.nudge.subscribe() }
+    }
+
+    /// Something durable happened to the execution; `ended`: after it, it has.
+    pub(crate) fn changed(&self, key: Key, ended: bool) {
         if let Some(topic) = self.topics.lock().get(&key) {
-            topic.nudge.send_modify(|n| *n += 1);
+            topic.nudge.send_modify(|nudge| *nudge = Nudge { changes: nudge.changes + 1, ended });
         }
     }
 
     pub(crate) fn live(&self, key: Key, live: Live) {
-        if let Some(topic) = self.topics.lock().get(&key) {
-            let _ = topic.live.send(live);
+        if let Some(live_items) = self.topics.lock().get(&key).and_then(|topic| topic.live.as_ref()) {
+            let _ = live_items.send(live);
         }
     }
 }
 
-impl Drop for Subscription {
+impl Drop for Ends {
     fn drop(&mut self) {
         let mut topics = self.hub.topics.lock();
         if let Some(topic) = topics.get_mut(&self.key) {
@@ -74,5 +114,35 @@ impl Drop for Subscription {
                 topics.remove(&self.key);
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use futures_util::FutureExt;
+
+    #[test]
+    fn who_waits_for_the_end_hears_of_ends_and_of_nothing_else() {
+        let hub = Hub::default();
+        let (mut early, mut reader) = (hub.ends(Key(1)), hub.subscribe(Key(1)));
+        hub.changed(Key(2), true);
+        assert!(early.next().now_or_never().is_none());
+        hub.changed(Key(1), false);
+        assert!(early.next().now_or_never().is_none());
+        assert_eq!(reader.durable.any().now_or_never(), Some(true));
+        hub.changed(Key(1), true);
+        let mut late = hub.ends(Key(1));
+        assert!(early.next().now_or_never().is_some());
+        assert!(early.next().now_or_never().is_none(), "once");
+        assert!(late.next().now_or_never().is_none(), "what was before is in the row");
+        // Redriven before anybody looked: it waits for the next end.
+        hub.changed(Key(1), true);
+        hub.changed(Key(1), false);
+        assert!(late.next().now_or_never().is_none());
+        hub.changed(Key(1), true);
+        assert!(late.next().now_or_never().is_some());
+        drop((early, late, reader));
+        assert!(hub.topics.lock().is_empty());
     }
 }

@@ -50,7 +50,9 @@ pub use blobs::{BlobSettings, LargeResult, blobs_beside, copy_blobs};
 pub use caller::{Caller, Scope};
 pub use node::Node;
 pub use seal::SealKeySource;
-pub use service::{EventFilter, EventItem, EventStream, EventsFrom, ResultAnswer, Service, Submitted};
+pub use service::{
+    Awaited, EventFilter, EventItem, EventStream, EventsFrom, ResultAnswer, Service, Submitted,
+};
 pub use settings::{
     EndpointSettings, EngineSettings, ExecutionDefaults, Govern, QueueSettings, RegisteredEngine, RetryRule,
     ScalingSettings, SealSettings, Settings, WorkerProcesses, WorkerSettings,

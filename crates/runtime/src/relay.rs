@@ -54,7 +54,7 @@ impl Relay {
             let last = page.commits.len() < PAGE;
             for commit in &page.commits {
                 for change in &commit.changes {
-                    self.cx.hub.changed(change.key);
+                    self.cx.hub.changed(change.key, change.status.is_terminal());
                 }
                 if commit.node != self.cx.settings.node {
                     self.follow(&commit.changes).await?;

@@ -85,7 +85,7 @@ impl Pump {
             }
             let sent = tokio::select! {
                 biased;
-                changed = subscription.nudge.changed() => changed.map_err(|_| Cut),
+                changed = subscription.durable.any() => if changed { Ok(()) } else { Err(Cut) },
                 live = subscription.live.recv() => match live {
                     Ok(live) => self.live_item(&live).await,
                     Err(RecvError::Lagged(dropped)) => self.gap(dropped).await,

@@ -15,6 +15,7 @@ pub(crate) mod scaling;
 mod storage;
 mod submit;
 mod views;
+mod wait;
 mod watching;
 mod webhooks;
 mod worker_link;
@@ -22,6 +23,7 @@ mod workers;
 
 pub use all_events::{EventFilter, EventsFrom};
 pub use read::ResultAnswer;
+pub use wait::Awaited;
 
 use crate::alerts::Severity;
 use crate::caller::{Caller, Scope};

@@ -16,7 +16,6 @@ use enginehouse_core::limits::{
 };
 use enginehouse_store::{Filter, ListQuery, Ref};
 use serde_json::value::RawValue;
-use std::time::Duration;
 
 impl Service {
     pub async fn get(&self, caller: &Caller, id: &str) -> Result<ExecutionView, ApiError> {
@@ -32,43 +31,6 @@ impl Service {
         let request = if caller.may(Scope::ReadPayload) { self.stored_request(row).await? } else { None };
         let request: Option<SubmitRequest> = request.and_then(|text| serde_json::from_str(&text).ok());
         Ok(self.view(caller, row, request.as_ref()))
-    }
-
-    /// Waits until the execution is terminal or `at_most` has passed, and tells how it stands then; with its result if
-    /// it completed.
-    pub async fn wait(
-        &self,
-        caller: &Caller,
-        id: &str,
-        at_most: Duration,
-    ) -> Result<ExecutionView, ApiError> {
-        let mut row = self.row(id).await?;
-        let mut subscription = self.cx.hub.subscribe(row.key());
-        let deadline = tokio::time::sleep(at_most);
-        tokio::pin!(deadline);
-        // The row may have ended before the subscription began.
-        row = self.row(id).await?;
-        while !row.status().is_terminal() {
-            tokio::select! {
-                biased;
-                changed = subscription.nudge.changed() => {
-                    if changed.is_err() {
-                        break;
-                    }
-                    row = self.row(id).await?;
-                }
-                () = &mut deadline => break,
-            }
-        }
-        let mut view = self.full_view(caller, &row).await?;
-        if row.status() == Status::Completed && caller.may(Scope::ReadPayload) {
-            view.result = match self.stored_result(&row).await? {
-                Some(Stored::Whole(bytes)) => Some(raw(bytes)?),
-                Some(Stored::Large(large)) => Some(raw(large.whole().await?)?),
-                None => None,
-            };
-        }
-        Ok(view)
     }
 
     /// The request as it was sent.
@@ -171,7 +133,7 @@ impl Service {
         Ok(request.callback_url)
     }
 
-    async fn stored_result(&self, row: &Execution) -> Result<Option<Stored>, ApiError> {
+    pub(super) async fn stored_result(&self, row: &Execution) -> Result<Option<Stored>, ApiError> {
         let key = row.key();
         let kept = self.cx.results.lock().get(key, self.cx.store.now());
         if let Some(kept) = kept {
@@ -218,12 +180,12 @@ pub struct ResultAnswer {
 }
 
 /// A result as it is stored.
-enum Stored {
+pub(super) enum Stored {
     Whole(Vec<u8>),
     Large(LargeResult),
 }
 
-fn raw(bytes: Vec<u8>) -> Result<Box<RawValue>, ApiError> {
+pub(super) fn raw(bytes: Vec<u8>) -> Result<Box<RawValue>, ApiError> {
     let text = String::from_utf8(bytes)
         .map_err(|_| ApiError::new(Code::Internal, "the stored result is not UTF-8"))?;
     RawValue::from_string(text).map_err(|_| ApiError::new(Code::Internal, "the stored result is not JSON"))

@@ -36,11 +36,17 @@ impl Service {
     ) -> Result<Submitted, ApiError> {
         self.admit(1)?;
         let new = self.prepare(caller, &request, idempotency_key)?;
+        let (row, replayed) = self.store_one(new).await?;
+        let execution = self.view(caller, &row, Some(&request));
+        Ok(Submitted { execution, replayed })
+    }
+
+    /// The row as stored, and whether it was there before.
+    pub(super) async fn store_one(&self, new: New) -> Result<(Execution, bool), ApiError> {
         self.admit_shares(std::slice::from_ref(&new))?;
         let (rows, replayed) = self.store_group(vec![new]).await?;
         let row = rows.into_iter().next().ok_or_else(|| ApiError::new(Code::Internal, "no row came back"))?;
-        let execution = self.view(caller, &row, Some(&request));
-        Ok(Submitted { execution, replayed: replayed[0] })
+        Ok((row, replayed[0]))
     }
 
     /// Stores 1 to 1,000 executions, all or none. Items that were accepted before are replays; one conflict refuses all.
@@ -72,7 +78,7 @@ impl Service {
     }
 
     /// Turns work away while there is no room for it.
-    fn admit(&self, count: u64) -> Result<(), ApiError> {
+    pub(super) fn admit(&self, count: u64) -> Result<(), ApiError> {
         self.ready()?;
         let depth_max = self.cx.settings.queue.depth_max;
         let mut figures = self.cx.figures.lock();
@@ -117,7 +123,7 @@ impl Service {
         Ok(())
     }
 
-    fn prepare(
+    pub(super) fn prepare(
         &self,
         caller: &Caller,
         request: &SubmitRequest,

@@ -10,7 +10,7 @@ use enginehouse_api::{
     ApiError, BatchAnswer, BatchRequest, Code, ExecutionView, FieldError, RESERVED_IDS, SubmitRequest,
 };
 use enginehouse_core::execution::Status;
-use enginehouse_runtime::{Caller, Scope, Submitted};
+use enginehouse_runtime::{Awaited, Caller, Scope, Submitted};
 use http::header::LOCATION as LOCATION_HEADER;
 use http::{HeaderName, HeaderValue, StatusCode};
 use std::time::Duration;
@@ -102,14 +102,14 @@ async fn submit(mut call: Call) -> Result<Response, ApiError> {
     check_id(&request)?;
     request.traceparent = request.traceparent.or_else(|| call.traceparent());
     let (service, caller) = (call.service().clone(), call.caller.clone());
-    let submitted = call.app.to_the_end(async move { service.submit(&caller, request, key).await }).await?;
-    match wait {
-        None => stored(submitted, true),
-        Some(at_most) => {
-            let (submitted, ended) = await_end(&call.app, &call.caller, submitted, at_most).await;
-            stored(submitted, ended)
-        }
-    }
+    let Some(at_most) = wait else {
+        let stored_one = async move { service.submit(&caller, request, key).await };
+        return stored(call.app.to_the_end(stored_one).await?, true);
+    };
+    let stored_one = async move { service.submit_awaited(&caller, request, key).await };
+    let (submitted, awaited) = call.app.to_the_end(stored_one).await?;
+    let (submitted, ended) = await_end(&call.app, &call.caller, submitted, awaited, at_most).await;
+    stored(submitted, ended)
 }
 
 /// The execution as it stands when it ended or the time is up, and whether it ended. What goes wrong from here on does
@@ -118,13 +118,14 @@ async fn await_end(
     app: &App,
     caller: &Caller,
     mut submitted: Submitted,
+    awaited: Awaited,
     at_most: Duration,
 ) -> (Submitted, bool) {
     let id = submitted.execution.id.clone();
     let waited = tokio::select! {
         biased;
         () = app.stop.cancelled() => None,
-        waited = app.service.wait(caller, &id, at_most) => Some(waited),
+        waited = app.service.wait_on(caller, awaited, at_most) => Some(waited),
     };
     match waited {
         Some(Ok(view)) => submitted.execution = view,
