@@ -2,6 +2,7 @@
 
 mod autoscale;
 mod chart;
+pub(crate) mod instructions;
 mod knee;
 mod limiter;
 mod live;
@@ -18,6 +19,7 @@ Measurements; each prints its numbers and says where its charts lie.
 Usage: cargo xtask bench WHAT [--help]
 
   autoscale  what one decision of the auto-scaler costs, and what each part of it is worth
+  instructions  what one execution takes on the core path, counted under valgrind; held still by CI
   limiter    what is completed on an engine that degrades under load: with each fixed limit, with the
              adaptive one, and without any; in virtual time, a minute or two
   knee       an engine that gets slower with concurrency: what the pool and the limit do, with both policies
@@ -32,6 +34,7 @@ Usage: cargo xtask bench WHAT [--help]
 pub(crate) fn command(args: &[String]) -> Result<()> {
     match args.split_first() {
         Some((what, rest)) if what == "autoscale" => autoscale::command(rest),
+        Some((what, rest)) if what == "instructions" => instructions::command(rest),
         Some((what, rest)) if what == "live" => live::command(rest),
         Some((what, _)) if what == "limiter" => limiter::run(),
         Some((what, rest)) if what == "peer" => peer::command(rest),

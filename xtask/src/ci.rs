@@ -2,7 +2,7 @@
 
 use crate::process::{cargo, run, works};
 use crate::suite::Tally;
-use crate::{docs, examples, schemathesis, suite, tidy, witness};
+use crate::{bench, docs, examples, schemathesis, suite, tidy, witness};
 use anyhow::{Result, bail};
 use std::time::{Duration, Instant};
 
@@ -12,7 +12,7 @@ API against its own OpenAPI document. Prints each step's time and a summary.
 
 Usage: cargo xtask ci [STEP...]
 
-  STEP   only these: fmt tidy clippy witnesses test docs examples deny
+  STEP   only these: fmt tidy clippy witnesses test docs examples instructions deny
          schemathesis
 ";
 
@@ -26,7 +26,7 @@ pub(crate) enum Verdict {
 
 type Step = (&'static str, fn(&mut Tally) -> Result<Verdict>);
 
-const STEPS: [Step; 9] = [
+const STEPS: [Step; 10] = [
     ("fmt", |_| passed(run(&mut cargo(&["fmt", "--all", "--check"])))),
     ("tidy", |_| tidy::check().map(|files| Verdict::Passed(format!("{files} files")))),
     ("clippy", |_| {
@@ -37,6 +37,7 @@ const STEPS: [Step; 9] = [
     ("test", tests),
     ("docs", |_| passed(docs::check())),
     ("examples", |_| examples::check().map(|count| Verdict::Passed(format!("{count} examples")))),
+    ("instructions", |_| bench::instructions::check()),
     ("deny", |_| deny()),
     ("schemathesis", |_| schemathesis::check()),
 ];
