@@ -5,7 +5,8 @@
 //! [`Sweeper`] removes it once it is old.
 //!
 //! An object of execution `KEY` (16 hexadecimal digits) lies at `KEY/NAME`, with a random name, since an attempt whose report is
-//! repeated writes it anew. It holds the frames one behind the other; the manifest tells their lengths.
+//! repeated writes it anew. It holds the frames one behind the other; the manifest tells their lengths. A bucket also holds the
+//! object `owner`, which names the store it belongs to: the sweeper of another would take all of it for orphans.
 
 mod copies;
 mod place;
@@ -28,7 +29,7 @@ use enginehouse_store::Sealed;
 use futures_util::{Stream, StreamExt, TryStreamExt, stream};
 use object_store::buffered::BufWriter;
 use object_store::path::Path;
-use object_store::{ObjectStore, ObjectStoreExt};
+use object_store::{ObjectStore, ObjectStoreExt, PutMode};
 use serde::{Deserialize, Serialize};
 use std::ops::Range;
 use std::sync::Arc;
@@ -43,6 +44,7 @@ const PART_BYTES: usize = 8 << 20;
 const PARTS_AT_ONCE: usize = 2;
 /// What is written to see whether a place can be used.
 const PROBE: &[u8] = b"enginehouse";
+const OWNER: &str = "owner";
 const MANIFEST_BYTES_MAX: usize = 64 << 10;
 /// No row whose result is smaller than this has a blob, whatever the settings were when it was stored.
 pub(crate) const BLOB_BYTES_MIN: u64 = 64 << 10;
@@ -134,9 +136,31 @@ impl Blobs {
         Ok(())
     }
 
+    /// Makes the place the one of this store; `false` when it is another's. A directory belongs to the data directory around it.
+    pub(crate) async fn claim(&self, store: &str) -> object_store::Result<bool> {
+        if self.settings.dir.is_some() {
+            return Ok(true);
+        }
+        let path = self.settings.root.clone().join(OWNER);
+        match self.store().get(&path).await {
+            Ok(found) => return Ok(found.bytes().await? == store.as_bytes()),
+            Err(object_store::Error::NotFound { .. }) => {}
+            Err(error) => return Err(error),
+        }
+        let named = || store.as_bytes().to_vec().into();
+        match self.store().put_opts(&path, named(), PutMode::Create.into()).await {
+            // Not everything that speaks S3 can say that nobody was faster.
+            Err(object_store::Error::NotImplemented { .. }) => {
+                self.store().put(&path, named()).await.map(|_| true)
+            }
+            Err(object_store::Error::AlreadyExists { .. }) => Ok(false),
+            put => put.map(|_| true),
+        }
+    }
+
     /// Writes something small, reads it again and removes it.
     pub(crate) async fn probe(&self) -> object_store::Result<()> {
-        let path = self.settings.root.clone().join(format!("probe-{:016x}", rand_u64()));
+        let path = self.settings.root.clone().join(format!("probe-{}", hex(&random::<8>())));
         self.store().put(&path, Bytes::from_static(PROBE).into()).await?;
         let read = self.store().get_range(&path, 0..PROBE.len() as u64).await;
         self.store().delete(&path).await?;
@@ -180,8 +204,7 @@ impl Context {
         key: Key,
         result: &Bytes,
     ) -> object_store::Result<Written> {
-        let mut name = [0; BLOB_NAME];
-        rand::fill(&mut name).expect("the system gives random numbers");
+        let name = random::<BLOB_NAME>();
         let mut manifest = Manifest {
             name: hex(&name),
             bytes: result.len() as u64,
@@ -213,6 +236,20 @@ impl Context {
         let text = serde_json::to_vec(&manifest).expect("a manifest can be written");
         let manifest = self.sealer.seal_with(Some(data_key), key, Column::Manifest, &text);
         Ok(Written { manifest, path, bytes })
+    }
+
+    /// Why the place of large results must not be used; `None`: it may, or it could not be told, as the error says.
+    pub(crate) async fn blobs_of_another(&self) -> Result<Option<String>, object_store::Error> {
+        let Some(blobs) = &self.blobs else { return Ok(None) };
+        let ours = blobs.claim(&self.sealer.name_hash(OWNER)).await?;
+        let why = || {
+            format!(
+                "{} holds the large results of another store, which this one would take for waste and remove; give each store a \
+                 prefix of its own in storage.blobs.url",
+                blobs.settings.told
+            )
+        };
+        Ok((!ours).then(why))
     }
 
     /// Removes what was written for a commit that was refused.
@@ -342,10 +379,10 @@ fn read_error(error: &object_store::Error, settings: &BlobSettings) -> ApiError 
     }
 }
 
-fn rand_u64() -> u64 {
-    let mut bytes = [0; 8];
+fn random<const BYTES: usize>() -> [u8; BYTES] {
+    let mut bytes = [0; BYTES];
     rand::fill(&mut bytes).expect("the system gives random numbers");
-    u64::from_be_bytes(bytes)
+    bytes
 }
 
 fn generic(error: std::io::Error) -> object_store::Error {

@@ -53,6 +53,8 @@ use tokio_util::task::TaskTracker;
 
 /// Requests kept in memory between submit and start.
 const INPUT_CACHE_BYTES: usize = 32 << 20;
+/// How long a start waits for the place of large results.
+const BLOBS_PATIENCE: Duration = Duration::from_secs(10);
 const ORPHANS_MAX: usize = 1_024;
 /// How long workers may take to hand their work back once they were told to.
 const HAND_BACK_PATIENCE: Duration = Duration::from_secs(5);
@@ -85,6 +87,7 @@ impl Node {
             stop: CancellationToken::new(),
             stop_committer: CancellationToken::new(),
         };
+        node.check_blobs().await?;
         let committer = Committer { cx: cx.clone(), inbox };
         let token = node.stop_committer.clone();
         node.spawn("committer", &token.clone(), committer.run(token));
@@ -116,6 +119,22 @@ impl Node {
             node.role("election", |stop| Election { cx: cx.clone() }.run(stop));
         }
         Ok(node)
+    }
+
+    /// Refuses a place of large results that is another store's. One that does not answer now is looked at again by the sweeper.
+    async fn check_blobs(&self) -> Result<(), ApiError> {
+        match tokio::time::timeout(BLOBS_PATIENCE, self.cx.blobs_of_another()).await {
+            Ok(Ok(Some(why))) => Err(ApiError::new(Code::NotReady, why)),
+            Ok(Ok(None)) => Ok(()),
+            Ok(Err(error)) => {
+                tracing::warn!(%error, "the place of large results cannot be reached yet");
+                Ok(())
+            }
+            Err(_) => {
+                tracing::warn!("the place of large results does not answer yet");
+                Ok(())
+            }
+        }
     }
 
     /// Elects, recovers what a dead process left, and opens the workers.

@@ -211,7 +211,7 @@ impl Bucket {
     /// How many objects it has below the prefix, by its own account.
     fn objects(&self) -> usize {
         let listed = self.ask("GET", "/results?list-type=2&prefix=house/").unwrap();
-        listed.text().matches("<Key>house/").count()
+        listed.text().matches("<Key>house/").count() - listed.text().matches("<Key>house/owner</Key>").count()
     }
 }
 
@@ -249,6 +249,15 @@ fn large_results_lie_in_s3_and_wait_while_it_is_away() {
     let doctor = house.must("GET", "/v1/doctor", None).to_string();
     assert!(doctor.contains("s3://results/house can be written, read and cleared"), "{doctor}");
     assert!(!house.data().join("blobs").exists());
+    // Another store there would remove what it does not know.
+    let other = House::prepare("");
+    std::fs::copy(house.dir.path().join("enginehouse.toml"), other.dir.path().join("enginehouse.toml"))
+        .unwrap();
+    let mut refused = other.serve();
+    let refused =
+        refused.env("BUCKET_ID", "somebody").env("BUCKET_SECRET", "bucket-secret-93c1").output().unwrap();
+    let said = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert!(!refused.status.success() && said.contains("large results of another store"), "{said}");
     for id in ["a", "b"] {
         submit(&house, id, 10);
         house.ended(id);

@@ -7,7 +7,6 @@ use enginehouse_core::id::Key;
 use enginehouse_core::lifecycle::Part;
 use enginehouse_core::time::Time;
 use futures_util::TryStreamExt;
-use object_store::ObjectMeta;
 use object_store::path::Path;
 use std::path::Path as FilePath;
 use std::sync::Arc;
@@ -60,13 +59,19 @@ impl Sweeper {
 
     /// Counts what there is; the scheduler's node removes what nobody needs.
     async fn sweep(&self, blobs: &Blobs) -> Result<Swept, String> {
+        if let Some(why) = self.cx.blobs_of_another().await.map_err(|error| error.to_string())? {
+            // It could not be told at the start.
+            self.cx.fail(why.clone());
+            return Err(why);
+        }
         let before = self.cx.store.now().minus(blobs.settings.orphan_after);
         let mut swept = Swept::default();
         let root = Some(&blobs.settings.root).filter(|root| !root.as_ref().is_empty());
         let mut objects = blobs.settings.store.list(root);
         while let Some(object) = objects.try_next().await.map_err(|error| error.to_string())? {
+            let Some(named) = parse(&blobs.settings.root, &object.location) else { continue };
             let old = object.last_modified.timestamp_millis() < before.0;
-            if old && self.cx.scheduler.lock().may_grant() && self.is_orphan(blobs, &object).await? {
+            if old && self.cx.scheduler.lock().may_grant() && self.is_orphan(named).await? {
                 blobs.remove_one(&object.location, object.size).await.map_err(|error| error.to_string())?;
                 swept.removed += 1;
             } else {
@@ -86,9 +91,8 @@ impl Sweeper {
         Ok(swept)
     }
 
-    /// Whether no row tells of this object. What is not of our making, or cannot be told, stays.
-    async fn is_orphan(&self, blobs: &Blobs, object: &ObjectMeta) -> Result<bool, String> {
-        let Some((key, name)) = parse(&blobs.settings.root, &object.location) else { return Ok(false) };
+    /// Whether no row tells of this object. What cannot be told stays.
+    async fn is_orphan(&self, (key, name): (Key, String)) -> Result<bool, String> {
         let sealed = self.cx.store.payload(key, Part::Output).await.map_err(|error| error.to_string())?;
         Ok(match sealed {
             Some(sealed) if is_manifest(&sealed) => {
@@ -99,7 +103,7 @@ impl Sweeper {
     }
 }
 
-/// The execution and the object's own name.
+/// The execution and the object's own name; `None`: it is no blob.
 fn parse(root: &Path, location: &Path) -> Option<(Key, String)> {
     let mut parts = location.prefix_match(root)?;
     let (key, name) = (parts.next()?, parts.next()?);
