@@ -28,5 +28,5 @@ mod tls;
 mod watch;
 
 pub use openapi::{openapi, openapi_json};
-pub use server::{Server, ServerError};
+pub use server::{Bound, Server, ServerError};
 pub use settings::{ServerSettings, TlsSettings};

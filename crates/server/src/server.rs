@@ -38,6 +38,32 @@ pub enum ServerError {
 #[error(transparent)]
 pub struct TlsFailure(#[from] TlsError);
 
+/// A server that has its address and answers nobody yet: who connects waits.
+pub struct Bound {
+    address: SocketAddr,
+    acceptor: Acceptor,
+    tls: Option<Arc<Tls>>,
+    changes: TaskTracker,
+    grace: Duration,
+}
+
+impl Bound {
+    /// The address it listens on, with the port that port 0 became.
+    #[must_use]
+    pub fn local_addr(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Begins to answer.
+    #[must_use]
+    pub fn open(self) -> Server {
+        let Bound { address, acceptor, tls, changes, grace } = self;
+        let (stop, connections, cut) = (acceptor.stop.clone(), acceptor.tasks.clone(), acceptor.cut.clone());
+        let acceptor = tokio::spawn(acceptor.run());
+        Server { address, tls, stop, connections, cut, changes, acceptor, grace }
+    }
+}
+
 /// The running HTTP server.
 pub struct Server {
     address: SocketAddr,
@@ -57,7 +83,15 @@ impl Server {
     /// When the address cannot be bound, the certificate not be used, or `no_auth` is combined with an address that is
     /// not loopback.
     pub async fn start(settings: ServerSettings, service: Service) -> Result<Server, ServerError> {
-        Server::serve(settings, service, routes::all())
+        Ok(Server::bind(settings, service).await?.open())
+    }
+
+    /// Takes the address, for who has something to do before the first answer.
+    ///
+    /// # Errors
+    /// As those of [`start`](Server::start).
+    pub async fn bind(settings: ServerSettings, service: Service) -> Result<Bound, ServerError> {
+        Server::prepare(settings, service, routes::all())
     }
 
     /// A door for this node's own worker processes: the worker protocol alone, without TLS, on a free port of the loopback
@@ -68,14 +102,14 @@ impl Server {
     pub async fn start_worker_door(service: Service) -> Result<Server, ServerError> {
         let settings =
             ServerSettings { listen: (Ipv4Addr::LOCALHOST, 0).into(), ..ServerSettings::default() };
-        Server::serve(settings, service, routes::worker::ROUTES.iter())
+        Ok(Server::prepare(settings, service, routes::worker::ROUTES.iter())?.open())
     }
 
-    fn serve(
+    fn prepare(
         settings: ServerSettings,
         service: Service,
         routes: impl Iterator<Item = &'static Route>,
-    ) -> Result<Server, ServerError> {
+    ) -> Result<Bound, ServerError> {
         if settings.no_auth && !settings.listen.ip().is_loopback() {
             return Err(ServerError::NoAuthBeyondLoopback { address: settings.listen });
         }
@@ -95,26 +129,24 @@ impl Server {
         answerer: Answerer,
         stop: CancellationToken,
         changes: TaskTracker,
-    ) -> Result<Server, ServerError> {
+    ) -> Result<Bound, ServerError> {
         let tls = settings.tls.clone().map(Tls::load).transpose().map_err(TlsFailure)?.map(Arc::new);
         let listener = bind(settings.listen)
             .map_err(|source| ServerError::Listen { address: settings.listen, source })?;
         let address = listener
             .local_addr()
             .map_err(|source| ServerError::Listen { address: settings.listen, source })?;
-        let (connections, cut) = (TaskTracker::new(), CancellationToken::new());
         let grace = Duration::from_millis(settings.stop_grace);
         let acceptor = Acceptor {
             listener,
             tls: tls.clone(),
             settings,
             answerer,
-            stop: stop.clone(),
-            cut: cut.clone(),
-            tasks: connections.clone(),
+            stop,
+            cut: CancellationToken::new(),
+            tasks: TaskTracker::new(),
         };
-        let acceptor = tokio::spawn(acceptor.run());
-        Ok(Server { address, tls, stop, connections, cut, changes, acceptor, grace })
+        Ok(Bound { address, acceptor, tls, changes, grace })
     }
 
     /// The address it listens on, with the port that port 0 became.

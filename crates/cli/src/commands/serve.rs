@@ -9,6 +9,7 @@ use enginehouse::{ApiError, Caller, Code, ExecutionService, Files, Scope, StartE
 use enginehouse_server::{Server, ServerSettings, TlsSettings};
 use serde_json::Value;
 use std::io::IsTerminal;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -101,8 +102,6 @@ async fn serve(config: Config) -> Result<Exit, Failure> {
         }
         _ => Failure::call(error.to_string()),
     })?;
-    let tls = settings.tls.is_some();
-    let auth = !settings.no_auth;
     let server = match open_door(&service, settings).await {
         Ok(server) => server,
         Err(failure) => {
@@ -110,7 +109,6 @@ async fn serve(config: Config) -> Result<Exit, Failure> {
             return Err(failure);
         }
     };
-    announce(&service, &server, tls, auth)?;
     let told = until_told(&mut signals, &service, &server).await;
     let files = service.files().cloned();
     if let Err(why) = told {
@@ -156,7 +154,7 @@ fn server_settings(config: &ServerConfig) -> ServerSettings {
     }
 }
 
-/// Makes what a caller needs, then lets callers in.
+/// Makes what a caller needs, then lets callers in: who hears that the service is ready finds its files there.
 async fn open_door(service: &ExecutionService, settings: ServerSettings) -> Result<Server, Failure> {
     if let Some(files) = service.files() {
         tell_seal_key(files);
@@ -164,12 +162,16 @@ async fn open_door(service: &ExecutionService, settings: ServerSettings) -> Resu
             first_key(service, files).await?;
         }
     }
-    Server::start(settings, service.service()).await.map_err(|error| Failure::call(with_sources(&error)))
+    let (tls, auth) = (settings.tls.is_some(), !settings.no_auth);
+    let bound = Server::bind(settings, service.service()).await;
+    let bound = bound.map_err(|error| Failure::call(with_sources(&error)))?;
+    announce(service, bound.local_addr(), tls, auth)?;
+    Ok(bound.open())
 }
 
 /// Says where the service is, to people and to the other commands on this machine.
-fn announce(service: &ExecutionService, server: &Server, tls: bool, auth: bool) -> Result<(), Failure> {
-    let url = format!("{}://{}", if tls { "https" } else { "http" }, server.local_addr());
+fn announce(service: &ExecutionService, address: SocketAddr, tls: bool, auth: bool) -> Result<(), Failure> {
+    let url = format!("{}://{}", if tls { "https" } else { "http" }, address);
     if let Some(files) = service.files() {
         directory::write_address(&files.dir, &url)
             .map_err(|error| Failure::call(format!("{}: {error}", files.dir.display())))?;

@@ -74,6 +74,8 @@ impl House {
         self.spawn(self.serve());
         let ended = self.ready();
         assert!(ended.is_none(), "{ended:?}: {}", self.said());
+        let told = self.data().join("address").exists();
+        assert!(told, "who hears that it is ready finds its address: {}", self.said());
     }
 
     /// Runs a command of [`House::serve`].
