@@ -153,6 +153,7 @@ impl Committer {
                 }
                 self.cx.scheduler.lock().lose_track();
                 self.cx.rows.lock().clear();
+                self.cx.relay_nudge.notify_one();
                 for request in requests {
                     if planted::has(Bug::AnsweredUnstored) {
                         request.answer_as_if_stored(now);
@@ -343,7 +344,7 @@ impl Committer {
         mut committed: Committed,
         now: Time,
     ) {
-        let own = committed.outcomes.split_off(shape.grants_from);
+        let (own, cursor) = (committed.outcomes.split_off(shape.grants_from), committed.cursor);
         {
             let mut scheduler = self.cx.scheduler.lock();
             for (request, places) in requests.iter().zip(&shape.places) {
@@ -362,6 +363,7 @@ impl Committer {
                 self.settle_grant(&mut scheduler, granted, outcome, now);
             }
         }
+        self.cx.made(cursor);
         let mut outcomes: Vec<Option<Outcome>> = committed.outcomes.into_iter().map(Some).collect();
         for (request, places) in requests.into_iter().zip(&shape.places) {
             let outcomes = places.iter().filter_map(|place| outcomes[*place].take()).collect();

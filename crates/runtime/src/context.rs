@@ -30,7 +30,7 @@ use enginehouse_core::pools::Pools;
 use enginehouse_core::queue::{Queue, WorkerRules};
 use enginehouse_core::session::Session;
 use enginehouse_core::time::{Millis, Time};
-use enginehouse_store::{Doc, DocKind, Outcome, Ref, Store, StoreError, Write};
+use enginehouse_store::{Cursor, Doc, DocKind, Outcome, Ref, Store, StoreError, Write};
 use enginehouse_worker::{LeaseRef, Order};
 use parking_lot::Mutex;
 use std::collections::BTreeMap;
@@ -102,6 +102,10 @@ pub(crate) struct Context {
     pub(crate) scaler_nudge: Notify,
     /// Something changed among the workers, or how many are wanted.
     pub(crate) pool_nudge: Notify,
+    /// Every commit up to here is known to this node: it made them, or read them in the feed.
+    pub(crate) known: Mutex<Cursor>,
+    /// A commit came that this node did not make, or of which it does not know what became.
+    pub(crate) relay_nudge: Notify,
     /// What the wake timer sleeps towards, in milliseconds since the epoch.
     pub(crate) wake_target: AtomicI64,
     pub(crate) stopping: AtomicBool,
@@ -270,9 +274,20 @@ impl Context {
 
     // ---- what follows from a commit; called by the committer, so nothing here waits
 
+    /// This node made the commit at `cursor` and told everyone of it.
+    pub(crate) fn made(&self, cursor: Cursor) {
+        let mut known = self.known.lock();
+        if known.0 + 1 == cursor.0 {
+            *known = cursor;
+        } else if *known < cursor {
+            self.relay_nudge.notify_one();
+        }
+    }
+
     pub(crate) fn submitted(&self, row: &Execution) {
         self.figures.lock().submitted();
         self.telemetry.submitted(row);
+        self.hub.changed(row.key(), row.status().is_terminal());
         self.consider_wake(row.state.wake_at);
     }
 
@@ -281,9 +296,10 @@ impl Context {
         self.figures.lock().moved(transition);
         let endpoint = |at| self.endpoint_name(&row.fixed.engine, at);
         self.telemetry.moved(row, transition, || self.public_id(row), endpoint);
+        let after = || Execution { fixed: row.fixed.clone(), state: next.clone(), history: Vec::new() };
+        self.hub.tell(row.key(), next.status.is_terminal(), || Some(after()));
         if next.status == Status::Running {
-            let after = Execution { fixed: row.fixed.clone(), state: next.clone(), history: Vec::new() };
-            self.rows.lock().insert(row.key(), after);
+            self.rows.lock().insert(row.key(), after());
         } else if row.status() == Status::Running {
             self.rows.lock().remove(&row.key());
         }
@@ -300,11 +316,7 @@ impl Context {
             }
         }
         if transition.event.kind == EventType::ExecutionCancelRequested {
-            self.send_cancel(&Execution {
-                fixed: row.fixed.clone(),
-                state: next.clone(),
-                history: Vec::new(),
-            });
+            self.send_cancel(&after());
         }
     }
 

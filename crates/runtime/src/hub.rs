@@ -1,8 +1,10 @@
 //! Fan-out of what happens to executions, to those who wait for one of them.
 //!
-//! Who waits for the end of an execution is told of ends alone. A subscriber gets nudges, and reads the durable events from the row's own history: a lost nudge costs latency, never
-//! an event. Live items (progress) are carried along, bounded, and what a reader missed is counted.
+//! Who waits for the end of an execution is told of ends alone, and of those that this node committed with the row as it is then.
+//! A subscriber gets nudges, and reads the durable events from the row's own history: a lost nudge costs latency, never an
+//! event. Live items (progress) are carried along, bounded, and what a reader missed is counted.
 
+use enginehouse_core::execution::Execution;
 use enginehouse_core::id::Key;
 use enginehouse_engine::Progress;
 use parking_lot::Mutex;
@@ -20,10 +22,12 @@ pub(crate) struct Live {
 }
 
 /// What became of the execution last, as far as those need know who wait for it.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Default)]
 struct Nudge {
     changes: u64,
     ended: bool,
+    /// The row at its end, without its history, where whoever told of it had it at hand.
+    row: Option<Execution>,
 }
 
 #[derive(Debug)]
@@ -63,10 +67,12 @@ impl Ends {
     }
 
     /// Waits until the execution ends, or ended since this was made or was last asked. It may go on later, when it is redriven.
-    pub(crate) async fn next(&mut self) {
+    /// The row is the one of that end, without its history; `None`: it is to be read from the store.
+    pub(crate) async fn next(&mut self) -> Option<Execution> {
         while self.nudge.changed().await.is_ok() {
-            if self.nudge.borrow_and_update().ended {
-                return;
+            let nudge = self.nudge.borrow_and_update();
+            if nudge.ended {
+                return nudge.row.clone();
             }
         }
         // The hub is gone, and with it whoever could tell.
@@ -93,8 +99,14 @@ impl Hub {
 
     /// Something durable happened to the execution; `ended`: after it, it has.
     pub(crate) fn changed(&self, key: Key, ended: bool) {
+        self.tell(key, ended, || None);
+    }
+
+    /// As [`changed`](Hub::changed), by who has the row as it is then; it is asked for only when somebody waits.
+    pub(crate) fn tell(&self, key: Key, ended: bool, row: impl FnOnce() -> Option<Execution>) {
         if let Some(topic) = self.topics.lock().get(&key) {
-            topic.nudge.send_modify(|nudge| *nudge = Nudge { changes: nudge.changes + 1, ended });
+            let row = row().filter(|_| ended);
+            topic.nudge.send_modify(|nudge| *nudge = Nudge { changes: nudge.changes + 1, ended, row });
         }
     }
 

@@ -11,7 +11,7 @@ use crate::pool::Assigned;
 use crate::seal::{Column, SealError, hex, unhex};
 use async_trait::async_trait;
 use bytes::Bytes;
-use enginehouse_core::execution::{Execution, Status};
+use enginehouse_core::execution::Execution;
 use enginehouse_core::failure::{Failure, FailureKind};
 use enginehouse_core::id::{Key, SessionId};
 use enginehouse_core::lifecycle::{self, Outcome, Part, Refused};
@@ -81,6 +81,10 @@ impl Link for NodeLink {
             _ => None,
         };
         let written = self.write_blob(lease, result.as_ref()).await?;
+        if let (Some(result), None) = (&result, &written) {
+            // Before the commit, so that who waits for it finds it here.
+            self.cx.results.lock().put(lease.key, lease.fence, result, self.cx.store.now());
+        }
         let (outcome, parts, abandoned) = self.outcome(lease, report.end, logs, written.as_ref());
         if let Some(row) = self.cx.rows.lock().get(&lease.key).cloned().filter(|_| abandoned) {
             let run_ends = row.state.run_started_at.map(|at| at.plus(row.fixed.spec.timeout));
@@ -97,15 +101,11 @@ impl Link for NodeLink {
         match self.cx.change(lease.key, false, decide).await {
             Ok(row) => {
                 breakpoints::hit("attempt.reported");
-                if let Some(result) =
-                    result.filter(|_| written.is_none() && row.status() == Status::Completed)
-                {
-                    self.cx.results.lock().put(lease.key, &result, self.cx.store.now());
-                }
                 self.count(lease, &row);
                 Ok(())
             }
             Err(ChangeError::Refused(Refused::StaleLease)) => {
+                self.cx.results.lock().forget(lease.key);
                 self.take_back(written.as_ref()).await;
                 self.keep_late_result(lease).await;
                 Err(self.link_error(lease, ChangeError::Refused(Refused::StaleLease)))

@@ -91,7 +91,7 @@ impl Node {
         let committer = Committer { cx: cx.clone(), inbox };
         let token = node.stop_committer.clone();
         node.spawn("committer", &token.clone(), committer.run(token));
-        node.role("relay", |stop| Relay { cx: cx.clone(), cursor }.run(stop));
+        node.role("relay", |stop| Relay { cx: cx.clone() }.run(stop));
         let receivers = &cx.settings.webhooks;
         let tells = !receivers.endpoints.is_empty() || receivers.callbacks.is_some();
         if tells {
@@ -317,6 +317,7 @@ async fn context(
     let (orphans, orphan_inbox) = mpsc::channel(ORPHANS_MAX);
     let figures = Figures::new(totals, settings.aggregation_window, store.now());
     let pools = Mutex::new(Pools::new(settings.pools.clone()));
+    let known = *store.changed().borrow();
     let cx = Context {
         env: Env::new(settings.node, now, settings.seed),
         figures: Mutex::new(figures),
@@ -346,6 +347,8 @@ async fn context(
         readers: TaskTracker::new(),
         halt: CancellationToken::new(),
         grant_nudge: Notify::new(),
+        known: Mutex::new(known),
+        relay_nudge: Notify::new(),
         wake_nudge: Notify::new(),
         gate_nudge: Notify::new(),
         wake_target: AtomicI64::new(i64::MAX),

@@ -1,4 +1,7 @@
-//! Follows the feed of commits: wakes those who wait for an execution, and learns what other nodes did.
+//! Follows the feed of commits: learns what other nodes did, and wakes those who wait for an execution.
+//!
+//! What this node commits it tells by itself as soon as it is stored. The feed of a store that it has alone is read only when a
+//! commit was made another way, or when nobody knows what became of one.
 
 use crate::context::Context;
 use crate::gates::OPERATOR_NOTE;
@@ -17,19 +20,22 @@ const LOOK_EVERY: Duration = Duration::from_secs(1);
 
 pub(crate) struct Relay {
     pub(crate) cx: Arc<Context>,
-    /// Everything up to here is known.
-    pub(crate) cursor: Cursor,
 }
 
 impl Relay {
-    pub(crate) async fn run(mut self, stop: CancellationToken) {
+    pub(crate) async fn run(self, stop: CancellationToken) {
         let mut changed = self.cx.store.changed();
+        let shared = self.cx.store.features().shared;
         loop {
             tokio::select! {
                 biased;
                 () = stop.cancelled() => return,
-                _ = changed.changed() => {}
+                _ = changed.changed(), if shared => {}
+                () = self.cx.relay_nudge.notified() => {}
                 () = tokio::time::sleep(LOOK_EVERY) => {}
+            }
+            if *self.cx.store.changed().borrow() <= *self.cx.known.lock() {
+                continue;
             }
             if let Err(error) = self.catch_up().await {
                 tracing::warn!(%error, "the feed could not be read; trying again");
@@ -38,14 +44,15 @@ impl Relay {
         }
     }
 
-    async fn catch_up(&mut self) -> Result<(), StoreError> {
+    async fn catch_up(&self) -> Result<(), StoreError> {
         loop {
-            let page = match self.cx.store.feed(self.cursor, PAGE).await {
+            let from = *self.cx.known.lock();
+            let page = match self.cx.store.feed(from, PAGE).await {
                 Ok(page) => page,
                 Err(StoreError::Gone { oldest }) => {
                     // What lies between is not known: read the queue anew, and go on from the oldest commit kept.
                     self.cx.scheduler.lock().lose_track();
-                    self.cursor = Cursor(oldest.0.saturating_sub(1));
+                    *self.cx.known.lock() = Cursor(oldest.0.saturating_sub(1));
                     self.cx.look_for_own().await?;
                     continue;
                 }
@@ -66,7 +73,8 @@ impl Relay {
                     }
                 }
             }
-            self.cursor = page.next;
+            let mut known = self.cx.known.lock();
+            *known = page.next.max(*known);
             if last {
                 return Ok(());
             }

@@ -139,6 +139,9 @@ fn wait_at_gate(command: &mut Command, hello: RawFd, gate: RawFd, gate_end: RawF
     unsafe {
         command.pre_exec(move || {
             nix::sys::prctl::set_pdeathsig(Signal::SIGKILL)?;
+            // The allocator of this process does without huge pages, which a program would inherit. A kernel may not know of
+            // them, which is as good.
+            let _ = nix::sys::prctl::set_thp_disable(false);
             // The parent may have died before that was set.
             if getppid() != parent {
                 return Err(Error::from_raw_os_error(nix::libc::ESRCH));

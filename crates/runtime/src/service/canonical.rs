@@ -2,21 +2,22 @@
 //! number). It only ever meets a keyed hash, so it need not be shown.
 
 use serde_json::Value;
-use std::fmt::Write;
+use std::io::Write;
 
 /// Integers beyond this lose digits in a double, and are told apart by all of theirs.
 const EXACT_INTEGER: f64 = 9_007_199_254_740_992.0;
 
-pub(super) fn canonical(value: &Value) -> String {
-    let mut out = String::new();
+/// `about`: how many bytes are expected.
+pub(super) fn canonical(value: &Value, about: usize) -> Vec<u8> {
+    let mut out = Vec::with_capacity(about);
     write(value, &mut out);
     out
 }
 
-fn write(value: &Value, out: &mut String) {
+fn write(value: &Value, out: &mut Vec<u8>) {
     match value {
-        Value::Null => out.push_str("null"),
-        Value::Bool(b) => out.push_str(if *b { "true" } else { "false" }),
+        Value::Null => out.extend_from_slice(b"null"),
+        Value::Bool(b) => out.extend_from_slice(if *b { b"true" } else { b"false" }),
         Value::Number(number) => {
             let whole =
                 number.as_f64().filter(|n| number.is_f64() && n.fract() == 0.0 && n.abs() <= EXACT_INTEGER);
@@ -32,35 +33,35 @@ fn write(value: &Value, out: &mut String) {
         }
         Value::String(text) => write_string(text, out),
         Value::Array(items) => {
-            out.push('[');
+            out.push(b'[');
             for (at, item) in items.iter().enumerate() {
                 if at > 0 {
-                    out.push(',');
+                    out.push(b',');
                 }
                 write(item, out);
             }
-            out.push(']');
+            out.push(b']');
         }
         Value::Object(members) => {
             let mut names: Vec<&String> = members.keys().collect();
-            names.sort_by(|a, b| a.encode_utf16().cmp(b.encode_utf16()));
-            out.push('{');
+            names.sort_unstable_by(|a, b| a.encode_utf16().cmp(b.encode_utf16()));
+            out.push(b'{');
             for (at, name) in names.into_iter().enumerate() {
                 if at > 0 {
-                    out.push(',');
+                    out.push(b',');
                 }
                 write_string(name, out);
-                out.push(':');
+                out.push(b':');
                 write(&members[name], out);
             }
-            out.push('}');
+            out.push(b'}');
         }
     }
 }
 
-fn write_string(text: &str, out: &mut String) {
-    // serde_json escapes exactly what must be escaped, in one form each.
-    out.push_str(&serde_json::to_string(text).unwrap_or_default());
+fn write_string(text: &str, out: &mut Vec<u8>) {
+    // serde_json escapes exactly what must be escaped, in one form each; memory takes whatever is written to it.
+    let _ = serde_json::to_writer(out, text);
 }
 
 #[cfg(test)]
@@ -79,7 +80,7 @@ mod tests {
         ];
         for (text, expected) in rows {
             let value: Value = serde_json::from_str(text).expect("valid");
-            assert_eq!(canonical(&value), expected);
+            assert_eq!(canonical(&value, 0), expected.as_bytes());
         }
     }
 }

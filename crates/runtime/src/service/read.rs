@@ -135,7 +135,8 @@ impl Service {
 
     pub(super) async fn stored_result(&self, row: &Execution) -> Result<Option<Stored>, ApiError> {
         let key = row.key();
-        let kept = self.cx.results.lock().get(key, self.cx.store.now());
+        let (fence, now) = (row.state.fence, self.cx.store.now());
+        let kept = self.cx.results.lock().get(key, fence, now);
         if let Some(kept) = kept {
             return Ok(Some(Stored::Whole(kept)));
         }
@@ -147,7 +148,7 @@ impl Service {
             return Ok(Some(Stored::Large(LargeResult::new(self.cx.clone(), key, manifest))));
         }
         let bytes = self.cx.open(key, Column::Output, &sealed, RESULT_BYTES_MAX).await.map_err(wrong)?;
-        self.cx.results.lock().put(key, &bytes, self.cx.store.now());
+        self.cx.results.lock().put(key, fence, &bytes, self.cx.store.now());
         Ok(Some(Stored::Whole(bytes)))
     }
 

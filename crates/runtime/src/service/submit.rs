@@ -138,7 +138,8 @@ impl Service {
             // Who repeats a request because its answer was lost may do so under another span.
             members.remove("traceparent");
         }
-        new.request_hash = self.cx.sealer.request_hash(canonical(&value).as_bytes());
+        let plain = serde_json::to_vec(request).map_err(unreadable)?;
+        new.request_hash = self.cx.sealer.request_hash(&canonical(&value, plain.len()));
         if let Some(key) = idempotency_key {
             if key.is_empty() || key.len() > NAME_BYTES_MAX {
                 let text = format!("Idempotency-Key has 1 to {NAME_BYTES_MAX} bytes");
@@ -148,7 +149,6 @@ impl Service {
             let scope = caller.key_id.as_deref().unwrap_or("local");
             new.idem_key = Some(self.cx.sealer.name_hash(&format!("idempotency:{scope}:{key}")));
         }
-        let plain = serde_json::to_vec(request).map_err(unreadable)?;
         let input = self.cx.sealer.seal(new.key, Column::Input, &plain);
         let row = lifecycle::submit(new, &self.cx.settings.head_starts, now);
         self.cx.inputs.lock().put(row.key(), Bytes::from(plain));

@@ -1,7 +1,7 @@
 //! Waiting for the end of an execution: one that is there, or one that is submitted now.
 //!
-//! A waiter reads the row when it begins, unless it began before the row was there, and when it is told of the end; nothing in
-//! between.
+//! A waiter reads the row when it begins, unless it began before the row was there, and when it is told of the end without the
+//! row; nothing in between.
 
 use super::read::{Stored, raw};
 use super::{Service, Submitted, not_found, store_error};
@@ -93,12 +93,11 @@ impl Service {
                 Some(row) if row.status().is_terminal() => return Ok(row),
                 _ => {}
             }
-            let in_time = timeout_at(until, ends.next()).await.is_ok();
-            let now = self.row_of(ends, id).await?;
-            if !in_time {
-                return Ok(now);
-            }
-            row = Some(now);
+            row = match timeout_at(until, ends.next()).await {
+                Ok(Some(ended)) => return Ok(ended),
+                Ok(None) => Some(self.row_of(ends, id).await?),
+                Err(_) => return self.row_of(ends, id).await,
+            };
         }
     }
 
