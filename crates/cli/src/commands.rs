@@ -11,6 +11,7 @@ mod executions;
 mod files;
 mod follow;
 mod ndjson;
+mod open_files;
 mod operate;
 mod output;
 mod scaling;

@@ -114,11 +114,11 @@ pub const SEAL_KEY_BYTES_MAX: u64 = 64 << 10;
 pub const SEAL_KEY_COMMAND_PATIENCE: std::time::Duration = std::time::Duration::from_secs(30);
 
 /// TCP connections open at once; further ones are closed as soon as they are accepted.
-pub const CONNECTIONS_MAX: usize = 4_096;
+pub const CONNECTIONS_MAX: usize = 16_384;
 /// Streams of one HTTP/2 connection.
 pub const HTTP2_STREAMS_MAX: u32 = 128;
 /// Event streams open at once.
-pub const EVENT_STREAMS_MAX: usize = 1_024;
+pub const EVENT_STREAMS_MAX: usize = 4_096;
 /// Path and query of a request.
 pub const REQUEST_TARGET_BYTES_MAX: usize = 8 << 10;
 /// Request line and headers together, and how many headers.

@@ -72,7 +72,8 @@ impl Acceptor {
             if let Err(error) = socket.set_nodelay(true) {
                 tracing::debug!(%error, "cannot set TCP_NODELAY");
             }
-            let connection = self.connection(socket, &builder, place);
+            // In a box, because each future around it would have room for it once more.
+            let connection = Box::pin(self.connection(socket, &builder, place));
             let cut = self.cut.clone();
             self.tasks.spawn(async move {
                 cut.run_until_cancelled(connection).await;

@@ -1,6 +1,7 @@
 //! Many finished executions, most of which retention removes: how long that takes, what submits notice of it, and what room comes
 //! back.
 
+use super::filled::{PATIENCE, RESULT_BYTES, ended, fill, number};
 use super::quantile;
 use crate::api::Api;
 use crate::e2e::house::House;
@@ -23,34 +24,25 @@ Usage: cargo xtask bench retention [OPTIONS]
   --debug      the debug build
 ";
 
-/// Stored result of each, in bytes.
-const RESULT_BYTES: u64 = 2_048;
-const BATCH: u64 = 1_000;
 /// Submits a second beside it.
 const RATE: f64 = 50.0;
 const CALM: Duration = Duration::from_secs(20);
-const PATIENCE: Duration = Duration::from_secs(3_600);
 
 pub(crate) fn command(args: &[String]) -> Result<()> {
     if crate::helped(args, HELP) {
         return Ok(());
     }
-    let number = |name: &str, usual: u64| -> Result<u64> {
-        let at = args.iter().position(|arg| arg == name);
-        let text = at.and_then(|at| args.get(at + 1));
-        text.map_or(Ok(usual), |text| text.parse().with_context(|| format!("{name} takes a number")))
-    };
-    let (rows, keep) = (number("--rows", 1_000_000)?, number("--keep", 100_000)?);
+    let (rows, keep) = (number(args, "--rows", 1_000_000)?, number(args, "--keep", 100_000)?);
     if keep >= rows {
         bail!("--keep must be less than --rows");
     }
     let release = !args.iter().any(|arg| arg == "--debug");
     let base = target_dir().join("bench/retention");
     let rest = base.join("rest");
-    let (_, rest_feed) = fill(&rest, keep, release)?;
+    let (_, rest_feed) = filled(&rest, keep, release)?;
     let rest_bytes = on_disk(&rest)?;
     let dir = base.join("full");
-    let (mut house, _) = fill(&dir, rows, release)?;
+    let (mut house, _) = filled(&dir, rows, release)?;
     let before_bytes = on_disk(&dir)?;
     println!(
         "{rows} finished executions of {RESULT_BYTES} bytes: {} MiB; {keep} alone: {} MiB",
@@ -109,38 +101,10 @@ fn mib(bytes: &Value) -> u64 {
     bytes.as_u64().unwrap_or(0) >> 20
 }
 
-fn ended(view: &Value) -> u64 {
-    let count = |status: &str| view["executions"][status].as_u64().unwrap_or(0);
-    count("completed") + count("failed") + count("cancelled")
-}
-
 /// A data directory with so many finished executions, the service stopped; and the bytes of its feed.
-fn fill(dir: &Path, rows: u64, release: bool) -> Result<(House, u64)> {
-    let mut house = House::start_built(dir, CONFIG, &[], release)?;
-    let api = house.api();
-    let begun = Instant::now();
-    let one = json!({"engine": "demo", "workflowId": "w", "parameters": {"resultBytes": RESULT_BYTES}});
-    let mut sent = 0;
-    while sent < rows {
-        let count = BATCH.min(rows - sent);
-        api.must(
-            "POST",
-            "/v1/executions/batch",
-            Some(&json!({"executions": vec![one.clone(); count as usize]})),
-        )?;
-        sent += count;
-        if sent % 100_000 == 0 {
-            println!("  {sent} submitted after {:.0} s", begun.elapsed().as_secs_f64());
-        }
-    }
-    let deadline = Instant::now() + PATIENCE;
-    while ended(&api.must("GET", "/v1/storage", None)?) < rows {
-        if Instant::now() > deadline {
-            bail!("the executions do not end");
-        }
-        std::thread::sleep(Duration::from_millis(200));
-    }
-    let feed = api.must("GET", "/v1/storage", None)?["feedBytes"].as_u64().unwrap_or(0);
+fn filled(dir: &Path, rows: u64, release: bool) -> Result<(House, u64)> {
+    let mut house = fill(dir, CONFIG, rows, release)?;
+    let feed = house.api().must("GET", "/v1/storage", None)?["feedBytes"].as_u64().unwrap_or(0);
     house.terminate()?;
     Ok((house, feed))
 }

@@ -92,10 +92,14 @@ fn measured(config: &str, release: bool, args: &[&str]) -> Result<(Value, u64)> 
     Ok((figures, memory))
 }
 
-fn bench(house: &House, release: bool, args: &[&str]) -> Result<Value> {
+/// What `enginehouse bench` says of a running service.
+pub(super) fn bench(house: &House, release: bool, args: &[&str]) -> Result<Value> {
     let program = target_dir().join(if release { "release" } else { "debug" }).join("enginehouse");
     let mut command = Command::new(program);
-    command.args(["bench", "--json", "--type", "demo", "--url", house.url()]).args(args);
+    command.args(["bench", "--json", "--url", house.url()]).args(args);
+    if !args.contains(&"--engine") {
+        command.args(["--type", "demo"]);
+    }
     command.env("ENGINEHOUSE_API_KEY", house.key());
     serde_json::from_slice(&output(&mut command)?).context("the figures are no JSON")
 }

@@ -105,9 +105,19 @@ impl House {
 
     /// The most memory that the process had so far, in bytes.
     pub(crate) fn peak_memory(&self) -> Result<u64> {
+        self.memory_of("VmHWM:")
+    }
+
+    /// The memory that the process has now, in bytes.
+    pub(crate) fn memory(&self) -> Result<u64> {
+        self.memory_of("VmRSS:")
+    }
+
+    fn memory_of(&self, name: &str) -> Result<u64> {
         let pid = self.child.as_ref().context("the service is not running")?.id();
         let status = std::fs::read_to_string(format!("/proc/{pid}/status"))?;
-        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).context("no VmHWM")?;
+        let line =
+            status.lines().find_map(|line| line.strip_prefix(name)).with_context(|| format!("no {name}"))?;
         Ok(line.trim().trim_end_matches(" kB").parse::<u64>()? << 10)
     }
 

@@ -1,6 +1,7 @@
 //! Running the service: configuration, store, node and HTTP server put together, until a signal ends it.
 
 use super::configure::ConfigArgs;
+use super::open_files;
 use super::{Exit, Failure};
 use clap::Args;
 use enginehouse::api::KeyRequest;
@@ -94,6 +95,7 @@ async fn serve(config: Config) -> Result<Exit, Failure> {
         );
     }
     let settings = server_settings(&config.server);
+    open_files::allow(settings.connections_max);
     let program = std::env::current_exe().map_err(|error| Failure::call(error.to_string()))?;
     let builder = ExecutionService::builder().config(config).worker_program(program);
     let service = builder.start().await.map_err(|error| match error {
@@ -146,6 +148,7 @@ fn server_settings(config: &ServerConfig) -> ServerSettings {
         no_auth: !config.auth,
         tls: config.tls.clone().map(|(cert_file, key_file)| TlsSettings { cert_file, key_file }),
         connections_max: config.connections_max,
+        event_streams_max: config.event_streams_max,
         handshake_timeout: ms(config.handshake_timeout),
         header_timeout: ms(config.header_timeout),
         body_timeout: ms(config.body_timeout),

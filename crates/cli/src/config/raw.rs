@@ -397,8 +397,10 @@ section! {
         auth: Flag = Flag(true);
         /// Certificate and key for HTTPS. Absent: plain HTTP.
         tls: Option<Tls> = None;
-        /// Connections at once.
-        connections_max: Whole<1, 100000> = super::types::Whole(4096);
+        /// Connections at once. Each is an open file: the process raises its limit of these as far as it may.
+        connections_max: Whole<1, 100000> = super::types::Whole(16384);
+        /// Event streams at once, of one execution or of all.
+        event_streams_max: Whole<1, 100000> = super::types::Whole(4096);
         /// The longest a TLS handshake may take.
         handshake_timeout: UpToADay = Span(10 * SECOND);
         /// The longest the head of a request may take.

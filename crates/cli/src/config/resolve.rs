@@ -57,6 +57,7 @@ pub struct ServerConfig {
     /// Certificate and key.
     pub tls: Option<(PathBuf, PathBuf)>,
     pub connections_max: usize,
+    pub event_streams_max: usize,
     pub handshake_timeout: Duration,
     pub header_timeout: Duration,
     pub body_timeout: Duration,
@@ -383,6 +384,7 @@ fn server(raw: &Raw, checker: &mut Checker<'_>) -> Option<ServerConfig> {
         auth,
         tls,
         connections_max: size(server.connections_max.0),
+        event_streams_max: size(server.event_streams_max.0),
         handshake_timeout: server.handshake_timeout.duration(),
         header_timeout: server.header_timeout.duration(),
         body_timeout: server.body_timeout.duration(),
