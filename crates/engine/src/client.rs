@@ -14,7 +14,7 @@ mod sse;
 pub(crate) use classify::{answer_text, status_failure};
 pub(crate) use json::{check_result, parse, single_string};
 pub(crate) use poll::Poll;
-pub(crate) use sse::{StreamEvent, watch_events};
+pub(crate) use sse::{StreamEvent, send_told, watch_events};
 
 use crate::config::{ANSWER_BYTES_MAX, CONTROL_BYTES_MAX, ConfigError, ENDPOINTS_MAX, HttpSettings};
 use crate::contract::{Call, Engine, EngineFailure, Health, Outcome, Reached};
@@ -337,11 +337,7 @@ impl Streaming {
     }
 
     async fn collect(mut self, client: &HttpClient, body_bytes_max: usize) -> Result<Answer, EngineFailure> {
-        let too_large = || {
-            let message = format!("the engine's answer is over {body_bytes_max} bytes");
-            EngineFailure::new(FailureKind::TooLarge, "answer_too_large", message)
-                .with_reached(Reached::Maybe)
-        };
+        let too_large = || too_large(body_bytes_max);
         let status = self.status();
         let announced = self.response.content_length().unwrap_or(0);
         if announced > body_bytes_max as u64 {
@@ -357,6 +353,11 @@ impl Streaming {
         }
         Ok(Answer { status, headers: self.response.headers().clone(), body: body.freeze() })
     }
+}
+
+fn too_large(bytes_max: usize) -> EngineFailure {
+    let message = format!("the engine's answer is over {bytes_max} bytes");
+    EngineFailure::new(FailureKind::TooLarge, "answer_too_large", message).with_reached(Reached::Maybe)
 }
 
 fn build_client(settings: &HttpSettings, endpoints: &[Url]) -> Result<reqwest::Client, ConfigError> {

@@ -1,14 +1,17 @@
 //! `http`: any HTTP service by configuration.
 //!
-//! One request starts the work. Without a poll step its answer is the end; with one it tells the service's own id of the run,
+//! One request starts the work. Without a poll step its answer is the end, and if that is a stream of server-sent events, they
+//! are progress and the last of them is the answer; with one it tells the service's own id of the run,
 //! which is stored, polled, taken up again after a crash, and stopped by the cancel step if there is one. The host comes from
 //! the configuration only; a value of a request enters a path as one percent-encoded segment.
 
 mod pointer;
 mod template;
 
-use crate::client::{Answer, HttpClient, Request, StreamEvent, check_result, single_string, watch_events};
-use crate::config::{ConfigError, HttpSettings};
+use crate::client::{
+    Answer, HttpClient, Request, StreamEvent, check_result, send_told, single_string, watch_events,
+};
+use crate::config::{ConfigError, HttpSettings, STREAM_EVENT_BYTES_MAX};
 use crate::contract::{
     Call, Capabilities, Engine, EngineFailure, Health, Outcome, Progress, Reached, Workflow,
 };
@@ -324,12 +327,16 @@ impl Http {
     async fn watch(&self, call: &Call, values: &Value, follow: &HttpFollow, ended: &Notify) -> Infallible {
         if let Some(events) = &follow.events {
             let open = || self.request("follow.events", events, call.endpoint, values);
-            let on_event = |event: &StreamEvent| {
-                call.host.progress(Progress::of_text(&self.client.scrub(&event.data)));
-            };
+            let on_event = |event: &StreamEvent| self.tell(call, event);
             watch_events(&self.client, open, None, on_event, ended).await;
         }
         std::future::pending().await
+    }
+
+    /// An event that is too large for a live one is a sign of life.
+    fn tell(&self, call: &Call, event: &StreamEvent) {
+        let data = Some(event.data.as_str()).filter(|data| data.len() <= STREAM_EVENT_BYTES_MAX);
+        call.host.progress(Progress::of_text(&self.client.scrub(data.unwrap_or_default())));
     }
 
     async fn poll_to_the_end(
@@ -402,7 +409,7 @@ impl Engine for Http {
             reattach: self.config.follow.is_some(),
             idempotent_submit: self.config.idempotent,
             inline: false,
-            progress: self.config.follow.as_ref().is_some_and(|follow| follow.events.is_some()),
+            progress: self.config.follow.as_ref().is_none_or(|follow| follow.events.is_some()),
         }
     }
 
@@ -449,7 +456,8 @@ impl Tracked for Http {
         let request = self.start_request(call)?;
         let Some(follow) = &self.config.follow else {
             let request = request.within(AS_LONG_AS_IT_TAKES, AS_LONG_AS_IT_TAKES);
-            let answer = self.client.send(request.body_bytes_max(2 * call.result_bytes_max)).await?;
+            let request = request.body_bytes_max(2 * call.result_bytes_max);
+            let answer = send_told(&self.client, request, |event| self.tell(call, event)).await?;
             return self.conclude(&answer, call.result_bytes_max).map(Started::Ended);
         };
         let answer = self.client.send(request).await?;

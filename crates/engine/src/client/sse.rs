@@ -1,16 +1,20 @@
 //! Server-sent events, read with a bound on every part.
 
-use super::{HttpClient, Request, Streaming};
+use super::{ANSWER_BYTES_MAX, too_large};
+use super::{Answer, HttpClient, Request, Streaming};
 use crate::config::STREAM_EVENT_BYTES_MAX;
 use crate::contract::EngineFailure;
 use bytes::Bytes;
-use reqwest::header::{ACCEPT, HeaderName, HeaderValue};
+use reqwest::header::{ACCEPT, CONTENT_TYPE, HeaderName, HeaderValue};
 use std::time::Duration;
 use tokio::sync::Notify;
 
 /// The pause before a stream that ended is opened again, at first and at most.
 const REOPEN_FIRST: Duration = Duration::from_secs(1);
 const REOPEN_LONGEST: Duration = Duration::from_secs(30);
+
+/// The data by which some services say that a stream is over; it is nobody's answer.
+const DONE: &str = "[DONE]";
 
 /// One event of a stream; `data` is empty when it was over the bound.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -19,6 +23,7 @@ pub(crate) struct StreamEvent {
     pub(crate) name: String,
     pub(crate) data: String,
     pub(crate) id: Option<String>,
+    pub(crate) over: bool,
 }
 
 /// Reads a run's events for as long as it is polled, opening the stream again where it left off whenever it ends.
@@ -40,7 +45,7 @@ pub(crate) async fn watch_events(
         }
         match client.open(request).await {
             Ok(answer) if answer.status() == 200 => {
-                let mut stream = EventStream::new(answer);
+                let mut stream = EventStream::new(answer, STREAM_EVENT_BYTES_MAX);
                 while let Ok(Some(event)) = stream.next(client).await {
                     pause = REOPEN_FIRST;
                     on_event(&event);
@@ -58,6 +63,36 @@ pub(crate) async fn watch_events(
     }
 }
 
+/// Sends a request and reads the whole answer. One that is a stream of events is told event by event, and the data of the last
+/// one stands for its body.
+pub(crate) async fn send_told(
+    client: &HttpClient,
+    request: Request,
+    mut on_event: impl FnMut(&StreamEvent),
+) -> Result<Answer, EngineFailure> {
+    let bytes_max = request.body_bytes_max.min(ANSWER_BYTES_MAX);
+    let answer = client.open(request).await?;
+    let (status, headers) = (answer.status(), answer.response.headers().clone());
+    let kind = headers.get(CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).unwrap_or_default();
+    let essence = kind.split(';').next().unwrap_or_default().trim();
+    if !essence.eq_ignore_ascii_case("text/event-stream") || !(200..300).contains(&status) {
+        return answer.collect(client, bytes_max).await;
+    }
+    let mut stream = EventStream::new(answer, bytes_max);
+    let mut last = StreamEvent::default();
+    while let Some(event) = stream.next(client).await? {
+        if event.data == DONE {
+            continue;
+        }
+        on_event(&event);
+        last = event;
+    }
+    if last.over {
+        return Err(too_large(bytes_max).with_status(i32::from(status)));
+    }
+    Ok(Answer { status, headers, body: Bytes::from(last.data) })
+}
+
 /// Reads events from an answer.
 struct EventStream {
     answer: Streaming,
@@ -66,8 +101,9 @@ struct EventStream {
 }
 
 impl EventStream {
-    fn new(answer: Streaming) -> EventStream {
-        EventStream { answer, parser: Parser::default(), chunk: Bytes::new() }
+    /// `bytes_max`: of a line, and of the data of an event.
+    fn new(answer: Streaming, bytes_max: usize) -> EventStream {
+        EventStream { answer, parser: Parser { bytes_max, ..Parser::default() }, chunk: Bytes::new() }
     }
 
     /// The next event, `None` at the end of the stream. Comments are passed over.
@@ -91,6 +127,7 @@ impl EventStream {
 /// The state between two pieces of a stream: the line so far and the event so far.
 #[derive(Default)]
 struct Parser {
+    bytes_max: usize,
     line: Vec<u8>,
     /// The line, or the event's data, went over the bound: the rest of it is passed over.
     line_over: bool,
@@ -114,7 +151,7 @@ impl Parser {
                         return (at + 1, Some(event));
                     }
                 }
-                _ if self.line.len() < STREAM_EVENT_BYTES_MAX => self.line.push(*byte),
+                _ if self.line.len() < self.bytes_max => self.line.push(*byte),
                 _ => self.line_over = true,
             }
         }
@@ -138,7 +175,7 @@ impl Parser {
                     self.data.push('\n');
                 }
                 self.has_data = true;
-                self.data_over |= over || self.data.len() + value.len() > STREAM_EVENT_BYTES_MAX;
+                self.data_over |= over || self.data.len() + value.len() > self.bytes_max;
                 if !self.data_over {
                     self.data.push_str(value);
                 }
@@ -155,6 +192,7 @@ impl Parser {
             name: std::mem::take(&mut self.name),
             data: std::mem::take(&mut self.data),
             id: self.id.take(),
+            over,
         };
         let data = if over { String::new() } else { event.data };
         (has_data || !event.name.is_empty()).then_some(StreamEvent { data, ..event })
@@ -166,7 +204,7 @@ mod tests {
     use super::*;
 
     fn read(pieces: &[&[u8]]) -> Vec<StreamEvent> {
-        let mut parser = Parser::default();
+        let mut parser = Parser { bytes_max: STREAM_EVENT_BYTES_MAX, ..Parser::default() };
         let mut events = Vec::new();
         for piece in pieces {
             let mut rest: &[u8] = piece;
@@ -180,7 +218,8 @@ mod tests {
     }
 
     fn event(name: &str, data: &str, id: Option<&str>) -> StreamEvent {
-        StreamEvent { name: name.to_owned(), data: data.to_owned(), id: id.map(str::to_owned) }
+        let (name, data) = (name.to_owned(), data.to_owned());
+        StreamEvent { name, data, id: id.map(str::to_owned), over: false }
     }
 
     #[test]
@@ -200,8 +239,8 @@ mod tests {
             "event: values\ndata: {long}\n\ndata: small\n\ndata: {long}\ndata: {long}\n\ndata: z\n\n"
         );
         let events = read(&[text.as_bytes()]);
-        let expected =
-            [event("values", "", None), event("", "small", None), event("", "", None), event("", "z", None)];
+        let over = |name| StreamEvent { over: true, ..event(name, "", None) };
+        let expected = [over("values"), event("", "small", None), over(""), event("", "z", None)];
         assert_eq!(events, expected);
     }
 }

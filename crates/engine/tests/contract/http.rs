@@ -276,3 +276,59 @@ async fn the_events_of_a_run_are_told_as_progress_while_it_is_polled() {
         "{told:?}"
     );
 }
+
+/// Answers at once, with events.
+struct Streams(&'static str);
+
+impl Dialect for Streams {
+    fn name(&self) -> &'static str {
+        "http (streams)"
+    }
+
+    fn engine(&self, settings: HttpSettings) -> Arc<dyn Engine> {
+        let config = HttpConfig { result: Some("/out".to_owned()), ..HttpConfig::new(settings, "/run") };
+        Arc::new(Adapter::new(config).unwrap())
+    }
+
+    fn workflow_id(&self) -> &'static str {
+        "w"
+    }
+
+    fn result(&self) -> &'static str {
+        "null"
+    }
+
+    fn step(&self, _request: &Seen) -> Step {
+        Step::Submit
+    }
+
+    fn answer(&self, _request: &Seen, _fake: &mut Fake) -> Reply {
+        Reply::events(self.0)
+    }
+}
+
+#[tokio::test]
+async fn an_answer_that_is_a_stream_is_progress_and_its_last_event_the_answer() {
+    let table = [
+        (
+            "data: {\"progress\":0.5}\n\ndata: {\"out\":{\"n\":1.0}}\n\ndata: [DONE]\n\n",
+            Some(r#"{"n":1.0}"#),
+            2,
+        ),
+        ("data: {\"out\":\"a\"}\n\n", Some("\"a\""), 1),
+        // Without an event there is no answer to take a result from.
+        (": nothing\n\n", None, 0),
+    ];
+    for (text, expected, told) in table {
+        let stub = Stub::start(Arc::new(Streams(text)), Fake::new(RunState::Succeeded), None).await;
+        let host = Arc::new(NotingHost::default());
+        let (_stop, call) = call(&host, "w", "{}");
+        let outcome = within(Streams(text).engine(settings(stub.url())).run(call)).await;
+        let result = match &outcome {
+            Outcome::Succeeded { result, .. } => Some(std::str::from_utf8(result).unwrap()),
+            _ => None,
+        };
+        assert_eq!(result, expected, "{outcome:?}");
+        assert_eq!(host.progress.lock().unwrap().len(), told, "{text}");
+    }
+}

@@ -23,8 +23,11 @@ const ROUNDS_MAX: usize = 4;
 const IDLE: Duration = Duration::from_secs(1);
 /// How soon a log that could not begin anew is looked at again.
 const AGAIN: Duration = Duration::from_millis(200);
-/// How long the last step may wait for readers of the log while commits wait for it.
-const LAST_STEP_WAIT: Duration = Duration::from_millis(50);
+/// How long the last step may wait for readers of the log while commits wait for it: not long, as it can be tried again, unless
+/// the log has become so long already.
+const LAST_STEP_WAIT: Duration = Duration::from_millis(5);
+const LAST_STEP_WAIT_LONG: Duration = Duration::from_millis(50);
+const PAGES_LONG: i64 = 8 * PAGES_DUE as i64;
 
 /// What the writer and the checkpoint thread tell each other.
 #[derive(Default)]
@@ -108,13 +111,15 @@ fn run(db: &Connection, state: &LogState) {
 
 /// Moves the whole log and lets it begin anew.
 pub(super) fn move_log(db: &Connection) -> Result<(), StoreError> {
+    let mut pages = 0;
     for _ in 0..ROUNDS_MAX {
-        let Progress { length, moved, .. } = checkpoint(db, "PASSIVE")?;
+        let Progress { length, moved } = checkpoint(db, "PASSIVE")?;
+        pages = length;
         if length - moved <= PAGES_LEFT {
             break;
         }
     }
-    db.busy_timeout(LAST_STEP_WAIT)?;
+    db.busy_timeout(if pages < PAGES_LONG { LAST_STEP_WAIT } else { LAST_STEP_WAIT_LONG })?;
     let restarted = checkpoint(db, "RESTART");
     // Readers may hold the log open past the wait; then it begins anew after a later checkpoint.
     restarted.map(|_| ())

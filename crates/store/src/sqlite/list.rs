@@ -252,6 +252,10 @@ mod tests {
             (&*read::BY_EXT_ID, 1),
             (&*read::BY_IDEM_KEY, 1),
             (super::super::lane::FIND, 4),
+            (super::super::retain::ENDED, 2),
+            (super::super::retain::OLDEST_ENDED, 1),
+            (super::super::feed::OLDEST, 1),
+            (super::super::feed::BEHIND, 2),
         ];
         statements.extend(fixed.map(|(sql, values)| (sql.to_owned(), values)));
         for (sql, values) in statements {

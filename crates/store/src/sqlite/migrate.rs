@@ -9,7 +9,8 @@ pub(super) const APPLICATION_ID: i64 = 0x456e_6768;
 pub(super) const OLDEST: i64 = 1;
 
 /// Step n makes format n + 1 (counted from 0); the first makes everything.
-const STEPS: [&str; 1] = [include_str!("migrations/0001_executions.sql")];
+const STEPS: [&str; 2] =
+    [include_str!("migrations/0001_executions.sql"), include_str!("migrations/0002_packed_feed.sql")];
 
 /// The format this program reads and writes.
 pub(super) const NEWEST: i64 = STEPS.len() as i64;
@@ -107,6 +108,19 @@ mod tests {
         }
         let committed = include_str!("schema.sql");
         assert_eq!(committed, made, "run the test once with UPDATE_SCHEMA=1 and review schema.sql");
+    }
+
+    #[test]
+    fn the_feed_of_the_first_format_is_read_on() {
+        let db = Connection::open_in_memory().expect("memory");
+        db.execute_batch(STEPS[0]).expect("the first format");
+        let body = r#"{"node":3,"changes":[],"notes":[{"kind":"n","data":null}]}"#;
+        db.execute("INSERT INTO feed (seq, at, body) VALUES (7, 5, ?)", [body]).expect("a commit");
+        let identity = Identity { application_id: APPLICATION_ID, format: 1, tables: 1 };
+        migrate(&db, &identity).expect("the steps that are missing");
+        let page = super::super::feed::read(&db, crate::Cursor(6), 9).expect("the feed");
+        let commit = page.commits.first().expect("the commit");
+        assert_eq!((commit.cursor.0, commit.at.0, commit.node.0, commit.notes.len()), (7, 5, 3, 1));
     }
 
     #[test]

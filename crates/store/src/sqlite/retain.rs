@@ -1,7 +1,7 @@
 //! Removing what has ended, and giving the room back.
 
 use super::read;
-use super::row::unsigned;
+use super::row::{status_number, unsigned};
 use super::writer::Writer;
 use crate::{EndedRow, Outcome, Payloads, Removal, StoreError, Usage};
 use enginehouse_core::execution::Status;
@@ -11,12 +11,18 @@ use enginehouse_core::time::Time;
 use rusqlite::{Connection, OptionalExtension, params};
 use std::path::Path;
 
+/// By the table's own order: the index of what has ended has it only within one status.
+pub(super) const ENDED: &str =
+    "SELECT key, rev, engine, status, ended_at, ext_id IS NOT NULL OR idem_key IS NOT NULL,
+        EXISTS (SELECT 1 FROM input WHERE input.key = execution.key), output_bytes
+    FROM execution NOT INDEXED WHERE key > ? AND status > 1 AND ended_at IS NOT NULL ORDER BY key LIMIT ?";
+/// The oldest of those that ended with one status.
+pub(super) const OLDEST_ENDED: &str = "SELECT key, ended_at FROM execution INDEXED BY ended
+    WHERE status > 1 AND status = ? ORDER BY key LIMIT 1";
+
 /// Ended rows behind a key, by key.
 pub(super) fn ended(db: &Connection, after: Option<Key>, max: usize) -> Result<Vec<EndedRow>, StoreError> {
-    let sql = "SELECT key, rev, engine, status, ended_at, ext_id IS NOT NULL OR idem_key IS NOT NULL,
-            EXISTS (SELECT 1 FROM input WHERE input.key = execution.key), output_bytes
-        FROM execution WHERE key > ? AND status > 1 AND ended_at IS NOT NULL ORDER BY key LIMIT ?";
-    let mut statement = db.prepare_cached(sql)?;
+    let mut statement = db.prepare_cached(ENDED)?;
     let row = |row: &rusqlite::Row<'_>| {
         let status: i64 = row.get(3)?;
         Ok(EndedRow {
@@ -44,9 +50,6 @@ fn status_of(number: i64) -> Status {
 pub(super) fn usage(db: &Connection, dir: &Path) -> Result<Usage, StoreError> {
     let pragma = |name: &str| db.query_row(&format!("PRAGMA {name}"), [], |row| row.get(0)).map(unsigned);
     let (pages, free, page_bytes) = (pragma("page_count")?, pragma("freelist_count")?, pragma("page_size")?);
-    let oldest =
-        "SELECT ended_at FROM execution WHERE status > 1 AND ended_at IS NOT NULL ORDER BY key LIMIT 1";
-    let oldest_ended = db.query_row(oldest, [], |row| row.get(0)).optional()?.map(Time);
     let standing = read::standing(db)?;
     let log = std::fs::metadata(dir.join(format!("{}-wal", super::open::FILE)));
     Ok(Usage {
@@ -54,9 +57,19 @@ pub(super) fn usage(db: &Connection, dir: &Path) -> Result<Usage, StoreError> {
         reclaimable: free * page_bytes,
         log_bytes: log.map_or(0, |log| log.len()),
         feed_bytes: standing.feed_bytes,
-        oldest_ended,
+        oldest_ended: oldest_ended(db)?,
         ..standing.totals.usage()
     })
+}
+
+fn oldest_ended(db: &Connection) -> Result<Option<Time>, StoreError> {
+    let mut statement = db.prepare_cached(OLDEST_ENDED)?;
+    let mut oldest: Option<(i64, Option<i64>)> = None;
+    for status in Status::ALL.into_iter().filter(|status| status.is_terminal()) {
+        let found = statement.query_row([status_number(status)], |row| Ok((row.get(0)?, row.get(1)?)));
+        oldest = oldest.into_iter().chain(found.optional()?).min();
+    }
+    Ok(oldest.and_then(|(_, ended_at)| ended_at).map(Time))
 }
 
 /// Payloads counted by their first bytes.
