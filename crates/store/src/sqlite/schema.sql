@@ -92,12 +92,6 @@ CREATE TABLE output (key INTEGER PRIMARY KEY, body BLOB NOT NULL) STRICT;
 
 CREATE TABLE logs (key INTEGER PRIMARY KEY, body BLOB NOT NULL) STRICT;
 
-CREATE TABLE feed (
-    seq  INTEGER PRIMARY KEY,
-    at   INTEGER NOT NULL,
-    body TEXT NOT NULL
-) STRICT;
-
 CREATE TABLE session (
     id           INTEGER PRIMARY KEY,
     node         INTEGER NOT NULL,
@@ -130,4 +124,11 @@ CREATE TABLE store (
     at         INTEGER NOT NULL,
     feed_bytes INTEGER NOT NULL,
     totals     TEXT NOT NULL
+) STRICT;
+
+CREATE TABLE feed (
+    seq  INTEGER PRIMARY KEY,
+    at   INTEGER NOT NULL,
+    -- JSON as it is, or as a frame of zstd, which begins otherwise.
+    body BLOB NOT NULL
 ) STRICT;
