@@ -83,7 +83,7 @@ pub(crate) fn command(args: &[String]) -> Result<()> {
     let feed = view["feedBytes"].as_u64().unwrap_or(0);
     let (own, own_rest) = (after_bytes.saturating_sub(feed), rest_bytes.saturating_sub(rest_feed));
     println!(
-        "without the feed, of which the last 256 MB are kept whatever is removed: {} MiB after, {} MiB for the rest alone \
+        "without the feed: {} MiB after, {} MiB for the rest alone \
          ({:+.1} %), of it {} MiB free in the files",
         own >> 20,
         own_rest >> 20,

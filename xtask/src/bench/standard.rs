@@ -57,12 +57,11 @@ pub(crate) fn command(args: &[String]) -> Result<()> {
     let mut page = format!("# The standard set\n\nWritten by `cargo xtask bench standard`. {}\n", machine()?);
     say(
         &mut page,
-        "\n| | submits/s | executions/s | p50, ms | p99, ms | longest, ms | memory, MiB |\n|---|---|---|---|---|---|---|",
+        "\n| | submits/s | executions/s | p50, ms | p99, ms | longest, ms | memory, MiB | written for each, KiB |\n|---|---|---|---|---|---|---|---|",
     );
     for (name, more) in WAYS {
         let duration = format!("{secs}s");
-        let (figures, memory) = measured(STEADY, release, &[&["--duration", &duration], more].concat())?;
-        say(&mut page, &format!("| {name} | {} | {memory} |", times(&figures)));
+        say(&mut page, &measured(name, release, &[&["--duration", &duration], more].concat())?);
     }
     say(&mut page, "\nEach of the following works 10 ms; the ideal has all 200 slots from the start.\n");
     say(&mut page, "| | took, ms | ideal, ms | ratio | memory, MiB |\n|---|---|---|---|---|");
@@ -82,14 +81,17 @@ fn say(page: &mut String, line: &str) {
     page.push('\n');
 }
 
-/// A fresh service, measured once; its peak memory in MiB.
-fn measured(config: &str, release: bool, args: &[&str]) -> Result<(Value, u64)> {
+/// A fresh service, measured once, with its peak memory and what it wrote for each execution from submit to end.
+fn measured(name: &str, release: bool, args: &[&str]) -> Result<String> {
     let dir = target_dir().join("bench/standard");
-    let house = House::start_built(&dir, config, &[], release)?;
+    let house = House::start_built(&dir, STEADY, &[], release)?;
+    let before = house.written()?;
     let figures = bench(&house, release, args)?;
+    let written = (house.written()? - before) as f64 / 1_024.0;
     let memory = house.peak_memory()? >> 20;
     house.stop()?;
-    Ok((figures, memory))
+    let each = written / figures["ended"].as_f64().unwrap_or(f64::NAN);
+    Ok(format!("| {name} | {} | {memory} | {each:.1} |", times(&figures)))
 }
 
 /// What `enginehouse bench` says of a running service.

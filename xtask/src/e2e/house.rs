@@ -113,6 +113,14 @@ impl House {
         self.memory_of("VmRSS:")
     }
 
+    /// The bytes that the process had written to disk so far.
+    pub(crate) fn written(&self) -> Result<u64> {
+        let pid = self.child.as_ref().context("the service is not running")?.id();
+        let counts = std::fs::read_to_string(format!("/proc/{pid}/io"))?;
+        let count = counts.lines().find_map(|line| line.strip_prefix("write_bytes: "));
+        Ok(count.context("no write_bytes")?.parse()?)
+    }
+
     fn memory_of(&self, name: &str) -> Result<u64> {
         let pid = self.child.as_ref().context("the service is not running")?.id();
         let status = std::fs::read_to_string(format!("/proc/{pid}/status"))?;
