@@ -316,7 +316,6 @@ async fn context(
     let (committer, inbox) = mpsc::channel(COMMITTER_QUEUE_MAX);
     let (orphans, orphan_inbox) = mpsc::channel(ORPHANS_MAX);
     let figures = Figures::new(totals, settings.aggregation_window, store.now());
-    let pools = Mutex::new(Pools::new(settings.pools.clone()));
     let known = *store.changed().borrow();
     let cx = Context {
         env: Env::new(settings.node, now, settings.seed),
@@ -338,7 +337,7 @@ async fn context(
         joined: Mutex::default(),
         worker_door: watch::channel(None).0,
         wanted: Mutex::new(wanted),
-        pools,
+        pools: Mutex::new(Pools::new(settings.pools.clone())),
         pool_news: Mutex::new(PoolNews::default()),
         scaling: Mutex::new(scaling),
         scaler_nudge: Notify::new(),
