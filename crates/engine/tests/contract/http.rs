@@ -278,7 +278,7 @@ async fn the_events_of_a_run_are_told_as_progress_while_it_is_polled() {
 }
 
 /// Answers at once, with events.
-struct Streams(&'static str);
+struct Streams(Reply);
 
 impl Dialect for Streams {
     fn name(&self) -> &'static str {
@@ -303,7 +303,32 @@ impl Dialect for Streams {
     }
 
     fn answer(&self, _request: &Seen, _fake: &mut Fake) -> Reply {
-        Reply::events(self.0)
+        self.0.clone()
+    }
+}
+
+async fn streamed(reply: Reply) -> (Outcome, Arc<NotingHost>) {
+    let streams = Arc::new(Streams(reply));
+    let stub = Stub::start(streams.clone(), Fake::new(RunState::Succeeded), None).await;
+    let host = Arc::new(NotingHost::default());
+    let (_stop, call) = call(&host, "w", "{}");
+    (within(streams.engine(settings(stub.url())).run(call)).await, host)
+}
+
+#[tokio::test]
+async fn a_stream_that_breaks_off_or_ends_with_too_much_has_no_result() {
+    let first = "data: {\"out\":1}\n\n";
+    // Twice what a result may have is read, and no more.
+    let large = format!("{first}data: {{\"out\":\"{}\"}}\n\n", "y".repeat(3 << 20));
+    let table = [
+        (Reply::events(first).cut(), FailureKind::BadResponse, "truncated_answer"),
+        (Reply::events(&large), FailureKind::TooLarge, "answer_too_large"),
+    ];
+    for (reply, kind, code) in table {
+        match streamed(reply).await.0 {
+            Outcome::Failed(failure) => assert_eq!((failure.kind, failure.code.as_ref()), (kind, code)),
+            other => panic!("{code}: {other:?}"),
+        }
     }
 }
 
@@ -320,10 +345,7 @@ async fn an_answer_that_is_a_stream_is_progress_and_its_last_event_the_answer() 
         (": nothing\n\n", None, 0),
     ];
     for (text, expected, told) in table {
-        let stub = Stub::start(Arc::new(Streams(text)), Fake::new(RunState::Succeeded), None).await;
-        let host = Arc::new(NotingHost::default());
-        let (_stop, call) = call(&host, "w", "{}");
-        let outcome = within(Streams(text).engine(settings(stub.url())).run(call)).await;
+        let (outcome, host) = streamed(Reply::events(text)).await;
         let result = match &outcome {
             Outcome::Succeeded { result, .. } => Some(std::str::from_utf8(result).unwrap()),
             _ => None,

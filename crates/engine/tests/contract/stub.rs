@@ -49,23 +49,30 @@ pub(crate) struct Reply {
     body: Vec<u8>,
     /// The connection stays open after the body, as a stream does whose run goes on.
     holds: bool,
+    /// More is announced than comes before the connection ends.
+    cut: bool,
 }
 
 impl Reply {
     pub(crate) fn json(status: u16, body: impl ToString) -> Reply {
         let headers = vec![("content-type".to_owned(), "application/json".to_owned())];
-        Reply { status, headers, body: body.to_string().into_bytes(), holds: false }
+        Reply { status, headers, body: body.to_string().into_bytes(), holds: false, cut: false }
     }
 
     /// Server-sent events that end.
     pub(crate) fn events(text: &str) -> Reply {
         let headers = vec![("content-type".to_owned(), "text/event-stream".to_owned())];
-        Reply { status: 200, headers, body: text.as_bytes().to_vec(), holds: false }
+        Reply { status: 200, headers, body: text.as_bytes().to_vec(), holds: false, cut: false }
     }
 
     /// Keeps the connection open after the body.
     pub(crate) fn held(self) -> Reply {
         Reply { holds: true, ..self }
+    }
+
+    /// Ends the connection before the end of what it announced.
+    pub(crate) fn cut(self) -> Reply {
+        Reply { cut: true, ..self }
     }
 
     #[allow(dead_code, reason = "for dialects whose engines answer in headers")]
@@ -228,7 +235,7 @@ async fn write_reply<S: AsyncRead + AsyncWrite + Unpin>(
     if reply.holds {
         head.push_str("connection: close\r\n\r\n");
     } else {
-        head.push_str(&format!("content-length: {}\r\n\r\n", reply.body.len()));
+        head.push_str(&format!("content-length: {}\r\n\r\n", reply.body.len() + usize::from(reply.cut)));
     }
     stream.write_all(head.as_bytes()).await?;
     stream.write_all(&reply.body).await?;
@@ -236,7 +243,7 @@ async fn write_reply<S: AsyncRead + AsyncWrite + Unpin>(
     if reply.holds {
         until_left(stream).await;
     }
-    Ok(reply.holds)
+    Ok(reply.holds || reply.cut)
 }
 
 async fn until_left<S: AsyncRead + Unpin>(stream: &mut S) {
