@@ -3,6 +3,7 @@
 //! There is no timer: while one batch is synced the next one gathers. On the scheduler's node a batch carries what starts
 //! in the slots that are free or that the batch itself frees, so a submit that can start at once costs one write.
 
+use crate::ahead::ReadAhead;
 use crate::breakpoints::Kinds;
 use crate::context::{Context, rules_of};
 use enginehouse_core::execution::{Execution, Status};
@@ -14,7 +15,7 @@ use enginehouse_core::queue::Pick;
 use enginehouse_core::session::Session;
 use enginehouse_core::time::Time;
 use enginehouse_store::{
-    Batch, Committed, LaneCount, New, Outcome, Ref, SessionWrite, StoreError, SubmitOutcome, Write,
+    Batch, Committed, LaneCount, New, Outcome, Ref, SessionWrite, Store, StoreError, SubmitOutcome, Write,
 };
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -70,6 +71,7 @@ pub(crate) struct Settled {
 pub(crate) struct Committer {
     pub(crate) cx: Arc<Context>,
     pub(crate) inbox: mpsc::Receiver<Request>,
+    pub(crate) ahead: ReadAhead,
 }
 
 /// A grant that waits for its commit.
@@ -121,12 +123,13 @@ impl Committer {
         }
     }
 
-    async fn round(&self, requests: Vec<Request>) {
+    async fn round(&mut self, requests: Vec<Request>) {
         self.hydrate().await;
         self.follow_others().await;
         self.refill().await;
-        let _batch = self.cx.batch.lock().await;
-        let now = self.cx.store.now();
+        let cx = self.cx.clone();
+        let _batch = cx.batch.lock().await;
+        let now = cx.store.now();
         let picks = self.plan(&requests, now);
         let grants = self.grants(&requests, picks, now).await;
         if requests.is_empty() && grants.is_empty() {
@@ -136,17 +139,18 @@ impl Committer {
         let kinds = Kinds::of(&batch);
         kinds.before();
         let (begun, writes) = (Instant::now(), batch.writes.len());
-        match self.cx.store.commit(batch).await {
-            Ok(committed) => {
-                let took = begun.elapsed();
+        let commit = async { (cx.store.commit(batch).await, begun.elapsed()) };
+        match self.ahead.during(commit).await {
+            (Ok(committed), took) => {
                 self.cx.telemetry.committed(writes, took);
                 let took = u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
                 self.cx.figures.lock().committed(now, took);
                 kinds.after();
                 self.settle(requests, grants, &shape, committed, now);
             }
-            Err(error) => {
+            (Err(error), _) => {
                 tracing::error!(%error, "a commit failed; its outcome is unknown");
+                self.ahead.clear();
                 if let StoreError::Broken(_) = &error {
                     // Who started this process starts the next one, and that one reads what the disk really holds.
                     self.cx.fail(error.to_string());
@@ -166,12 +170,13 @@ impl Committer {
     }
 
     /// Reads the queue anew after it lost track of the store. Only here can no commit of this node come between.
-    async fn hydrate(&self) {
+    async fn hydrate(&mut self) {
         if !self.cx.scheduler.lock().needs_hydration() {
             return;
         }
         self.cx.scheduler.lock().take_changed_elsewhere();
-        match self.read_all().await {
+        self.ahead.clear();
+        match read_all(&self.cx.store).await {
             Ok((sessions, lanes, running)) => {
                 let queue = self.cx.fresh_queue(&sessions);
                 self.cx.scheduler.lock().hydrate(queue, lanes, &running);
@@ -184,11 +189,12 @@ impl Committer {
 
     /// Makes the queue agree with what other nodes changed. A row read anywhere else might be older than a grant of this
     /// node that was committed meanwhile, and would give its slot away twice.
-    async fn follow_others(&self) {
+    async fn follow_others(&mut self) {
         let keys = {
             let mut scheduler = self.cx.scheduler.lock();
             if scheduler.may_grant() { scheduler.take_changed_elsewhere() } else { Vec::new() }
         };
+        keys.iter().for_each(|key| self.ahead.forget(*key));
         for page in keys.chunks(READ_PAGE) {
             let refs: Vec<Ref> = page.iter().map(|key| Ref::Key(*key)).collect();
             match self.cx.store.find(&refs).await {
@@ -208,22 +214,8 @@ impl Committer {
         }
     }
 
-    async fn read_all(&self) -> Result<(Vec<Session>, Vec<LaneCount>, Vec<Execution>), StoreError> {
-        let sessions = self.cx.store.sessions().await?;
-        let lanes = self.cx.store.lanes().await?;
-        let mut running: Vec<Execution> = Vec::new();
-        loop {
-            let page = self.cx.store.running(None, running.last().map(Execution::key), READ_PAGE).await?;
-            let last = page.len() < READ_PAGE;
-            running.extend(page);
-            if last {
-                return Ok((sessions, lanes, running));
-            }
-        }
-    }
-
     /// Reads on where a lane's rows in memory run low.
-    async fn refill(&self) {
+    async fn refill(&mut self) {
         loop {
             let wanted = self.cx.scheduler.lock().wants_refill();
             let Some((lane, after)) = wanted else { return };
@@ -256,22 +248,32 @@ impl Committer {
         picks
     }
 
-    /// Turns picks into grants on the row as it will be when the grant is applied.
-    async fn grants(&self, requests: &[Request], picks: Vec<Pick>, now: Time) -> Vec<Granted> {
-        if picks.is_empty() {
-            return Vec::new();
-        }
+    /// The rows of `picks`, each as it will be when the grant is applied, with its place in the batch if that brings it.
+    async fn rows_of(
+        &mut self,
+        requests: &[Request],
+        picks: &[Pick],
+    ) -> BTreeMap<Key, (Execution, Option<Place>)> {
         let mut known = rows_in(requests);
-        let missing: Vec<Key> = picks.iter().map(|p| p.key).filter(|k| !known.contains_key(k)).collect();
+        let waited: Vec<Key> = picks.iter().map(|p| p.key).filter(|k| !known.contains_key(k)).collect();
+        if waited.is_empty() {
+            return known;
+        }
+        self.ahead.finish().await;
+        let mut missing = Vec::new();
+        for key in &waited {
+            match self.ahead.take(*key) {
+                Some(row) => drop(known.insert(*key, (row, None))),
+                None => missing.push(Ref::Key(*key)),
+            }
+        }
         if !missing.is_empty() {
-            let refs: Vec<Ref> = missing.iter().map(|k| Ref::Key(*k)).collect();
-            match self.cx.store.find(&refs).await {
+            match self.cx.store.find(&missing).await {
                 Ok(found) => {
-                    for (key, row) in missing.iter().zip(found) {
-                        if let Some(row) = row {
-                            known.insert(*key, (Execution { history: Vec::new(), ..row }, None));
-                        }
-                    }
+                    let found = found.into_iter().flatten();
+                    known.extend(
+                        found.map(|row| (row.key(), (Execution { history: Vec::new(), ..row }, None))),
+                    );
                 }
                 Err(error) => {
                     tracing::warn!(%error, "rows to start could not be read");
@@ -279,6 +281,17 @@ impl Committer {
                 }
             }
         }
+        let likely = self.cx.scheduler.lock().queue.likely_next(ReadAhead::wanted(waited.len()));
+        self.ahead.begin(&self.cx.store, &likely);
+        known
+    }
+
+    /// Turns picks into grants on the row as it will be when the grant is applied.
+    async fn grants(&mut self, requests: &[Request], picks: Vec<Pick>, now: Time) -> Vec<Granted> {
+        if picks.is_empty() {
+            return Vec::new();
+        }
+        let mut known = self.rows_of(requests, &picks).await;
         let mut scheduler = self.cx.scheduler.lock();
         let mut grants = Vec::with_capacity(picks.len());
         for pick in picks {
@@ -337,7 +350,7 @@ impl Committer {
     }
 
     fn settle(
-        &self,
+        &mut self,
         requests: Vec<Request>,
         grants: Vec<Granted>,
         shape: &Shape,
@@ -346,7 +359,8 @@ impl Committer {
     ) {
         let (own, cursor) = (committed.outcomes.split_off(shape.grants_from), committed.cursor);
         {
-            let mut scheduler = self.cx.scheduler.lock();
+            let cx = self.cx.clone();
+            let mut scheduler = cx.scheduler.lock();
             for (request, places) in requests.iter().zip(&shape.places) {
                 for (planned, place) in request.writes.iter().zip(places) {
                     self.settle_one(&mut scheduler, planned, &committed.outcomes[*place], now);
@@ -372,12 +386,15 @@ impl Committer {
     }
 
     fn settle_one(
-        &self,
+        &mut self,
         scheduler: &mut crate::scheduler::Scheduler,
         planned: &Planned,
         outcome: &Outcome,
         now: Time,
     ) {
+        if let Planned::Change { row, .. } = planned {
+            self.ahead.forget(row.key());
+        }
         match (planned, outcome) {
             (Planned::Submit(group), Outcome::Submitted(items)) => {
                 for (new, item) in group.iter().zip(items) {
@@ -446,6 +463,22 @@ impl Committer {
             }
             // A replayed or refused submit was forgotten with its write.
             _ => scheduler.unpick(granted.row.key(), now),
+        }
+    }
+}
+
+async fn read_all(
+    store: &Arc<dyn Store>,
+) -> Result<(Vec<Session>, Vec<LaneCount>, Vec<Execution>), StoreError> {
+    let sessions = store.sessions().await?;
+    let lanes = store.lanes().await?;
+    let mut running: Vec<Execution> = Vec::new();
+    loop {
+        let page = store.running(None, running.last().map(Execution::key), READ_PAGE).await?;
+        let last = page.len() < READ_PAGE;
+        running.extend(page);
+        if last {
+            return Ok((sessions, lanes, running));
         }
     }
 }

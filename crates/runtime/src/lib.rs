@@ -3,6 +3,7 @@
 //! [`Node`] starts and stops the roles; [`Service`] is the application API and the only door: the HTTP server, the
 //! CLI's local verbs and the library all call it.
 
+mod ahead;
 mod alerts;
 mod blobs;
 pub mod breakpoints;

@@ -1,5 +1,6 @@
 //! Starts, supervises and stops the roles of one node.
 
+use crate::ahead::ReadAhead;
 use crate::alerts::Alerts;
 use crate::blobs::{Blobs, Sweeper};
 use crate::committer::{Committer, Planned};
@@ -88,7 +89,7 @@ impl Node {
             stop_committer: CancellationToken::new(),
         };
         node.check_blobs().await?;
-        let committer = Committer { cx: cx.clone(), inbox };
+        let committer = Committer { cx: cx.clone(), inbox, ahead: ReadAhead::default() };
         let token = node.stop_committer.clone();
         node.spawn("committer", &token.clone(), committer.run(token));
         node.role("relay", |stop| Relay { cx: cx.clone() }.run(stop));

@@ -1,7 +1,7 @@
 //! What others ask of the queue: counts, places, and whether its derived counts agree. Nothing here changes it.
 
 use super::place::{serves, serves_one_of};
-use super::{LaneRows, Occupancy, Queue, WorkerRules};
+use super::{EngineQueue, LaneNo, LaneRows, Occupancy, Queue, WorkerRules};
 use crate::execution::Priority;
 use crate::gate::{Gates, Shut};
 use crate::id::{Key, SessionId};
@@ -85,6 +85,31 @@ impl Queue {
             let (number, _) = self.index.get(key)?;
             Some((*rank, self.lanes[*number].entry(*rank, *key)?.priority))
         })
+    }
+
+    /// Rows in memory that are likely to be picked next, at most `most`: of each engine that is not paused the first of the
+    /// lanes whose turn it is, in equal shares. A guess to read rows by before they are needed; what runs out of slots, gates
+    /// and shares makes of the order is not in it.
+    #[must_use]
+    pub fn likely_next(&self, most: usize) -> Vec<Key> {
+        let engines = self.engines.iter().filter(|(_, e)| !e.rules.paused && !e.heads.is_empty());
+        let each = most.div_ceil(engines.clone().count().max(1));
+        let of_engines = engines.flat_map(|(name, engine)| {
+            let lanes = self.lanes_in_turn(name, engine, each);
+            let share = each.div_ceil(lanes.len().max(1));
+            let rows = lanes.into_iter().flat_map(move |lane| self.lanes[lane].entries().take(share));
+            rows.take(each).map(|entry| entry.key)
+        });
+        of_engines.take(most).collect()
+    }
+
+    /// The lanes with something that could start on the engine, of the user whose turn it is first; at most `most`.
+    fn lanes_in_turn(&self, name: &str, engine: &EngineQueue, most: usize) -> Vec<LaneNo> {
+        let mut seen = BTreeSet::new();
+        let users = engine.heads.values().flatten().map(|(.., user)| user).filter(|user| seen.insert(*user));
+        let lanes =
+            users.filter_map(|user| self.users.get(user)?.get(name)).flat_map(|of_user| &of_user.lanes);
+        lanes.copied().filter(|number| !self.is_blocked(&self.lanes[*number].lane)).take(most).collect()
     }
 
     /// Rows of the engine that would rather fail than wait for it, as far as they are in memory.

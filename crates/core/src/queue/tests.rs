@@ -113,6 +113,50 @@ fn a_concurrency_key_runs_one_at_a_time_and_others_flow_past() {
     assert_eq!(picks(&mut q).len(), 1);
 }
 
+fn likely(q: &Queue, most: usize) -> Vec<i64> {
+    q.likely_next(most).into_iter().map(|key| key.0).collect()
+}
+
+#[test]
+fn what_is_likely_next_is_what_one_user_gets_next() {
+    let mut q = queue(None, 1, 3);
+    for (key, rank) in [(1, 50), (2, 10), (3, 50), (4, -7), (5, 90)] {
+        q.push(&lane("e", None, None), entry(key, rank));
+    }
+    let guess = likely(&q, 3);
+    assert_eq!(guess, picks(&mut q));
+    assert_eq!(likely(&q, 10), [3, 5]);
+    assert_eq!(likely(&q, 0), Vec::<i64>::new());
+}
+
+#[test]
+fn what_is_likely_next_is_shared_between_engines_and_users_and_leaves_out_what_cannot_start() {
+    let mut q = queue(None, 1, 1);
+    for (engine, first) in [("e", 0), ("f", 100), ("paused", 200)] {
+        q.add_engine(engine, None, 1);
+        (first..first + 10).for_each(|key| q.push(&lane(engine, None, None), entry(key, key)));
+    }
+    (300..310).for_each(|key| q.push(&lane("e", Some("other"), None), entry(key, key)));
+    (400..410).for_each(|key| q.push(&lane("e", Some("keyed"), Some("k")), entry(key, key)));
+    q.lease(Key(900), lease_of("k"));
+    let paused = EngineRules { paused: true, ..q.engine("paused").expect("set").clone() };
+    q.set_engine("paused", paused);
+    assert_eq!(likely(&q, 8), [0, 1, 300, 301, 100, 101, 102, 103]);
+}
+
+fn lease_of(ckey: &str) -> Lease {
+    Lease {
+        engine: "e".into(),
+        endpoint: 0,
+        ckey: Some(ckey.into()),
+        user: None,
+        worker: SessionId(1),
+        since: Time(0),
+        charged: 0,
+        retry: false,
+    }
+}
+
 #[test]
 fn paused_engines_and_busy_or_unfit_workers_get_nothing() {
     let mut q = queue(None, 1, 1);
@@ -295,6 +339,9 @@ proptest! {
             prop_assert!(q.occupancy().of_worker(SessionId(1)) <= 4);
             prop_assert!(q.occupancy().of_endpoint("e", 0) <= 2 && q.occupancy().of_endpoint("e", 1) <= 2);
             prop_assert!(q.occupancy().of_ckey("k") <= 1);
+            let guess = q.likely_next(7);
+            prop_assert!(guess.len() <= 7 && guess.iter().all(|key| q.holds(*key)));
+            prop_assert_eq!(guess.iter().collect::<BTreeSet<_>>().len(), guess.len());
         }
     }
 
