@@ -17,6 +17,8 @@ use std::sync::Arc;
 #[derive(Debug, Clone, PartialEq)]
 pub struct Transition {
     pub key: Key,
+    /// What the row was submitted with, so that a store need not read it to name the row's lane and to tell of the change.
+    pub fixed: Arc<Fixed>,
     /// The `rev` the row must still have.
     pub rev: u32,
     /// The status the row had, which its `rev` implies; lets totals be kept without reading the row.
@@ -35,6 +37,7 @@ impl Transition {
         let event = Event { seq: next.rev, kind, at: now, attempt: next.attempt, data };
         Transition {
             key: from.key(),
+            fixed: from.fixed.clone(),
             rev: from.state.rev,
             from: from.status(),
             next,

@@ -80,16 +80,16 @@ pub(super) static INSERT: LazyLock<String> = LazyLock::new(|| {
     format!("INSERT INTO execution ({columns}, history) VALUES ({marks}) ON CONFLICT DO NOTHING")
 });
 
-/// Moves a row and appends to its history.
+/// Moves a row of this `rev` and appends to its history.
 pub(super) static UPDATE: LazyLock<String> = LazyLock::new(|| update("history || ?"));
 
-/// Moves a row and replaces its history.
+/// Moves a row of this `rev` and replaces its history.
 pub(super) static UPDATE_FOLDED: LazyLock<String> = LazyLock::new(|| update("?"));
 
 fn update(history: &str) -> String {
     let columns: Vec<String> = STATE_COLUMNS.iter().map(|c| format!("{c} = ?")).collect();
     let set = columns.join(", ");
-    format!("UPDATE execution SET {set}, history = {history} WHERE key = ?")
+    format!("UPDATE execution SET {set}, history = {history} WHERE key = ? AND rev = ?")
 }
 
 /// Binds parameters one after the other.

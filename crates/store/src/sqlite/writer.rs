@@ -9,7 +9,7 @@ use crate::{
 };
 use enginehouse_core::event::EventType;
 use enginehouse_core::execution::{Lane, Status};
-use enginehouse_core::id::{Key, SessionId};
+use enginehouse_core::id::{ExecutionId, Key, SessionId};
 use enginehouse_core::lifecycle::{Part, Transition};
 use enginehouse_core::limits::HISTORY_EVENTS_MAX;
 use enginehouse_core::session::{RoleGrant, Session};
@@ -164,26 +164,18 @@ impl Writer {
     }
 
     fn apply(&mut self, transition: &Transition, trace: &mut Trace) -> Result<Outcome, StoreError> {
-        let names = if trace.refused.contains(&transition.key) { None } else { self.names(transition)? };
-        let Some(names) = names else {
-            trace.refused.insert(transition.key);
-            return self.stale(transition.key);
-        };
-        let lane = if transition.next.due && transition.next.status == Status::Pending {
-            let (engine, retry) = (names.engine.clone(), transition.next.retrying);
-            let (user, ckey) = (names.user.clone(), names.ckey.clone());
-            Some(self.memory.lanes.number(&self.db, Lane { engine, user, ckey, retry })?)
-        } else {
-            None
-        };
+        let Transition { key, fixed, next, .. } = transition;
         let event = to_json(&transition.event)?;
-        self.update(transition, lane, &event)?;
+        if trace.refused.contains(key) || !self.update(transition, &event)? {
+            trace.refused.insert(*key);
+            return Ok(Outcome::Stale(read::find(&self.db, &Ref::Key(*key))?.map(Box::new)));
+        }
         trace.change(&ChangeText {
-            key: transition.key,
-            ext_id: names.ext_id.as_deref(),
-            engine: &names.engine,
-            status: transition.next.status,
-            holder: transition.next.holder,
+            key: *key,
+            ext_id: fixed.ext_id.as_ref().map(ExecutionId::as_str),
+            engine: &fixed.engine,
+            status: next.status,
+            holder: next.holder,
             event: &event,
         })?;
         self.memory.standing.totals.moved(transition);
@@ -191,41 +183,31 @@ impl Writer {
         Ok(Outcome::Applied)
     }
 
-    fn stale(&self, key: Key) -> Result<Outcome, StoreError> {
-        Ok(Outcome::Stale(read::find(&self.db, &Ref::Key(key))?.map(Box::new)))
-    }
-
-    /// What a transition does not carry of its row; `None` when the row's `rev` is another.
-    ///
-    /// Asked for before the update instead of being returned by it: that would make SQLite keep a journal for the
-    /// statement.
-    fn names(&self, transition: &Transition) -> Result<Option<Names>, StoreError> {
-        let sql = "SELECT ext_id, engine, user, ckey FROM execution WHERE key = ? AND rev = ?";
-        let mut statement = self.db.prepare_cached(sql)?;
-        let names = |row: &rusqlite::Row<'_>| {
-            Ok(Names { ext_id: row.get(0)?, engine: row.get(1)?, user: row.get(2)?, ckey: row.get(3)? })
+    /// Moves the row on; false, and nothing is changed, when its `rev` is another.
+    fn update(&mut self, transition: &Transition, event: &str) -> Result<bool, StoreError> {
+        let Transition { key, fixed, rev, next, .. } = transition;
+        let lane = if next.due && next.status == Status::Pending {
+            let (engine, user, ckey) = (fixed.engine.clone(), fixed.user.clone(), fixed.ckey.clone());
+            Some(self.memory.lanes.number(&self.db, Lane { engine, user, ckey, retry: next.retrying })?)
+        } else {
+            None
         };
-        Ok(statement.query_row(params![transition.key.0, transition.rev], names).optional()?)
-    }
-
-    /// Moves the row on; only this connection writes, so its `rev` is still the one that was asked for.
-    fn update(&self, transition: &Transition, lane: Option<i64>, event: &str) -> Result<(), StoreError> {
-        let key = transition.key.0;
-        let folds = transition.next.rev as usize > HISTORY_EVENTS_MAX;
+        let folds = next.rev as usize > HISTORY_EVENTS_MAX;
         let (sql, history) = if folds {
             let mut statement = self.db.prepare_cached("SELECT history FROM execution WHERE key = ?")?;
-            let stored: String = statement.query_row([key], |row| row.get(0))?;
+            let stored: Option<String> = statement.query_row([key.0], |row| row.get(0)).optional()?;
+            let Some(stored) = stored else { return Ok(false) };
             (&*UPDATE_FOLDED, row::folded(&stored, event))
         } else {
             (&*UPDATE, row::appended(event))
         };
         let mut statement = self.db.prepare_cached(sql)?;
         let mut binder = Binder::new(&mut statement);
-        row::put_state(&mut binder, &transition.next, lane)?;
+        row::put_state(&mut binder, next, lane)?;
         binder.put(history)?;
-        binder.put(key)?;
-        statement.raw_execute()?;
-        Ok(())
+        binder.put(key.0)?;
+        binder.put(rev)?;
+        Ok(statement.raw_execute()? == 1)
     }
 
     pub(super) fn store_parts(&self, transition: &Transition) -> Result<(), StoreError> {
@@ -355,12 +337,4 @@ impl From<StoreError> for Failed {
     fn from(error: StoreError) -> Failed {
         Failed { error, sync: false }
     }
-}
-
-/// The parts of a row's [`Fixed`](enginehouse_core::execution::Fixed) that its lane and its change in the feed name.
-struct Names {
-    ext_id: Option<String>,
-    engine: String,
-    user: Option<String>,
-    ckey: Option<String>,
 }
