@@ -52,8 +52,7 @@ impl Key {
             | (0b10 << 62)
             | (u128::from(self.node()) << TAG_BITS)
             | tag;
-        let hex = format!("{bits:032x}");
-        format!("{}-{}-{}-{}-{}", &hex[..8], &hex[8..12], &hex[12..16], &hex[16..20], &hex[20..])
+        uuid::Uuid::from_u128(bits).to_string()
     }
 
     /// The key and the tag of a server-made id; `None` when the text is not of that form. The caller compares the tag.

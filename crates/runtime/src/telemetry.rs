@@ -16,12 +16,13 @@ use prometheus_client::metrics::exemplar::HistogramWithExemplars;
 use prometheus_client::metrics::family::{Family, MetricConstructor};
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::{Metric, Registry, Unit};
+use std::borrow::Cow;
 use std::time::Duration;
 
 pub use table::markdown;
 
 /// Names and values, in the order of the table.
-type Labels = Vec<(&'static str, String)>;
+type Labels = Vec<(&'static str, Cow<'static, str>)>;
 /// A value of which an execution is named as an example.
 type Timed = HistogramWithExemplars<Labels>;
 
@@ -91,9 +92,9 @@ impl Telemetry {
         if was_running {
             let endpoint = endpoint(row.state.endpoint.unwrap_or(0));
             let labels = vec![
-                ("engine", row.fixed.engine.clone()),
-                ("endpoint", endpoint),
-                ("outcome", outcome(transition)),
+                ("engine", row.fixed.engine.clone().into()),
+                ("endpoint", endpoint.into()),
+                ("outcome", outcome(transition).into()),
             ];
             self.attempts.get_or_create(&labels).inc();
         }
@@ -101,7 +102,7 @@ impl Telemetry {
         if first_grant.is_none() && !ends {
             return;
         }
-        let example = vec![("execution_id", id())];
+        let example = vec![("execution_id", id().into())];
         if let Some(started) = first_grant {
             let wait = started.since(next.clock_from);
             self.queue_wait.get_or_create(&work(row)).observe(seconds(wait), Some(example), None);
@@ -110,7 +111,7 @@ impl Telemetry {
         let kind = next.failure.as_ref().filter(|_| next.status == Status::Failed);
         let kind = kind.map_or("", |failure| failure.kind.as_str());
         let mut labels = work(row);
-        labels.push(("status", next.status.as_str().to_owned()));
+        labels.push(("status", next.status.as_str().into()));
         let ended = next.ended_at.unwrap_or(transition.event.at);
         let took = ended.since(next.clock_from);
         self.end_to_end.get_or_create(&labels).observe(seconds(took), Some(example.clone()), None);
@@ -118,7 +119,7 @@ impl Telemetry {
             let ran = ended.since(started);
             self.run.get_or_create(&labels).observe(seconds(ran), Some(example), None);
         }
-        labels.push(("failure", kind.to_owned()));
+        labels.push(("failure", kind.into()));
         self.ended.get_or_create(&labels).inc();
     }
 
@@ -134,13 +135,13 @@ impl Telemetry {
 
     /// A request was made to a receiver of webhooks.
     pub(crate) fn webhook(&self, receiver: &str, outcome: &'static str) {
-        let labels = vec![("receiver", receiver.to_owned()), ("outcome", outcome.to_owned())];
+        let labels = vec![("receiver", receiver.to_owned().into()), ("outcome", outcome.into())];
         self.webhooks.get_or_create(&labels).inc();
     }
 
     /// So many spans were sent to a receiver of traces, or given up.
     pub(crate) fn traced(&self, exporter: &str, outcome: &'static str, spans: usize) {
-        let labels = vec![("exporter", exporter.to_owned()), ("outcome", outcome.to_owned())];
+        let labels = vec![("exporter", exporter.to_owned().into()), ("outcome", outcome.into())];
         self.spans.get_or_create(&labels).inc_by(spans as u64);
     }
 
@@ -173,7 +174,7 @@ fn add(registry: &mut Registry, name: &str, metric: impl Metric) {
 }
 
 fn work(row: &Execution) -> Labels {
-    vec![("engine", row.fixed.engine.clone()), ("priority", row.state.priority.as_str().to_owned())]
+    vec![("engine", row.fixed.engine.clone().into()), ("priority", row.state.priority.as_str().into())]
 }
 
 fn seconds(ms: u64) -> f64 {
@@ -181,15 +182,14 @@ fn seconds(ms: u64) -> f64 {
 }
 
 /// What became of the attempt that ran until now.
-fn outcome(transition: &Transition) -> String {
-    let word = match transition.event.kind {
+fn outcome(transition: &Transition) -> &'static str {
+    match transition.event.kind {
         EventType::ExecutionCompleted => "completed",
         EventType::ExecutionRetrying => "retried",
         EventType::ExecutionInterrupted => "interrupted",
         EventType::ExecutionCancelled => "cancelled",
         _ => "failed",
-    };
-    word.to_owned()
+    }
 }
 
 #[cfg(test)]

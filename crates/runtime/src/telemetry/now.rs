@@ -27,7 +27,7 @@ impl Service {
         self.pool(&mut registry).await?;
         self.endpoints(&mut registry).await?;
         let firing = self.cx.alerts.lock().counts().into_iter().map(|(alert, severity, count)| {
-            let labels = vec![("alert", alert.to_owned()), ("severity", severity.as_str().to_owned())];
+            let labels = vec![("alert", alert.to_owned().into()), ("severity", severity.as_str().into())];
             (labels, count as f64)
         });
         add(&mut registry, "alerts_firing", family(firing));
@@ -47,7 +47,7 @@ impl Service {
             ("failed", totals.failed),
             ("cancelled", totals.cancelled),
         ];
-        let stored = by_status.map(|(status, count)| (vec![("status", status.to_owned())], count as f64));
+        let stored = by_status.map(|(status, count)| (vec![("status", status.into())], count as f64));
         add(registry, "executions_stored", family(stored));
         Ok(())
     }
@@ -60,10 +60,11 @@ impl Service {
         for engine in self.cx.registry.iter() {
             let name = &engine.settings.name;
             for (priority, count) in Priority::ALL.into_iter().zip(queue.due_of_engine(name)) {
-                let labels = vec![("engine", name.clone()), ("priority", priority.as_str().to_owned())];
+                let labels = vec![("engine", name.clone().into()), ("priority", priority.as_str().into())];
                 due.push((labels, count as f64));
             }
-            running.push((vec![("engine", name.clone())], f64::from(queue.occupancy().of_engine(name))));
+            running
+                .push((vec![("engine", name.clone().into())], f64::from(queue.occupancy().of_engine(name))));
         }
         let oldest = self.cx.oldest_wait(queue, now);
         let slots: u32 = queue.workers().values().filter(|w| w.open).map(|w| w.capacity).sum();
@@ -78,7 +79,7 @@ impl Service {
         let statuses = ["starting", "idle", "busy", "overloaded", "draining", "unhealthy", "offline"];
         let workers = self.workers().await?.workers;
         let count = |status: &str| workers.iter().filter(|worker| worker.status == status).count() as f64;
-        let by_status = statuses.map(|status| (vec![("status", status.to_owned())], count(status)));
+        let by_status = statuses.map(|status| (vec![("status", status.into())], count(status)));
         add(registry, "workers", family(by_status));
         let scaling = self.scaling();
         add(registry, "scaling_target_workers", one(f64::from(scaling.target)));
@@ -97,9 +98,10 @@ impl Service {
             (Vec::new(), Vec::new(), Vec::new(), Vec::new());
         let mut retries = Vec::new();
         for engine in &engines {
-            retries.push((vec![("engine", engine.name.clone())], engine.retries_left));
+            retries.push((vec![("engine", engine.name.clone().into())], engine.retries_left));
             for endpoint in &engine.endpoints {
-                let place = vec![("engine", engine.name.clone()), ("endpoint", endpoint.name.clone())];
+                let place =
+                    vec![("engine", engine.name.clone().into()), ("endpoint", endpoint.name.clone().into())];
                 let state = match endpoint.breaker.state.as_str() {
                     "open" => 1.0,
                     "half_open" => 0.5,
@@ -127,7 +129,7 @@ impl Service {
 }
 
 fn process(registry: &mut Registry) {
-    let version = vec![("version", env!("CARGO_PKG_VERSION").to_owned())];
+    let version = vec![("version", env!("CARGO_PKG_VERSION").into())];
     add(registry, "build", family([(version, 1.0)]));
     let seen = Use::read();
     if let Some(seconds) = seen.cpu_seconds {

@@ -20,9 +20,9 @@ fn names_are_as_prometheus_wants_them_and_stand_once() {
 #[test]
 fn the_older_format_has_no_units_exemplars_or_end_and_names_counters_in_full() {
     let telemetry = Telemetry::new();
-    let labels = vec![("engine", "a # {\"b\"}".to_owned()), ("priority", "HIGH".to_owned())];
+    let labels = vec![("engine", "a # {\"b\"}".into()), ("priority", "HIGH".into())];
     telemetry.submitted.get_or_create(&labels).inc();
-    let example = vec![("execution_id", "x".to_owned())];
+    let example = vec![("execution_id", "x".into())];
     telemetry.queue_wait.get_or_create(&labels[1..].to_vec()).observe(0.02, Some(example), None);
     telemetry.committed(3, Duration::from_millis(3));
     let mut registry = Registry::default();
