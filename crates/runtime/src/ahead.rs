@@ -6,9 +6,8 @@
 //! A row kept here may be older than the store: whoever changes one says so with [`ReadAhead::forget`], and what it misses is
 //! refused by the row's `rev`, which brings the true row.
 
-use enginehouse_core::execution::Execution;
 use enginehouse_core::id::Key;
-use enginehouse_store::{Ref, Store, StoreError};
+use enginehouse_store::{Started, Starting, Store, StoreError};
 use std::collections::{BTreeMap, BTreeSet};
 use std::future::Future;
 use std::pin::Pin;
@@ -16,13 +15,14 @@ use std::sync::Arc;
 
 /// The most rows that are kept.
 const ROWS_MAX: usize = 256;
+/// A larger request is read by whoever carries the row to its worker.
+pub(crate) const REQUEST_BYTES_MAX: u64 = 16 << 10;
 
-type Reading = Pin<Box<dyn Future<Output = Result<Vec<Option<Execution>>, StoreError>> + Send>>;
+type Reading = Pin<Box<dyn Future<Output = Result<Vec<Option<Started>>, StoreError>> + Send>>;
 
 #[derive(Default)]
 pub(crate) struct ReadAhead {
-    /// Without history.
-    rows: BTreeMap<Key, Execution>,
+    rows: BTreeMap<Key, Started>,
     reading: Option<Reading>,
     /// Changed while they are being read.
     outdated: BTreeSet<Key>,
@@ -36,16 +36,16 @@ impl ReadAhead {
     }
 
     /// Keeps the rows that are likely to start next, and begins to read those that are not here; see [`during`](Self::during).
-    pub(crate) fn begin(&mut self, store: &Arc<dyn Store>, likely: &[Key]) {
-        let wanted: BTreeSet<Key> = likely.iter().copied().take(ROWS_MAX).collect();
+    pub(crate) fn begin(&mut self, store: &Arc<dyn Store>, mut likely: Vec<Starting>) {
+        likely.truncate(ROWS_MAX);
+        let wanted: BTreeSet<Key> = likely.iter().map(|one| one.key).collect();
         self.rows.retain(|key, _| wanted.contains(key));
-        let missing = wanted.into_iter().filter(|key| !self.rows.contains_key(key));
-        let refs: Vec<Ref> = missing.map(Ref::Key).collect();
-        if refs.is_empty() || self.reading.is_some() {
+        likely.retain(|one| !self.rows.contains_key(&one.key));
+        if likely.is_empty() || self.reading.is_some() {
             return;
         }
         let store = store.clone();
-        self.reading = Some(Box::pin(async move { store.find(&refs).await }));
+        self.reading = Some(Box::pin(async move { store.starting(&likely).await }));
     }
 
     /// Reads while `work` is under way, and ends with it.
@@ -69,15 +69,15 @@ impl ReadAhead {
         let outdated = std::mem::take(&mut self.outdated);
         match read {
             Ok(rows) => {
-                let rows = rows.into_iter().flatten().filter(|row| !outdated.contains(&row.key()));
-                self.rows.extend(rows.map(|row| (row.key(), Execution { history: Vec::new(), ..row })));
+                let rows = rows.into_iter().flatten().map(|started| (started.0.key(), started));
+                self.rows.extend(rows.filter(|(key, _)| !outdated.contains(key)));
             }
             // Whoever needs the rows reads them again, and says what is wrong.
             Err(error) => tracing::debug!(%error, "rows could not be read ahead"),
         }
     }
 
-    pub(crate) fn take(&mut self, key: Key) -> Option<Execution> {
+    pub(crate) fn take(&mut self, key: Key) -> Option<Started> {
         self.rows.remove(&key)
     }
 
@@ -98,7 +98,7 @@ impl ReadAhead {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use enginehouse_core::execution::{Priority, Spec};
+    use enginehouse_core::execution::{Execution, Priority, Spec};
     use enginehouse_core::lifecycle::{self, NewExecution};
     use enginehouse_core::rank::HeadStarts;
     use enginehouse_core::retry::RetryPolicy;
@@ -139,7 +139,7 @@ mod tests {
 
     /// Reads the keys given as soon as it is asked.
     fn reading(keys: &[i64]) -> ReadAhead {
-        let found: Vec<Option<Execution>> = keys.iter().map(|key| Some(row(*key))).collect();
+        let found: Vec<Option<Started>> = keys.iter().map(|key| Some((row(*key), None))).collect();
         ReadAhead { reading: Some(Box::pin(async { Ok(found) })), ..ReadAhead::default() }
     }
 
@@ -153,7 +153,7 @@ mod tests {
         ahead.forget(Key(2));
         ahead.during(tokio::task::yield_now()).await;
         assert_eq!(kept(&ahead), [1, 3]);
-        assert!(ahead.take(Key(3)).is_some_and(|row| row.history.is_empty()));
+        assert!(ahead.take(Key(3)).is_some());
         ahead.forget(Key(1));
         assert!(ahead.rows.is_empty() && ahead.outdated.is_empty());
         ahead.reading = reading(&[2]).reading;
@@ -169,7 +169,7 @@ mod tests {
             ..ReadAhead::default()
         };
         assert_eq!(ahead.during(async { 7 }).await, 7);
-        answer.send(vec![Some(row(1)), None]).expect("it still waits");
+        answer.send(vec![Some((row(1), None)), None]).expect("it still waits");
         ahead.finish().await;
         assert_eq!(kept(&ahead), [1]);
     }

@@ -3,7 +3,7 @@
 //! There is no timer: while one batch is synced the next one gathers. On the scheduler's node a batch carries what starts
 //! in the slots that are free or that the batch itself frees, so a submit that can start at once costs one write.
 
-use crate::ahead::ReadAhead;
+use crate::ahead::{self, ReadAhead};
 use crate::breakpoints::Kinds;
 use crate::context::{Context, rules_of};
 use enginehouse_core::execution::{Execution, Status};
@@ -15,7 +15,8 @@ use enginehouse_core::queue::Pick;
 use enginehouse_core::session::Session;
 use enginehouse_core::time::Time;
 use enginehouse_store::{
-    Batch, Committed, LaneCount, New, Outcome, Ref, SessionWrite, Store, StoreError, SubmitOutcome, Write,
+    Batch, Committed, LaneCount, New, Outcome, Ref, Sealed, SessionWrite, Started, Starting, Store,
+    StoreError, SubmitOutcome, Write,
 };
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -79,8 +80,19 @@ struct Granted {
     row: Execution,
     transition: Transition,
     session: enginehouse_core::id::SessionId,
-    /// Folded into the submit at (request, write, item); otherwise a write of its own.
-    folded: Option<(usize, usize, usize)>,
+    /// Folded into the submit at this place; otherwise a write of its own.
+    folded: Option<Place>,
+    request: Option<Sealed>,
+}
+
+/// A row that may start, as it will be when its grant is applied.
+struct Known {
+    /// Without history.
+    row: Execution,
+    /// Where the batch brings it as a submit.
+    place: Option<Place>,
+    /// Its request, if that was read with it.
+    request: Option<Sealed>,
 }
 
 impl Committer {
@@ -248,42 +260,42 @@ impl Committer {
         picks
     }
 
-    /// The rows of `picks`, each as it will be when the grant is applied, with its place in the batch if that brings it.
-    async fn rows_of(
-        &mut self,
-        requests: &[Request],
-        picks: &[Pick],
-    ) -> BTreeMap<Key, (Execution, Option<Place>)> {
+    /// The rows of `picks`, and of what else the batch brings.
+    async fn rows_of(&mut self, requests: &[Request], picks: &[Pick]) -> BTreeMap<Key, Known> {
         let mut known = rows_in(requests);
         let waited: Vec<Key> = picks.iter().map(|p| p.key).filter(|k| !known.contains_key(k)).collect();
         if waited.is_empty() {
             return known;
         }
         self.ahead.finish().await;
-        let mut missing = Vec::new();
+        let (mut read, mut missing) = (Vec::with_capacity(waited.len()), Vec::new());
         for key in &waited {
             match self.ahead.take(*key) {
-                Some(row) => drop(known.insert(*key, (row, None))),
-                None => missing.push(Ref::Key(*key)),
+                Some(started) => read.push(started),
+                None => missing.push(self.starting(*key)),
             }
         }
         if !missing.is_empty() {
-            match self.cx.store.find(&missing).await {
-                Ok(found) => {
-                    let found = found.into_iter().flatten();
-                    known.extend(
-                        found.map(|row| (row.key(), (Execution { history: Vec::new(), ..row }, None))),
-                    );
-                }
+            match self.cx.store.starting(&missing).await {
+                Ok(found) => read.extend(found.into_iter().flatten()),
                 Err(error) => {
                     tracing::warn!(%error, "rows to start could not be read");
                     self.cx.scheduler.lock().lose_track();
                 }
             }
         }
+        let stored = |(row, request): Started| (row.key(), Known { row, place: None, request });
+        known.extend(read.into_iter().map(stored));
         let likely = self.cx.scheduler.lock().queue.likely_next(ReadAhead::wanted(waited.len()));
-        self.ahead.begin(&self.cx.store, &likely);
+        let likely = likely.into_iter().map(|key| self.starting(key)).collect();
+        self.ahead.begin(&self.cx.store, likely);
         known
+    }
+
+    /// What is to be read of a row that starts: its request, too, if it is small and not in memory.
+    fn starting(&self, key: Key) -> Starting {
+        let in_memory = self.cx.inputs.lock().holds(key);
+        Starting { key, request_up_to: if in_memory { 0 } else { ahead::REQUEST_BYTES_MAX } }
     }
 
     /// Turns picks into grants on the row as it will be when the grant is applied.
@@ -295,14 +307,16 @@ impl Committer {
         let mut scheduler = self.cx.scheduler.lock();
         let mut grants = Vec::with_capacity(picks.len());
         for pick in picks {
-            let Some((row, folded)) = known.remove(&pick.key) else {
+            let Some(Known { row, place: folded, request }) = known.remove(&pick.key) else {
                 scheduler.unpick(pick.key, now);
                 continue;
             };
             let worker = self.cx.worker_name(pick.worker);
             let grant = Grant { session: pick.worker, worker, endpoint: pick.endpoint };
             match lifecycle::grant(&row, &grant, now) {
-                Ok(transition) => grants.push(Granted { row, transition, session: pick.worker, folded }),
+                Ok(transition) => {
+                    grants.push(Granted { row, transition, session: pick.worker, folded, request });
+                }
                 // Past its limits: the row stays out of the queue and its timer ends it.
                 Err(lifecycle::Refused::NotDue) if row.status() == Status::Pending && row.state.due => {
                     scheduler.unpick(pick.key, now);
@@ -446,7 +460,7 @@ impl Committer {
                 if scheduler.queue.occupancy().lease(row.key()).is_none() {
                     scheduler.resync(&row, now);
                 }
-                self.cx.deliver(granted.session, row);
+                self.cx.deliver(granted.session, row, granted.request);
             }
             Some(Outcome::Stale(Some(truth))) => {
                 scheduler.unpick(granted.row.key(), now);
@@ -489,10 +503,11 @@ struct Shape {
     grants_from: usize,
 }
 
+/// Request, write and item.
 type Place = (usize, usize, usize);
 
 /// The rows a batch itself brings, as they are once it is applied.
-fn rows_in(requests: &[Request]) -> BTreeMap<Key, (Execution, Option<Place>)> {
+fn rows_in(requests: &[Request]) -> BTreeMap<Key, Known> {
     let mut rows = BTreeMap::new();
     for (r, request) in requests.iter().enumerate() {
         for (w, planned) in request.writes.iter().enumerate() {
@@ -500,12 +515,13 @@ fn rows_in(requests: &[Request]) -> BTreeMap<Key, (Execution, Option<Place>)> {
                 Planned::Submit(group) => {
                     for (i, new) in group.iter().enumerate() {
                         let row = Execution { history: Vec::new(), ..new.row.clone() };
-                        rows.insert(row.key(), (row, Some((r, w, i))));
+                        rows.insert(row.key(), Known { row, place: Some((r, w, i)), request: None });
                     }
                 }
                 Planned::Change { row, transition, .. } => {
                     let after = transition.applied_to(row);
-                    rows.insert(row.key(), (Execution { history: Vec::new(), ..after }, None));
+                    let row = Execution { history: Vec::new(), ..after };
+                    rows.insert(row.key(), Known { row, place: None, request: None });
                 }
                 Planned::Other(_) => {}
             }

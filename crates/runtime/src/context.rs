@@ -30,7 +30,7 @@ use enginehouse_core::pools::Pools;
 use enginehouse_core::queue::{Queue, WorkerRules};
 use enginehouse_core::session::Session;
 use enginehouse_core::time::{Millis, Time};
-use enginehouse_store::{Cursor, Doc, DocKind, Outcome, Ref, Store, StoreError, Write};
+use enginehouse_store::{Cursor, Doc, DocKind, Outcome, Ref, Sealed, Store, StoreError, Write};
 use enginehouse_worker::{LeaseRef, Order};
 use parking_lot::Mutex;
 use std::collections::BTreeMap;
@@ -335,7 +335,7 @@ impl Context {
     }
 
     /// Hands a granted row to its worker; `false` when that is none of this node's, or has or had it.
-    pub(crate) fn deliver(&self, session: SessionId, row: Execution) -> bool {
+    pub(crate) fn deliver(&self, session: SessionId, row: Execution, sealed: Option<Sealed>) -> bool {
         let mut ports = self.ports.lock();
         let Some(port) = ports.get_mut(&session) else {
             return false;
@@ -345,7 +345,7 @@ impl Context {
             return false;
         }
         let request = self.inputs.lock().take(row.key());
-        if port.orders.try_send(Assigned::Run { row: Box::new(row), request }).is_err() {
+        if port.orders.try_send(Assigned::Run { row: Box::new(row), request, sealed }).is_err() {
             port.held.remove(&lease);
             tracing::error!(
                 worker = port.seat.name,
@@ -360,7 +360,7 @@ impl Context {
     pub(crate) fn take_on(&self, row: Execution) {
         let Some(session) = row.state.holder else { return };
         // A row that was read before its end must not come back to life here, so only a new lease brings it in.
-        if self.deliver(session, row.clone()) {
+        if self.deliver(session, row.clone(), None) {
             self.rows.lock().insert(row.key(), row.clone());
         }
         if row.state.cancel_at.is_some() {

@@ -24,6 +24,10 @@ impl InputCache {
         }
     }
 
+    pub(crate) fn holds(&self, key: Key) -> bool {
+        self.requests.contains_key(&key)
+    }
+
     pub(crate) fn take(&mut self, key: Key) -> Option<Bytes> {
         let request = self.requests.remove(&key)?;
         self.bytes -= request.len();

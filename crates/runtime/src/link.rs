@@ -19,7 +19,7 @@ use enginehouse_core::limits::{LOG_BYTES_MAX, REQUEST_BODY_BYTES_MAX, RESULT_BYT
 use enginehouse_core::time::SECOND;
 use enginehouse_core::trace::call_traceparent;
 use enginehouse_engine::{EngineFailure, Progress, Reached};
-use enginehouse_store::{DocKind, StoreError};
+use enginehouse_store::{DocKind, Sealed, StoreError};
 use enginehouse_worker::{Assignment, End, LeaseRef, Limit, Link, LinkError, Order, Report};
 use std::sync::Arc;
 use std::time::Duration;
@@ -143,8 +143,8 @@ impl NodeLink {
     pub(crate) async fn open(&self, assigned: &Assigned) -> Option<Order> {
         match assigned {
             Assigned::Order(order) => Some(order.clone()),
-            Assigned::Run { row, request } => {
-                let assignment = self.assignment(row, request.clone()).await?;
+            Assigned::Run { row, request, sealed } => {
+                let assignment = self.assignment(row, request.clone(), sealed.clone()).await?;
                 breakpoints::hit("attempt.opened");
                 Some(Order::Run(Box::new(assignment)))
             }
@@ -152,11 +152,16 @@ impl NodeLink {
     }
 
     /// The plaintext order for a granted row; `None` when the attempt ended before it began.
-    async fn assignment(&self, row: &Execution, request: Option<Bytes>) -> Option<Assignment> {
+    async fn assignment(
+        &self,
+        row: &Execution,
+        request: Option<Bytes>,
+        sealed: Option<Sealed>,
+    ) -> Option<Assignment> {
         let lease = LeaseRef { key: row.key(), fence: row.state.fence };
         let request = match request {
             Some(request) => request,
-            None => match self.read_request(row).await {
+            None => match self.read_request(row, sealed).await {
                 Ok(request) => request,
                 Err(end) => {
                     let told = self.report(lease, Report { end, logs: String::new() }).await;
@@ -196,10 +201,15 @@ impl NodeLink {
         })
     }
 
-    async fn read_request(&self, row: &Execution) -> Result<Bytes, End> {
+    /// `sealed`: the request as it is stored, if it was read already.
+    async fn read_request(&self, row: &Execution, mut sealed: Option<Sealed>) -> Result<Bytes, End> {
         let mut pause = Duration::from_millis(50);
         for _ in 0..READ_TRIES {
-            match self.cx.store.payload(row.key(), Part::Input).await {
+            let read = match sealed.take() {
+                Some(sealed) => Ok(Some(sealed)),
+                None => self.cx.store.payload(row.key(), Part::Input).await,
+            };
+            match read {
                 Ok(Some(sealed)) => {
                     let opened = self.cx.open(row.key(), Column::Input, &sealed, REQUEST_BODY_BYTES_MAX * 2);
                     let unopened = |e: SealError| internal(e.code().as_str(), &e.to_string());

@@ -15,7 +15,7 @@ use enginehouse_core::limits::{LEASE_TTL, WORKER_SILENCE_MAX};
 use enginehouse_core::planted::{self, Bug};
 use enginehouse_core::session::Session;
 use enginehouse_core::time::Time;
-use enginehouse_store::{Note, SessionWrite, StoreError, Write};
+use enginehouse_store::{Note, Sealed, SessionWrite, StoreError, Write};
 use enginehouse_worker::{LeaseRef, Order};
 use serde_json::json;
 use std::collections::{BTreeSet, VecDeque};
@@ -170,6 +170,8 @@ pub(crate) enum Assigned {
         row: Box<Execution>,
         /// The request if it is still in memory.
         request: Option<Bytes>,
+        /// The request as it is stored, if it was read with the row.
+        sealed: Option<Sealed>,
     },
     Order(Order),
 }

@@ -24,6 +24,17 @@ pub trait Clock: Send + Sync + 'static {
     fn raise_to(&self, least: Time);
 }
 
+/// A row that is about to start.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Starting {
+    pub key: Key,
+    /// Its request comes along when it has at most so many bytes, as they were sent.
+    pub request_up_to: u64,
+}
+
+/// Such a row, and its sealed request if that was asked for and is stored.
+pub type Started = (Execution, Option<Sealed>);
+
 #[async_trait]
 pub trait Store: Send + Sync + 'static {
     /// Applies a batch in one transaction, and returns once it is synced to disk.
@@ -43,6 +54,9 @@ pub trait Store: Send + Sync + 'static {
 
     /// Rows with their history, in the order of `refs`; `None` where there is none.
     async fn find(&self, refs: &[Ref]) -> Result<Vec<Option<Execution>>, StoreError>;
+
+    /// Rows without history, in the order of `wanted`, each with its request where that is asked for; `None` where there is no row.
+    async fn starting(&self, wanted: &[Starting]) -> Result<Vec<Option<Started>>, StoreError>;
 
     async fn payload(&self, key: Key, part: Part) -> Result<Option<Sealed>, StoreError>;
 

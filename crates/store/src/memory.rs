@@ -92,6 +92,17 @@ impl Store for MemoryStore {
         Ok(refs.iter().map(|r| tables.find(r).map(Row::with_history)).collect())
     }
 
+    async fn starting(&self, wanted: &[Starting]) -> Result<Vec<Option<Started>>, StoreError> {
+        let tables = self.tables()?;
+        let one = |wanted: &Starting| {
+            let row = tables.rows.get(&wanted.key)?.without_history();
+            let comes = row.fixed.spec.input_bytes <= wanted.request_up_to;
+            let request = tables.parts.get(&(wanted.key, Part::Input)).filter(|_| comes).cloned();
+            Some((row, request))
+        };
+        Ok(wanted.iter().map(one).collect())
+    }
+
     async fn payload(&self, key: Key, part: Part) -> Result<Option<Sealed>, StoreError> {
         Ok(self.tables()?.parts.get(&(key, part)).cloned())
     }

@@ -103,13 +103,18 @@ impl Queue {
         of_engines.take(most).collect()
     }
 
-    /// The lanes with something that could start on the engine, of the user whose turn it is first; at most `most`.
+    /// The lanes with something that could start on the engine, at most `most`: of the user whose turn it is first, and of
+    /// each user that with the first row first.
     fn lanes_in_turn(&self, name: &str, engine: &EngineQueue, most: usize) -> Vec<LaneNo> {
         let mut seen = BTreeSet::new();
         let users = engine.heads.values().flatten().map(|(.., user)| user).filter(|user| seen.insert(*user));
-        let lanes =
-            users.filter_map(|user| self.users.get(user)?.get(name)).flat_map(|of_user| &of_user.lanes);
-        lanes.copied().filter(|number| !self.is_blocked(&self.lanes[*number].lane)).take(most).collect()
+        let of_users = users.filter_map(|user| self.users.get(user)?.get(name)).flat_map(|of_user| {
+            let open = of_user.lanes.iter().copied().filter(|n| !self.is_blocked(&self.lanes[*n].lane));
+            let mut lanes: Vec<LaneNo> = open.collect();
+            lanes.sort_by_key(|n| self.lanes[*n].entries().next().map(|entry| (entry.rank, entry.key)));
+            lanes
+        });
+        of_users.take(most).collect()
     }
 
     /// Rows of the engine that would rather fail than wait for it, as far as they are in memory.

@@ -5,7 +5,7 @@ use crate::checker::{Outside, Verdict, judge};
 use crate::engine::{EngineWorld, SimEngine};
 use crate::fate::{Fate, NODE, RENEWAL, WORKERS};
 use crate::faults::{Faults, Fired};
-use crate::store::{Outage, SimClock, SimStore};
+use crate::store::{Outage, Reference, SimClock, SimStore};
 use enginehouse_api::SubmitRequest;
 use enginehouse_core::autoscaler::ScalingRules;
 use enginehouse_core::breaker::BreakerRules;
@@ -74,7 +74,7 @@ pub(crate) struct Run {
     /// For the faults that came later.
     more: StdRng,
     seed: u64,
-    store: Arc<dyn Store>,
+    store: Arc<Reference>,
     clock: Arc<SimClock>,
     pub(crate) quiet: Arc<AtomicBool>,
     fired: Arc<Fired>,
@@ -126,7 +126,7 @@ impl Run {
             random,
             more,
             seed,
-            store: open_store(seed, kind, clock.clone(), directory),
+            store: Reference::new(open_store(seed, kind, clock.clone(), directory)),
             clock,
             world: Arc::new(EngineWorld::new(seed, faults, fired.clone(), Arc::clone(&quiet))),
             quiet,
@@ -475,7 +475,7 @@ impl Run {
                 && !fired.contains_key("commit_lost_after"),
             results: &results,
         };
-        let mut verdict = judge(&*self.store, outside).await;
+        let mut verdict = judge(&**self.store, outside).await;
         if lost > 0 {
             verdict.violations.push(format!("I1 {lost} acknowledged ids are not stored"));
         }

@@ -65,6 +65,43 @@ impl Clock for SimClock {
     }
 }
 
+/// The store behind all handles. Who watches it is told of a commit one after the other, in the order of their coming: tokio
+/// wakes those who watch one channel in a random order, by which a seed would not repeat.
+pub(crate) struct Reference {
+    store: Arc<dyn Store>,
+    watchers: Mutex<Vec<watch::Sender<Cursor>>>,
+}
+
+impl Reference {
+    pub(crate) fn new(store: Arc<dyn Store>) -> Arc<Reference> {
+        Arc::new(Reference { store, watchers: Mutex::default() })
+    }
+
+    async fn commit(&self, batch: Batch) -> Result<Committed, StoreError> {
+        let committed = self.store.commit(batch).await;
+        let newest = *self.store.changed().borrow();
+        let mut watchers = self.watchers.lock().expect("no panics");
+        watchers.retain(|watcher| watcher.receiver_count() > 0);
+        for watcher in watchers.iter() {
+            watcher.send_replace(newest);
+        }
+        committed
+    }
+
+    fn changed(&self) -> watch::Receiver<Cursor> {
+        let (watcher, watching) = watch::channel(*self.store.changed().borrow());
+        self.watchers.lock().expect("no panics").push(watcher);
+        watching
+    }
+}
+
+impl std::ops::Deref for Reference {
+    type Target = dyn Store;
+    fn deref(&self) -> &Self::Target {
+        &*self.store
+    }
+}
+
 /// The store itself is away, for all nodes alike.
 #[derive(Default)]
 pub(crate) struct Outage(Mutex<Option<Instant>>);
@@ -85,7 +122,7 @@ impl Outage {
 
 /// One node's handle on the store. Once killed, nothing passes through it any more.
 pub(crate) struct SimStore {
-    inner: Arc<dyn Store>,
+    inner: Arc<Reference>,
     shared: bool,
     pub(crate) dead: Arc<AtomicBool>,
     /// A sync failed: nothing can be written through this handle any more.
@@ -101,7 +138,7 @@ pub(crate) struct SimStore {
 
 impl SimStore {
     pub(crate) fn new(
-        inner: Arc<dyn Store>,
+        inner: Arc<Reference>,
         shared: bool,
         outage: Arc<Outage>,
         quiet: Arc<AtomicBool>,
@@ -215,6 +252,11 @@ impl Store for SimStore {
     async fn find(&self, refs: &[Ref]) -> Result<Vec<Option<Execution>>, StoreError> {
         self.read().await?;
         self.inner.find(refs).await
+    }
+
+    async fn starting(&self, wanted: &[Starting]) -> Result<Vec<Option<Started>>, StoreError> {
+        self.read().await?;
+        self.inner.starting(wanted).await
     }
 
     async fn payload(&self, key: Key, part: Part) -> Result<Option<Sealed>, StoreError> {

@@ -249,6 +249,7 @@ mod tests {
             (read::LANE_COUNTS, 0),
             (read::LANE_HEAD, 1),
             (&*read::BY_KEY, 1),
+            (&*read::BY_KEY_BARE, 1),
             (&*read::BY_EXT_ID, 1),
             (&*read::BY_IDEM_KEY, 1),
             (super::super::lane::FIND, 4),

@@ -25,7 +25,7 @@ pub use backup::{backup_from_dir, restore};
 
 use crate::{
     Batch, Clock, Committed, Cursor, Depth, Doc, DocKind, EndedRow, Features, FeedPage, LaneCount, ListQuery,
-    Payloads, Ready, Ref, Report, Sealed, Store, StoreError, SystemClock, Totals, Usage,
+    Payloads, Ready, Ref, Report, Sealed, Started, Starting, Store, StoreError, SystemClock, Totals, Usage,
 };
 use async_trait::async_trait;
 use checkpoint::LogState;
@@ -327,6 +327,11 @@ impl Store for SqliteStore {
     async fn find(&self, refs: &[Ref]) -> Result<Vec<Option<Execution>>, StoreError> {
         let refs = refs.to_vec();
         self.readers.read(move |db| refs.iter().map(|by| read::find(db, by)).collect()).await
+    }
+
+    async fn starting(&self, wanted: &[Starting]) -> Result<Vec<Option<Started>>, StoreError> {
+        let wanted = wanted.to_vec();
+        self.readers.read(move |db| wanted.iter().map(|one| read::starting(db, one)).collect()).await
     }
 
     async fn payload(&self, key: Key, part: Part) -> Result<Option<Sealed>, StoreError> {

@@ -2,7 +2,7 @@
 
 use super::error::corrupt;
 use super::row::{self, COLUMNS, priority_of, signed, unsigned};
-use crate::{Doc, DocKind, LaneCount, Ready, Ref, StoreError, Totals};
+use crate::{Doc, DocKind, LaneCount, Ready, Ref, Started, Starting, StoreError, Totals};
 use enginehouse_core::execution::{Execution, Lane};
 use enginehouse_core::id::{Key, NodeId, SessionId};
 use enginehouse_core::lifecycle::Part;
@@ -14,6 +14,8 @@ use std::sync::{Arc, LazyLock};
 
 pub(super) static BY_KEY: LazyLock<String> =
     LazyLock::new(|| format!("SELECT {}, history FROM execution WHERE key = ?", *COLUMNS));
+pub(super) static BY_KEY_BARE: LazyLock<String> =
+    LazyLock::new(|| format!("SELECT {} FROM execution WHERE key = ?", *COLUMNS));
 pub(super) static BY_EXT_ID: LazyLock<String> = LazyLock::new(|| {
     format!("SELECT {}, history FROM execution INDEXED BY by_ext_id WHERE ext_id = ?", *COLUMNS)
 });
@@ -62,6 +64,15 @@ fn one(db: &Connection, sql: &str, params: impl Params) -> Result<Option<Executi
     let mut statement = db.prepare_cached(sql)?;
     let mut rows = statement.query(params)?;
     rows.next()?.map(|row| row::execution(row, true)).transpose()
+}
+
+pub(super) fn starting(db: &Connection, wanted: &Starting) -> Result<Option<Started>, StoreError> {
+    let Some(row) = many(db, &BY_KEY_BARE, [wanted.key.0])?.pop() else {
+        return Ok(None);
+    };
+    let comes = row.fixed.spec.input_bytes <= wanted.request_up_to;
+    let request = if comes { payload(db, wanted.key, Part::Input)? } else { None };
+    Ok(Some((row, request)))
 }
 
 /// Rows of [`COLUMNS`].

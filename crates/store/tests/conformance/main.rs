@@ -29,6 +29,7 @@ macro_rules! conformance {
                     the_feed_tells_every_change_in_order, what_was_committed_is_there_after_a_restart,
                     a_closed_store_answers_so, two_commits_at_once_both_stand;
                 reads: due_work_is_found_by_lane_and_rank, work_not_yet_due_is_found_by_its_time,
+                    what_starts_is_read_with_its_request_if_that_is_small_enough,
                     running_rows_are_found_by_their_holder, lists_filter_and_page, a_sound_store_has_no_findings;
                 removals: ended_rows_are_listed_by_key, what_is_removed_leaves_nothing_behind,
                     free_room_is_given_back;

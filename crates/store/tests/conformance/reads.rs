@@ -3,9 +3,9 @@
 use crate::harness::{Harness, START, grant, plain};
 use enginehouse_core::execution::{Execution, Lane, Priority, Status};
 use enginehouse_core::id::{Key, KeyMaker, NodeId, SessionId};
-use enginehouse_core::lifecycle::{self, Grant, NewExecution};
+use enginehouse_core::lifecycle::{self, Grant, NewExecution, Part};
 use enginehouse_core::time::{MINUTE, Time};
-use enginehouse_store::{Clock, Depth, Filter, ListQuery};
+use enginehouse_store::{Clock, Depth, Filter, ListQuery, Starting};
 
 fn keys(rows: &[Execution]) -> Vec<i64> {
     rows.iter().map(|row| row.key().0).collect()
@@ -43,6 +43,22 @@ pub(crate) async fn due_work_is_found_by_lane_and_rank(harness: &mut Harness) {
     let row = harness.find(Key(2)).await;
     harness.granted(&row).await;
     assert_eq!(harness.store().lanes().await.unwrap()[0].head.1, Key(5), "what runs is not due");
+}
+
+pub(crate) async fn what_starts_is_read_with_its_request_if_that_is_small_enough(harness: &mut Harness) {
+    for key in [1, 2] {
+        harness.submit(plain(key)).await;
+    }
+    let row = harness.find(Key(2)).await;
+    let request = harness.store().payload(Key(2), Part::Input).await.unwrap();
+    let bytes = row.fixed.spec.input_bytes;
+    let asked = |key, request_up_to| Starting { key: Key(key), request_up_to };
+    let wanted = [asked(2, bytes), asked(9, bytes), asked(2, bytes - 1)];
+    let bare = Execution { history: Vec::new(), ..row };
+    let found = harness.store().starting(&wanted).await.unwrap();
+    assert!(request.is_some());
+    assert_eq!(found, [Some((bare.clone(), request)), None, Some((bare, None))]);
+    assert_eq!(harness.store().starting(&[]).await.unwrap(), []);
 }
 
 pub(crate) async fn work_not_yet_due_is_found_by_its_time(harness: &mut Harness) {
