@@ -24,8 +24,8 @@ type Reading = Pin<Box<dyn Future<Output = Result<Vec<Option<Started>>, StoreErr
 pub(crate) struct ReadAhead {
     rows: BTreeMap<Key, Started>,
     reading: Option<Reading>,
-    /// Changed while they are being read.
-    outdated: BTreeSet<Key>,
+    /// Those being read that nobody changed meanwhile.
+    awaited: BTreeSet<Key>,
 }
 
 impl ReadAhead {
@@ -41,9 +41,10 @@ impl ReadAhead {
         let wanted: BTreeSet<Key> = likely.iter().map(|one| one.key).collect();
         self.rows.retain(|key, _| wanted.contains(key));
         likely.retain(|one| !self.rows.contains_key(&one.key));
-        if likely.is_empty() || self.reading.is_some() {
+        if likely.is_empty() {
             return;
         }
+        self.awaited = likely.iter().map(|one| one.key).collect();
         let store = store.clone();
         self.reading = Some(Box::pin(async move { store.starting(&likely).await }));
     }
@@ -66,11 +67,11 @@ impl ReadAhead {
         let Some(reading) = &mut self.reading else { return };
         let read = reading.await;
         self.reading = None;
-        let outdated = std::mem::take(&mut self.outdated);
+        let awaited = std::mem::take(&mut self.awaited);
         match read {
             Ok(rows) => {
                 let rows = rows.into_iter().flatten().map(|started| (started.0.key(), started));
-                self.rows.extend(rows.filter(|(key, _)| !outdated.contains(key)));
+                self.rows.extend(rows.filter(|(key, _)| awaited.contains(key)));
             }
             // Whoever needs the rows reads them again, and says what is wrong.
             Err(error) => tracing::debug!(%error, "rows could not be read ahead"),
@@ -84,9 +85,7 @@ impl ReadAhead {
     /// The row was changed.
     pub(crate) fn forget(&mut self, key: Key) {
         self.rows.remove(&key);
-        if self.reading.is_some() {
-            self.outdated.insert(key);
-        }
+        self.awaited.remove(&key);
     }
 
     /// Nothing that was read is known to be true.
@@ -140,7 +139,8 @@ mod tests {
     /// Reads the keys given as soon as it is asked.
     fn reading(keys: &[i64]) -> ReadAhead {
         let found: Vec<Option<Started>> = keys.iter().map(|key| Some((row(*key), None))).collect();
-        ReadAhead { reading: Some(Box::pin(async { Ok(found) })), ..ReadAhead::default() }
+        let awaited = keys.iter().map(|key| Key(*key)).collect();
+        ReadAhead { reading: Some(Box::pin(async { Ok(found) })), awaited, ..ReadAhead::default() }
     }
 
     fn kept(ahead: &ReadAhead) -> Vec<i64> {
@@ -155,10 +155,7 @@ mod tests {
         assert_eq!(kept(&ahead), [1, 3]);
         assert!(ahead.take(Key(3)).is_some());
         ahead.forget(Key(1));
-        assert!(ahead.rows.is_empty() && ahead.outdated.is_empty());
-        ahead.reading = reading(&[2]).reading;
-        ahead.finish().await;
-        assert_eq!(kept(&ahead), [2], "what was outdated then is not now");
+        assert!(ahead.rows.is_empty() && ahead.awaited.is_empty());
     }
 
     #[tokio::test]
@@ -166,6 +163,7 @@ mod tests {
         let (answer, asked) = tokio::sync::oneshot::channel();
         let mut ahead = ReadAhead {
             reading: Some(Box::pin(async { asked.await.map_err(|_| StoreError::Closed) })),
+            awaited: BTreeSet::from([Key(1)]),
             ..ReadAhead::default()
         };
         assert_eq!(ahead.during(async { 7 }).await, 7);
