@@ -7,12 +7,14 @@ use enginehouse_core::id::{Key, NodeId};
 use enginehouse_core::lifecycle::{self, NewExecution};
 use enginehouse_core::rank::HeadStarts;
 use enginehouse_core::retry::RetryPolicy;
-use enginehouse_core::time::{DAY, HOUR};
+use enginehouse_core::time::{DAY, HOUR, Time};
 use enginehouse_store::{Batch, Depth, New, Outcome, Ref, SqliteOptions, SqliteStore, Store, Write, sqlite};
 use std::io::{BufRead, BufReader, Seek, SeekFrom, Write as _};
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::Arc;
+
+mod power;
 
 const FILE: &str = "enginehouse.sqlite";
 /// Names the directory to the process that is going to be killed.
@@ -26,7 +28,7 @@ fn runtime() -> tokio::runtime::Runtime {
     tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap()
 }
 
-fn row(key: i64, store: &SqliteStore) -> Execution {
+fn row_of(key: i64, now: Time) -> Execution {
     let spec = Spec {
         timeout: HOUR,
         total_timeout: DAY,
@@ -56,11 +58,11 @@ fn row(key: i64, store: &SqliteStore) -> Execution {
         spec,
         by: None,
     };
-    lifecycle::submit(new, &HeadStarts::default(), store.now())
+    lifecycle::submit(new, &HeadStarts::default(), now)
 }
 
 async fn submit(store: &SqliteStore, key: i64) {
-    let new = New { row: row(key, store), input: Arc::from(vec![7; 2_000]), grant: None };
+    let new = New { row: row_of(key, store.now()), input: Arc::from(vec![7; 2_000]), grant: None };
     let batch = Batch { node: NodeId(0), scheduler_epoch: None, writes: vec![Write::Submit(vec![new])] };
     let outcome = store.commit(batch).await.unwrap().outcomes.pop().unwrap();
     assert!(matches!(outcome, Outcome::Submitted(_)), "{outcome:?}");
