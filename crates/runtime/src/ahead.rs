@@ -7,78 +7,72 @@
 //! refused by the row's `rev`, which brings the true row.
 
 use enginehouse_core::id::Key;
-use enginehouse_store::{Started, Starting, Store, StoreError};
+use enginehouse_store::{Started, StoreError};
 use std::collections::{BTreeMap, BTreeSet};
 use std::future::Future;
-use std::pin::Pin;
-use std::sync::Arc;
+use tokio::task::JoinSet;
 
 /// The most rows that are kept.
 const ROWS_MAX: usize = 256;
 /// A larger request is read by whoever carries the row to its worker.
 pub(crate) const REQUEST_BYTES_MAX: u64 = 16 << 10;
 
-type Reading = Pin<Box<dyn Future<Output = Result<Vec<Option<Started>>, StoreError>> + Send>>;
+type Read<T> = Result<Vec<(Key, T)>, StoreError>;
 
-#[derive(Default)]
-pub(crate) struct ReadAhead {
-    rows: BTreeMap<Key, Started>,
-    reading: Option<Reading>,
+/// `T`: what is kept of each row.
+pub(crate) struct ReadAhead<T = Started> {
+    rows: BTreeMap<Key, T>,
+    /// At most one task: a read that nobody drives could stand in line for a reader, and keep it from those behind.
+    reading: JoinSet<Read<T>>,
     /// Those being read that nobody changed meanwhile.
     awaited: BTreeSet<Key>,
 }
 
-impl ReadAhead {
+impl<T> Default for ReadAhead<T> {
+    fn default() -> ReadAhead<T> {
+        ReadAhead { rows: BTreeMap::new(), reading: JoinSet::new(), awaited: BTreeSet::new() }
+    }
+}
+
+impl<T: Send + 'static> ReadAhead<T> {
     /// How many rows to have at hand after a batch that started `waited` rows which it did not bring itself: twice as many,
     /// because batches differ in size.
     pub(crate) fn wanted(waited: usize) -> usize {
         waited.saturating_mul(2).min(ROWS_MAX)
     }
 
-    /// Keeps the rows that are likely to start next, and begins to read those that are not here; see [`during`](Self::during).
-    pub(crate) fn begin(&mut self, store: &Arc<dyn Store>, mut likely: Vec<Starting>) {
+    /// Keeps of its rows those that are likely to start next; gives back the others of them, which are to be read.
+    pub(crate) fn keep(&mut self, mut likely: Vec<Key>) -> Vec<Key> {
         likely.truncate(ROWS_MAX);
-        let wanted: BTreeSet<Key> = likely.iter().map(|one| one.key).collect();
+        let wanted: BTreeSet<Key> = likely.iter().copied().collect();
         self.rows.retain(|key, _| wanted.contains(key));
-        likely.retain(|one| !self.rows.contains_key(&one.key));
-        if likely.is_empty() {
-            return;
-        }
-        self.awaited = likely.iter().map(|one| one.key).collect();
-        let store = store.clone();
-        self.reading = Some(Box::pin(async move { store.starting(&likely).await }));
+        likely.retain(|key| !self.rows.contains_key(key));
+        likely
     }
 
-    /// Reads while `work` is under way, and ends with it.
-    pub(crate) async fn during<T>(&mut self, work: impl Future<Output = T>) -> T {
-        tokio::pin!(work);
-        if self.reading.is_some() {
-            tokio::select! {
-                biased;
-                done = &mut work => return done,
-                () = self.finish() => {}
-            }
-        }
-        work.await
+    /// Begins to read `keys` by `read`, once what was being read is [finished](Self::finish).
+    pub(crate) fn begin(
+        &mut self,
+        keys: impl IntoIterator<Item = Key>,
+        read: impl Future<Output = Read<T>> + Send + 'static,
+    ) {
+        self.awaited = keys.into_iter().collect();
+        self.reading.spawn(read);
     }
 
     /// Waits for what is being read.
     pub(crate) async fn finish(&mut self) {
-        let Some(reading) = &mut self.reading else { return };
-        let read = reading.await;
-        self.reading = None;
+        let Some(read) = self.reading.join_next().await else { return };
         let awaited = std::mem::take(&mut self.awaited);
         match read {
-            Ok(rows) => {
-                let rows = rows.into_iter().flatten().map(|started| (started.0.key(), started));
-                self.rows.extend(rows.filter(|(key, _)| awaited.contains(key)));
-            }
+            Ok(Ok(rows)) => self.rows.extend(rows.into_iter().filter(|(key, _)| awaited.contains(key))),
             // Whoever needs the rows reads them again, and says what is wrong.
-            Err(error) => tracing::debug!(%error, "rows could not be read ahead"),
+            Ok(Err(error)) => tracing::debug!(%error, "rows could not be read ahead"),
+            Err(error) => tracing::error!(%error, "reading ahead ended early"),
         }
     }
 
-    pub(crate) fn take(&mut self, key: Key) -> Option<Started> {
+    pub(crate) fn take(&mut self, key: Key) -> Option<T> {
         self.rows.remove(&key)
     }
 
@@ -97,77 +91,55 @@ impl ReadAhead {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use enginehouse_core::execution::{Execution, Priority, Spec};
-    use enginehouse_core::lifecycle::{self, NewExecution};
-    use enginehouse_core::rank::HeadStarts;
-    use enginehouse_core::retry::RetryPolicy;
-    use enginehouse_core::time::Time;
+    use std::time::Duration;
+    use tokio::sync::oneshot;
+    use tokio::time::timeout;
 
-    fn row(key: i64) -> Execution {
-        let spec = Spec {
-            timeout: 60_000,
-            total_timeout: 60_000,
-            expires_in: None,
-            idle_timeout: None,
-            retry: RetryPolicy::default(),
-            at_most_once: false,
-            fail_fast: false,
-            inline: false,
-            input_bytes: 1,
-            trace: None,
-            callback: false,
-        };
-        let new = NewExecution {
-            key: Key(key),
-            ext_id: None,
-            idem_key: None,
-            request_hash: [0; 32],
-            engine: "e".into(),
-            engine_type: "demo".into(),
-            workflow: "w".into(),
-            user: None,
-            ckey: None,
-            tags: Vec::new(),
-            priority: Priority::Normal,
-            ready_at: None,
-            spec,
-            by: None,
-        };
-        lifecycle::submit(new, &HeadStarts::default(), Time(0))
+    const PATIENCE: Duration = Duration::from_secs(30);
+
+    /// Reads these keys; each row is its key's number.
+    fn reading(keys: &[i64]) -> ReadAhead<i64> {
+        let mut ahead = ReadAhead::default();
+        let found = keys.iter().map(|key| (Key(*key), *key)).collect();
+        ahead.begin(keys.iter().map(|key| Key(*key)), async { Ok(found) });
+        ahead
     }
 
-    /// Reads the keys given as soon as it is asked.
-    fn reading(keys: &[i64]) -> ReadAhead {
-        let found: Vec<Option<Started>> = keys.iter().map(|key| Some((row(*key), None))).collect();
-        let awaited = keys.iter().map(|key| Key(*key)).collect();
-        ReadAhead { reading: Some(Box::pin(async { Ok(found) })), awaited, ..ReadAhead::default() }
-    }
-
-    fn kept(ahead: &ReadAhead) -> Vec<i64> {
-        ahead.rows.keys().map(|key| key.0).collect()
+    fn kept(ahead: &ReadAhead<i64>) -> Vec<i64> {
+        ahead.rows.values().copied().collect()
     }
 
     #[tokio::test]
     async fn a_row_changed_while_it_was_read_or_after_is_not_kept() {
         let mut ahead = reading(&[1, 2, 3]);
         ahead.forget(Key(2));
-        ahead.during(tokio::task::yield_now()).await;
+        ahead.finish().await;
         assert_eq!(kept(&ahead), [1, 3]);
-        assert!(ahead.take(Key(3)).is_some());
+        assert_eq!((ahead.take(Key(3)), ahead.take(Key(3))), (Some(3), None));
         ahead.forget(Key(1));
         assert!(ahead.rows.is_empty() && ahead.awaited.is_empty());
     }
 
     #[tokio::test]
-    async fn work_does_not_wait_for_a_read_and_the_read_is_not_lost_with_it() {
-        let (answer, asked) = tokio::sync::oneshot::channel();
-        let mut ahead = ReadAhead {
-            reading: Some(Box::pin(async { asked.await.map_err(|_| StoreError::Closed) })),
-            awaited: BTreeSet::from([Key(1)]),
-            ..ReadAhead::default()
-        };
-        assert_eq!(ahead.during(async { 7 }).await, 7);
-        answer.send(vec![Some((row(1), None)), None]).expect("it still waits");
+    async fn what_is_likely_stays_and_the_rest_is_to_be_read() {
+        let mut ahead = reading(&[1, 2, 3]);
+        ahead.finish().await;
+        assert_eq!(ahead.keep(vec![Key(5), Key(3), Key(4)]), [Key(5), Key(4)]);
+        assert_eq!(kept(&ahead), [3]);
+        let many = (1_000..2_000).map(Key).collect();
+        assert_eq!((ahead.keep(many).len(), kept(&ahead).len()), (ROWS_MAX, 0));
+    }
+
+    #[tokio::test]
+    async fn a_read_goes_on_although_nobody_waits_for_it() {
+        let (begun, seen) = oneshot::channel();
+        let mut ahead: ReadAhead<i64> = ReadAhead::default();
+        ahead.begin([Key(1)], async move {
+            tokio::task::yield_now().await;
+            let _ = begun.send(());
+            Ok(vec![(Key(1), 1)])
+        });
+        timeout(PATIENCE, seen).await.expect("it was driven").expect("to its end");
         ahead.finish().await;
         assert_eq!(kept(&ahead), [1]);
     }
@@ -176,9 +148,9 @@ mod tests {
     async fn a_read_that_fails_leaves_what_was_there() {
         let mut ahead = reading(&[1]);
         ahead.finish().await;
-        ahead.reading = Some(Box::pin(async { Err(StoreError::Closed) }));
+        ahead.begin([Key(2)], async { Err(StoreError::Closed) });
         ahead.finish().await;
-        assert!(ahead.reading.is_none());
+        assert!(ahead.reading.is_empty() && ahead.awaited.is_empty());
         assert_eq!(kept(&ahead), [1]);
     }
 }

@@ -141,7 +141,7 @@ impl Committer {
         self.refill().await;
         let cx = self.cx.clone();
         let _batch = cx.batch.lock().await;
-        let now = cx.store.now();
+        let now = self.cx.store.now();
         let picks = self.plan(&requests, now);
         let grants = self.grants(&requests, picks, now).await;
         if requests.is_empty() && grants.is_empty() {
@@ -151,16 +151,16 @@ impl Committer {
         let kinds = Kinds::of(&batch);
         kinds.before();
         let (begun, writes) = (Instant::now(), batch.writes.len());
-        let commit = async { (cx.store.commit(batch).await, begun.elapsed()) };
-        match self.ahead.during(commit).await {
-            (Ok(committed), took) => {
+        match self.cx.store.commit(batch).await {
+            Ok(committed) => {
+                let took = begun.elapsed();
                 self.cx.telemetry.committed(writes, took);
                 let took = u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
                 self.cx.figures.lock().committed(now, took);
                 kinds.after();
                 self.settle(requests, grants, &shape, committed, now);
             }
-            (Err(error), _) => {
+            Err(error) => {
                 tracing::error!(%error, "a commit failed; its outcome is unknown");
                 self.ahead.clear();
                 if let StoreError::Broken(_) = &error {
@@ -271,31 +271,29 @@ impl Committer {
         let (mut read, mut missing) = (Vec::with_capacity(waited.len()), Vec::new());
         for key in &waited {
             match self.ahead.take(*key) {
-                Some(started) => read.push(started),
-                None => missing.push(self.starting(*key)),
+                Some(started) => read.push((*key, started)),
+                None => missing.push(*key),
             }
         }
         if !missing.is_empty() {
-            match self.cx.store.starting(&missing).await {
-                Ok(found) => read.extend(found.into_iter().flatten()),
+            match starting(&self.cx, &missing).await {
+                Ok(found) => read.extend(found),
                 Err(error) => {
                     tracing::warn!(%error, "rows to start could not be read");
                     self.cx.scheduler.lock().lose_track();
                 }
             }
         }
-        let stored = |(row, request): Started| (row.key(), Known { row, place: None, request });
+        let stored = |(key, (row, request)): (Key, Started)| (key, Known { row, place: None, request });
         known.extend(read.into_iter().map(stored));
-        let likely = self.cx.scheduler.lock().queue.likely_next(ReadAhead::wanted(waited.len()));
-        let likely = likely.into_iter().map(|key| self.starting(key)).collect();
-        self.ahead.begin(&self.cx.store, likely);
+        let most = ReadAhead::<Started>::wanted(waited.len());
+        let likely = self.cx.scheduler.lock().queue.likely_next(most);
+        let unread = self.ahead.keep(likely);
+        if !unread.is_empty() {
+            let (cx, keys) = (self.cx.clone(), unread.clone());
+            self.ahead.begin(unread, async move { starting(&cx, &keys).await });
+        }
         known
-    }
-
-    /// What is to be read of a row that starts: its request, too, if it is small and not in memory.
-    fn starting(&self, key: Key) -> Starting {
-        let in_memory = self.cx.inputs.lock().holds(key);
-        Starting { key, request_up_to: if in_memory { 0 } else { ahead::REQUEST_BYTES_MAX } }
     }
 
     /// Turns picks into grants on the row as it will be when the grant is applied.
@@ -479,6 +477,17 @@ impl Committer {
             _ => scheduler.unpick(granted.row.key(), now),
         }
     }
+}
+
+/// Reads rows that start, each with its request if that is small and not in memory.
+async fn starting(cx: &Context, keys: &[Key]) -> Result<Vec<(Key, Started)>, StoreError> {
+    let wanted: Vec<Starting> = {
+        let inputs = cx.inputs.lock();
+        let up_to = |key| if inputs.holds(key) { 0 } else { ahead::REQUEST_BYTES_MAX };
+        keys.iter().map(|key| Starting { key: *key, request_up_to: up_to(*key) }).collect()
+    };
+    let found = cx.store.starting(&wanted).await?;
+    Ok(keys.iter().copied().zip(found).filter_map(|(key, started)| Some((key, started?))).collect())
 }
 
 async fn read_all(

@@ -109,10 +109,11 @@ impl Queue {
         let mut seen = BTreeSet::new();
         let users = engine.heads.values().flatten().map(|(.., user)| user).filter(|user| seen.insert(*user));
         let of_users = users.filter_map(|user| self.users.get(user)?.get(name)).flat_map(|of_user| {
-            let open = of_user.lanes.iter().copied().filter(|n| !self.is_blocked(&self.lanes[*n].lane));
-            let mut lanes: Vec<LaneNo> = open.collect();
-            lanes.sort_by_key(|n| self.lanes[*n].entries().next().map(|entry| (entry.rank, entry.key)));
-            lanes
+            let open = of_user.lanes.iter().filter(|n| !self.is_blocked(&self.lanes[**n].lane));
+            let first = |n: &LaneNo| self.lanes[*n].entries().next().map(|entry| (entry.rank, entry.key, *n));
+            let mut firsts: Vec<_> = open.filter_map(first).collect();
+            firsts.sort_unstable();
+            firsts.into_iter().map(|(.., n)| n)
         });
         of_users.take(most).collect()
     }

@@ -140,19 +140,25 @@ fn victim() {
 /// Runs the victim in `dir` and tells what it did; `None`, with the reason on standard error, where that cannot be recorded.
 fn record(dir: &Path, relaxed: bool) -> Option<Vec<Moment>> {
     let log = dir.with_extension("strace");
-    let mut command = Command::new("strace");
-    command.args(["-f", "-qq", "-xx", "-y", "-s", "65536", "-e", "signal=none"]);
-    command.args(["-e", "trace=pwrite64,write,ftruncate,unlink,fsync,fdatasync", "-o"]).arg(&log);
+    let strace = || {
+        let mut command = Command::new("strace");
+        command.args(["-f", "-qq", "-xx", "-y", "-s", "65536", "-e", "signal=none"]);
+        command.args(["-e", "trace=pwrite64,write,ftruncate,unlink,fsync,fdatasync", "-o"]).arg(&log);
+        command
+    };
+    let tried = strace().arg("true").output();
+    if !tried.as_ref().is_ok_and(|output| output.status.success()) {
+        let _ = writeln!(std::io::stderr(), "SKIPPED power cuts: strace: {tried:?}");
+        return None;
+    }
+    let mut command = strace();
     command.arg(std::env::current_exe().unwrap()).args(["--exact", "power::victim", "--nocapture"]);
     command.env(VICTIM, dir).stdout(Stdio::null());
     if relaxed {
         command.env(RELAXED, "1");
     }
-    let ran = command.output();
-    if !ran.as_ref().is_ok_and(|output| output.status.success()) {
-        let _ = writeln!(std::io::stderr(), "SKIPPED power cuts: strace: {ran:?}");
-        return None;
-    }
+    let ran = command.output().unwrap();
+    assert!(ran.status.success(), "{ran:?}");
     Some(moments(&std::fs::read_to_string(log).unwrap(), dir))
 }
 
@@ -226,7 +232,7 @@ fn bytes_of(text: &str) -> Vec<u8> {
 }
 
 /// Cuts the power at many moments; how many stores were looked at, and what was wrong with them.
-fn cut(moments: Vec<Moment>) -> (usize, Vec<String>) {
+fn cut(moments: Vec<Moment>, recorded: &Path) -> (usize, Vec<String>) {
     let mut files: BTreeMap<String, Recorded> = BTreeMap::new();
     let (mut acknowledged, mut looked, mut wrong) = (0, 0, Vec::new());
     for (number, moment) in moments.into_iter().enumerate() {
@@ -258,6 +264,13 @@ fn cut(moments: Vec<Moment>) -> (usize, Vec<String>) {
         }
     }
     assert_eq!(acknowledged, SPELLS * SUBMITS);
+    for (name, file) in files.iter().filter(|(name, _)| name.starts_with(FILE)) {
+        let is = std::fs::read(recorded.join(name)).unwrap();
+        assert!(
+            file.after_a_cut(Disk::KeepsAll, 0) == is,
+            "{name} was written in a way that is not recorded"
+        );
+    }
     (looked, wrong)
 }
 
@@ -283,8 +296,9 @@ fn finding(dir: &Path, acknowledged: i64) -> Option<String> {
 #[test]
 fn a_power_cut_loses_nothing_that_was_acknowledged() {
     let dir = tempfile::tempdir().unwrap();
-    let Some(moments) = record(&dir.path().join("data"), false) else { return };
-    let (looked, wrong) = cut(moments);
+    let data = dir.path().join("data");
+    let Some(moments) = record(&data, false) else { return };
+    let (looked, wrong) = cut(moments, &data);
     println!("{looked} stores after a power cut");
     assert!(looked > 60, "{looked}");
     assert_eq!(wrong, Vec::<String>::new());
@@ -294,8 +308,9 @@ fn a_power_cut_loses_nothing_that_was_acknowledged() {
 #[test]
 fn a_power_cut_of_a_relaxed_store_loses_the_last_and_is_noticed() {
     let dir = tempfile::tempdir().unwrap();
-    let Some(moments) = record(&dir.path().join("data"), true) else { return };
-    let (_, wrong) = cut(moments);
+    let data = dir.path().join("data");
+    let Some(moments) = record(&data, true) else { return };
+    let (_, wrong) = cut(moments, &data);
     assert!(!wrong.is_empty(), "nothing was lost");
     assert!(wrong.iter().all(|what| what.ends_with("is lost")), "{wrong:?}");
 }
