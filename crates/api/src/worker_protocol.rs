@@ -243,6 +243,9 @@ pub struct WorkerFailure {
     /// When the engine wants to be asked again, in milliseconds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub retry_after: Option<u64>,
+    /// Whether it is retried where neither a rule nor the request says so; without it, as its kind is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub retried: Option<bool>,
 }
 
 /// Signs of life of attempts; live only, so what is lost is lost.

@@ -78,6 +78,13 @@ impl FailureKind {
         matches!(self, Connection | Unavailable | RateLimited | BadResponse)
     }
 
+    /// Says only that the engine cannot be asked now: of a run that is known it says nothing.
+    #[must_use]
+    pub fn is_out_of_reach(self) -> bool {
+        use FailureKind::{Connection, RateLimited, Unavailable};
+        matches!(self, Connection | Unavailable | RateLimited)
+    }
+
     /// Ends for good whatever `retry.on` says.
     #[must_use]
     pub fn is_final(self) -> bool {

@@ -82,6 +82,8 @@ pub enum Outcome {
         recognised: bool,
         /// What a rule of the engine says of this very failure, above what its kind says.
         retry: Option<bool>,
+        /// Whether it is retried where neither a rule nor the request says so; `None`: as its kind is.
+        by_default: Option<bool>,
     },
     /// The engine stopped the run.
     Cancelled,
@@ -284,18 +286,20 @@ pub fn finish(
         Outcome::Cancelled => end(row, Status::Cancelled, None, now),
         Outcome::Interrupted { reason } => interrupt(row, reason, now),
         Outcome::Refused { failure } if planted::has(Bug::RefusalBurnt) => {
-            let end = ReportedEnd { failure, retry_after: None, open_end: false, retry: None };
+            let end =
+                ReportedEnd { failure, retry_after: None, fate: Fate::Over, retry: None, by_default: None };
             fail_or_retry(row, end, head_starts, jitter, now)
         }
         Outcome::Refused { failure } => wait_unburnt(row, failure, "refused", jitter, now),
-        Outcome::Failed { failure, retry_after, open_end, recognised, retry } => {
-            if open_end && can_reattach(row) {
+        Outcome::Failed { failure, retry_after, open_end, recognised, retry, by_default } => {
+            let fate = if open_end { Fate::of(row, failure.kind) } else { Fate::Over };
+            if fate == Fate::Known && failure.kind.is_out_of_reach() {
                 wait_unburnt(row, failure, "unreachable", jitter, now)
-            } else if open_end && row.fixed.spec.at_most_once {
-                let mut ended = open_ended(row, now);
-                ended.event.data.reason = Some(failure.kind.as_str().to_owned());
-                ended
-            } else if open_end && recognised && row.state.lost + 1 < LOST_MAX {
+            } else if fate == Fate::Open
+                && recognised
+                && row.state.lost + 1 < LOST_MAX
+                && !row.fixed.spec.at_most_once
+            {
                 // Nothing was reported: the next attempt asks what became of this one. A workflow that takes its engine
                 // down each time is poison, so that is not done for ever.
                 let mut again = wait_unburnt(row, failure, "answer_lost", jitter, now);
@@ -303,7 +307,7 @@ pub fn finish(
                 again.next.maybe_started = true;
                 again
             } else {
-                let end = ReportedEnd { failure, retry_after, open_end, retry };
+                let end = ReportedEnd { failure, retry_after, fate, retry, by_default };
                 fail_or_retry(row, end, head_starts, jitter, now)
             }
         }
@@ -555,35 +559,61 @@ fn wait_unburnt(row: &Execution, failure: Failure, reason: &str, jitter: f64, no
 }
 
 fn open_ended(row: &Execution, now: Time) -> Transition {
-    if can_reattach(row) {
-        let next = waiting_again(row);
-        return back_to_pending(row, next, EventType::ExecutionInterrupted, Some("open_end"), None, now);
-    }
     let failure = own_failure(row, FailureKind::UnknownOutcome, "at_most_once");
     end(row, Status::Failed, Some(failure), now)
+}
+
+/// What became of the engine's run when its attempt ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Fate {
+    /// It ended, it never began, or its time is up.
+    Over,
+    /// Its end is not known, and neither is the run.
+    Open,
+    /// Its end is not known, but the run is: it can be taken up again.
+    Known,
+}
+
+impl Fate {
+    /// Of an attempt that ended without the end of its run. Its time limit ends a run for good: taken up again it would be
+    /// over its time at once, for ever.
+    fn of(row: &Execution, kind: FailureKind) -> Fate {
+        match kind {
+            FailureKind::Timeout if !row.fixed.spec.at_most_once => Fate::Over,
+            FailureKind::Timeout => Fate::Open,
+            _ if can_reattach(row) => Fate::Known,
+            _ => Fate::Open,
+        }
+    }
 }
 
 struct ReportedEnd {
     failure: Failure,
     retry_after: Option<Millis>,
-    open_end: bool,
+    fate: Fate,
     retry: Option<bool>,
+    by_default: Option<bool>,
 }
 
 fn fail_or_retry(
     row: &Execution,
-    ReportedEnd { mut failure, retry_after, open_end, retry: rule }: ReportedEnd,
+    ReportedEnd { mut failure, retry_after, fate, retry: rule, by_default }: ReportedEnd,
     head_starts: &HeadStarts,
     jitter: f64,
     now: Time,
 ) -> Transition {
     let retry = &row.fixed.spec.retry;
     let reported = row.state.reported + 1;
-    failure.retryable = retry.retries_by(failure.kind, rule);
+    failure.retryable = retry.retries_by(failure.kind, rule, by_default);
     failure.attempt = row.state.attempt;
     let again_at = now.plus(retry.backoff(reported, jitter, retry_after));
     let used_up = reported > retry.max_retries && !planted::has(Bug::RetriesEndless);
     if !failure.retryable || used_up || again_at >= row.deadline() {
+        if fate != Fate::Over && row.fixed.spec.at_most_once {
+            let mut ended = open_ended(row, now);
+            ended.event.data.reason = Some(failure.kind.as_str().to_owned());
+            return ended;
+        }
         let mut dead = end(row, Status::Failed, Some(failure), now);
         dead.next.reported = reported;
         dead.event.data.retry_after = retry_after;
@@ -596,15 +626,20 @@ fn fail_or_retry(
     next.due = again_at <= now;
     next.ready_at = again_at;
     next.rank = head_starts.rank(next.priority, again_at);
-    if open_end {
+    match fate {
+        // The next attempt looks at the same run again.
+        Fate::Known => {}
         // The answer was lost, not the run: to the engine the next try is the same run.
-        next.maybe_started = true;
-    } else {
-        next.run += 1;
-        next.maybe_started = false;
+        Fate::Open => {
+            next.maybe_started = true;
+            (next.engine_run, next.can_reattach) = (None, false);
+        }
+        Fate::Over => {
+            next.run += 1;
+            next.maybe_started = false;
+            (next.engine_run, next.can_reattach) = (None, false);
+        }
     }
-    next.engine_run = None;
-    next.can_reattach = false;
     next.failure = Some(failure.clone());
     let mut again = back_to_pending(row, next, EventType::ExecutionRetrying, None, None, now);
     again.event.data.failure = Some(failure);

@@ -43,18 +43,16 @@ impl Default for RetryPolicy {
 impl RetryPolicy {
     #[must_use]
     pub fn retries(&self, kind: FailureKind) -> bool {
-        !kind.is_final()
-            && !self.not_on.contains(&kind)
-            && (self.on.contains(&kind) || kind.retried_by_default())
+        self.retries_by(kind, None, None)
     }
 
-    /// The same, with a rule for this very failure above the kinds; a request's `notOn` and final kinds stand above both.
+    /// The same for one failure. `rule` is what a rule of the configuration says of it and stands above the kinds;
+    /// `by_default` is what its adapter says, in the place of the kind's default. A request's `notOn` and final kinds
+    /// stand above all.
     #[must_use]
-    pub fn retries_by(&self, kind: FailureKind, rule: Option<bool>) -> bool {
-        match rule {
-            Some(retry) => retry && !kind.is_final() && !self.not_on.contains(&kind),
-            None => self.retries(kind),
-        }
+    pub fn retries_by(&self, kind: FailureKind, rule: Option<bool>, by_default: Option<bool>) -> bool {
+        let usual = || self.on.contains(&kind) || by_default.unwrap_or(kind.retried_by_default());
+        !kind.is_final() && !self.not_on.contains(&kind) && rule.unwrap_or_else(usual)
     }
 
     /// The wait before retry number `retry` (from 1): `jitter` in `[0, 1)` picks the point of the draw, and the

@@ -79,6 +79,48 @@ case and burns nothing where the run can be taken up again
   attach @0                          => running execution_attached a1 r0 run1 reattach
   fail connection open @1            => pending execution_retrying a1 r0 run1 at=1.375 reattach failure=connection/c
 
+case odd answers about a run that is known burn an attempt, and the next one looks at the same run
+  submit retries=1 @0                => pending execution_submitted a0 r0 run1 due
+  grant @0                           => running execution_started a1 r0 run1
+  attach @0                          => running execution_attached a1 r0 run1 reattach
+  fail bad_response open @60         => pending execution_retrying a1 r1 run1 at=65 reattach failure=bad_response/c
+  wake @65                           => pending execution_ready a1 r1 run1 due reattach failure=bad_response/c
+  grant @65                          => running execution_started a2 r1 run1 reattach failure=bad_response/c
+  fail bad_response open @130        => failed execution_failed a2 r2 run1 reattach failure=bad_response/c
+
+case a key that is refused for a run that is known ends it
+  submit @0                          => pending execution_submitted a0 r0 run1 due
+  grant @0                           => running execution_started a1 r0 run1
+  attach @0                          => running execution_attached a1 r0 run1 reattach
+  fail auth open @60                 => failed execution_failed a1 r1 run1 reattach failure=auth/c
+
+case what the engine took is not repeated, whatever its kind says
+  submit @0                          => pending execution_submitted a0 r0 run1 due
+  grant @0                           => running execution_started a1 r0 run1
+  fail bad_response taken @1         => failed execution_failed a1 r1 run1 failure=bad_response/c
+
+case unless the request asks for it
+  submit on=bad_response @0          => pending execution_submitted a0 r0 run1 due
+  grant @0                           => running execution_started a1 r0 run1
+  fail bad_response taken @1         => pending execution_retrying a1 r1 run2 at=6 failure=bad_response/c
+
+case or a rule of the configuration
+  submit @0                          => pending execution_submitted a0 r0 run1 due
+  grant @0                           => running execution_started a1 r0 run1
+  fail bad_response taken rule=yes @1 => pending execution_retrying a1 r1 run2 at=6 failure=bad_response/c
+
+case a time limit ends a run that the engine did not stop, too
+  submit @0                          => pending execution_submitted a0 r0 run1 due
+  grant @0                           => running execution_started a1 r0 run1
+  attach @0                          => running execution_attached a1 r0 run1 reattach
+  fail timeout open @60              => failed execution_failed a1 r1 run1 reattach failure=timeout/c
+
+case and what is retried after it is a run of its own
+  submit on=timeout @0               => pending execution_submitted a0 r0 run1 due
+  grant @0                           => running execution_started a1 r0 run1
+  attach @0                          => running execution_attached a1 r0 run1 reattach
+  fail timeout open known @60        => pending execution_retrying a1 r1 run2 at=65 failure=timeout/c
+
 case the death of its node gives it back at its place
   submit @0                          => pending execution_submitted a0 r0 run1 due
   grant @0                           => running execution_started a1 r0 run1
@@ -116,7 +158,7 @@ case a stopping node hands back and nothing is burnt
   handback @1                        => pending execution_interrupted a1 r0 run1 due maybe
 
 case an answer is lost to an engine that can be asked about it: nothing is burnt, but not for ever
-  submit retries=0 @0                => pending execution_submitted a0 r0 run1 due
+  submit @0                          => pending execution_submitted a0 r0 run1 due
   grant @0                           => running execution_started a1 r0 run1
   fail connection open known @1      => pending execution_retrying a1 r0 run1 at=1.375 lost=1 maybe failure=connection/c
   wake @60                           => pending execution_ready a1 r0 run1 due lost=1 maybe failure=connection/c
@@ -146,6 +188,21 @@ case at most once: a lost answer is an open end
   submit once @0                     => pending execution_submitted a0 r0 run1 due
   grant @0                           => running execution_started a1 r0 run1
   fail connection open @1            => failed execution_failed a1 r0 run1 failure=unknown_outcome/at_most_once
+
+case at most once: a run that is known is looked at, but not for ever
+  submit once @0                     => pending execution_submitted a0 r0 run1 due
+  grant @0                           => running execution_started a1 r0 run1
+  attach @0                          => running execution_attached a1 r0 run1 reattach
+  fail unavailable open @40          => pending execution_retrying a1 r0 run1 at=40.375 reattach failure=unavailable/c
+  wake @60                           => pending execution_ready a1 r0 run1 due reattach failure=unavailable/c
+  grant @60                          => running execution_started a2 r0 run1 reattach failure=unavailable/c
+  fail bad_response open @99         => failed execution_failed a2 r0 run1 reattach failure=unknown_outcome/at_most_once
+
+case at most once: a time limit that the engine did not confirm leaves the outcome open
+  submit once @0                     => pending execution_submitted a0 r0 run1 due
+  grant @0                           => running execution_started a1 r0 run1
+  attach @0                          => running execution_attached a1 r0 run1 reattach
+  fail timeout open @60              => failed execution_failed a1 r0 run1 reattach failure=unknown_outcome/at_most_once
 
 case cancelling what waits ends it
   submit @0                          => pending execution_submitted a0 r0 run1 due
@@ -220,7 +277,7 @@ fn submit(arguments: &[&str], now: Time) -> Execution {
     let on = option("on").map(|kind| FailureKind::parse(kind).expect("a kind"));
     let once = arguments.contains(&"once");
     let retry = RetryPolicy {
-        max_retries: if once { 0 } else { 3 },
+        max_retries: if once { 0 } else { option("retries").map_or(3, |n| n.parse().expect("a number")) },
         delay: 10 * SECOND,
         on: on.into_iter().collect(),
         ..RetryPolicy::default()
@@ -278,6 +335,7 @@ fn act(row: &Execution, verb: &str, arguments: &[&str], now: Time) -> Result<Tra
             retry: option("rule").map(|rule| rule == "yes"),
             open_end: arguments.contains(&"open"),
             recognised: arguments.contains(&"known"),
+            by_default: arguments.contains(&"taken").then_some(false),
         }),
         "refuse" => finish(Outcome::Refused { failure: failure(FailureKind::Connection) }),
         "handback" => finish(Outcome::Interrupted { reason: "node_stopped".into() }),

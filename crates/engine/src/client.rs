@@ -11,7 +11,7 @@ mod poll;
 mod scrub;
 mod sse;
 
-pub(crate) use classify::{answer_text, status_failure};
+pub(crate) use classify::{answer_text, if_taken, status_failure};
 pub(crate) use json::{check_result, parse, single_string};
 pub(crate) use poll::Poll;
 pub(crate) use sse::{StreamEvent, send_told, watch_events};
@@ -100,21 +100,7 @@ impl HttpClient {
     /// The URL of `segments` below an endpoint. Each segment is percent-encoded as a whole; one that cannot be a
     /// segment (empty, `.` or `..`) is refused.
     pub(crate) fn url(&self, endpoint: usize, segments: &[&str]) -> Result<Url, EngineFailure> {
-        let base = self.endpoint(endpoint)?;
-        let mut text = base.as_str().trim_end_matches('/').to_owned();
-        for segment in segments {
-            if matches!(*segment, "" | "." | "..") {
-                let message = format!("{segment:?} cannot be part of a URL");
-                return Err(EngineFailure::new(FailureKind::InvalidRequest, "invalid_segment", message)
-                    .with_reached(Reached::No));
-            }
-            text.push('/');
-            percent_encode(segment, &mut text);
-        }
-        Url::parse(&text).map_err(|error| {
-            EngineFailure::new(FailureKind::InvalidRequest, "invalid_url", error.to_string())
-                .with_reached(Reached::No)
-        })
+        url_below(self.endpoint(endpoint)?, segments)
     }
 
     /// A base URL by its index, for adapters with fixed paths of their own.
@@ -153,9 +139,19 @@ impl HttpClient {
         self.transfer_timeout
     }
 
-    /// A poll for one run, with this engine's pauses.
-    pub(crate) fn poll(&self, call: &crate::contract::Call) -> Poll {
-        Poll::new(self.poll, call.stop.clone())
+    /// A poll for a run that is there, with this engine's pauses.
+    pub(crate) fn poll(&self, call: &Call) -> Poll {
+        Poll::new(self.poll, call.stop.clone(), true)
+    }
+
+    /// The same for what is asked before a run is started.
+    pub(crate) fn poll_before(&self, call: &Call) -> Poll {
+        Poll::new(self.poll, call.stop.clone(), false)
+    }
+
+    /// The same for what another attempt can ask as well.
+    pub(crate) fn poll_once(&self, call: &Call) -> Poll {
+        Poll::hasty(self.poll, call.stop.clone())
     }
 
     /// Sends a request and reads the whole answer, whatever its status. `Err` is for what went wrong on the way.
@@ -163,14 +159,14 @@ impl HttpClient {
         let deadline = Instant::now() + request.end_within;
         let body_bytes_max = request.body_bytes_max.min(ANSWER_BYTES_MAX);
         let streaming = self.open(request).await?;
+        let status = i32::from(streaming.status());
         match tokio::time::timeout_at(deadline, streaming.collect(self, body_bytes_max)).await {
             Ok(answer) => answer,
-            Err(_) => Err(EngineFailure::new(
-                FailureKind::Connection,
-                "answer_stalled",
-                "the engine did not finish its answer in time",
-            )
-            .with_reached(Reached::Maybe)),
+            Err(_) => {
+                let message = "the engine did not finish its answer in time";
+                let failure = EngineFailure::new(FailureKind::Connection, "answer_stalled", message);
+                Err(failure.with_status(status).with_reached(Reached::Maybe))
+            }
         }
     }
 
@@ -434,28 +430,33 @@ fn parse_endpoints(settings: &HttpSettings) -> Result<Vec<Url>, ConfigError> {
     let mut urls = Vec::with_capacity(settings.endpoints.len());
     for (index, endpoint) in settings.endpoints.iter().enumerate() {
         let field = format!("endpoints.{index}.url");
-        // The text itself is kept out of the message: it may hold a password.
-        let url = Url::parse(&endpoint.url).map_err(|error| ConfigError::new(&*field, error.to_string()))?;
-        let problem = if !matches!(url.scheme(), "http" | "https") {
-            Some("must begin with http:// or https://")
-        } else if url.host_str().is_none_or(str::is_empty) {
-            Some("has no host")
-        } else if !url.username().is_empty() || url.password().is_some() {
-            Some("must hold no user name or password; use api_key or headers")
-        } else if url.query().is_some() || url.fragment().is_some() {
-            Some("must have neither a query nor a fragment")
-        } else {
-            None
-        };
-        if let Some(problem) = problem {
-            return Err(ConfigError::new(field, problem));
-        }
+        let url = check_base(&endpoint.url).map_err(|message| ConfigError::new(&*field, message))?;
         if endpoint.weight == 0 {
             return Err(ConfigError::new(format!("endpoints.{index}.weight"), "must be at least 1"));
         }
         urls.push(url);
     }
     Ok(urls)
+}
+
+/// Reads a base URL.
+///
+/// # Errors
+/// Says what is wrong with it, but does not repeat it: it may hold a password.
+pub(crate) fn check_base(text: &str) -> Result<Url, String> {
+    let url = Url::parse(text).map_err(|error| error.to_string())?;
+    let problem = if !matches!(url.scheme(), "http" | "https") {
+        Some("must begin with http:// or https://")
+    } else if url.host_str().is_none_or(str::is_empty) {
+        Some("has no host")
+    } else if !url.username().is_empty() || url.password().is_some() {
+        Some("must hold no user name or password; use api_key or headers")
+    } else if url.query().is_some() || url.fragment().is_some() {
+        Some("must have neither a query nor a fragment")
+    } else {
+        None
+    };
+    problem.map_or(Ok(url), |problem| Err(problem.to_owned()))
 }
 
 fn parse_headers(settings: &HttpSettings) -> Result<HeaderMap, ConfigError> {
@@ -476,6 +477,24 @@ pub(crate) fn sensitive(secret: &SecretString) -> Result<HeaderValue, &'static s
         .map_err(|_| "holds characters that cannot be sent in an HTTP header")?;
     value.set_sensitive(true);
     Ok(value)
+}
+
+/// The URL of `segments` below a base, each percent-encoded as a whole.
+pub(crate) fn url_below(base: &Url, segments: &[&str]) -> Result<Url, EngineFailure> {
+    let mut text = base.as_str().trim_end_matches('/').to_owned();
+    for segment in segments {
+        if matches!(*segment, "" | "." | "..") {
+            let message = format!("{segment:?} cannot be part of a URL");
+            return Err(EngineFailure::new(FailureKind::InvalidRequest, "invalid_segment", message)
+                .with_reached(Reached::No));
+        }
+        text.push('/');
+        percent_encode(segment, &mut text);
+    }
+    Url::parse(&text).map_err(|error| {
+        EngineFailure::new(FailureKind::InvalidRequest, "invalid_url", error.to_string())
+            .with_reached(Reached::No)
+    })
 }
 
 /// Appends `text` with everything but unreserved characters percent-encoded.

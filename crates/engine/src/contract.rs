@@ -230,6 +230,8 @@ pub struct EngineFailure {
     pub engine_status: Option<i32>,
     pub retry_after: Option<Millis>,
     pub reached: Reached,
+    /// Whether it is retried where nobody says so; `None`: as its kind is.
+    pub retried: Option<bool>,
 }
 
 /// How far a failed call came.
@@ -237,7 +239,7 @@ pub struct EngineFailure {
 pub enum Reached {
     /// The request provably never reached the engine (connection refused, name not found): nothing is burnt.
     No,
-    /// It may have; the run's end is not known (reset, timed out, unreadable answer to a submit).
+    /// It may have, and the run's end is not known: reset or timed out, or a run that is known could not be asked for its end.
     Maybe,
     /// The engine answered.
     Yes,
@@ -261,7 +263,15 @@ impl EngineFailure {
             engine_status: None,
             retry_after: None,
             reached: Reached::Yes,
+            retried: None,
         }
+    }
+
+    /// The engine took the request, or the run is over, and only what it said of it is of no use: started anew, the
+    /// workflow would run a second time, so that is not done by itself.
+    #[must_use]
+    pub fn not_repeated(self) -> EngineFailure {
+        EngineFailure { reached: Reached::Yes, retried: Some(false), ..self }
     }
 
     #[must_use]

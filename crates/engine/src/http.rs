@@ -9,7 +9,7 @@ mod pointer;
 mod template;
 
 use crate::client::{
-    Answer, HttpClient, Request, StreamEvent, check_result, send_told, single_string, watch_events,
+    Answer, HttpClient, Request, StreamEvent, check_result, if_taken, send_told, single_string, watch_events,
 };
 use crate::config::{ConfigError, HttpSettings, STREAM_EVENT_BYTES_MAX};
 use crate::contract::{
@@ -306,6 +306,30 @@ impl Http {
         self.client.scrubbed(failure.with_status(i32::from(answer.status)))
     }
 
+    async fn begin(&self, call: &Call) -> Result<Started, EngineFailure> {
+        let request = self.start_request(call)?;
+        let Some(follow) = &self.config.follow else {
+            let request = request.within(AS_LONG_AS_IT_TAKES, AS_LONG_AS_IT_TAKES);
+            let request = request.body_bytes_max(2 * call.result_bytes_max);
+            let answer = send_told(&self.client, request, |event| self.tell(call, event)).await?;
+            return self.conclude(&answer, call.result_bytes_max).map(Started::Ended);
+        };
+        let answer = self.client.send(request).await?;
+        if !answer.is_success() {
+            let values = answer_values(answer.status, &answer.body);
+            let failed = match &self.config.failure {
+                Some(failure) => self.templates.holds("failure", failure, &values)?,
+                None => false,
+            };
+            return Err(if failed { self.work_failed(&answer) } else { self.client.refusal(&answer) });
+        }
+        let json: Box<RawValue> = answer.json()?;
+        pointer::text(&json, &follow.run_id).map(Started::Run).ok_or_else(|| {
+            let text = format!("the answer has no id of the run at {}", follow.run_id);
+            EngineFailure::new(FailureKind::BadResponse, "no_run_id", text).with_reached(Reached::Maybe)
+        })
+    }
+
     /// Polls a run to its end; meanwhile its events, if the service has any, are told as progress.
     async fn outcome(
         &self,
@@ -346,11 +370,11 @@ impl Http {
         follow: &HttpFollow,
         stream_ended: &Notify,
     ) -> Result<Outcome, EngineFailure> {
-        let mut poll = self.client.poll(call);
+        let mut poll = self.client.poll(call).doubting();
         let limit = self.client.transfer_timeout();
         loop {
             let ended = poll
-                .until_read(
+                .until_known(
                     &self.client,
                     || {
                         let request = self.request("follow", &follow.step, call.endpoint, values)?;
@@ -360,9 +384,9 @@ impl Http {
                 )
                 .await?;
             match ended {
-                Polled::Ended(answer) => return self.conclude(&answer, call.result_bytes_max),
-                Polled::Unknown => return Err(run_lost("the service does not know this run any more")),
-                Polled::GoesOn => {}
+                Some(Polled::Ended(answer)) => return self.conclude(&answer, call.result_bytes_max),
+                None => return Err(run_lost("the service does not know this run any more")),
+                Some(Polled::GoesOn) => {}
             }
             tokio::select! {
                 biased;
@@ -372,18 +396,19 @@ impl Http {
         }
     }
 
-    fn polled(&self, follow: &HttpFollow, answer: Answer) -> Result<Polled, EngineFailure> {
+    /// `None`: the service says, in its JSON, that it knows no such run.
+    fn polled(&self, follow: &HttpFollow, answer: Answer) -> Result<Option<Polled>, EngineFailure> {
         match answer.status {
-            404 | 410 => Ok(Polled::Unknown),
+            404 | 410 if answer.json::<serde::de::IgnoredAny>().is_ok() => Ok(None),
             // It says nothing about the run; what passes is waited for.
             status if !(200..300).contains(&status) => Err(self.client.refusal(&answer)),
             _ => {
                 let _: serde::de::IgnoredAny = answer.json()?;
                 let values = answer_values(answer.status, &answer.body);
                 if self.templates.holds("follow.done", &follow.done, &values)? {
-                    Ok(Polled::Ended(Box::new(answer)))
+                    Ok(Some(Polled::Ended(Box::new(answer))))
                 } else {
-                    Ok(Polled::GoesOn)
+                    Ok(Some(Polled::GoesOn))
                 }
             }
         }
@@ -394,7 +419,6 @@ impl Http {
 enum Polled {
     Ended(Box<Answer>),
     GoesOn,
-    Unknown,
 }
 
 #[async_trait]
@@ -453,27 +477,8 @@ impl Engine for Http {
 #[async_trait]
 impl Tracked for Http {
     async fn start(&self, call: &Call) -> Result<Started, EngineFailure> {
-        let request = self.start_request(call)?;
-        let Some(follow) = &self.config.follow else {
-            let request = request.within(AS_LONG_AS_IT_TAKES, AS_LONG_AS_IT_TAKES);
-            let request = request.body_bytes_max(2 * call.result_bytes_max);
-            let answer = send_told(&self.client, request, |event| self.tell(call, event)).await?;
-            return self.conclude(&answer, call.result_bytes_max).map(Started::Ended);
-        };
-        let answer = self.client.send(request).await?;
-        if !answer.is_success() {
-            let values = answer_values(answer.status, &answer.body);
-            let failed = match &self.config.failure {
-                Some(failure) => self.templates.holds("failure", failure, &values)?,
-                None => false,
-            };
-            return Err(if failed { self.work_failed(&answer) } else { self.client.refusal(&answer) });
-        }
-        let json: Box<RawValue> = answer.json()?;
-        pointer::text(&json, &follow.run_id).map(Started::Run).ok_or_else(|| {
-            let text = format!("the answer has no id of the run at {}", follow.run_id);
-            EngineFailure::new(FailureKind::BadResponse, "no_run_id", text).with_reached(Reached::Maybe)
-        })
+        let started = self.begin(call).await;
+        if self.config.idempotent { started } else { started.map_err(if_taken) }
     }
 
     async fn follow(&self, call: &Call, engine_run: &str) -> Outcome {

@@ -10,7 +10,7 @@ mod truncation;
 mod v1;
 mod wire;
 
-use crate::client::{Answer, HttpClient, Poll, Request, StreamEvent, check_result, watch_events};
+use crate::client::{Answer, HttpClient, Poll, Request, StreamEvent, check_result, if_taken, watch_events};
 use crate::config::{ANSWER_BYTES_MAX, CONTROL_BYTES_MAX, ConfigError, HttpSettings};
 use crate::contract::{Call, Capabilities, Engine, EngineFailure, Health, Outcome, Workflow};
 use crate::tracked::{Started, Tracked, drive, run_lost};
@@ -140,13 +140,16 @@ impl Langflow {
         tokio::pin!(watching);
         loop {
             let state = poll
-                .until_read(
+                .until_known(
                     &self.client,
                     || self.status_request(call, job),
-                    |answer| wire::Job::read(&answer).unwrap_or_else(|| Err(self.client.refusal(&answer))),
+                    |answer| match wire::Job::read(&answer) {
+                        Some(job) => job.map(|job| (!matches!(job, wire::Job::Unknown)).then_some(job)),
+                        None => Err(self.client.refusal(&answer)),
+                    },
                 )
                 .await?;
-            match state {
+            match state.unwrap_or(wire::Job::Unknown) {
                 wire::Job::Going => {}
                 wire::Job::Suspended if self.config.wait_for_input => {}
                 state => return Ok(state),
@@ -224,7 +227,7 @@ impl Engine for Langflow {
         if self.config.api == LangflowApi::V2 || call.engine_run.is_some() {
             return drive(self, &call).await;
         }
-        let outcome = self.run_v1(&call).await;
+        let outcome = self.run_v1(&call).await.map_err(if_taken);
         outcome.unwrap_or_else(|failure| Outcome::Failed(self.client.scrubbed(failure)))
     }
 

@@ -11,7 +11,9 @@ mod wire;
 
 use crate::client::{Answer, HttpClient, Poll, Request, StreamEvent, check_result, watch_events};
 use crate::config::{ConfigError, HttpSettings, PROGRESS_BYTES_MAX};
-use crate::contract::{Call, Capabilities, Engine, EngineFailure, Health, Outcome, Progress, Workflow};
+use crate::contract::{
+    Call, Capabilities, Engine, EngineFailure, Health, Outcome, Progress, Reached, Workflow,
+};
 use crate::tracked::{Started, Tracked, drive, run_lost};
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -140,19 +142,18 @@ impl Langsmith {
         tokio::pin!(watching);
         loop {
             let status = poll
-                .until_read(
+                .until_known(
                     &self.client,
                     || self.run_request(call.endpoint, run, &[]),
                     |answer| match answer.status {
                         200..300 => Ok(Some(answer.json::<wire::RunStatus>()?.status)),
-                        // Another server on the way may not know the path: only the engine's own JSON counts.
-                        404 if answer.json::<serde_json::Map<_, _>>().is_ok() => Ok(None),
+                        404 if wire::is_not_found(&answer) => Ok(None),
                         _ => Err(self.client.refusal(&answer)),
                     },
                 )
                 .await?;
             match status.as_deref().map(wire::End::of) {
-                None => return Err(run_lost("the engine does not know this run any more")),
+                None => return Err(self.why_unknown(call, run, poll).await?),
                 Some(Some(end)) => return Ok(end),
                 Some(None) => {}
             }
@@ -163,6 +164,43 @@ impl Langsmith {
                 () = poll.pause() => {}
             }
         }
+    }
+
+    /// What a run is that is said to be unknown: lost, if it is not on its thread either. The engine's own 404 has the form
+    /// of that of any path that some server does not know.
+    async fn why_unknown(
+        &self,
+        call: &Call,
+        run: &RunId,
+        poll: &mut Poll,
+    ) -> Result<EngineFailure, EngineFailure> {
+        let thread = run.thread.to_string();
+        poll.until_read(
+            &self.client,
+            || {
+                let url = self.client.url(call.endpoint, &["threads", &thread, "runs"])?;
+                let request = self.client.get(url).query("limit", RUNS_LISTED).query("select", "run_id");
+                Ok(request.query("select", "metadata"))
+            },
+            |answer| {
+                let there = match answer.status {
+                    200..300 => {
+                        answer.json::<Vec<wire::ListedRun>>()?.iter().any(|row| row.run_id == run.run)
+                    }
+                    404 if wire::is_not_found(&answer) && wire::names(&answer, &thread) => false,
+                    _ => return Err(self.client.refusal(&answer)),
+                };
+                if there {
+                    let message =
+                        "the engine lists the run on its thread, but answers that there is no such run";
+                    let failure =
+                        EngineFailure::new(FailureKind::BadResponse, "contradictory_answer", message);
+                    return Ok(failure.with_reached(Reached::Maybe));
+                }
+                Ok(run_lost("the engine does not know this run any more"))
+            },
+        )
+        .await
     }
 
     async fn outcome(&self, call: &Call, run: &RunId) -> Result<Outcome, EngineFailure> {
@@ -190,7 +228,7 @@ impl Langsmith {
                         crate::client::parse::<serde::de::IgnoredAny>(&state)?;
                         Ok(Some(state))
                     }
-                    404 if answer.json::<serde_json::Map<_, _>>().is_ok() => Ok(None),
+                    404 if wire::is_not_found(&answer) => Ok(None),
                     _ => Err(self.client.refusal(&answer)),
                 },
             )

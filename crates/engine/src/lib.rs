@@ -22,4 +22,4 @@ pub use demo::Demo;
 pub use http::{Http, HttpConfig, HttpFollow, HttpStep};
 pub use langflow::{Langflow, LangflowConfig};
 pub use langsmith::{Langsmith, LangsmithConfig};
-pub use n8n::{N8n, N8nConfig, N8nMode, N8nWebhook};
+pub use n8n::{N8n, N8nConfig, N8nFiles, N8nMode, N8nWebhook};

@@ -4,6 +4,8 @@
 //! header `x-execution-key` it was called with (*lookup*), which n8n keeps with the execution. The same look-up comes
 //! before anything is repeated whose answer was lost, because n8n runs a repeated request twice.
 
+mod data;
+mod end;
 mod find;
 mod inline;
 mod start;
@@ -12,16 +14,14 @@ mod workflow;
 
 pub use workflow::{N8nMode, N8nWebhook};
 
-use crate::client::{Answer, HttpClient, Poll, Request, check_result};
+use crate::client::{Answer, HttpClient, Request, check_base, url_below};
 use crate::config::{ANSWER_BYTES_MAX, ConfigError, HttpSettings};
 use crate::contract::{Call, Capabilities, Engine, EngineFailure, Health, Outcome, Reached, Workflow};
 use crate::tracked::{Started, Tracked, drive, run_lost};
 use async_trait::async_trait;
-use bytes::Bytes;
 use enginehouse_core::failure::FailureKind;
-use enginehouse_core::time::{Millis, SECOND};
 use reqwest::{Method, Url};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Mutex;
 use std::time::Duration;
 use tokio::time::Instant;
@@ -29,10 +29,6 @@ use workflow::Known;
 
 /// n8n registers its webhooks some time after it begins to answer, or after an activation.
 const SETTLES_WITHIN: Duration = Duration::from_secs(30);
-/// How long n8n is left alone once it had no task runner for a Code node; one is started within seconds.
-const RUNNER_PATIENCE: Millis = 5 * SECOND;
-/// How often in a row n8n may not know an execution before that is believed.
-const UNKNOWN_TIMES: u32 = 4;
 
 /// A configured n8n.
 #[derive(Debug, Clone)]
@@ -43,13 +39,36 @@ pub struct N8nConfig {
     pub workflows: BTreeMap<String, N8nWebhook>,
     /// Workflows may come with a request. Whoever sends one runs code on the engine.
     pub allow_inline: bool,
+    /// Where webhooks are called, if that is not where the API is; for an engine with one endpoint.
+    pub webhook_url: Option<String>,
+    /// The first part of a webhook's path (`N8N_ENDPOINT_WEBHOOK`).
+    pub webhook_prefix: String,
+    /// What a result says of files.
+    pub files: N8nFiles,
+}
+
+/// What a result says of the files of its items.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum N8nFiles {
+    /// Name, type and size.
+    #[default]
+    Metadata,
+    /// Their bytes, too, where n8n keeps those with the execution (`N8N_DEFAULT_BINARY_DATA_MODE=default`).
+    Base64,
 }
 
 impl N8nConfig {
     /// No workflow is configured, and none may come with a request.
     #[must_use]
     pub fn new(http: HttpSettings) -> N8nConfig {
-        N8nConfig { http, workflows: BTreeMap::new(), allow_inline: false }
+        N8nConfig {
+            http,
+            workflows: BTreeMap::new(),
+            allow_inline: false,
+            webhook_url: None,
+            webhook_prefix: "webhook".to_owned(),
+            files: N8nFiles::default(),
+        }
     }
 }
 
@@ -57,6 +76,8 @@ impl N8nConfig {
 pub struct N8n {
     client: HttpClient,
     config: N8nConfig,
+    /// What stands in the place of the endpoint's URL for webhooks.
+    webhook_base: Option<Url>,
     /// Workflows the API described, by endpoint and id.
     known: Mutex<BTreeMap<(usize, String), Known>>,
     /// One copy is made at a time, so that two first executions of a definition share it.
@@ -65,6 +86,8 @@ pub struct N8n {
     unsettled: Mutex<Instant>,
     /// The key opened the API once; until then nothing is started that could not be followed.
     key_is_good: Mutex<bool>,
+    /// Workflows for which it was said what is missing while they run.
+    warned: Mutex<BTreeSet<String>>,
 }
 
 impl N8n {
@@ -80,13 +103,22 @@ impl N8n {
             .flat_map(|webhook| webhook.headers.iter().map(|(_, value)| value.clone()))
             .collect();
         let client = HttpClient::new(&config.http, Some("x-n8n-api-key"), &secrets)?;
+        let webhook_base = config.webhook_url.as_deref().map(webhook_base).transpose()?;
+        if webhook_base.is_some() && config.http.endpoints.len() != 1 {
+            let message = "is for an engine with one endpoint; make an engine of each n8n";
+            return Err(ConfigError::new("webhook_url", message));
+        }
+        workflow::check_path(&config.webhook_prefix)
+            .map_err(|message| ConfigError::new("webhook_prefix", message))?;
         Ok(N8n {
             client,
             config,
+            webhook_base,
             known: Mutex::default(),
             copying: tokio::sync::Mutex::default(),
             unsettled: Mutex::new(Instant::now()),
             key_is_good: Mutex::new(false),
+            warned: Mutex::default(),
         })
     }
 
@@ -94,6 +126,17 @@ impl N8n {
         let mut all = vec!["api", "v1"];
         all.extend(segments);
         self.client.url(endpoint, &all)
+    }
+
+    /// The URL of a webhook, or of the tests of whether there is one.
+    fn webhook(&self, endpoint: usize, path: &str) -> Result<Url, EngineFailure> {
+        let base = match &self.webhook_base {
+            Some(base) => base,
+            None => self.client.endpoint(endpoint)?,
+        };
+        let mut segments: Vec<&str> = workflow::segments(&self.config.webhook_prefix).collect();
+        segments.extend(workflow::segments(path));
+        url_below(base, &segments)
     }
 
     /// Asks the API; a refused key is noted, so that the next call looks at it first.
@@ -145,58 +188,6 @@ impl N8n {
         let limit = self.client.transfer_timeout();
         // The data of every node comes with the result of the last one.
         Ok(request.query("includeData", "true").within(limit, limit).body_bytes_max(ANSWER_BYTES_MAX))
-    }
-
-    async fn outcome(&self, call: &Call, id: &str) -> Result<Outcome, EngineFailure> {
-        let mut poll = self.client.poll(call);
-        let mut unknown = 0;
-        let end = loop {
-            let status = self.status(&mut poll, call.endpoint, id).await?;
-            match status.as_deref().map(wire::End::of) {
-                None if unknown >= UNKNOWN_TIMES => {
-                    return Err(run_lost("n8n does not know this execution any more"));
-                }
-                None => unknown += 1,
-                Some(Some(end)) => break end,
-                Some(None) => unknown = 0,
-            }
-            poll.pause().await;
-        };
-        let data = poll
-            .until_read(
-                &self.client,
-                || self.execution(call.endpoint, id, true),
-                |answer| match answer.status {
-                    200..300 => match answer.json::<wire::Ended>()? {
-                        ended if end == wire::End::Success && !ended.has_data() => Err(without_data()),
-                        ended => Ok(Some(ended)),
-                    },
-                    404 if is_n8n(&answer) => Ok(None),
-                    _ => Err(self.refusal(&answer)),
-                },
-            )
-            .await?
-            .ok_or_else(|| run_lost("n8n has no data of this execution any more"))?;
-        conclude(end, &data, call.result_bytes_max)
-    }
-
-    /// The status; `None` when n8n does not know the execution.
-    async fn status(
-        &self,
-        poll: &mut Poll,
-        endpoint: usize,
-        id: &str,
-    ) -> Result<Option<String>, EngineFailure> {
-        poll.until_read(
-            &self.client,
-            || self.execution(endpoint, id, false),
-            |answer| match answer.status {
-                200..300 => Ok(Some(answer.json::<wire::Listed>()?.status)),
-                404 if is_n8n(&answer) => Ok(None),
-                _ => Err(self.refusal(&answer)),
-            },
-        )
-        .await
     }
 }
 
@@ -271,35 +262,8 @@ impl Tracked for N8n {
     }
 }
 
-/// Reads the data of an ended execution in the light of its status.
-fn conclude(end: wire::End, ended: &wire::Ended, bytes_max: usize) -> Result<Outcome, EngineFailure> {
-    match end {
-        wire::End::Success => {
-            let result = Bytes::from(ended.result());
-            check_result(&result, bytes_max)?;
-            Ok(Outcome::Succeeded { result, needs_input: false })
-        }
-        wire::End::Canceled if ended.timed_out() => {
-            let message = "the execution went over the time limit of its workflow";
-            Err(EngineFailure::new(FailureKind::Timeout, "engine_timeout", message))
-        }
-        wire::End::Canceled => Ok(Outcome::Cancelled),
-        wire::End::Crashed => {
-            let message = ended.error().unwrap_or_else(|| "n8n died while it ran the workflow".to_owned());
-            Err(EngineFailure::new(FailureKind::Unavailable, "run_crashed", message))
-        }
-        wire::End::Error => {
-            let message =
-                ended.error().unwrap_or_else(|| "the workflow failed without saying why".to_owned());
-            // The node never ran: n8n says it is ready before the runner of its Code nodes is. Until then every workflow
-            // with such a node would fail the same way, so n8n is left alone for a while.
-            if wire::is_runner_missing(&message) {
-                let failure = EngineFailure::new(FailureKind::Unavailable, "task_runner_not_ready", message);
-                return Err(failure.with_retry_after(Some(RUNNER_PATIENCE)));
-            }
-            Err(EngineFailure::new(FailureKind::EngineError, "workflow_failed", message))
-        }
-    }
+fn webhook_base(url: &str) -> Result<Url, ConfigError> {
+    check_base(url).map_err(|message| ConfigError::new("webhook_url", message))
 }
 
 /// Whether an answer is n8n's own: something else on the way may not know the path either.
@@ -307,11 +271,6 @@ fn is_n8n(answer: &Answer) -> bool {
     answer
         .json::<serde_json::Map<String, serde_json::Value>>()
         .is_ok_and(|fields| fields.contains_key("message"))
-}
-
-fn without_data() -> EngineFailure {
-    let message = "n8n says that the execution succeeded, but not what it gave";
-    EngineFailure::new(FailureKind::BadResponse, "malformed_answer", message).with_reached(Reached::Maybe)
 }
 
 /// The failure of a request that only prepared a start, so that no run can be open.

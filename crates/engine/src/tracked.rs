@@ -4,7 +4,7 @@
 //! Dropping [`drive`] at any point leaves the engine's run alone. Nothing here has a time limit of its own: every
 //! request is bounded by the client, and the attempt as a whole by the worker.
 
-use crate::contract::{Call, EngineFailure, LetGo, Outcome, Reached};
+use crate::contract::{Call, EngineFailure, LetGo, Outcome};
 use async_trait::async_trait;
 use enginehouse_core::failure::FailureKind;
 use enginehouse_core::limits::ENGINE_RUN_BYTES_MAX;
@@ -89,7 +89,7 @@ async fn begin<T: Tracked + ?Sized>(engine: &T, call: &Call) -> Result<String, O
     if engine_run.is_empty() || engine_run.len() > ENGINE_RUN_BYTES_MAX {
         let message = format!("the engine's run id has {} bytes", engine_run.len());
         let failure = EngineFailure::new(FailureKind::BadResponse, "invalid_run_id", message);
-        return Err(Outcome::Failed(failure.with_reached(Reached::Maybe)));
+        return Err(Outcome::Failed(failure.not_repeated()));
     }
     match call.attached(&engine_run, engine.can_reattach()).await {
         Ok(()) => Ok(engine_run),

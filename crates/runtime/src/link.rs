@@ -322,6 +322,7 @@ impl NodeLink {
                         open_end: reached == Reached::Maybe,
                         recognised: self.recognises(lease),
                         retry,
+                        by_default: told.retried,
                     },
                 };
                 (outcome, parts, abandoned)

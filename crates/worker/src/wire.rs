@@ -94,6 +94,7 @@ pub fn end_to_wire(end: End) -> WorkerEnd {
                 reached: reached.map_or("yes", |(_, word)| word).to_owned(),
                 engine_status: failure.engine_status,
                 retry_after: failure.retry_after,
+                retried: failure.retried,
             };
             WorkerEnd { failure: Some(failure), abandoned, ..plain("failed") }
         }
@@ -145,7 +146,8 @@ fn failure_from_wire(wire: WorkerFailure) -> Result<EngineFailure, WireError> {
         return Err(wrong("/end/failure/code", "must be text without control characters of 1 to 64 bytes"));
     }
     let failure = EngineFailure::new(kind, code, wire.message).with_reached(reached);
-    Ok(EngineFailure { engine_status: wire.engine_status, retry_after: wire.retry_after, ..failure })
+    let (engine_status, retry_after, retried) = (wire.engine_status, wire.retry_after, wire.retried);
+    Ok(EngineFailure { engine_status, retry_after, retried, ..failure })
 }
 
 fn raw(json: &Bytes) -> Option<Box<RawValue>> {
@@ -183,6 +185,7 @@ mod tests {
             End::Failed { failure: failure(Reached::No), abandoned: false },
             End::Failed { failure: failure(Reached::Maybe), abandoned: true },
             End::Failed { failure: failure(Reached::Yes), abandoned: false },
+            End::Failed { failure: failure(Reached::Yes).not_repeated(), abandoned: false },
             End::Cancelled { abandoned: true },
             End::Interrupted { reason: "node_stopped".to_owned() },
         ];

@@ -19,7 +19,7 @@ use enginehouse_engine::config::{EndpointConfig, HttpSettings, PollSettings};
 use enginehouse_engine::langflow::LangflowApi;
 use enginehouse_engine::{
     Command, CommandConfig, Demo, Engine, HttpConfig, Langflow, LangflowConfig, Langsmith, LangsmithConfig,
-    N8n, N8nConfig, N8nMode, N8nWebhook,
+    N8n, N8nConfig, N8nFiles, N8nMode, N8nWebhook,
 };
 use enginehouse_runtime::{EndpointSettings, EngineSettings, RegisteredEngine};
 use secrecy::SecretString;
@@ -155,6 +155,12 @@ section! {
     pub struct N8nRaw {
         /// How workflows are called, by their id. Others are asked for through n8n's API and called by what they say.
         workflows: BTreeMap<String, WebhookRaw> = BTreeMap::new();
+        /// Base URL of the webhooks, where they are not called at the endpoint (n8n's `WEBHOOK_URL`, a webhook processor of its own). For an engine with one endpoint.
+        webhook_url: Option<Text> = None;
+        /// The first part of a webhook's path, as n8n's `N8N_ENDPOINT_WEBHOOK` says.
+        webhook_prefix: Text = Text("webhook".to_owned());
+        /// What a result says of the files of its items, under `$files` beside what they say themselves.
+        files: FilesWord = FilesWord::Metadata;
     }
 
     /// The webhook of one workflow.
@@ -197,6 +203,14 @@ choice! {
         Ack "ack",
         /// It is found by a header.
         Lookup "lookup",
+    }
+
+    /// What a result says of files.
+    pub enum FilesWord {
+        /// Name, type and size.
+        Metadata "metadata",
+        /// Their bytes as well, as base64, where n8n keeps them with the execution (`N8N_DEFAULT_BINARY_DATA_MODE=default`).
+        Base64 "base64",
     }
 
     /// Langflow's interfaces.
@@ -456,11 +470,18 @@ pub(crate) fn resolve(
         }
         AdapterRaw::N8n(http, own) => {
             let (endpoints, http) = resolve_http(http, &path, checker)?;
-            let workflows = resolve_webhooks(own, &path, checker);
-            (
-                endpoints,
-                AdapterConfig::N8n(N8nConfig { http, workflows, allow_inline: raw.common.allow_inline.0 }),
-            )
+            let config = N8nConfig {
+                workflows: resolve_webhooks(own, &path, checker),
+                allow_inline: raw.common.allow_inline.0,
+                webhook_url: own.webhook_url.as_ref().map(|url| url.0.clone()),
+                webhook_prefix: own.webhook_prefix.0.clone(),
+                files: match own.files {
+                    FilesWord::Metadata => N8nFiles::Metadata,
+                    FilesWord::Base64 => N8nFiles::Base64,
+                },
+                ..N8nConfig::new(http)
+            };
+            (endpoints, AdapterConfig::N8n(config))
         }
         AdapterRaw::Langflow(http, own) => {
             let (endpoints, http) = resolve_http(http, &path, checker)?;

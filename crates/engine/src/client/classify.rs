@@ -50,6 +50,17 @@ pub(super) fn body_failure(error: &reqwest::Error) -> EngineFailure {
     EngineFailure::new(FailureKind::BadResponse, code, message).with_reached(Reached::Maybe)
 }
 
+/// The failure of a request that starts work, at an engine that cannot recognise a repeat of it: what the engine took, or
+/// may have taken, is not sent again by itself.
+pub(crate) fn if_taken(failure: EngineFailure) -> EngineFailure {
+    let accepted = failure.engine_status.is_some_and(|status| (200..300).contains(&status));
+    if accepted {
+        return failure.not_repeated();
+    }
+    let lost = failure.kind == FailureKind::Connection && failure.reached == Reached::Maybe;
+    EngineFailure { retried: if lost { Some(false) } else { failure.retried }, ..failure }
+}
+
 fn connect_code(error: &reqwest::Error) -> &'static str {
     if error.is_timeout() {
         "connect_timeout"

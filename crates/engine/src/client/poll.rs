@@ -1,4 +1,9 @@
 //! Pauses and patience while a run is followed.
+//!
+//! An odd answer about a run that is known (a refused key, a web page, a status without a meaning) says something of the
+//! way to the engine, not of the run: it is looked at again, for [`PollSettings::unreachable_after`] and [`LOOKS_MIN`]
+//! times at least, before the attempt ends. Even the engine's own "no such run" has to be seen [`LOOKS_MIN`] times,
+//! because some engines show a run only some time after they took it.
 
 use super::{Answer, HttpClient, Request};
 use crate::config::PollSettings;
@@ -7,21 +12,64 @@ use enginehouse_core::failure::FailureKind;
 use std::time::Duration;
 use tokio::time::Instant;
 
-/// The pace of one run's status polls. A poll that fails is not a failed attempt: the engine may be out of reach for
-/// `unreachable_after` before the run is let go.
+/// Looks in a row before what they say is believed.
+const LOOKS_MIN: u32 = 4;
+/// How long an engine may be slow to show a run that it took; `unreachable_after` where that is shorter.
+const LAG: Duration = Duration::from_secs(5);
+
+/// The pace of one run's status polls. A poll that fails is not a failed attempt.
 pub(crate) struct Poll {
     settings: PollSettings,
     pause: Duration,
-    /// When the engine was last seen well, once it is not.
-    unreachable_since: Option<Instant>,
+    /// Whether there is a run to lose. Before it, a refusal is final.
+    started: bool,
+    looks_min: u32,
+    /// Looks since the last sensible answer.
+    odd: Looks,
+    /// Answers in a row by which the engine knows no such run; odd ones between them do not count.
+    unknown: Looks,
+    /// How long the engine says that it knows no such run before that is believed.
+    lag: Duration,
     stop: StopSignal,
     stop_seen: bool,
 }
 
+/// Looks that brought nothing.
+#[derive(Debug, Default)]
+struct Looks {
+    count: u32,
+    since: Option<Instant>,
+}
+
+impl Looks {
+    fn add(&mut self) {
+        self.count = self.count.saturating_add(1);
+        self.since.get_or_insert_with(Instant::now);
+    }
+
+    fn are_over(&self, looks_min: u32, patience: Duration) -> bool {
+        self.count >= looks_min && self.since.is_some_and(|since| since.elapsed() >= patience)
+    }
+}
+
 impl Poll {
-    pub(super) fn new(settings: PollSettings, stop: StopSignal) -> Poll {
+    pub(super) fn new(settings: PollSettings, stop: StopSignal, started: bool) -> Poll {
         let stop_seen = stop.requested().is_some();
-        Poll { settings, pause: settings.first, unreachable_since: None, stop, stop_seen }
+        let (odd, unknown) = (Looks::default(), Looks::default());
+        let looks_min = if started { LOOKS_MIN } else { 1 };
+        let lag = LAG.min(settings.unreachable_after);
+        Poll { settings, pause: settings.first, started, looks_min, odd, unknown, lag, stop, stop_seen }
+    }
+
+    /// For an engine whose own "no such run" cannot be told from that of something on the way to it: it is believed as late
+    /// as any other odd answer.
+    pub(crate) fn doubting(self) -> Poll {
+        Poll { lag: self.settings.unreachable_after, ..self }
+    }
+
+    /// The same without any patience: the first look that brings nothing is the last.
+    pub(super) fn hasty(settings: PollSettings, stop: StopSignal) -> Poll {
+        Poll::new(PollSettings { unreachable_after: Duration::ZERO, ..settings }, stop, false)
     }
 
     /// Waits for the next poll; each pause is longer than the one before. A wish to stop ends the pause and makes the
@@ -54,18 +102,23 @@ impl Poll {
 
     /// The engine gave a sensible answer.
     pub(crate) fn well(&mut self) {
-        self.unreachable_since = None;
+        self.odd = Looks::default();
     }
 
-    /// A poll failed. `Err` when the engine has been out of reach for too long or the failure is no passing one;
-    /// the run's end is then unknown, and a later attempt takes it up again.
+    /// A poll brought nothing. `Err` when that has been so for too long, or no later poll can do better; a run that is known
+    /// can still be taken up again.
     pub(crate) fn missed(&mut self, failure: EngineFailure) -> Result<(), EngineFailure> {
-        if !is_passing(failure.kind) {
+        let passing = match failure.kind {
+            FailureKind::TooLarge => failure.engine_status == Some(413),
+            _ if self.started => true,
+            kind => kind.is_out_of_reach() || kind == FailureKind::BadResponse,
+        };
+        if !passing {
             return Err(failure.with_reached(Reached::Yes));
         }
-        let since = *self.unreachable_since.get_or_insert_with(Instant::now);
-        if since.elapsed() >= self.settings.unreachable_after {
-            return Err(failure.with_reached(Reached::Maybe));
+        self.odd.add();
+        if self.odd.are_over(self.looks_min, self.settings.unreachable_after) {
+            return Err(if self.started { given_up(failure) } else { failure.with_reached(Reached::Maybe) });
         }
         Ok(())
     }
@@ -78,7 +131,10 @@ impl Poll {
         read: impl Fn(Answer) -> Result<T, EngineFailure>,
     ) -> Result<T, EngineFailure> {
         loop {
-            let failure = match client.send(make()?).await.and_then(&read) {
+            // What cannot be asked now never can.
+            let request =
+                make().map_err(|failure| if self.started { failure.not_repeated() } else { failure })?;
+            let failure = match client.send(request).await.and_then(&read) {
                 Ok(value) => {
                     self.well();
                     return Ok(value);
@@ -91,12 +147,39 @@ impl Poll {
             self.pause_at_least(wait.min(self.settings.unreachable_after)).await;
         }
     }
+
+    /// The same for what only an engine that knows the run can answer. `read` gives `None` for the engine's own "no such
+    /// run", and so does this once it has been said often enough.
+    pub(crate) async fn until_known<T>(
+        &mut self,
+        client: &HttpClient,
+        make: impl Fn() -> Result<Request, EngineFailure>,
+        read: impl Fn(Answer) -> Result<Option<T>, EngineFailure>,
+    ) -> Result<Option<T>, EngineFailure> {
+        loop {
+            if let Some(value) = self.until_read(client, &make, &read).await? {
+                self.unknown = Looks::default();
+                return Ok(Some(value));
+            }
+            self.unknown.add();
+            if self.unknown.are_over(LOOKS_MIN, self.lag) {
+                return Ok(None);
+            }
+            self.pause().await;
+        }
+    }
 }
 
-/// Kinds of failure that a later poll may not meet again.
-fn is_passing(kind: FailureKind) -> bool {
-    use FailureKind::{BadResponse, Connection, RateLimited, Unavailable};
-    matches!(kind, Connection | Unavailable | RateLimited | BadResponse)
+/// The end of an attempt whose run is known but could not be asked for its end. What the answers said of the way stands in
+/// the code and the message; only a refused key keeps its kind, because somebody has to mend that.
+fn given_up(failure: EngineFailure) -> EngineFailure {
+    let kind = match failure.kind {
+        kind if kind.is_out_of_reach() || kind == FailureKind::Auth => kind,
+        _ => FailureKind::BadResponse,
+    };
+    let told = format!("the run is known, but its end could not be read; last: {}", failure.message);
+    let message = EngineFailure::new(kind, "", told).message;
+    EngineFailure { kind, message, reached: Reached::Maybe, ..failure }
 }
 
 #[cfg(test)]
@@ -115,7 +198,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn pauses_grow_to_the_longest_and_a_stop_shortens_them() {
         let (stop, signal) = StopSignal::new();
-        let mut poll = Poll::new(settings(), signal);
+        let mut poll = Poll::new(settings(), signal, true);
         let mut spans = Vec::new();
         for _ in 0..8 {
             let begun = Instant::now();
@@ -132,22 +215,44 @@ mod tests {
         assert_eq!(begun.elapsed().as_millis(), 250);
     }
 
+    fn failure(kind: FailureKind) -> EngineFailure {
+        EngineFailure::new(kind, "code", "words").with_reached(Reached::No)
+    }
+
     #[tokio::test(start_paused = true)]
-    async fn patience_ends_after_the_engine_was_away_for_too_long() {
+    async fn patience_with_a_known_run_ends_after_a_time_and_a_number_of_looks() {
+        use FailureKind::{Auth, BadResponse, Connection, InvalidRequest, NotFound, Unavailable};
+        for (kind, given_up_as) in [
+            (Connection, Connection),
+            (Unavailable, Unavailable),
+            (Auth, Auth),
+            (NotFound, BadResponse),
+            (InvalidRequest, BadResponse),
+            (BadResponse, BadResponse),
+        ] {
+            let (_stop, signal) = StopSignal::new();
+            let mut poll = Poll::new(settings(), signal, true);
+            assert!(poll.missed(failure(kind)).is_ok());
+            tokio::time::advance(Duration::from_secs(29)).await;
+            assert!(poll.missed(failure(kind)).is_ok());
+            poll.well();
+            assert!(poll.missed(failure(kind)).is_ok());
+            tokio::time::advance(Duration::from_secs(31)).await;
+            assert!(poll.missed(failure(kind)).is_ok(), "two looks are too few");
+            assert!(poll.missed(failure(kind)).is_ok());
+            let end = poll.missed(failure(kind)).unwrap_err();
+            assert_eq!((end.kind, end.reached), (given_up_as, Reached::Maybe));
+            assert!(end.message.ends_with("last: words"), "{}", end.message);
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_no_later_look_can_mend_is_final() {
         let (_stop, signal) = StopSignal::new();
-        let mut poll = Poll::new(settings(), signal);
-        let away = || {
-            EngineFailure::new(FailureKind::Connection, "connection_refused", "").with_reached(Reached::No)
-        };
-        assert!(poll.missed(away()).is_ok());
-        tokio::time::advance(Duration::from_secs(29)).await;
-        assert!(poll.missed(away()).is_ok());
-        poll.well();
-        tokio::time::advance(Duration::from_secs(29)).await;
-        assert!(poll.missed(away()).is_ok());
-        tokio::time::advance(Duration::from_secs(31)).await;
-        assert_eq!(poll.missed(away()).unwrap_err().reached, Reached::Maybe);
-        let refused = EngineFailure::new(FailureKind::Auth, "unauthorized", "");
-        assert_eq!(poll.missed(refused.clone()).unwrap_err(), refused);
+        let mut poll = Poll::new(settings(), signal.clone(), true);
+        assert_eq!(poll.missed(failure(FailureKind::TooLarge)).unwrap_err().reached, Reached::Yes);
+        let mut before = Poll::new(settings(), signal, false);
+        assert_eq!(before.missed(failure(FailureKind::Auth)).unwrap_err().reached, Reached::Yes);
+        assert!(before.missed(failure(FailureKind::Unavailable)).is_ok());
     }
 }

@@ -93,7 +93,7 @@ impl Langflow {
         let answer = self.client.send(request).await?;
         match answer.status {
             200..300 => {
-                let result = result_of(&answer.body)?;
+                let result = result_of(&answer.body).map_err(EngineFailure::not_repeated)?;
                 check_result(&result, call.result_bytes_max)?;
                 Ok(Outcome::Succeeded { result, needs_input: false })
             }

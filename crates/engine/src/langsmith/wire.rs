@@ -1,5 +1,6 @@
 //! What an Agent Server is sent and what it answers.
 
+use crate::client::Answer;
 use crate::contract::{Call, EngineFailure, Reached};
 use bytes::Bytes;
 use enginehouse_core::failure::FailureKind;
@@ -22,6 +23,24 @@ pub(super) struct Created {
 #[derive(Deserialize)]
 pub(super) struct RunStatus {
     pub(super) status: String,
+}
+
+/// Whether a 404 has the form of the engine's own.
+pub(super) fn is_not_found(answer: &Answer) -> bool {
+    answer.status == 404 && detail_of(answer).is_some()
+}
+
+/// Whether the engine's refusal speaks of `id`.
+pub(super) fn names(answer: &Answer, id: &str) -> bool {
+    detail_of(answer).is_some_and(|detail| detail.contains(id))
+}
+
+fn detail_of(answer: &Answer) -> Option<String> {
+    #[derive(Deserialize)]
+    struct Refusal {
+        detail: String,
+    }
+    answer.json::<Refusal>().ok().map(|refusal| refusal.detail)
 }
 
 #[derive(Deserialize)]

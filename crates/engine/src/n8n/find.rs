@@ -1,7 +1,8 @@
 //! Finding an execution by the header it was called with.
 
-use super::wire::{Ended, Listed, NoData, Page, is_id};
-use super::{N8n, is_n8n};
+use super::N8n;
+use super::data::{Execution, NoData};
+use super::wire::{self, Listed, Page, is_id};
 use crate::client::Poll;
 use crate::contract::{Call, EngineFailure};
 use std::collections::BTreeSet;
@@ -13,10 +14,19 @@ const PAGE: &str = "100";
 /// Pages looked through for each status.
 const PAGES_MAX: usize = 5;
 
+/// What was seen of a workflow's executions while one is looked for.
+#[derive(Debug, Default)]
+pub(super) struct Seen {
+    /// Those that belong to other calls.
+    strangers: BTreeSet<String>,
+    /// One that runs shows nothing of what it was called with.
+    pub(super) dark: bool,
+}
+
 impl N8n {
     /// The newest execution's number; 0 when there is none. Whatever begins from now on has a greater one.
     pub(super) async fn newest(&self, call: &Call, workflow: &str) -> Result<u64, EngineFailure> {
-        let mut poll = self.client.poll(call);
+        let mut poll = self.client.poll_before(call);
         let mut newest = 0;
         for status in [None, Some("running"), Some("waiting")] {
             let page = self.page(&mut poll, call, workflow, status, None).await?;
@@ -27,23 +37,22 @@ impl N8n {
 
     /// The execution of this call among those of the workflow after number `after`.
     ///
-    /// An execution that shows nothing of what it was called with (n8n keeps that only at the end, unless the workflow
-    /// saves its progress) might be the one: it is waited for, and only it, so that nothing is run twice.
+    /// An execution that shows nothing of what it was called with (older versions do so only at the end) might be the
+    /// one: it is waited for, and only it, so that nothing is run twice.
     pub(super) async fn find(
         &self,
+        poll: &mut Poll,
         call: &Call,
         workflow: &str,
         after: u64,
     ) -> Result<Option<String>, EngineFailure> {
-        let mut poll = self.client.poll(call);
-        let mut open = self.candidates(&mut poll, call, workflow, after).await?;
-        let mut strangers = BTreeSet::new();
+        let mut open = self.candidates(poll, call, workflow, after).await?;
         loop {
             let mut dark = Vec::new();
             for id in open {
-                match self.called_with(&mut poll, call, &id).await? {
+                match self.called_with(poll, call, &id).await? {
                     Ok(Some(key)) if key == call.idempotency_key => return Ok(Some(id)),
-                    Ok(_) => drop(strangers.insert(id)),
+                    Ok(_) => {}
                     Err(NoData) => dark.push(id),
                 }
             }
@@ -55,23 +64,23 @@ impl N8n {
         }
     }
 
-    /// Looks once among the executions that are there now; those in `strangers` belong to other calls.
+    /// Looks once among the executions that are there now.
     pub(super) async fn glance(
         &self,
         poll: &mut Poll,
         call: &Call,
         workflow: &str,
         after: u64,
-        strangers: &mut BTreeSet<String>,
+        seen: &mut Seen,
     ) -> Result<Option<String>, EngineFailure> {
         for id in self.candidates(poll, call, workflow, after).await? {
-            if strangers.contains(&id) {
+            if seen.strangers.contains(&id) {
                 continue;
             }
             match self.called_with(poll, call, &id).await? {
                 Ok(Some(key)) if key == call.idempotency_key => return Ok(Some(id)),
-                Ok(_) => drop(strangers.insert(id)),
-                Err(NoData) => {}
+                Ok(_) => drop(seen.strangers.insert(id)),
+                Err(NoData) => seen.dark = true,
             }
         }
         Ok(None)
@@ -139,14 +148,14 @@ impl N8n {
             || self.execution(call.endpoint, id, true),
             |answer| match answer.status {
                 200..300 => {
-                    let ended = super::wire::End::of(&answer.json::<Listed>()?.status).is_some();
-                    match answer.json::<Ended>()?.called_with(EXECUTION_KEY) {
+                    let ended = answer.json::<Listed>()?.end()?.is_some();
+                    match answer.json::<Execution>()?.called_with(EXECUTION_KEY) {
                         // What shows nothing at its end never will.
                         Err(NoData) if ended => Ok(Ok(None)),
                         found => Ok(found),
                     }
                 }
-                404 if is_n8n(&answer) => Ok(Ok(None)),
+                404 if wire::is_not_found(&answer) => Ok(Ok(None)),
                 _ => Err(self.refusal(&answer)),
             },
         )

@@ -229,7 +229,7 @@ impl N8n {
         let since = Instant::now();
         while since.elapsed() < ACTIVE_WITHIN {
             // A GET runs nothing, and its refusal tells whether the POST is registered.
-            let probe = self.client.get(self.client.url(call.endpoint, &["webhook", path])?).anonymous();
+            let probe = self.client.get(self.webhook(call.endpoint, path)?).anonymous();
             let answer = self.client.send(probe).await.map_err(not_started)?;
             if answer_text(&answer.body).contains("POST request") {
                 return Ok(());

@@ -1,19 +1,21 @@
 //! Starting a workflow by its webhook, and learning which execution that made.
 
-use super::find::EXECUTION_KEY;
+use super::find::{EXECUTION_KEY, Seen};
 use super::wire;
 use super::workflow::{N8nMode, N8nWebhook};
 use super::{N8n, lock};
-use crate::client::{Answer, Request, answer_text, sensitive};
+use crate::client::{Answer, Request, sensitive};
 use crate::contract::{Call, EngineFailure, Reached};
 use bytes::Bytes;
 use enginehouse_core::failure::FailureKind;
 use reqwest::header::{HeaderName, HeaderValue};
-use std::collections::BTreeSet;
 use std::time::Duration;
 
 /// A webhook that answers at the end of its workflow is bounded by the attempt, not by the request.
 const AS_LONG_AS_IT_TAKES: Duration = Duration::from_secs(366 * 24 * 3_600);
+
+/// Workflows that are warned of.
+const WARNED_MAX: usize = 1_000;
 
 impl N8n {
     /// The execution of this call: one that an earlier attempt may have started, or a new one.
@@ -24,7 +26,7 @@ impl N8n {
             None => (call.workflow_id.clone(), self.webhook_of(call.endpoint, &call.workflow_id).await?),
         };
         if call.maybe_started
-            && let Some(id) = self.find(call, &workflow, 0).await?
+            && let Some(id) = self.find(&mut self.client.poll(call), call, &workflow, 0).await?
         {
             return Ok(id);
         }
@@ -48,7 +50,7 @@ impl N8n {
         let answer = self.call_webhook(call, webhook, Some(AS_LONG_AS_IT_TAKES));
         tokio::pin!(answer);
         let mut poll = self.client.poll(call);
-        let mut strangers = BTreeSet::new();
+        let mut seen = Seen::default();
         loop {
             tokio::select! {
                 biased;
@@ -58,12 +60,27 @@ impl N8n {
             let found = tokio::select! {
                 biased;
                 answer = &mut answer => return self.read_answer(call, workflow, after, &answer?).await,
-                found = self.glance(&mut poll, call, workflow, after, &mut strangers) => found?,
+                found = self.glance(&mut poll, call, workflow, after, &mut seen) => found?,
             };
+            if seen.dark {
+                self.warn_of_dark_runs(call, workflow);
+            }
             if let Some(id) = found {
                 // Closing the connection does not stop the workflow.
                 return Ok(id);
             }
+        }
+    }
+
+    /// Says once for each workflow what cannot be done while it runs, and what would make it possible.
+    fn warn_of_dark_runs(&self, call: &Call, workflow: &str) {
+        let mut warned = lock(&self.warned);
+        if warned.len() < WARNED_MAX && warned.insert(workflow.to_owned()) {
+            let text = "n8n does not show which of its running executions this is: until it ends it can neither be \
+                        taken up again nor be stopped. Turn on \"Save execution progress\" in the workflow's settings, \
+                        or let the workflow answer with its executionId (mode track or ack)";
+            call.host.log(text);
+            tracing::warn!(workflow, "{text}");
         }
     }
 
@@ -73,14 +90,12 @@ impl N8n {
         webhook: &N8nWebhook,
         within: Option<Duration>,
     ) -> Result<Answer, EngineFailure> {
-        let mut segments = vec!["webhook"];
-        segments.extend(webhook.segments());
         let body = match call.parameters.as_ref() {
             b"null" => Bytes::from_static(b"{}"),
             _ => call.parameters.clone(),
         };
         let mut request: Request =
-            self.client.post(self.client.url(call.endpoint, &segments)?, body).anonymous();
+            self.client.post(self.webhook(call.endpoint, &webhook.path)?, body).anonymous();
         let invalid = |message: &str| {
             EngineFailure::new(FailureKind::InvalidRequest, "invalid_header", message)
                 .with_reached(Reached::No)
@@ -126,39 +141,47 @@ impl N8n {
         if let Some(id) = answer.header("x-execution-id").filter(|id| wire::is_id(id)) {
             return Ok(id.to_owned());
         }
-        if answer.is_success()
-            && let Some(id) = wire::execution_id(&answer.body)
-        {
+        if let Some(id) = wire::execution_id(&answer.body) {
             return Ok(id);
         }
-        match answer.status {
-            404 if answer_text(&answer.body).contains("not registered") => {
-                Err(self.not_registered(call.endpoint, workflow).await)
-            }
-            401 | 403 => {
-                let refusal = self.refusal(answer);
-                Err(EngineFailure { code: "webhook_unauthorized".to_owned(), ..refusal })
-            }
-            // 500 is what n8n answers when the workflow failed or was stopped: its execution says more.
-            200..300 | 500 => match self.find(call, workflow, after).await? {
-                Some(id) => Ok(id),
-                None => Err(self.untracked(workflow, answer)),
-            },
-            _ => Err(self.refusal(answer)),
+        if wire::is_not_registered(answer) {
+            return Err(self.not_registered(call.endpoint, workflow).await);
+        }
+        // A workflow answers what it likes, with any status, and n8n answers 500 when it failed or was stopped: only
+        // n8n's own record says whether there is an execution, and how it ends.
+        let out_of_service = matches!(answer.status, 408 | 429 | 502..=504);
+        let mut poll = if out_of_service { self.client.poll_once(call) } else { self.client.poll(call) };
+        match self.find(&mut poll, call, workflow, after).await {
+            Ok(Some(id)) => Ok(id),
+            Ok(None) => Err(self.untracked(workflow, answer)),
+            // n8n itself may be out of service. Whether the workflow was started, the next attempt finds out.
+            Err(_) if out_of_service => Err(self.refusal(answer).with_reached(Reached::Maybe)),
+            Err(failure) => Err(failure.with_reached(Reached::Maybe)),
         }
     }
 
+    /// No execution belongs to this call.
     fn untracked(&self, workflow: &str, answer: &Answer) -> EngineFailure {
-        if answer.status == 500 {
-            let refusal = self.refusal(answer);
-            let code = "workflow_failed".to_owned();
-            return EngineFailure { kind: FailureKind::EngineError, code, reached: Reached::Yes, ..refusal };
+        let refusal = self.refusal(answer);
+        match answer.status {
+            200..300 => {}
+            401 | 403 => return EngineFailure { code: "webhook_unauthorized".to_owned(), ..refusal },
+            500 => {
+                let code = "workflow_failed".to_owned();
+                return EngineFailure {
+                    kind: FailureKind::EngineError,
+                    code,
+                    reached: Reached::Yes,
+                    ..refusal
+                };
+            }
+            _ => return refusal,
         }
         let message = format!(
             "the workflow {workflow} was started, but n8n keeps no execution of it and its answer has no executionId: \
              let it save its executions, or answer with its id"
         );
-        // Not to be repeated: it has run.
-        EngineFailure::new(FailureKind::InvalidRequest, "untracked", message)
+        // It has run.
+        EngineFailure::new(FailureKind::InvalidRequest, "untracked", message).not_repeated()
     }
 }

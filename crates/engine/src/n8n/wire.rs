@@ -1,8 +1,10 @@
 //! What n8n's public API answers, and how it is read.
 
+use crate::client::Answer;
+use crate::contract::{EngineFailure, Reached};
+use enginehouse_core::failure::FailureKind;
 use serde::Deserialize;
 use serde_json::value::RawValue;
-use std::collections::BTreeMap;
 
 /// A status that ends an execution.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -33,11 +35,33 @@ pub(super) struct Readiness {
 
 /// An execution without its data.
 #[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
 pub(super) struct Listed {
     #[serde(deserialize_with = "text_or_number")]
     pub(super) id: String,
     #[serde(default)]
-    pub(super) status: String,
+    status: Option<String>,
+    #[serde(default)]
+    finished: Option<bool>,
+    #[serde(default)]
+    stopped_at: Option<String>,
+}
+
+impl Listed {
+    /// How it ended, or `None` while it goes on. `Err` where nothing says so: then it is no execution of n8n.
+    pub(super) fn end(&self) -> Result<Option<End>, EngineFailure> {
+        match (&self.status, self.finished) {
+            (Some(status), _) => Ok(End::of(status)),
+            // Older versions have no status.
+            (None, Some(true)) => Ok(Some(End::Success)),
+            (None, Some(false)) => Ok(self.stopped_at.is_some().then_some(End::Error)),
+            (None, None) => {
+                let message = "the answer about an execution says nothing of its status";
+                let failure = EngineFailure::new(FailureKind::BadResponse, "malformed_answer", message);
+                Err(failure.with_reached(Reached::Maybe))
+            }
+        }
+    }
 }
 
 /// A page of executions.
@@ -47,128 +71,6 @@ pub(super) struct Page {
     #[serde(default, rename = "nextCursor")]
     pub(super) next_cursor: Option<String>,
 }
-
-/// An execution with its data.
-#[derive(Debug, Deserialize)]
-pub(super) struct Ended {
-    #[serde(default)]
-    data: Option<Data>,
-}
-
-#[derive(Debug, Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct Data {
-    #[serde(default)]
-    result_data: Option<ResultData>,
-}
-
-#[derive(Debug, Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct ResultData {
-    #[serde(default)]
-    run_data: BTreeMap<String, Vec<NodeRun>>,
-    #[serde(default)]
-    last_node_executed: Option<String>,
-    #[serde(default)]
-    error: Option<ErrorData>,
-}
-
-#[derive(Debug, Deserialize)]
-struct NodeRun {
-    #[serde(default)]
-    data: Option<Outputs>,
-}
-
-#[derive(Debug, Deserialize)]
-struct Outputs {
-    #[serde(default)]
-    main: Vec<Option<Vec<Item>>>,
-}
-
-#[derive(Debug, Deserialize)]
-struct Item {
-    #[serde(default)]
-    json: Option<Box<RawValue>>,
-}
-
-#[derive(Debug, Deserialize)]
-struct ErrorData {
-    #[serde(default)]
-    name: Option<String>,
-    #[serde(default)]
-    message: Option<String>,
-    #[serde(default)]
-    description: Option<String>,
-}
-
-impl Ended {
-    fn result_data(&self) -> Option<&ResultData> {
-        self.data.as_ref()?.result_data.as_ref()
-    }
-
-    /// Whether it says what its nodes gave, which every success does.
-    pub(super) fn has_data(&self) -> bool {
-        self.result_data().is_some()
-    }
-
-    /// The items of the last node's first output that has any, as an array of their `json`.
-    pub(super) fn result(&self) -> String {
-        let items = self.result_data().and_then(|data| {
-            let run = data.run_data.get(data.last_node_executed.as_ref()?)?.last()?;
-            run.data.as_ref()?.main.iter().flatten().find(|items| !items.is_empty())
-        });
-        let mut text = String::from("[");
-        for (index, item) in items.into_iter().flatten().enumerate() {
-            if index > 0 {
-                text.push(',');
-            }
-            text.push_str(item.json.as_ref().map_or("null", |json| json.get()));
-        }
-        text.push(']');
-        text
-    }
-
-    /// What the workflow's error says.
-    pub(super) fn error(&self) -> Option<String> {
-        let error = self.result_data()?.error.as_ref()?;
-        let parts: Vec<&str> = [&error.message, &error.description]
-            .into_iter()
-            .filter_map(|part| part.as_deref().map(str::trim).filter(|part| !part.is_empty()))
-            .collect();
-        if parts.is_empty() { error.name.clone() } else { Some(parts.join(": ")) }
-    }
-
-    /// Whether the time limit of the workflow ended it, which n8n also calls cancelled.
-    pub(super) fn timed_out(&self) -> bool {
-        let name = self.result_data().and_then(|data| data.error.as_ref()?.name.as_deref());
-        name.is_some_and(|name| name.starts_with("Timeout"))
-    }
-
-    /// The value of a header the execution was called with; `Err` when the webhook's data is not there (yet).
-    pub(super) fn called_with(&self, header: &str) -> Result<Option<String>, NoData> {
-        #[derive(Deserialize)]
-        struct Webhook {
-            headers: BTreeMap<String, serde_json::Value>,
-        }
-        let data = self.result_data().ok_or(NoData)?;
-        let firsts = data.run_data.values().filter_map(|runs| {
-            let item = runs.first()?.data.as_ref()?.main.iter().flatten().flatten().next()?;
-            serde_json::from_str::<Webhook>(item.json.as_ref()?.get()).ok()
-        });
-        let mut seen = false;
-        for webhook in firsts {
-            seen = true;
-            if let Some(value) = webhook.headers.get(header).and_then(serde_json::Value::as_str) {
-                return Ok(Some(value.to_owned()));
-            }
-        }
-        if seen { Ok(None) } else { Err(NoData) }
-    }
-}
-
-/// An execution that shows nothing of what it was called with.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct NoData;
 
 /// The execution's id in the answer of a webhook.
 pub(super) fn execution_id(body: &[u8]) -> Option<String> {
@@ -186,12 +88,35 @@ pub(super) fn is_id(text: &str) -> bool {
     (1..=64).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-')
 }
 
+/// The text, or the number as it is written.
 fn text_or_number<'de, D: serde::Deserializer<'de>>(from: D) -> Result<String, D::Error> {
-    match serde_json::Value::deserialize(from)? {
-        serde_json::Value::String(text) => Ok(text),
-        serde_json::Value::Number(number) => Ok(number.to_string()),
+    let raw = Box::<RawValue>::deserialize(from)?;
+    match raw.get().as_bytes().first() {
+        Some(b'"') => serde_json::from_str(raw.get()).map_err(serde::de::Error::custom),
+        Some(b'-' | b'0'..=b'9') => Ok(raw.get().to_owned()),
         _ => Err(serde::de::Error::custom("neither text nor a number")),
     }
+}
+
+/// Whether a 404 is n8n's own "no such execution": something else on the way may not know the path either.
+pub(super) fn is_not_found(answer: &Answer) -> bool {
+    answer.status == 404
+        && message_of(answer).is_some_and(|message| message.eq_ignore_ascii_case("not found"))
+}
+
+/// Whether an answer of a webhook is n8n's own word that it is not registered. A workflow may answer 404 as well.
+pub(super) fn is_not_registered(answer: &Answer) -> bool {
+    let said =
+        |message: String| message.starts_with("The requested webhook") && message.contains("not registered");
+    answer.status == 404 && message_of(answer).is_some_and(said)
+}
+
+fn message_of(answer: &Answer) -> Option<String> {
+    #[derive(Deserialize)]
+    struct Refusal {
+        message: String,
+    }
+    answer.json::<Refusal>().ok().map(|refusal| refusal.message)
 }
 
 /// Whether a run failed because n8n had no task runner for it, which says nothing of its workflow.
@@ -203,28 +128,6 @@ pub(super) fn is_runner_missing(message: &str) -> bool {
 mod tests {
     use super::*;
 
-    fn ended(result_data: &str) -> Ended {
-        serde_json::from_str(&format!("{{\"id\":1,\"data\":{{\"resultData\":{result_data}}}}}")).unwrap()
-    }
-
-    #[test]
-    fn the_result_is_the_items_of_the_last_node() {
-        let node = |main: &str| {
-            format!(
-                "{{\"lastNodeExecuted\":\"B\",\"runData\":{{\"A\":[],\"B\":[{{\"data\":{{\"main\":{main}}}}}]}}}}"
-            )
-        };
-        for (main, result) in [
-            (r#"[[{"json":{"a":1.0}},{"json":{"b" : 2}}]]"#, r#"[{"a":1.0},{"b" : 2}]"#),
-            (r#"[[],[{"json":{"false":"branch"}}]]"#, r#"[{"false":"branch"}]"#),
-            (r#"[null,[{"json":1}]]"#, "[1]"),
-            ("[]", "[]"),
-        ] {
-            assert_eq!(ended(&node(main)).result(), result);
-        }
-        assert_eq!(ended("{\"runData\":{}}").result(), "[]");
-    }
-
     #[test]
     fn a_missing_task_runner_is_not_the_workflow_s_fault() {
         let said = "Task request timed out: Your Code node task was not matched to a runner within the timeout period \
@@ -235,29 +138,18 @@ mod tests {
     }
 
     #[test]
-    fn errors_say_what_happened() {
-        let error = ended(r#"{"error":{"name":"Error","message":"boom","description":" why "}}"#);
-        assert_eq!(error.error().as_deref(), Some("boom: why"));
-        assert!(!error.timed_out());
-        assert!(ended(r#"{"error":{"name":"TimeoutExecutionCancelledError"}}"#).timed_out());
-        assert_eq!(ended("{}").error(), None);
-    }
-
-    #[test]
-    fn an_execution_shows_what_it_was_called_with() {
-        let with = |json: &str| {
-            ended(&format!(
-                "{{\"runData\":{{\"Hook\":[{{\"data\":{{\"main\":[[{{\"json\":{json}}}]]}}}}]}}}}"
-            ))
-        };
-        let key = "x-execution-key";
-        assert_eq!(
-            with(r#"{"headers":{"x-execution-key":"e.1"}}"#).called_with(key),
-            Ok(Some("e.1".to_owned()))
-        );
-        assert_eq!(with(r#"{"headers":{}}"#).called_with(key), Ok(None));
-        assert_eq!(with("{}").called_with(key), Err(NoData));
-        assert_eq!(ended("{}").called_with(key), Err(NoData));
+    fn an_end_is_told_by_the_status_or_what_older_versions_say() {
+        for (body, end) in [
+            (r#"{"id":"1","status":"success"}"#, Ok(Some(End::Success))),
+            (r#"{"id":1,"status":"waiting","finished":false}"#, Ok(None)),
+            (r#"{"id":1,"finished":true}"#, Ok(Some(End::Success))),
+            (r#"{"id":1,"finished":false,"stoppedAt":"2026-01-01T00:00:00Z"}"#, Ok(Some(End::Error))),
+            (r#"{"id":1,"finished":false,"stoppedAt":null}"#, Ok(None)),
+            (r#"{"id":1}"#, Err("malformed_answer".to_owned())),
+        ] {
+            let listed: Listed = serde_json::from_str(body).unwrap();
+            assert_eq!(listed.end().map_err(|failure| failure.code), end, "{body}");
+        }
     }
 
     #[test]
@@ -265,6 +157,7 @@ mod tests {
         for (body, id) in [
             ("{\"executionId\":\"17\"}", Some("17")),
             (" {\"executionId\":17} ", Some("17")),
+            ("{\"executionId\":9007199254740993123456789}", Some("9007199254740993123456789")),
             ("{\"executionId\":\"../x\"}", None),
             ("{\"message\":\"Workflow was started\"}", None),
             ("", None),

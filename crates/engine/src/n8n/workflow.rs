@@ -42,21 +42,22 @@ pub enum N8nMode {
 
 impl N8nWebhook {
     pub(super) fn check(&self) -> Result<(), String> {
-        if self.path.len() > PATH_BYTES_MAX {
-            return Err(format!("has more than {PATH_BYTES_MAX} bytes"));
-        }
-        let good = |segment: &str| !matches!(segment, "" | "." | "..");
-        if self.segments().all(good) {
-            Ok(())
-        } else {
-            Err("is not the path of a webhook, such as orders-hook".to_owned())
-        }
+        check_path(&self.path)
     }
+}
 
-    /// The path below `/webhook/`.
-    pub(super) fn segments(&self) -> impl Iterator<Item = &str> {
-        self.path.trim_matches('/').split('/')
+pub(super) fn segments(path: &str) -> impl Iterator<Item = &str> {
+    path.trim_matches('/').split('/')
+}
+
+pub(super) fn check_path(path: &str) -> Result<(), String> {
+    if path.len() > PATH_BYTES_MAX {
+        return Err(format!("has more than {PATH_BYTES_MAX} bytes"));
     }
+    if segments(path).any(|segment| matches!(segment, "" | "." | "..")) {
+        return Err("is not a path of n8n's webhooks, such as orders-hook".to_owned());
+    }
+    Ok(())
 }
 
 /// What the API said of a workflow.
@@ -89,7 +90,7 @@ impl Described {
     /// The first webhook that takes a POST, if it asks for no authentication of its own.
     fn webhook(&self) -> Result<N8nWebhook, &'static str> {
         let hooks = self.nodes.iter().filter(|node| node.kind == "n8n-nodes-base.webhook" && !node.disabled);
-        let mut posts = hooks.filter(|node| node.parameters["httpMethod"] == "POST");
+        let mut posts = hooks.filter(|node| takes_post(&node.parameters["httpMethod"]));
         let Some(node) = posts.next() else {
             return Err("it begins with no webhook that takes a POST");
         };
@@ -109,6 +110,14 @@ impl Described {
         let webhook = N8nWebhook { path: path.to_owned(), mode, headers: Vec::new() };
         webhook.check().map_err(|_| "the path of its webhook cannot be called")?;
         Ok(webhook)
+    }
+}
+
+/// A webhook takes one method, or several.
+fn takes_post(method: &Value) -> bool {
+    match method {
+        Value::Array(methods) => methods.iter().any(|method| method == "POST"),
+        method => method == "POST",
     }
 }
 
@@ -213,6 +222,11 @@ mod tests {
                 json!({"httpMethod": "POST", "path": "a", "responseMode": "onReceived"}),
                 Ok(("a", N8nMode::Lookup)),
             ),
+            (
+                json!({"httpMethod": ["GET", "POST"], "multipleMethods": true, "path": "m", "responseMode": "lastNode"}),
+                Ok(("m", N8nMode::Lookup)),
+            ),
+            (json!({"httpMethod": ["GET"], "path": "m"}), Err("no webhook")),
             (json!({"path": "a"}), Err("no webhook")),
             (
                 json!({"httpMethod": "POST", "path": "a", "authentication": "headerAuth"}),

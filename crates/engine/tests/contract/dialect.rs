@@ -42,20 +42,25 @@ pub(crate) trait Dialect: Send + Sync + 'static {
 
     /// What must come of a run that ends so; `None` where this engine knows no such end.
     fn ends(&self, state: RunState) -> Option<Expected> {
-        use FailureKind::{EngineError, Timeout, Unavailable};
-        match state {
-            RunState::Succeeded => Some(Expected::Succeeds),
-            RunState::Failed => Some(Expected::Fails(EngineError, Reached::Yes)),
-            RunState::TimedOut => Some(Expected::Fails(Timeout, Reached::Yes)),
-            RunState::Cancelled => Some(Expected::Cancelled),
-            RunState::Crashed | RunState::Forgotten => Some(Expected::Fails(Unavailable, Reached::Yes)),
-            RunState::Asks | RunState::Running => None,
-        }
+        usual_end(state)
     }
 
     /// Failed runs carry these words of the engine.
     fn failure_words(&self) -> &'static str {
         "boom"
+    }
+}
+
+/// What comes of a run that ends so, of most engines.
+pub(crate) fn usual_end(state: RunState) -> Option<Expected> {
+    use FailureKind::{EngineError, Timeout, Unavailable};
+    match state {
+        RunState::Succeeded => Some(Expected::Succeeds),
+        RunState::Failed => Some(Expected::Fails(EngineError, Reached::Yes)),
+        RunState::TimedOut => Some(Expected::Fails(Timeout, Reached::Yes)),
+        RunState::Cancelled => Some(Expected::Cancelled),
+        RunState::Crashed | RunState::Forgotten => Some(Expected::Fails(Unavailable, Reached::Yes)),
+        RunState::Asks | RunState::Running => None,
     }
 }
 

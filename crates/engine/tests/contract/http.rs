@@ -125,6 +125,12 @@ impl Dialect for Jobs {
         // The last poll brings the result.
         step == Step::Result
     }
+
+    fn differs(&self, step: Step, fault: Fault) -> Option<Expected> {
+        // Whatever JSON comes with a 404 is the word of the service, once it has been said often enough.
+        (step == Step::Status && fault == Fault::Status(404))
+            .then_some(Expected::Fails(FailureKind::Unavailable, Reached::Yes))
+    }
 }
 
 impl Dialect for Direct {

@@ -143,14 +143,6 @@ impl Dialect for Langflow {
         }
     }
 
-    fn differs(&self, step: Step, fault: Fault) -> Option<Expected> {
-        match (step, fault) {
-            // Only the engine's own word makes a job unknown; any other 404 may come from something on the way.
-            (Step::Status, Fault::Status(404)) => Some(Expected::Fails(FailureKind::NotFound, Reached::Yes)),
-            _ => None,
-        }
-    }
-
     fn skips(&self, step: Step, _fault: Fault) -> bool {
         // The last status carries the result.
         step == Step::Result

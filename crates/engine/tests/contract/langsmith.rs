@@ -90,7 +90,8 @@ impl Dialect for Langsmith {
                 Reply::json(200, json!({ "run_id": run_id(index), "status": "pending", "kwargs": body }))
             }
             ("GET", ["threads", _, "runs"]) => {
-                let rows = fake.runs.iter().enumerate().map(|(index, run)| {
+                let known = fake.runs.iter().enumerate().filter(|(_, run)| run.state != RunState::Forgotten);
+                let rows = known.map(|(index, run)| {
                     json!({ "run_id": run_id(index), "status": status_of(run.state),
                         "metadata": { "idempotency_key": run.key } })
                 });

@@ -12,6 +12,7 @@ mod http;
 mod langflow;
 mod langsmith;
 mod n8n;
+mod started;
 mod stub;
 mod tls;
 
@@ -93,6 +94,9 @@ fn common_submit(fault: Fault) -> Expected {
     }
 }
 
+/// How a run ends that its service does not know any more.
+const LOST: Expected = Expected::Fails(FailureKind::Unavailable, Reached::Yes);
+
 /// What a fault at each status poll, or at each fetch of the result, ends in.
 fn common_follow(fault: Fault) -> Expected {
     use FailureKind::{BadResponse, Connection, RateLimited, Unavailable};
@@ -107,9 +111,10 @@ fn common_follow(fault: Fault) -> Expected {
         Fault::Status(500) => Expected::Fails(BadResponse, Reached::Maybe),
         Fault::Status(502..=504) => Expected::Fails(Unavailable, Reached::Maybe),
         Fault::Huge | Fault::Endless => Expected::Fails(FailureKind::TooLarge, Reached::Yes),
-        // The run is no longer known.
-        Fault::Status(404) => Expected::Fails(Unavailable, Reached::Yes),
-        fault => common_submit(fault),
+        Fault::Status(401 | 403) => Expected::Fails(FailureKind::Auth, Reached::Maybe),
+        // They say something of the way to the engine, not of the run.
+        Fault::Redirect | Fault::Status(_) => Expected::Fails(BadResponse, Reached::Maybe),
+        Fault::Slow => Expected::Succeeds,
     }
 }
 
@@ -194,10 +199,20 @@ async fn faults_at_submit() {
         if dialect.skips(Step::Submit, fault) {
             return Ok(());
         }
-        let expected = dialect.differs(Step::Submit, fault).unwrap_or_else(|| common_submit(fault));
         let plan = Plan { step: Step::Submit, fault, times: usize::MAX };
         let stub = Stub::start(dialect.clone(), Fake::new(RunState::Succeeded), Some(plan)).await;
         let engine = dialect.engine(settings_for(stub.url(), fault));
+        let common = || match common_submit(fault) {
+            // The head of the answer was a success, so the request was taken: who cannot recognise a repeat gets none.
+            Expected::Fails(kind @ (FailureKind::BadResponse | FailureKind::TooLarge), Reached::Maybe)
+                if !engine.capabilities().idempotent_submit
+                    && !matches!(fault, Fault::NotHttp | Fault::Status(_)) =>
+            {
+                Expected::Fails(kind, Reached::Yes)
+            }
+            expected => expected,
+        };
+        let expected = dialect.differs(Step::Submit, fault).unwrap_or_else(common);
         let (_stop, call) = call(&Arc::default(), dialect.workflow_id(), dialect.parameters());
         let outcome = engine.run(call).await;
         compare(&*dialect, &outcome, expected)?;

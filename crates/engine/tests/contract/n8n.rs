@@ -65,7 +65,7 @@ fn adapter(settings: HttpSettings, allow_inline: bool) -> Adapter {
         (WORKFLOW.to_owned(), webhook("hook", N8nMode::Track)),
         (SILENT.to_owned(), webhook("silent", N8nMode::Lookup)),
     ]);
-    Adapter::new(N8nConfig { http: settings, workflows, allow_inline }).unwrap()
+    Adapter::new(N8nConfig { workflows, allow_inline, ..N8nConfig::new(settings) }).unwrap()
 }
 
 /// The part of the API about workflows; it knows one copy.
@@ -188,8 +188,10 @@ impl Dialect for N8n {
     }
 
     fn differs(&self, step: Step, fault: Fault) -> Option<Expected> {
-        use FailureKind::{EngineError, InvalidRequest};
+        use FailureKind::{BadResponse, EngineError, InvalidRequest};
         match (step, fault) {
+            // It says that it succeeded and shows nothing of it.
+            (Step::Result, Fault::Empty) => Some(Expected::Fails(BadResponse, Reached::Yes)),
             // A webhook may answer anything; what counts is whether its execution is found, and here there is none.
             (
                 Step::Submit,
@@ -197,6 +199,14 @@ impl Dialect for N8n {
             ) => Some(Expected::Fails(InvalidRequest, Reached::Yes)),
             (Step::Submit, Fault::Status(500)) => Some(Expected::Fails(EngineError, Reached::Yes)),
             _ => None,
+        }
+    }
+
+    fn ends(&self, state: RunState) -> Option<Expected> {
+        match state {
+            // n8n loses no execution: what it does not keep has ended.
+            RunState::Forgotten => Some(Expected::Fails(FailureKind::BadResponse, Reached::Yes)),
+            state => crate::dialect::usual_end(state),
         }
     }
 }
