@@ -48,7 +48,7 @@ impl Engine for Shout {
         Ok(())
     }
     async fn health(&self, _: usize) -> Health {
-        Health { healthy: true, detail: "always".to_owned(), latency: 0 }
+        Health { healthy: Some(true), detail: "always".to_owned(), latency: 0 }
     }
 }
 

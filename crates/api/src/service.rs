@@ -178,7 +178,8 @@ pub enum BreakerWord {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct HealthView {
-    pub healthy: bool,
+    /// `null` where it cannot be asked: there is no health route for the service, or none is to be used. Its work says how it is.
+    pub healthy: Option<bool>,
     /// What it said, or why it could not be asked.
     pub detail: String,
     pub latency_ms: u64,
@@ -190,7 +191,7 @@ pub struct HealthView {
 #[serde(rename_all = "camelCase")]
 pub struct EngineTest {
     pub name: String,
-    /// Every endpoint is healthy.
+    /// No endpoint said that it is not.
     pub healthy: bool,
     pub endpoints: Vec<EndpointView>,
 }

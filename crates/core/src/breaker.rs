@@ -28,8 +28,6 @@ pub struct BreakerRules {
     /// Ceiling of that doubling.
     pub reset_timeout_max: Millis,
     pub monitoring_period: Millis,
-    /// How often an endpoint's health is asked: while that fails, an open breaker looks again after this long.
-    pub health_interval: Millis,
 }
 
 impl Default for BreakerRules {
@@ -40,7 +38,6 @@ impl Default for BreakerRules {
             reset_timeout: 30 * SECOND,
             reset_timeout_max: 10 * MINUTE,
             monitoring_period: MINUTE,
-            health_interval: 10 * SECOND,
         }
     }
 }
@@ -120,6 +117,9 @@ pub struct Breaker {
     forced: Option<Forced>,
     /// The last health check, while one is known.
     healthy: Option<bool>,
+    /// Work was answered while the health check failed: until that is well again, it counts for nothing.
+    #[serde(default)]
+    disproved: bool,
     /// When the state last changed.
     since: Time,
 }
@@ -140,6 +140,7 @@ impl Default for Breaker {
             openings: 0,
             forced: None,
             healthy: None,
+            disproved: false,
             since: Time(0),
         }
     }
@@ -230,6 +231,7 @@ impl Breaker {
 
     /// The engine took the call on (its run id is known), which is all a canary has to find out.
     pub fn accepted(&mut self, key: Key, now: Time) -> Option<Change> {
+        self.disproved |= self.healthy == Some(false);
         match &mut self.state {
             State::HalfOpen { canary, .. } if *canary == Some(key) => Some(self.close(now)),
             State::Closed { release: Some(release) } => {
@@ -243,7 +245,10 @@ impl Breaker {
     /// A call ended.
     pub fn ended(&mut self, rules: &BreakerRules, key: Key, sign: Sign, now: Time) -> Option<Change> {
         match sign {
-            Sign::Answered => self.in_a_row = 0,
+            Sign::Answered => {
+                self.in_a_row = 0;
+                self.disproved |= self.healthy == Some(false);
+            }
             Sign::Unwell => self.in_a_row = self.in_a_row.saturating_add(1),
             Sign::Nothing => {}
         }
@@ -276,11 +281,15 @@ impl Breaker {
         }
     }
 
-    /// The endpoint's health was asked. A failed check counts like a failed call; a good one counts for nothing, because
-    /// an engine may say it is well and still fail at work.
-    pub fn checked(&mut self, rules: &BreakerRules, healthy: bool, now: Time) -> Option<Change> {
-        self.healthy = Some(healthy);
-        if healthy {
+    /// The endpoint's health was asked; `None`: it cannot be. A failed check counts like a failed call, unless work was
+    /// answered meanwhile; a good one counts for nothing, because an engine may say it is well and still fail at work.
+    pub fn checked(&mut self, rules: &BreakerRules, healthy: Option<bool>, now: Time) -> Option<Change> {
+        self.healthy = healthy;
+        if healthy != Some(false) {
+            self.disproved = false;
+            return None;
+        }
+        if self.disproved {
             return None;
         }
         self.window.add(rules.monitoring_period, true, now);
@@ -298,11 +307,7 @@ impl Breaker {
         }
         let step = (rules.reset_timeout / 6).clamp(RELEASE_STEP_MIN, RELEASE_STEP_MAX);
         match &mut self.state {
-            State::Open { until } if now >= *until && self.healthy == Some(false) => {
-                // Asking for its health is the cheaper probe; a call is risked only once that is well.
-                *until = now.plus(rules.health_interval.min(rules.reset_timeout));
-                None
-            }
+            // Whatever its health check says: only work shows whether an engine works.
             State::Open { until } if now >= *until => {
                 self.enter(State::HalfOpen { canary: None, since: now }, now);
                 Some(Change::HalfOpened)

@@ -44,6 +44,9 @@ pub struct EndpointGate {
     /// The engine asked for patience (429, or 503 with `Retry-After`): nothing starts before.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub frozen_until: Option<Time>,
+    /// The code of the last failure that said that the engine is unwell.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_unwell: Option<String>,
 }
 
 /// See the module's text.
@@ -93,6 +96,7 @@ impl Gate {
             breaker: Breaker::default(),
             limiter: Limiter::new(limiter_rules(&rules)),
             frozen_until: None,
+            last_unwell: None,
         };
         let endpoints = rules.endpoints.iter().map(|_| fresh()).collect();
         let bucket = rules.rate.map(|rate| TokenBucket::new(rate, now));
@@ -243,7 +247,11 @@ impl Gate {
                 if let Some(patience) = patience_of(failure, retry_after) {
                     endpoint.frozen_until = endpoint.frozen_until.max(Some(now.plus(patience)));
                 }
-                (sign_of(failure, event), load_of(failure, retry_after))
+                let sign = sign_of(failure, event);
+                if sign == Sign::Unwell {
+                    endpoint.last_unwell = Some(failure.code.clone());
+                }
+                (sign, load_of(failure, retry_after))
             }
             (EventType::ExecutionInterrupted | EventType::ExecutionCancelled, _) => {
                 (Sign::Nothing, Ended::Unknown)
@@ -408,8 +416,8 @@ impl Gates {
         changes
     }
 
-    /// An endpoint's health was asked.
-    pub fn checked(&mut self, engine: &str, at: u32, healthy: bool, now: Time) -> Option<GateChange> {
+    /// An endpoint's health was asked; `None`: it cannot be.
+    pub fn checked(&mut self, engine: &str, at: u32, healthy: Option<bool>, now: Time) -> Option<GateChange> {
         let gate = self.gates.get_mut(engine)?;
         let rules = gate.rules.breaker;
         let change = gate.endpoints.get_mut(at as usize)?.breaker.checked(&rules, healthy, now)?;

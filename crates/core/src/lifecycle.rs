@@ -400,16 +400,17 @@ pub fn wake(row: &Execution, now: Time) -> Result<Transition, Refused> {
     Ok(back_to_pending(row, next, EventType::ExecutionReady, None, None, now))
 }
 
-/// Every endpoint of its engine has its breaker open, and its caller asked not to wait for that.
-pub fn fail_fast(row: &Execution, now: Time) -> Result<Transition, Refused> {
+/// Every endpoint of its engine has its breaker open, and its caller asked not to wait for that. `message`: the sealed text that
+/// says why they are open.
+pub fn fail_fast(row: &Execution, message: Vec<u8>, now: Time) -> Result<Transition, Refused> {
     if row.status() != Status::Pending || !row.state.due {
         return Err(Refused::NotPending);
     }
     if !row.fixed.spec.fail_fast {
         return Err(Refused::NoChange);
     }
-    let mut failure = own_failure(row, FailureKind::Unavailable, "breaker_open");
-    failure.retryable = true;
+    let failure = own_failure(row, FailureKind::Unavailable, "breaker_open");
+    let failure = Failure { message, retryable: true, ..failure };
     Ok(end(row, Status::Failed, Some(failure), now))
 }
 

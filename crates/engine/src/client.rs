@@ -1,27 +1,31 @@
 //! The HTTP client every adapter speaks through, and the rules it shares with them.
 //!
-//! It follows no redirect, reads no proxy from the environment, repeats nothing on its own and reads no more of a body
+//! It follows no redirect, uses no proxy but a configured one, repeats nothing on its own and reads no more of a body
 //! than the caller allows. A request value enters a URL only through [`HttpClient::url`], as one percent-encoded
 //! segment below a configured base URL. Secrets travel in headers marked sensitive, and are taken out of every text
 //! that leaves as a failure.
 
 mod classify;
+mod health;
 mod json;
 mod poll;
 mod scrub;
 mod sse;
 
 pub(crate) use classify::{answer_text, if_taken, status_failure};
-pub(crate) use json::{check_result, parse, single_string};
+pub(crate) use json::{check_depth, check_result, parse, single_string, without_mark};
 pub(crate) use poll::Poll;
-pub(crate) use sse::{StreamEvent, send_told, watch_events};
+pub(crate) use sse::{EventStream, StreamEvent, watch_events};
 
-use crate::config::{ANSWER_BYTES_MAX, CONTROL_BYTES_MAX, ConfigError, ENDPOINTS_MAX, HttpSettings};
-use crate::contract::{Call, Engine, EngineFailure, Health, Outcome, Reached};
+use crate::config::{
+    ANSWER_BYTES_MAX, CONTROL_BYTES_MAX, ConfigError, ENDPOINTS_MAX, HealthRoute, HttpSettings,
+};
+use crate::contract::{Call, Engine, EngineFailure, Outcome, Reached};
 use bytes::{Bytes, BytesMut};
 use enginehouse_core::failure::FailureKind;
-use enginehouse_core::time::Millis;
-use reqwest::header::{ACCEPT, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
+use reqwest::header::{
+    ACCEPT, CONTENT_LENGTH, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, TRANSFER_ENCODING,
+};
 use reqwest::{Method, Url};
 use scrub::Scrubber;
 use secrecy::{ExposeSecret, SecretString};
@@ -64,6 +68,7 @@ pub(crate) struct HttpClient {
     request_timeout: Duration,
     transfer_timeout: Duration,
     poll: crate::config::PollSettings,
+    health: HealthRoute,
 }
 
 impl HttpClient {
@@ -83,7 +88,7 @@ impl HttpClient {
             )),
             _ => None,
         };
-        let configured = settings.headers.iter().map(|(_, value)| value);
+        let configured = settings.headers.iter().map(|(_, value)| value).chain(&settings.proxy);
         let secrets = settings.api_key.iter().chain(configured).chain(more_secrets);
         Ok(HttpClient {
             inner: build_client(settings, &endpoints)?,
@@ -94,6 +99,7 @@ impl HttpClient {
             request_timeout: settings.request_timeout,
             transfer_timeout: settings.transfer_timeout,
             poll: settings.poll,
+            health: health::checked(&settings.health)?,
         })
     }
 
@@ -211,29 +217,6 @@ impl HttpClient {
     pub(crate) fn refusal(&self, answer: &Answer) -> EngineFailure {
         self.scrubbed(status_failure(answer))
     }
-
-    /// Asks a health URL; healthy when the answer is a success and `accept` likes its body.
-    pub(crate) async fn health(
-        &self,
-        url: Result<Url, EngineFailure>,
-        accept: fn(&Answer) -> bool,
-    ) -> Health {
-        let begun = Instant::now();
-        let answer = match url {
-            Ok(url) => self.send(self.get(url)).await,
-            Err(failure) => Err(failure),
-        };
-        let latency = Millis::try_from(begun.elapsed().as_millis()).unwrap_or(Millis::MAX);
-        let (healthy, detail) = match answer {
-            Ok(answer) if answer.is_success() && accept(&answer) => (true, "ok".to_owned()),
-            Ok(answer) if answer.is_success() => {
-                (false, format!("status {}: not the answer of a healthy engine", answer.status))
-            }
-            Ok(answer) => (false, self.refusal(&answer).message),
-            Err(failure) => (false, failure.message),
-        };
-        Health { healthy, detail, latency }
-    }
 }
 
 /// One request to be sent.
@@ -276,6 +259,10 @@ impl Request {
         self
     }
 
+    pub(crate) fn bytes_max(&self) -> usize {
+        self.body_bytes_max
+    }
+
     /// The most bytes of body to read, after decompression; more is a `too_large` failure.
     pub(crate) fn body_bytes_max(mut self, bytes: usize) -> Request {
         self.body_bytes_max = bytes;
@@ -298,6 +285,12 @@ pub(crate) struct Answer {
     pub(crate) body: Bytes,
 }
 
+/// Media types that are JSON.
+fn is_json_type(kind: &str) -> bool {
+    let essence = kind.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
+    essence == "application/json" || essence == "text/json" || essence.ends_with("+json")
+}
+
 impl Answer {
     pub(crate) fn is_success(&self) -> bool {
         (200..300).contains(&self.status)
@@ -311,6 +304,19 @@ impl Answer {
     pub(crate) fn header(&self, name: &str) -> Option<&str> {
         self.headers.get(name).and_then(|value| value.to_str().ok())
     }
+
+    /// Whether it calls itself JSON; one that calls itself nothing is judged by how it begins.
+    pub(crate) fn claims_json(&self) -> bool {
+        match self.header("content-type") {
+            Some(kind) => is_json_type(kind),
+            None => matches!(without_mark(&self.body).trim_ascii().first(), Some(b'{' | b'[')),
+        }
+    }
+
+    /// Whether it is a page for people, which no engine answers.
+    pub(crate) fn is_web_page(&self) -> bool {
+        without_mark(&self.body).trim_ascii_start().starts_with(b"<")
+    }
 }
 
 /// An answer whose body is still to come.
@@ -323,6 +329,23 @@ impl Streaming {
         self.response.status().as_u16()
     }
 
+    pub(crate) fn headers(&self) -> &HeaderMap {
+        self.response.headers()
+    }
+
+    /// Whether the answer says itself where it ends, so that a lost connection is told from its end.
+    pub(crate) fn is_framed(&self) -> bool {
+        let says = |name| self.response.headers().contains_key(name);
+        self.response.version() > reqwest::Version::HTTP_11 || says(TRANSFER_ENCODING) || says(CONTENT_LENGTH)
+    }
+
+    /// The failure of an answer that broke off.
+    pub(crate) fn truncated(&self) -> EngineFailure {
+        let message = "the engine's answer broke off in the middle";
+        let failure = EngineFailure::new(FailureKind::BadResponse, "truncated_answer", message);
+        failure.with_status(i32::from(self.status())).with_reached(Reached::Maybe)
+    }
+
     /// The next piece of the body, `None` at its end.
     pub(crate) async fn chunk(&mut self, client: &HttpClient) -> Result<Option<Bytes>, EngineFailure> {
         let status = i32::from(self.status());
@@ -332,7 +355,11 @@ impl Streaming {
             .map_err(|error| client.scrubbed(classify::body_failure(&error)).with_status(status))
     }
 
-    async fn collect(mut self, client: &HttpClient, body_bytes_max: usize) -> Result<Answer, EngineFailure> {
+    pub(crate) async fn collect(
+        mut self,
+        client: &HttpClient,
+        body_bytes_max: usize,
+    ) -> Result<Answer, EngineFailure> {
         let too_large = || too_large(body_bytes_max);
         let status = self.status();
         let announced = self.response.content_length().unwrap_or(0);
@@ -351,7 +378,7 @@ impl Streaming {
     }
 }
 
-fn too_large(bytes_max: usize) -> EngineFailure {
+pub(crate) fn too_large(bytes_max: usize) -> EngineFailure {
     let message = format!("the engine's answer is over {bytes_max} bytes");
     EngineFailure::new(FailureKind::TooLarge, "answer_too_large", message).with_reached(Reached::Maybe)
 }
@@ -372,6 +399,12 @@ fn build_client(settings: &HttpSettings, endpoints: &[Url]) -> Result<reqwest::C
         .connect_timeout(settings.connect_timeout)
         .pool_idle_timeout(IDLE_CONNECTION)
         .pool_max_idle_per_host(IDLE_CONNECTIONS_MAX);
+    if let Some(proxy) = &settings.proxy {
+        // The text itself is kept out of the message: it may hold a password.
+        let refuse =
+            |_| ConfigError::new("proxy", "is not the URL of a proxy, such as http://proxy.example:3128");
+        builder = builder.proxy(reqwest::Proxy::all(proxy.expose_secret().trim()).map_err(refuse)?);
+    }
     let extra = match &settings.ca_file {
         Some(path) => read_certificates(path)?,
         None => Vec::new(),

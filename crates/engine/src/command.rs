@@ -215,7 +215,7 @@ impl Engine for Command {
             Ok(_) => (false, format!("{program} is not a program")),
             Err(error) => (false, format!("{program}: {error}")),
         };
-        Health { healthy, detail, latency: 0 }
+        Health { healthy: Some(healthy), detail, latency: 0 }
     }
 
     async fn reap(&self, engine_run: &str) {

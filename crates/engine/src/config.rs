@@ -41,6 +41,10 @@ pub struct HttpSettings {
     pub headers: Vec<(String, SecretString)>,
     /// PEM file with certificates to trust besides those of the system.
     pub ca_file: Option<PathBuf>,
+    /// Every request goes through this proxy, an `http` or `https` URL; it may hold a user and a password.
+    pub proxy: Option<SecretString>,
+    /// How an endpoint is asked for its health.
+    pub health: HealthRoute,
     /// Name lookup, TCP and TLS handshake together.
     pub connect_timeout: Duration,
     /// From sending a request to the head of its answer; for small answers to the end of the body.
@@ -48,6 +52,18 @@ pub struct HttpSettings {
     /// From sending a request to the end of a body that may carry a result.
     pub transfer_timeout: Duration,
     pub poll: PollSettings,
+}
+
+/// How an endpoint is asked for its health.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub enum HealthRoute {
+    /// At the path that its engine type has for it.
+    #[default]
+    Usual,
+    /// By a GET of this path below the endpoint's URL, with an optional query.
+    Path(String),
+    /// Not at all: only its work says how it is.
+    Off,
 }
 
 /// How a running workflow is followed by polling.
@@ -77,6 +93,8 @@ impl Default for HttpSettings {
             api_key: None,
             headers: Vec::new(),
             ca_file: None,
+            proxy: None,
+            health: HealthRoute::default(),
             connect_timeout: Duration::from_secs(5),
             request_timeout: Duration::from_secs(30),
             transfer_timeout: Duration::from_secs(300),

@@ -293,7 +293,8 @@ impl EngineFailure {
 /// How an endpoint answered a health check.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Health {
-    pub healthy: bool,
+    /// `None` where it cannot be asked: it has no such route, or does not let the service see it. Its work says how it is.
+    pub healthy: Option<bool>,
     /// What it said, for people; never a secret.
     pub detail: String,
     pub latency: Millis,

@@ -216,8 +216,8 @@ impl Engine for Demo {
 
     async fn health(&self, endpoint: usize) -> Health {
         match self.reach(endpoint) {
-            Ok(_) => Health { healthy: true, detail: "up".to_owned(), latency: 0 },
-            Err(failure) => Health { healthy: false, detail: failure.message, latency: 0 },
+            Ok(_) => Health { healthy: Some(true), detail: "up".to_owned(), latency: 0 },
+            Err(failure) => Health { healthy: Some(false), detail: failure.message, latency: 0 },
         }
     }
 }

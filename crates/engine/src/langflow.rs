@@ -236,11 +236,8 @@ impl Engine for Langflow {
     }
 
     async fn health(&self, endpoint: usize) -> Health {
-        self.client
-            .health(self.client.url(endpoint, &["health_check"]), |answer| {
-                answer.json::<wire::Ok>().is_ok_and(|answer| answer.status == "ok")
-            })
-            .await
+        let accept = |answer: &Answer| answer.json::<wire::Ok>().is_ok_and(|answer| answer.status == "ok");
+        self.client.health(endpoint, &["health_check"], accept).await
     }
 }
 

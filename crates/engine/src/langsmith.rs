@@ -276,11 +276,8 @@ impl Engine for Langsmith {
     }
 
     async fn health(&self, endpoint: usize) -> Health {
-        self.client
-            .health(self.client.url(endpoint, &["ok"]), |answer| {
-                answer.json::<wire::Ok>().is_ok_and(|answer| answer.ok)
-            })
-            .await
+        let accept = |answer: &Answer| answer.json::<wire::Ok>().is_ok_and(|answer| answer.ok);
+        self.client.health(endpoint, &["ok"], accept).await
     }
 }
 

@@ -19,7 +19,7 @@ pub use client::{install_crypto, outward_builder, outward_client, run_traced};
 pub use command::{Command, CommandConfig, CommandOutput};
 pub use contract::*;
 pub use demo::Demo;
-pub use http::{Http, HttpConfig, HttpFollow, HttpStep};
+pub use http::{Http, HttpConfig, HttpFollow, HttpStep, HttpStream};
 pub use langflow::{Langflow, LangflowConfig};
 pub use langsmith::{Langsmith, LangsmithConfig};
 pub use n8n::{N8n, N8nConfig, N8nFiles, N8nMode, N8nWebhook};

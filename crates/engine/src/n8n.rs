@@ -228,11 +228,9 @@ impl Engine for N8n {
     }
 
     async fn health(&self, endpoint: usize) -> Health {
-        self.client
-            .health(self.client.url(endpoint, &["healthz", "readiness"]), |answer| {
-                answer.json::<wire::Readiness>().is_ok_and(|answer| answer.status == "ok")
-            })
-            .await
+        let accept =
+            |answer: &Answer| answer.json::<wire::Readiness>().is_ok_and(|answer| answer.status == "ok");
+        self.client.health(endpoint, &["healthz", "readiness"], accept).await
     }
 }
 

@@ -4,9 +4,11 @@
 
 use crate::committer::Planned;
 use crate::context::Context;
+use crate::seal::Column;
 use enginehouse_core::balance;
 use enginehouse_core::breaker::{Change, Forced};
-use enginehouse_core::gate::{GateChange, GateDoc, Shut};
+use enginehouse_core::execution::Execution;
+use enginehouse_core::gate::{Gate, GateChange, GateDoc, Shut};
 use enginehouse_core::lifecycle;
 use enginehouse_core::time::Time;
 use enginehouse_store::{DocKind, Note, StoreError, Write};
@@ -131,13 +133,28 @@ impl GateKeeper {
                     scheduler.queue.shut(&scheduler.gates, name, None, now),
                     Some(Shut::Parked { .. })
                 ) {
-                    keys.extend(scheduler.queue.impatient(name, FAIL_FAST_AT_ONCE));
+                    let why = self.why_parked(name, scheduler.gates.get(name));
+                    let keys_of = scheduler.queue.impatient(name, FAIL_FAST_AT_ONCE);
+                    keys.extend(keys_of.into_iter().map(|key| (key, why.clone())));
                 }
             }
         }
-        for key in keys {
+        for (key, why) in keys {
+            let message = self.cx.sealer.seal(key, Column::Failure, why.as_bytes()).to_vec();
+            let decide = |row: &Execution, now| lifecycle::fail_fast(row, message.clone(), now);
             // Whatever stood in the way, the next turn meets the row as it is then.
-            let _ = self.cx.change(key, true, lifecycle::fail_fast).await;
+            let _ = self.cx.change(key, true, decide).await;
+        }
+    }
+
+    /// Why every breaker of an engine is open, in words.
+    fn why_parked(&self, name: &str, gate: Option<&Gate>) -> String {
+        let checked = self.cx.registry.state(name).checked;
+        let ill = checked.values().map(|c| &c.health).find(|health| health.healthy == Some(false));
+        let at_work = || gate.and_then(|gate| gate.endpoints().find_map(|e| e.last_unwell.clone()));
+        match ill.map(|health| health.detail.clone()).or_else(at_work) {
+            Some(cause) => format!("every circuit breaker of the engine {name} is open; last: {cause}"),
+            None => format!("every circuit breaker of the engine {name} is open"),
         }
     }
 }

@@ -304,7 +304,7 @@ impl EngineSettings {
     pub(crate) fn gate_rules(&self, all: &Settings) -> GateRules {
         let scaling = &all.scaling.rules;
         GateRules {
-            breaker: BreakerRules { health_interval: all.health_interval, ..self.breaker },
+            breaker: self.breaker,
             rate: self.rate,
             retry_budget: self.retry_budget,
             adaptive: self.adaptive,

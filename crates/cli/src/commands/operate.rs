@@ -98,8 +98,11 @@ async fn list(client: &Client, output: &mut Output) -> Result<Exit, Failure> {
         .engines
         .iter()
         .map(|engine| {
-            let well =
-                engine.endpoints.iter().filter(|e| e.health.as_ref().is_some_and(|h| h.healthy)).count();
+            let well = engine
+                .endpoints
+                .iter()
+                .filter(|e| e.health.as_ref().is_some_and(|h| h.healthy == Some(true)))
+                .count();
             vec![
                 engine.name.clone(),
                 engine.engine_type.clone(),
@@ -152,7 +155,11 @@ fn endpoints(endpoints: &[EndpointView], output: &mut Output) -> Result<(), Fail
             let (state, detail, latency) = match &endpoint.health {
                 None => ("not asked yet", String::new(), "-".to_owned()),
                 Some(health) => (
-                    if health.healthy { "healthy" } else { "not healthy" },
+                    match health.healthy {
+                        Some(true) => "healthy",
+                        Some(false) => "not healthy",
+                        None => "not asked",
+                    },
                     printable(&health.detail),
                     millis(health.latency_ms as f64),
                 ),

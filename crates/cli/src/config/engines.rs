@@ -15,7 +15,7 @@ use enginehouse_core::failure::FailureKind;
 use enginehouse_core::pace::RetryBudgetRules;
 use enginehouse_core::retry::RetryPolicy;
 use enginehouse_core::time::{DAY, HOUR, SECOND};
-use enginehouse_engine::config::{EndpointConfig, HttpSettings, PollSettings};
+use enginehouse_engine::config::{EndpointConfig, HealthRoute, HttpSettings, PollSettings};
 use enginehouse_engine::langflow::LangflowApi;
 use enginehouse_engine::{
     Command, CommandConfig, Demo, Engine, HttpConfig, Langflow, LangflowConfig, Langsmith, LangsmithConfig,
@@ -103,6 +103,10 @@ section! {
         headers: BTreeMap<String, Private> = BTreeMap::new();
         /// PEM file with certificates to trust besides those of the system.
         ca_file: Option<FilePath> = None;
+        /// URL of a proxy for every request to the engine: `http://` or `https://`. One with a user and a password comes from a file or the environment.
+        proxy: Option<Private> = None;
+        /// How an endpoint is asked for its health: a path for a GET, or `off`. Absent: what the engine's type has for it. Where there is no such route, its work says how it is.
+        health: Option<Text> = None;
         /// The longest that name lookup, TCP and TLS handshake may take together.
         connect_timeout: Span<1, HOUR> = Span(5 * SECOND);
         /// The longest from sending a request to the head of its answer, and for small answers to their end.
@@ -612,6 +616,12 @@ fn resolve_http(
         api_key,
         headers,
         ca_file: http.ca_file.as_ref().map(FilePath::expanded),
+        proxy: http.proxy.as_ref().and_then(|proxy| read_proxy(proxy, path, checker)),
+        health: match http.health.as_ref().map(|route| route.0.as_str()) {
+            None => HealthRoute::Usual,
+            Some("off") => HealthRoute::Off,
+            Some(route) => HealthRoute::Path(route.to_owned()),
+        },
         connect_timeout: http.connect_timeout.duration(),
         request_timeout: http.request_timeout.duration(),
         transfer_timeout: http.transfer_timeout.duration(),
@@ -649,6 +659,17 @@ fn resolve_webhooks(own: &N8nRaw, path: &str, checker: &mut Checker<'_>) -> BTre
 
 pub(super) fn read(secret: &Secret, path: &str, checker: &mut Checker<'_>) -> Option<SecretString> {
     checker.secret(secret).map_err(|message| checker.fault(path, message)).ok()
+}
+
+/// A proxy's URL. One that holds a password is a secret.
+fn read_proxy(proxy: &Private, path: &str, checker: &mut Checker<'_>) -> Option<SecretString> {
+    let at = format!("{path}/proxy");
+    let holds_password = matches!(proxy, Private::Written(url) if url.contains('@'));
+    if holds_password {
+        checker.fault(&at, "holds a user or a password; write { env = \"NAME\" } or { file = \"PATH\" }");
+        return None;
+    }
+    read_private("proxy", proxy, &at, checker)
 }
 
 pub(super) fn read_private(

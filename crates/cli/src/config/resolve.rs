@@ -400,7 +400,6 @@ fn engines(raw: &Raw, retry: &RetryPolicy, checker: &mut Checker<'_>) -> Vec<Eng
         reset_timeout: raw_breaker.reset_timeout.0,
         reset_timeout_max: raw_breaker.reset_timeout_max.0,
         monitoring_period: raw_breaker.monitoring_period.0,
-        health_interval: raw.health.interval.0,
     };
     let mut found = Vec::new();
     let mut defaults: BTreeMap<&str, &str> = BTreeMap::new();

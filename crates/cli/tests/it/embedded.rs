@@ -35,7 +35,7 @@ impl Engine for Brittle {
         Ok(())
     }
     async fn health(&self, _: usize) -> Health {
-        Health { healthy: true, detail: "always".to_owned(), latency: 0 }
+        Health { healthy: Some(true), detail: "always".to_owned(), latency: 0 }
     }
 }
 

@@ -348,7 +348,7 @@ impl enginehouse::Engine for Patient {
     }
 
     async fn health(&self, _: usize) -> enginehouse::Health {
-        enginehouse::Health { healthy: true, detail: String::new(), latency: 0 }
+        enginehouse::Health { healthy: Some(true), detail: String::new(), latency: 0 }
     }
 }
 

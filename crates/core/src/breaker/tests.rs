@@ -22,8 +22,9 @@ fn play(script: &str) -> String {
             "bad" => breaker.ended(&rules, key, Sign::Unwell, now),
             "gone" => breaker.ended(&rules, key, Sign::Nothing, now),
             "took" => breaker.accepted(key, now),
-            "well" => breaker.checked(&rules, true, now),
-            "ill" => breaker.checked(&rules, false, now),
+            "well" => breaker.checked(&rules, Some(true), now),
+            "ill" => breaker.checked(&rules, Some(false), now),
+            "unasked" => breaker.checked(&rules, None, now),
             "tick" => breaker.tick(&rules, now),
             "try" => {
                 let may = breaker.may_start(now);
@@ -110,8 +111,8 @@ fn one_canary_then_growing_groups() {
         "0 ill           -> closed
          1 ill           -> closed
          2 ill           -> open until 32 !
-         32 tick         -> open until 42
-         40 well         -> open until 42
+         31 tick         -> open until 32
+         40 ill          -> open until 32
          42 tick         -> half_open None !
          starts 43 try 1 -> half_open Some(1)
          waits 43 try 2  -> half_open Some(1)
@@ -131,6 +132,36 @@ fn one_canary_then_growing_groups() {
          65 tick         -> releasing 0/64
          70 tick         -> releasing 0/128
          75 tick         -> closed !",
+    );
+}
+
+#[test]
+fn a_health_check_that_work_disproves_counts_for_nothing_until_it_is_well() {
+    table(
+        "0 ill           -> closed
+         1 ill           -> closed
+         2 ill           -> open until 32 !
+         32 tick         -> half_open None !
+         starts 33 try 1 -> half_open Some(1)
+         34 took 1       -> releasing 0/2 !
+         35 ill          -> releasing 0/2
+         36 ill          -> releasing 0/2
+         39 tick         -> releasing 0/4
+         40 well         -> releasing 0/4
+         41 ill          -> open until 101 !",
+    );
+}
+
+#[test]
+fn an_endpoint_that_cannot_be_asked_is_judged_by_its_work() {
+    table(
+        "0 unasked -> closed
+         1 unasked -> closed
+         2 unasked -> closed
+         3 bad 1   -> closed
+         3 bad 2   -> closed
+         4 unasked -> closed
+         4 bad 3   -> open until 34 !",
     );
 }
 
@@ -205,7 +236,7 @@ fn an_operators_word_stands_above_what_is_measured() {
 #[derive(Debug, Clone, Copy)]
 enum Step {
     End(i64, u8),
-    Check(bool),
+    Check(Option<bool>),
     Try(i64),
     Accept(i64),
     Wait(u64),
@@ -214,7 +245,7 @@ enum Step {
 fn step() -> impl Strategy<Value = Step> {
     prop_oneof![
         (0i64..20, 0u8..3).prop_map(|(k, s)| Step::End(k, s)),
-        any::<bool>().prop_map(Step::Check),
+        any::<Option<bool>>().prop_map(Step::Check),
         (0i64..20).prop_map(Step::Try),
         (0i64..20).prop_map(Step::Accept),
         (0u64..40_000).prop_map(Step::Wait),
@@ -252,11 +283,11 @@ proptest! {
             let text = serde_json::to_string(&breaker).expect("it is stored");
             prop_assert_eq!(&serde_json::from_str::<Breaker>(&text).expect("and read"), &breaker);
         }
-        // Nothing more is heard of any call, and health is well: it lets a call through within a bounded time.
-        breaker.checked(&rules, true, now);
+        // Nothing more is heard of any call, and its health check fails for ever: it lets a call through within a bounded time.
         let bound = now.plus(rules.reset_timeout_max + 2 * rules.reset_timeout);
         while now < bound && !breaker.may_start(now) {
             now = now.plus(SECOND);
+            breaker.checked(&rules, Some(false), now);
             breaker.tick(&rules, now);
         }
         prop_assert!(breaker.may_start(now), "stuck in {:?}", breaker);

@@ -31,7 +31,12 @@ pub(super) fn transport_failure(error: &reqwest::Error, origin: &str) -> EngineF
     } else {
         (Connection, "connection_lost", Reached::Maybe)
     };
-    let message = if reached == Reached::No {
+    let message = if chain(error).any(is_own_authority) {
+        format!(
+            "could not connect to {origin}: its certificate is marked as an authority (CaUsedAsEndEntity), which no server's may \
+             be; make one with `openssl req -x509 ... -addext basicConstraints=critical,CA:FALSE` and name it in ca_file"
+        )
+    } else if reached == Reached::No {
         format!("could not connect to {origin}: {cause}")
     } else {
         format!("no answer from {origin}: {cause}")
@@ -81,6 +86,13 @@ fn is_tls(error: &(dyn Error + 'static)) -> bool {
     error.is::<rustls::Error>() || inner.is_some_and(|inner| is_tls(inner))
 }
 
+/// Whether a server's certificate was refused because it is one of an authority, as tools make them by default.
+fn is_own_authority(error: &(dyn Error + 'static)) -> bool {
+    let inner = error.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref);
+    error.downcast_ref::<rustls::Error>().is_some_and(|error| error.to_string().contains("CaUsedAsEndEntity"))
+        || inner.is_some_and(|inner| is_own_authority(inner))
+}
+
 fn is_parse(error: &reqwest::Error) -> bool {
     chain(error).any(|cause| cause.downcast_ref::<hyper::Error>().is_some_and(hyper::Error::is_parse))
 }
@@ -119,14 +131,33 @@ pub(crate) fn status_failure(answer: &Answer) -> EngineFailure {
         500.. => (BadResponse, "server_error", Reached::Maybe),
         _ => (BadResponse, "unexpected_status", Reached::Maybe),
     };
-    let message = match answer_text(&answer.body) {
-        text if text.is_empty() => format!("the engine answered with status {}", answer.status),
-        text => format!("the engine answered with status {}: {text}", answer.status),
+    let status = answer.status;
+    let message = match (answer_text(&answer.body), redirected_to(answer)) {
+        (_, Some(place)) => format!(
+            "the engine answered with status {status}, a redirect to {place}, which is not followed: correct the endpoint's \
+             URL, or look for a sign-in page or a proxy in between"
+        ),
+        (text, None) if text.is_empty() && answer.is_web_page() => {
+            format!(
+                "status {status} with a web page, not the engine's own answer: a proxy may stand in between"
+            )
+        }
+        (text, None) if text.is_empty() => format!("the engine answered with status {status}"),
+        (text, None) => format!("the engine answered with status {status}: {text}"),
     };
     EngineFailure::new(kind, code, message)
         .with_status(i32::from(answer.status))
         .with_retry_after(retry_after(answer))
         .with_reached(reached)
+}
+
+/// Where a redirect leads, without its query, which may hold what is nobody's business.
+fn redirected_to(answer: &Answer) -> Option<String> {
+    if !(300..400).contains(&answer.status) {
+        return None;
+    }
+    let place = answer.header("location")?.split(['?', '#']).next()?;
+    Some(place.chars().filter(|c| !c.is_control()).take(EXPLAIN_CHARS_MAX).collect())
 }
 
 /// What an answer says in words: the usual fields of a JSON error, else the text itself; empty for a web page.
@@ -163,8 +194,10 @@ fn json_words(json: &serde_json::Value, level: usize) -> Option<String> {
 /// `Retry-After` in seconds, or as a date compared with the answer's own `Date`; at most what the product honours.
 fn retry_after(answer: &Answer) -> Option<Millis> {
     let text = answer.header("retry-after")?.trim();
-    if let Ok(seconds) = text.parse::<u64>() {
-        return Some(seconds.saturating_mul(SECOND).min(RETRY_AFTER_MAX));
+    // Whole seconds, by the specification; some servers send parts of one.
+    if let Ok(seconds) = text.parse::<f64>() {
+        let millis = (seconds * SECOND as f64).ceil();
+        return (millis >= 0.0).then(|| (millis as Millis).min(RETRY_AFTER_MAX));
     }
     let then = http_date(text)?;
     let now = answer.header("date").and_then(http_date).unwrap_or_else(jiff::Timestamp::now);
@@ -218,6 +251,11 @@ mod tests {
         for (headers, expected) in [
             (vec![("retry-after", "7")], Some(7_000)),
             (vec![("retry-after", "999999")], Some(RETRY_AFTER_MAX)),
+            (vec![("retry-after", "3.5")], Some(3_500)),
+            (vec![("retry-after", "0.0001")], Some(1)),
+            (vec![("retry-after", "-3")], None),
+            (vec![("retry-after", "nan")], None),
+            (vec![("retry-after", "inf")], Some(RETRY_AFTER_MAX)),
             (vec![("retry-after", "Tue, 15 Nov 1994 08:12:41 GMT"), date], Some(10_000)),
             (vec![("retry-after", "Tue, 15 Nov 1994 08:12:01 GMT"), date], Some(0)),
             (vec![("retry-after", "soon")], None),
@@ -225,6 +263,18 @@ mod tests {
         ] {
             assert_eq!(status_failure(&answer(429, &headers, "")).retry_after, expected, "{headers:?}");
         }
+    }
+
+    #[test]
+    fn what_stands_in_between_is_named() {
+        let words = |status, headers: &[(&'static str, &'static str)], body| {
+            status_failure(&answer(status, headers, body)).message
+        };
+        let login = ("location", "https://login.example/start?token=secret");
+        let redirect = words(302, &[login], "");
+        assert!(redirect.contains("a redirect to https://login.example/start, which"), "{redirect}");
+        assert!(words(403, &[], "<html>Attention</html>").contains("a web page, not the engine's own"));
+        assert_eq!(words(405, &[], ""), "the engine answered with status 405");
     }
 
     #[test]

@@ -11,6 +11,7 @@ const WRAPPING_DEPTH: usize = 16;
 
 /// Parses an engine's JSON. The failure says where it broke, never what stood there.
 pub(crate) fn parse<T: DeserializeOwned>(body: &[u8]) -> Result<T, EngineFailure> {
+    let body = without_mark(body);
     check_depth(body, JSON_DEPTH_MAX + WRAPPING_DEPTH)?;
     serde_json::from_slice(body).map_err(|error| {
         let problem = match error.classify() {
@@ -18,10 +19,19 @@ pub(crate) fn parse<T: DeserializeOwned>(body: &[u8]) -> Result<T, EngineFailure
             serde_json::error::Category::Data => "has not the expected form",
             _ => "is not JSON",
         };
-        let message =
-            format!("the engine's answer {problem} (line {}, column {})", error.line(), error.column());
+        let message = if body.trim_ascii_start().starts_with(b"<") {
+            "the answer is a web page, not the engine's JSON: a proxy or a sign-in page may stand in between"
+                .to_owned()
+        } else {
+            format!("the engine's answer {problem} (line {}, column {})", error.line(), error.column())
+        };
         EngineFailure::new(FailureKind::BadResponse, "malformed_answer", message).with_reached(Reached::Maybe)
     })
+}
+
+/// A text without the byte order mark that some programs put in front.
+pub(crate) fn without_mark(text: &[u8]) -> &[u8] {
+    text.strip_prefix(b"\xef\xbb\xbf").unwrap_or(text)
 }
 
 /// Refuses a result that is larger or deeper than the product carries.

@@ -1,11 +1,10 @@
 //! Server-sent events, read with a bound on every part.
 
-use super::{ANSWER_BYTES_MAX, too_large};
-use super::{Answer, HttpClient, Request, Streaming};
+use super::{HttpClient, Request, Streaming};
 use crate::config::STREAM_EVENT_BYTES_MAX;
 use crate::contract::EngineFailure;
 use bytes::Bytes;
-use reqwest::header::{ACCEPT, CONTENT_TYPE, HeaderName, HeaderValue};
+use reqwest::header::{ACCEPT, HeaderName, HeaderValue};
 use std::time::Duration;
 use tokio::sync::Notify;
 
@@ -13,10 +12,7 @@ use tokio::sync::Notify;
 const REOPEN_FIRST: Duration = Duration::from_secs(1);
 const REOPEN_LONGEST: Duration = Duration::from_secs(30);
 
-/// The data by which some services say that a stream is over; it is nobody's answer.
-const DONE: &str = "[DONE]";
-
-/// One event of a stream; `data` is empty when it was over the bound.
+/// One event of a stream; `data` is empty when it was over the bound. What has a name only is no event.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct StreamEvent {
     /// Empty when the stream did not name it.
@@ -63,38 +59,8 @@ pub(crate) async fn watch_events(
     }
 }
 
-/// Sends a request and reads the whole answer. One that is a stream of events is told event by event, and the data of the last
-/// one stands for its body.
-pub(crate) async fn send_told(
-    client: &HttpClient,
-    request: Request,
-    mut on_event: impl FnMut(&StreamEvent),
-) -> Result<Answer, EngineFailure> {
-    let bytes_max = request.body_bytes_max.min(ANSWER_BYTES_MAX);
-    let answer = client.open(request).await?;
-    let (status, headers) = (answer.status(), answer.response.headers().clone());
-    let kind = headers.get(CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).unwrap_or_default();
-    let essence = kind.split(';').next().unwrap_or_default().trim();
-    if !essence.eq_ignore_ascii_case("text/event-stream") || !(200..300).contains(&status) {
-        return answer.collect(client, bytes_max).await;
-    }
-    let mut stream = EventStream::new(answer, bytes_max);
-    let mut last = StreamEvent::default();
-    while let Some(event) = stream.next(client).await? {
-        if event.data == DONE {
-            continue;
-        }
-        on_event(&event);
-        last = event;
-    }
-    if last.over {
-        return Err(too_large(bytes_max).with_status(i32::from(status)));
-    }
-    Ok(Answer { status, headers, body: Bytes::from(last.data) })
-}
-
 /// Reads events from an answer.
-struct EventStream {
+pub(crate) struct EventStream {
     answer: Streaming,
     parser: Parser,
     chunk: Bytes,
@@ -102,12 +68,13 @@ struct EventStream {
 
 impl EventStream {
     /// `bytes_max`: of a line, and of the data of an event.
-    fn new(answer: Streaming, bytes_max: usize) -> EventStream {
+    pub(crate) fn new(answer: Streaming, bytes_max: usize) -> EventStream {
         EventStream { answer, parser: Parser { bytes_max, ..Parser::default() }, chunk: Bytes::new() }
     }
 
-    /// The next event, `None` at the end of the stream. Comments are passed over.
-    async fn next(&mut self, client: &HttpClient) -> Result<Option<StreamEvent>, EngineFailure> {
+    /// The next event, `None` at the end of the stream. Comments are passed over. An event that the end of the stream leaves
+    /// open is one where the answer says itself where it ends; else the connection may as well have been lost in it.
+    pub(crate) async fn next(&mut self, client: &HttpClient) -> Result<Option<StreamEvent>, EngineFailure> {
         loop {
             while !self.chunk.is_empty() {
                 let (used, event) = self.parser.feed(&self.chunk);
@@ -118,7 +85,10 @@ impl EventStream {
             }
             match self.answer.chunk(client).await? {
                 Some(chunk) => self.chunk = chunk,
-                None => return Ok(None),
+                None => match self.parser.finish() {
+                    Some(_) if !self.answer.is_framed() => return Err(self.answer.truncated()),
+                    event => return Ok(event),
+                },
             }
         }
     }
@@ -133,6 +103,8 @@ struct Parser {
     line_over: bool,
     data_over: bool,
     after_return: bool,
+    /// The first line has been read, before which a byte order mark may stand.
+    begun: bool,
     name: String,
     data: String,
     has_data: bool,
@@ -165,7 +137,9 @@ impl Parser {
             return self.end_event();
         }
         let text = String::from_utf8_lossy(&line);
-        let (field, value) = text.split_once(':').unwrap_or((&text, ""));
+        let first = !std::mem::replace(&mut self.begun, true);
+        let text = text.strip_prefix('\u{feff}').filter(|_| first).unwrap_or(&text);
+        let (field, value) = text.split_once(':').unwrap_or((text, ""));
         let value = value.strip_prefix(' ').unwrap_or(value);
         match field {
             "event" => value.clone_into(&mut self.name),
@@ -185,6 +159,12 @@ impl Parser {
         None
     }
 
+    /// What the end of the stream leaves open.
+    fn finish(&mut self) -> Option<StreamEvent> {
+        let line_ended = if self.line.is_empty() { None } else { self.end_line() };
+        line_ended.or_else(|| self.end_event())
+    }
+
     fn end_event(&mut self) -> Option<StreamEvent> {
         let over = std::mem::take(&mut self.data_over);
         let has_data = std::mem::take(&mut self.has_data);
@@ -195,7 +175,7 @@ impl Parser {
             over,
         };
         let data = if over { String::new() } else { event.data };
-        (has_data || !event.name.is_empty()).then_some(StreamEvent { data, ..event })
+        has_data.then_some(StreamEvent { data, ..event })
     }
 }
 
@@ -214,6 +194,7 @@ mod tests {
                 events.extend(event);
             }
         }
+        events.extend(parser.finish());
         events
     }
 
@@ -224,9 +205,9 @@ mod tests {
 
     #[test]
     fn events_come_whole_however_they_are_cut() {
-        let text = b": beat\n\nevent: custom\ndata: {\"a\":\ndata: 1}\nid: 7\n\r\ndata:x\r\n\r\nevent: end\n\ndata: cut";
+        let text = b"\xef\xbb\xbf: beat\n\nevent: custom\ndata: {\"a\":\ndata: 1}\nid: 7\n\r\ndata:x\r\n\r\nevent: end\n\ndata: cut";
         let expected =
-            [event("custom", "{\"a\":\n1}", Some("7")), event("", "x", None), event("end", "", None)];
+            [event("custom", "{\"a\":\n1}", Some("7")), event("", "x", None), event("", "cut", None)];
         assert_eq!(read(&[text]), expected);
         let single: Vec<&[u8]> = text.chunks(1).collect();
         assert_eq!(read(&single), expected);

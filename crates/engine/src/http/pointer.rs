@@ -32,11 +32,12 @@ pub(super) fn find<'a>(json: &'a RawValue, pointer: &str) -> Option<&'a RawValue
     Some(at)
 }
 
-/// A text, or a number as text.
+/// A text, or a number as it is written.
 pub(super) fn text(json: &RawValue, pointer: &str) -> Option<String> {
-    match serde_json::from_str(find(json, pointer)?.get()).ok()? {
-        serde_json::Value::String(text) => Some(text),
-        serde_json::Value::Number(number) => Some(number.to_string()),
+    let found = find(json, pointer)?.get();
+    match found.as_bytes().first()? {
+        b'"' => serde_json::from_str(found).ok(),
+        b'-' | b'0'..=b'9' => Some(found.to_owned()),
         _ => None,
     }
 }
@@ -64,5 +65,7 @@ mod tests {
         assert_eq!(find(&json, "").map(RawValue::get), Some(json.get()));
         assert_eq!(text(&json, "/n").as_deref(), Some("17"));
         assert_eq!(text(&json, "/a"), None);
+        let large: Box<RawValue> = serde_json::from_str(r#"{"n":123456789012345678901234567890}"#).unwrap();
+        assert_eq!(text(&large, "/n").as_deref(), Some("123456789012345678901234567890"));
     }
 }

@@ -1,12 +1,13 @@
 //! Templates of the configuration: paths in which a value is one percent-encoded segment, bodies in which it is JSON, and
 //! conditions. Values of requests are data in them and never templates themselves.
 
+use super::values::{AnswerValues, write_json};
 use crate::client::percent_encode;
 use crate::config::ConfigError;
-use crate::contract::{Call, EngineFailure, Reached};
+use crate::contract::{EngineFailure, Reached};
 use enginehouse_core::failure::FailureKind;
-use minijinja::value::{Serde, Value};
-use minijinja::{AutoEscape, Environment, Error, ErrorKind, Output, State, context};
+use minijinja::value::Value;
+use minijinja::{AutoEscape, Environment, Error, ErrorKind, Output, State};
 use std::borrow::Cow;
 
 /// Steps one rendering may take.
@@ -91,36 +92,43 @@ impl Templates {
         template.render(values).map_err(|error| unusable(name, &error))
     }
 
-    /// Whether a condition holds for an answer.
-    pub(super) fn holds(&self, field: &str, source: &str, values: &Value) -> Result<bool, EngineFailure> {
+    /// Whether a condition holds for an answer. One that asks for what the answer does not have does not hold, unless it
+    /// looks by itself whether that is there (`is defined`, `default`).
+    pub(super) fn holds(
+        &self,
+        field: &str,
+        source: &str,
+        answer: &AnswerValues,
+    ) -> Result<bool, EngineFailure> {
         let compiled =
             self.environment.compile_expression(source).map_err(|error| unreadable(field, &error))?;
-        compiled.eval(values).map(|value| value.is_true()).map_err(|error| unreadable(field, &error))
+        answer.take_missed();
+        let held = compiled.eval(&answer.values).map(|value| value.is_true());
+        let of_parts = ["body.", "body["].iter().any(|part| source.contains(part));
+        let missed = (answer.take_missed() || (of_parts && !answer.has_parts)) && !looks_by_itself(source);
+        match held {
+            Ok(held) => Ok(held && !missed),
+            Err(error) if missed || error.kind() == ErrorKind::UndefinedError => Ok(false),
+            // The answer has another form than the condition was written for, such as a text for a list.
+            Err(error) if error.kind() == ErrorKind::InvalidOperation => Ok(false),
+            Err(error) => Err(unreadable(field, &error)),
+        }
     }
 }
 
-/// What templates of a request see.
-pub(super) fn request_values(call: &Call, run_id: Option<&str>) -> Value {
-    let parameters: serde_json::Value = serde_json::from_slice(&call.parameters).unwrap_or_default();
-    context! {
-        execution_id => call.execution_id.as_str(),
-        attempt => call.attempt,
-        idempotency_key => call.idempotency_key.as_str(),
-        workflow_id => call.workflow_id.as_str(),
-        session_id => call.session_id.as_deref().unwrap_or(&call.execution_id),
-        parameters => Value::from(Serde(&parameters)),
-        run_id => run_id,
-    }
-}
-
-/// What conditions and templates of an answer see.
-pub(super) fn answer_values(status: u16, body: &[u8]) -> Value {
-    let body: serde_json::Value = serde_json::from_slice(body)
-        .unwrap_or_else(|_| serde_json::Value::String(String::from_utf8_lossy(body).into_owned()));
-    context! { status => status, body => Value::from(Serde(&body)) }
+/// Whether a condition asks itself whether something is there.
+fn looks_by_itself(source: &str) -> bool {
+    ["defined", "default", "none"].iter().any(|word| source.contains(word))
 }
 
 fn format(out: &mut Output<'_>, state: &mut State<'_, '_>, value: &Value) -> Result<(), Error> {
+    let failed = |_| Error::new(ErrorKind::WriteFailure, "the value cannot be written");
+    if *state.auto_escape() == AutoEscape::Json && !value.is_undefined() {
+        let mut text = String::new();
+        write_json(value, &mut text)
+            .map_err(|error| Error::new(ErrorKind::BadSerialization, error.to_string()))?;
+        return out.write_str(&text).map_err(failed);
+    }
     if *state.auto_escape() != SEGMENT {
         return minijinja::escape_formatter(out, state, value);
     }
@@ -133,7 +141,7 @@ fn format(out: &mut Output<'_>, state: &mut State<'_, '_>, value: &Value) -> Res
     }
     let mut encoded = String::new();
     percent_encode(&text, &mut encoded);
-    out.write_str(&encoded).map_err(|_| Error::new(ErrorKind::WriteFailure, "the path cannot be written"))
+    out.write_str(&encoded).map_err(failed)
 }
 
 /// The request's values do not fit the template, or it is wrong in a way only they show.
@@ -147,4 +155,50 @@ fn unusable(field: &str, error: &Error) -> EngineFailure {
 fn unreadable(field: &str, error: &Error) -> EngineFailure {
     let text = format!("the service's answer does not fit {field}: {error}");
     EngineFailure::new(FailureKind::BadResponse, "malformed_answer", text).with_reached(Reached::Maybe)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_condition_over_something_absent_is_false() {
+        let templates = Templates::new();
+        let answer =
+            AnswerValues::compared(200, br#"{"state":"done","n":9007199254740993,"list":[1],"null":null}"#);
+        for (condition, held) in [
+            ("body.state == 'done'", true),
+            ("body.state not in ['queued', 'running']", true),
+            ("status == 200 and body.list[0] == 1", true),
+            ("body.n == 9007199254740993", true),
+            ("body.n == 9007199254740992", false),
+            ("body.status == 'done'", false),
+            ("body.status != 'running'", false),
+            ("body.status not in ['queued', 'running']", false),
+            ("not body.error", false),
+            ("body.deep.er == 1", false),
+            ("body.deep.er.still > 1", false),
+            ("body.list[7] == 1", false),
+            ("body.state.x.y == 1", false),
+            ("body.error is not defined", true),
+            ("body.error is defined", false),
+            ("body.error | default('none') == 'none'", true),
+            ("status == 200 or body.error", true),
+        ] {
+            assert_eq!(
+                templates.holds("done", condition, &answer).map_err(|f| f.message),
+                Ok(held),
+                "{condition}"
+            );
+        }
+        let text = AnswerValues::compared(503, b"<html>away</html>");
+        for condition in ["body.state == 'failed'", "body.state != 'running'", "body.a.b"] {
+            assert_eq!(
+                templates.holds("failure", condition, &text).map_err(|f| f.message),
+                Ok(false),
+                "{condition}"
+            );
+        }
+        assert!(templates.holds("done", "body |", &answer).is_err());
+    }
 }

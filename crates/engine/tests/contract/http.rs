@@ -5,7 +5,7 @@ use crate::host::{NotingHost, call};
 use crate::stub::{Reply, Seen, Stub};
 use crate::{settings, within};
 use enginehouse_core::failure::FailureKind;
-use enginehouse_engine::config::HttpSettings;
+use enginehouse_engine::config::{HealthRoute, HttpSettings};
 use enginehouse_engine::{Engine, Http as Adapter, HttpConfig, HttpFollow, HttpStep, Outcome, Reached};
 use serde_json::json;
 use std::collections::BTreeMap;
@@ -21,6 +21,8 @@ fn jobs(settings: HttpSettings) -> HttpConfig {
     HttpConfig {
         follow: Some(HttpFollow {
             run_id: "/job/id".to_owned(),
+            status_url: None,
+            result_url: None,
             step: HttpStep::new("GET", "/jobs/{{ run_id }}"),
             done: "body.state != 'running'".to_owned(),
             events: Some(HttpStep::new("GET", "/jobs/{{ run_id }}/events")),
@@ -31,9 +33,11 @@ fn jobs(settings: HttpSettings) -> HttpConfig {
         cancelled: Some("body.state == 'cancelled'".to_owned()),
         result: Some("/output".to_owned()),
         message: Some("/error".to_owned()),
-        health: Some("/health".to_owned()),
         idempotent: true,
-        ..HttpConfig::new(settings, "/jobs")
+        ..HttpConfig::new(
+            HttpSettings { health: HealthRoute::Path("/health".to_owned()), ..settings },
+            "/jobs",
+        )
     }
 }
 
@@ -121,9 +125,9 @@ impl Dialect for Jobs {
         }
     }
 
-    fn skips(&self, step: Step, _fault: Fault) -> bool {
-        // The last poll brings the result.
-        step == Step::Result
+    fn skips(&self, step: Step, fault: Fault) -> bool {
+        // The last poll brings the result, and where nothing stands of what `done` asks for, the run goes on.
+        step == Step::Result || (step == Step::Status && fault == Fault::Empty)
     }
 
     fn differs(&self, step: Step, fault: Fault) -> Option<Expected> {
@@ -139,8 +143,8 @@ impl Dialect for Direct {
     }
 
     fn engine(&self, settings: HttpSettings) -> Arc<dyn Engine> {
-        let config = HttpConfig { health: Some("/health".to_owned()), ..HttpConfig::new(settings, "/run") };
-        Arc::new(Adapter::new(config).unwrap())
+        let http = HttpSettings { health: HealthRoute::Path("/health".to_owned()), ..settings };
+        Arc::new(Adapter::new(HttpConfig::new(http, "/run")).unwrap())
     }
 
     fn workflow_id(&self) -> &'static str {
@@ -174,8 +178,9 @@ impl Dialect for Direct {
     }
 
     fn skips(&self, step: Step, fault: Fault) -> bool {
-        // There is no second request, whatever the service says is its result, and only the attempt's own time limit ends an answer that does not come.
-        step != Step::Submit || matches!(fault, Fault::Stall | Fault::Drip | Fault::Malformed | Fault::Empty)
+        // There is no second request, an empty object is a result, and only the attempt's own time limit ends an answer that
+        // does not come.
+        step != Step::Submit || matches!(fault, Fault::Stall | Fault::Drip | Fault::Empty)
     }
 
     fn differs(&self, step: Step, fault: Fault) -> Option<Expected> {
@@ -246,6 +251,8 @@ fn settings_that_cannot_work_are_refused_by_name() {
     assert_eq!(refused(HttpConfig { request, ..HttpConfig::new(http(), "/") }), "request.method");
     let follow = HttpFollow {
         run_id: "/id".to_owned(),
+        status_url: None,
+        result_url: None,
         step: HttpStep::new("GET", "/{{ run_id }}"),
         done: "true".to_owned(),
         events: Some(HttpStep::new("GET", "/{{ open")),

@@ -9,6 +9,7 @@ mod command;
 mod dialect;
 mod host;
 mod http;
+mod http_forms;
 mod langflow;
 mod langsmith;
 mod n8n;
@@ -18,7 +19,7 @@ mod tls;
 
 use dialect::{CANARY, Dialect, Expected, Fake, Fault, RunState, Step};
 use enginehouse_core::failure::FailureKind;
-use enginehouse_engine::config::{HttpSettings, PollSettings};
+use enginehouse_engine::config::{HealthRoute, HttpSettings, PollSettings};
 use enginehouse_engine::{Call, Engine, Outcome, Reached, Stop};
 use host::{NotingHost, call};
 use std::sync::Arc;
@@ -370,7 +371,7 @@ async fn a_server_that_is_not_there_was_not_reached() {
                 .unwrap_or_else(|e| panic!("{} {url}: {e}", dialect.name()));
             let Outcome::Failed(failure) = outcome else { unreachable!() };
             assert_eq!(failure.code, code, "{}: {failure:?}", dialect.name());
-            assert!(!within(engine.health(0)).await.healthy);
+            assert_eq!(within(engine.health(0)).await.healthy, Some(false));
         }
     }
 }
@@ -383,6 +384,9 @@ async fn a_certificate_is_checked_and_a_ca_file_is_trusted() {
             (tls::Certificate::ForLocalhost, false, false),
             (tls::Certificate::ForAnotherHost, true, false),
             (tls::Certificate::Expired, true, false),
+            (tls::Certificate::SelfSigned, true, true),
+            (tls::Certificate::SelfSigned, false, false),
+            (tls::Certificate::OwnAuthority, true, false),
         ] {
             let identity = tls::Identity::new(certificate);
             let fake = Fake::new(RunState::Succeeded);
@@ -400,6 +404,8 @@ async fn a_certificate_is_checked_and_a_ca_file_is_trusted() {
                 .unwrap_or_else(|e| panic!("{} {certificate:?} {trusted}: {e}", dialect.name()));
             if let Outcome::Failed(failure) = outcome {
                 assert_eq!(failure.code, "tls_failed", "{failure:?}");
+                let says_how = failure.message.contains("basicConstraints=critical,CA:FALSE");
+                assert_eq!(says_how, matches!(certificate, tls::Certificate::OwnAuthority), "{failure:?}");
             }
         }
     }
@@ -530,17 +536,26 @@ async fn a_result_over_the_limit_is_refused() {
 async fn health_tells_a_well_engine_from_others() {
     for dialect in dialects() {
         let name = dialect.name();
-        let faults = [Fault::Stall, Fault::Reset, Fault::Status(503), Fault::Status(401), Fault::NotHttp];
-        for fault in [None].into_iter().chain(faults.map(Some)) {
+        let ill = [Fault::Stall, Fault::Reset, Fault::Status(503), Fault::Status(500), Fault::NotHttp];
+        // It has no such route, or not for the service: that is no illness.
+        let unknown = [401, 403, 404, 405, 429, 501].map(Fault::Status).into_iter().chain([Fault::Redirect]);
+        let faults =
+            ill.map(|fault| (fault, Some(false))).into_iter().chain(unknown.map(|fault| (fault, None)));
+        for (fault, healthy) in [(None, Some(true))].into_iter().chain(faults.map(|(f, h)| (Some(f), h))) {
             let plan = fault.map(|fault| Plan { step: Step::Health, fault, times: usize::MAX });
             let stub = Stub::start(dialect.clone(), Fake::new(RunState::Succeeded), plan).await;
             let engine = dialect.engine(settings_for(stub.url(), fault.unwrap_or(Fault::Slow)));
             let health = within(engine.health(0)).await;
-            assert_eq!(health.healthy, fault.is_none(), "{name} {fault:?}: {health:?}");
+            assert_eq!(health.healthy, healthy, "{name} {fault:?}: {health:?}");
             assert!(!health.detail.contains("canary"), "{name} {fault:?}: {health:?}");
         }
         let engine = dialect.engine(settings("http://127.0.0.1:9"));
-        assert!(!within(engine.health(7)).await.healthy, "{name}: an endpoint that is not configured");
+        let health = within(engine.health(7)).await;
+        assert_eq!(health.healthy, Some(false), "{name}: an endpoint that is not configured");
+        let off = HttpSettings { health: HealthRoute::Off, ..settings("http://127.0.0.1:9") };
+        if !name.starts_with("http") {
+            assert_eq!(within(dialect.engine(off).health(0)).await.healthy, None, "{name}: not to be asked");
+        }
     }
 }
 

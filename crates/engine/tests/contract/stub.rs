@@ -42,7 +42,7 @@ impl Seen {
 }
 
 /// An answer of a healthy engine.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub(crate) struct Reply {
     status: u16,
     headers: Vec<(String, String)>,
@@ -51,18 +51,27 @@ pub(crate) struct Reply {
     holds: bool,
     /// More is announced than comes before the connection ends.
     cut: bool,
+    /// No length is announced: the end of the connection is that of the body.
+    open_ended: bool,
 }
 
 impl Reply {
     pub(crate) fn json(status: u16, body: impl ToString) -> Reply {
         let headers = vec![("content-type".to_owned(), "application/json".to_owned())];
-        Reply { status, headers, body: body.to_string().into_bytes(), holds: false, cut: false }
+        Reply { status, headers, body: body.to_string().into_bytes(), ..Reply::default() }
+    }
+
+    /// Any body under any media type; `""` for none.
+    pub(crate) fn of(status: u16, kind: &str, body: impl Into<Vec<u8>>) -> Reply {
+        let headers = [("content-type".to_owned(), kind.to_owned())];
+        let headers = headers.into_iter().filter(|(_, kind)| !kind.is_empty()).collect();
+        Reply { status, headers, body: body.into(), ..Reply::default() }
     }
 
     /// Server-sent events that end.
     pub(crate) fn events(text: &str) -> Reply {
         let headers = vec![("content-type".to_owned(), "text/event-stream".to_owned())];
-        Reply { status: 200, headers, body: text.as_bytes().to_vec(), holds: false, cut: false }
+        Reply { status: 200, headers, body: text.as_bytes().to_vec(), ..Reply::default() }
     }
 
     /// Keeps the connection open after the body.
@@ -75,7 +84,11 @@ impl Reply {
         Reply { cut: true, ..self }
     }
 
-    #[allow(dead_code, reason = "for dialects whose engines answer in headers")]
+    /// Lets the end of the connection end the body.
+    pub(crate) fn open_ended(self) -> Reply {
+        Reply { open_ended: true, ..self }
+    }
+
     pub(crate) fn with_header(mut self, name: &str, value: &str) -> Reply {
         self.headers.push((name.to_owned(), value.to_owned()));
         self
@@ -232,7 +245,7 @@ async fn write_reply<S: AsyncRead + AsyncWrite + Unpin>(
     for (name, value) in &reply.headers {
         head.push_str(&format!("{name}: {value}\r\n"));
     }
-    if reply.holds {
+    if reply.holds || reply.open_ended {
         head.push_str("connection: close\r\n\r\n");
     } else {
         head.push_str(&format!("content-length: {}\r\n\r\n", reply.body.len() + usize::from(reply.cut)));
@@ -243,7 +256,10 @@ async fn write_reply<S: AsyncRead + AsyncWrite + Unpin>(
     if reply.holds {
         until_left(stream).await;
     }
-    Ok(reply.holds || reply.cut)
+    if reply.open_ended {
+        stream.shutdown().await?;
+    }
+    Ok(reply.holds || reply.cut || reply.open_ended)
 }
 
 async fn until_left<S: AsyncRead + Unpin>(stream: &mut S) {

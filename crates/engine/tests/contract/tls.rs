@@ -12,6 +12,10 @@ pub(crate) enum Certificate {
     ForLocalhost,
     ForAnotherHost,
     Expired,
+    /// Its own issuer, as `openssl req -x509` makes it: marked as an authority.
+    OwnAuthority,
+    /// Its own issuer, and no authority.
+    SelfSigned,
 }
 
 /// A certificate authority of its own and one server certificate from it.
@@ -34,8 +38,18 @@ impl Identity {
             server.not_before = rcgen::date_time_ymd(2001, 1, 1);
             server.not_after = rcgen::date_time_ymd(2002, 1, 1);
         }
+        let own_issuer = matches!(certificate, Certificate::OwnAuthority | Certificate::SelfSigned);
+        server.is_ca = match certificate {
+            Certificate::OwnAuthority => IsCa::Ca(BasicConstraints::Unconstrained),
+            Certificate::SelfSigned => IsCa::ExplicitNoCa,
+            _ => IsCa::NoCa,
+        };
         let key = KeyPair::generate().unwrap();
-        let signed = server.signed_by(&key, &authority).unwrap();
+        let signed = match own_issuer {
+            true => server.self_signed(&key).unwrap(),
+            false => server.signed_by(&key, &authority).unwrap(),
+        };
+        let trusted = if own_issuer { signed.pem() } else { authority.pem() };
         let private = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(key.serialize_der()));
         let provider = Arc::new(tokio_rustls::rustls::crypto::aws_lc_rs::default_provider());
         let config = ServerConfig::builder_with_provider(provider)
@@ -45,7 +59,7 @@ impl Identity {
             .with_single_cert(vec![signed.der().clone()], private)
             .unwrap();
         let folder = tempfile::tempdir().unwrap();
-        std::fs::write(folder.path().join("ca.pem"), authority.pem()).unwrap();
+        std::fs::write(folder.path().join("ca.pem"), trusted).unwrap();
         Identity { folder, config: Arc::new(config) }
     }
 

@@ -113,10 +113,13 @@ impl Service {
                     "see that it runs and can be reached from here; then `enginehouse engines test {name}`"
                 );
                 findings.push(match endpoint.health {
-                    Some(health) if health.healthy && endpoint.breaker.state == "closed" => {
+                    Some(health) if health.healthy.is_none() && endpoint.breaker.state == "closed" => {
+                        FindingView::ok("engine", format!("{place} is judged by its work: {}", health.detail))
+                    }
+                    Some(health) if health.healthy == Some(true) && endpoint.breaker.state == "closed" => {
                         FindingView::ok("engine", format!("{place} answers in {} ms", health.latency_ms))
                     }
-                    Some(health) if health.healthy => {
+                    Some(health) if health.healthy != Some(false) => {
                         let text =
                             format!("{place} answers, and its circuit breaker is {}", endpoint.breaker.state);
                         FindingView::warning(

@@ -128,7 +128,7 @@ impl Service {
             self.cx.check_endpoint(name, at).await;
         }
         let endpoints = self.engine_view(engine).endpoints;
-        let healthy = endpoints.iter().all(|e| e.health.as_ref().is_some_and(|h| h.healthy));
+        let healthy = endpoints.iter().all(|e| e.health.as_ref().is_some_and(|h| h.healthy != Some(false)));
         Ok(EngineTest { name: name.to_owned(), healthy, endpoints })
     }
 

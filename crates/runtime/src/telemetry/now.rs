@@ -108,8 +108,8 @@ impl Service {
                     _ => 0.0,
                 };
                 open.push((place.clone(), state));
-                if let Some(health) = &endpoint.health {
-                    healthy.push((place.clone(), f64::from(u8::from(health.healthy))));
+                if let Some(well) = endpoint.health.as_ref().and_then(|health| health.healthy) {
+                    healthy.push((place.clone(), f64::from(u8::from(well))));
                 }
                 running.push((place.clone(), endpoint.running as f64));
                 if let Some(limit) = endpoint.limit.current {

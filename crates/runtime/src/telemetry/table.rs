@@ -100,7 +100,13 @@ pub(super) const TABLE: &[Entry] = &[
         PLACE,
         "1 while the endpoint's circuit breaker is open, 0.5 while it is half open, else 0",
     ),
-    entry_of("endpoint_healthy", Kind::Gauge, None, PLACE, "The last health check: 1 or 0"),
+    entry_of(
+        "endpoint_healthy",
+        Kind::Gauge,
+        None,
+        PLACE,
+        "The last health check: 1 or 0; absent where it cannot be asked",
+    ),
     entry_of("endpoint_running", Kind::Gauge, None, PLACE, "Attempts that run on the endpoint"),
     entry_of(
         "endpoint_limit",

@@ -198,7 +198,7 @@ impl Engine for Adapter {
     }
 
     async fn health(&self, _endpoint: usize) -> Health {
-        Health { healthy: true, detail: "simulated".into(), latency: 0 }
+        Health { healthy: Some(true), detail: "simulated".into(), latency: 0 }
     }
 }
 

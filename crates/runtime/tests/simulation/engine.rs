@@ -356,6 +356,6 @@ impl Engine for SimEngine {
 
     async fn health(&self, endpoint: usize) -> Health {
         let healthy = !self.world.is_down(self.name, endpoint);
-        Health { healthy, detail: "simulated".into(), latency: 0 }
+        Health { healthy: Some(healthy), detail: "simulated".into(), latency: 0 }
     }
 }

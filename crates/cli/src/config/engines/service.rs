@@ -3,7 +3,7 @@
 use crate::config::resolve::Checker;
 use crate::config::types::{Flag, Text, section};
 use enginehouse_engine::config::HttpSettings;
-use enginehouse_engine::{HttpConfig, HttpFollow, HttpStep};
+use enginehouse_engine::{HttpConfig, HttpFollow, HttpStep, HttpStream};
 use std::collections::BTreeMap;
 
 section! {
@@ -27,8 +27,8 @@ section! {
         result_template: Option<Text> = None;
         /// JSON pointer to the message in a failed answer.
         message: Option<Text> = None;
-        /// Path of a health check. Absent: any answer to `/` below 500 will do.
-        health: Option<Text> = None;
+        /// How an answer to `request` is read that is a stream of server-sent events.
+        stream: StreamRaw = StreamRaw::default();
         /// The service recognises a repeated request by its `Idempotency-Key`.
         idempotent: Flag = Flag(false);
     }
@@ -45,10 +45,24 @@ section! {
         body: Option<Text> = None;
     }
 
+    /// How the events of an answer are read. An event is named by its `event` field, else by `event` or `type` in its data.
+    pub struct StreamRaw {
+        /// The event whose data is the answer. Absent: the pieces of text that language models stream, put together, else the last event that is no mark of the end and no report of progress.
+        answer: Option<Text> = None;
+        /// The event that says that the work failed.
+        failure: Text = Text("error".to_owned());
+        /// JSON pointer to a piece of text in an event's data; all pieces together are the answer.
+        join: Option<Text> = None;
+    }
+
     /// How a run is followed.
     pub struct FollowRaw {
-        /// JSON pointer to the service's id of the run, in the answer to `request`.
+        /// JSON pointer to the service's id of the run, in the answer to `request`; or `location`: the last part of the path in its `Location` header.
         run_id: Text = Text("/id".to_owned());
+        /// Where the URL of the run's status is in that answer, instead of an id: a JSON pointer or `location`. Its path and query are asked for at the endpoint, and `path` is not used.
+        status_url: Option<Text> = None;
+        /// Where the URL of the result is in the answer that says that the run has ended: a JSON pointer or `location`. Absent: that answer holds it. An answer with status 303 leads to the result in any case.
+        result_url: Option<Text> = None;
         /// `GET` or another method.
         method: Text = Text("GET".to_owned());
         /// Template of the path.
@@ -90,6 +104,8 @@ pub(super) fn resolve(
         }
         HttpFollow {
             run_id: follow.run_id.0.clone(),
+            status_url: text(&follow.status_url),
+            result_url: text(&follow.result_url),
             step: HttpStep {
                 method: follow.method.0.clone(),
                 path: follow.path.0.clone(),
@@ -114,7 +130,11 @@ pub(super) fn resolve(
         result: text(&raw.result),
         result_template: text(&raw.result_template),
         message: text(&raw.message),
-        health: text(&raw.health),
+        stream: HttpStream {
+            answer: text(&raw.stream.answer),
+            failure: raw.stream.failure.0.clone(),
+            join: text(&raw.stream.join),
+        },
         idempotent: raw.idempotent.0,
     }
 }

@@ -1,0 +1,273 @@
+//! An answer that is a stream of server-sent events: which of them is the answer, and which the failure.
+//!
+//! Events are progress. The answer is the event that the configuration names, else the text that comes in pieces, as language
+//! models send it, else the data of the last event. A mark of the end is nobody's answer, and neither is a report of progress.
+
+use super::pointer;
+use crate::client::{Answer, EventStream, HttpClient, Request, StreamEvent, too_large};
+use crate::config::ANSWER_BYTES_MAX;
+use crate::contract::EngineFailure;
+use bytes::Bytes;
+use enginehouse_core::failure::FailureKind;
+use reqwest::header::CONTENT_TYPE;
+use serde_json::Value;
+use serde_json::value::RawValue;
+
+/// The data by which many services say that a stream is over.
+const DONE: &str = "[DONE]";
+
+/// How the events of a stream are read. Events are named by their `event` field, else by `event` or `type` in their data.
+#[derive(Debug, Clone)]
+pub struct HttpStream {
+    /// The event whose data is the answer; the last one of that name counts.
+    pub answer: Option<String>,
+    /// The event that says that the work failed.
+    pub failure: String,
+    /// Where in an event's data a piece of the answer's text is; all pieces together are the answer.
+    pub join: Option<String>,
+}
+
+impl Default for HttpStream {
+    fn default() -> HttpStream {
+        HttpStream { answer: None, failure: "error".to_owned(), join: None }
+    }
+}
+
+/// What came of a request.
+pub(super) enum Told {
+    /// A whole answer; of a stream, with what stands for its body.
+    Answer(Answer),
+    /// The stream said that the work failed, with this answer's body.
+    Failed(Answer),
+}
+
+/// Sends a request and reads the whole answer. One that is a stream of events is told event by event.
+pub(super) async fn send_told(
+    client: &HttpClient,
+    request: Request,
+    rules: &HttpStream,
+    mut on_event: impl FnMut(&StreamEvent),
+) -> Result<Told, EngineFailure> {
+    let bytes_max = request.bytes_max().min(ANSWER_BYTES_MAX);
+    let answer = client.open(request).await?;
+    let (status, headers) = (answer.status(), answer.headers().clone());
+    let kind = headers.get(CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).unwrap_or_default();
+    let essence = kind.split(';').next().unwrap_or_default().trim();
+    if !essence.eq_ignore_ascii_case("text/event-stream") || !(200..300).contains(&status) {
+        return answer.collect(client, bytes_max).await.map(Told::Answer);
+    }
+    let mut stream = EventStream::new(answer, bytes_max);
+    let mut reading = Reading::new(rules, bytes_max);
+    while let Some(event) = stream.next(client).await? {
+        match reading.take(&event)? {
+            Taken::Event => on_event(&event),
+            Taken::Failure => {
+                return Ok(Told::Failed(Answer { status, headers, body: Bytes::from(event.data) }));
+            }
+            Taken::Mark => {}
+        }
+    }
+    let body = reading.end().map_err(|failure| failure.with_status(i32::from(status)))?;
+    Ok(Told::Answer(Answer { status, headers, body }))
+}
+
+/// What an event was.
+#[derive(Debug, PartialEq, Eq)]
+enum Taken {
+    Event,
+    Failure,
+    Mark,
+}
+
+/// The state of a stream that is read.
+struct Reading<'a> {
+    rules: &'a HttpStream,
+    bytes_max: usize,
+    /// The answer so far: the event of that name, or the last one that may be it.
+    answer: Option<StreamEvent>,
+    /// The text that came in pieces.
+    pieces: Option<String>,
+}
+
+impl Reading<'_> {
+    fn new(rules: &HttpStream, bytes_max: usize) -> Reading<'_> {
+        Reading { rules, bytes_max, answer: None, pieces: None }
+    }
+
+    fn take(&mut self, event: &StreamEvent) -> Result<Taken, EngineFailure> {
+        let data: Option<Value> = serde_json::from_str(&event.data).ok();
+        let name = name_of(event, data.as_ref());
+        if is_failure(&self.rules.failure, name, data.as_ref()) {
+            return Ok(Taken::Failure);
+        }
+        let named = self.rules.answer.as_deref().is_some_and(|answer| Some(answer) == name);
+        if is_mark(event, name, data.as_ref()) && !named {
+            return Ok(Taken::Mark);
+        }
+        if let Some(piece) = self.piece(event, name, data.as_ref()) {
+            let pieces = self.pieces.get_or_insert_default();
+            if pieces.len() + piece.len() > self.bytes_max {
+                return Err(too_large(self.bytes_max));
+            }
+            pieces.push_str(&piece);
+        } else if named || (self.rules.answer.is_none() && !is_progress(name, data.as_ref())) {
+            self.answer = Some(event.clone());
+        }
+        Ok(Taken::Event)
+    }
+
+    /// The piece of text that an event brings.
+    fn piece(&self, event: &StreamEvent, name: Option<&str>, data: Option<&Value>) -> Option<String> {
+        if self.rules.answer.is_some() {
+            return None;
+        }
+        match &self.rules.join {
+            Some(at) => {
+                let raw: &RawValue = serde_json::from_str(&event.data).ok()?;
+                pointer::text(raw, at)
+            }
+            None => known_piece(name, data?),
+        }
+    }
+
+    /// What stands for the body of the answer.
+    fn end(self) -> Result<Bytes, EngineFailure> {
+        if let Some(text) = self.pieces {
+            return Ok(Bytes::from(Value::from(text).to_string()));
+        }
+        match self.answer {
+            Some(event) if event.over => Err(too_large(self.bytes_max)),
+            Some(event) => Ok(Bytes::from(event.data)),
+            None => {
+                let message = match &self.rules.answer {
+                    Some(name) => format!("the stream ended without the event {name:?}, which is its answer"),
+                    None => "the stream ended without an event that can be its answer; name it with stream.answer, or \
+                             where the pieces of its text are with stream.join"
+                        .to_owned(),
+                };
+                Err(EngineFailure::new(FailureKind::BadResponse, "no_answer_event", message))
+            }
+        }
+    }
+}
+
+fn name_of<'a>(event: &'a StreamEvent, data: Option<&'a Value>) -> Option<&'a str> {
+    if !matches!(event.name.as_str(), "" | "message") {
+        return Some(&event.name);
+    }
+    ["event", "type"].iter().find_map(|field| data?.get(*field)?.as_str())
+}
+
+/// The name says so, or all that the event holds is an error.
+fn is_failure(named: &str, name: Option<&str>, data: Option<&Value>) -> bool {
+    let only_error = data
+        .and_then(Value::as_object)
+        .is_some_and(|fields| fields.len() == 1 && fields.get("error").is_some_and(|error| !error.is_null()));
+    name == Some(named) || (name.is_none() && only_error)
+}
+
+fn is_mark(event: &StreamEvent, name: Option<&str>, data: Option<&Value>) -> bool {
+    let done = event.data.trim() == DONE || data.and_then(|data| data.get("data")?.as_str()) == Some(DONE);
+    let empty = matches!(event.data.trim(), "" | "null" | "{}") && !event.over;
+    done || (empty && matches!(name, Some("end" | "done" | "complete" | "close")))
+}
+
+/// Reports of progress, by their name or by holding nothing else.
+fn is_progress(name: Option<&str>, data: Option<&Value>) -> bool {
+    let named =
+        matches!(name, Some("progress" | "token" | "delta" | "chunk" | "ping" | "heartbeat" | "keepalive"));
+    let only = data
+        .and_then(Value::as_object)
+        .is_some_and(|fields| fields.len() == 1 && fields.contains_key("progress"));
+    named || only
+}
+
+/// The text of an event of Flowise, of OpenAI's chat completions and responses, or of Anthropic's messages.
+fn known_piece(name: Option<&str>, data: &Value) -> Option<String> {
+    let text = |value: Option<&Value>| value.and_then(Value::as_str).map(str::to_owned);
+    if let Some(choice) = data.pointer("/choices/0").filter(|choice| choice.get("delta").is_some()) {
+        return Some(text(choice.pointer("/delta/content")).unwrap_or_default());
+    }
+    match name? {
+        "token" => text(data.get("data")),
+        "content_block_delta" => text(data.pointer("/delta/text")),
+        name if name.ends_with("output_text.delta") => text(data.get("delta")),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(rules: &HttpStream, events: &[(&str, &str)]) -> String {
+        let mut reading = Reading::new(rules, 1_000);
+        for (name, data) in events {
+            let event =
+                StreamEvent { name: (*name).to_owned(), data: (*data).to_owned(), ..StreamEvent::default() };
+            match reading.take(&event) {
+                Ok(Taken::Failure) => return format!("failed {data}"),
+                Ok(_) => {}
+                Err(failure) => return failure.code,
+            }
+        }
+        match reading.end() {
+            Ok(body) => String::from_utf8(body.to_vec()).unwrap(),
+            Err(failure) => failure.code,
+        }
+    }
+
+    #[test]
+    fn the_answer_is_told_from_progress_marks_and_failures() {
+        let usual = HttpStream::default();
+        let answer = HttpStream { answer: Some("result".to_owned()), ..HttpStream::default() };
+        let join = HttpStream { join: Some("/t".to_owned()), ..HttpStream::default() };
+        let piece = |text: &str| format!(r#"{{"event":"token","data":"{text}"}}"#);
+        let (hel, lo) = (piece("Hel"), piece("lo"));
+        let delta =
+            |text: &str| format!(r#"{{"object":"chat.completion.chunk","choices":[{{"delta":{text}}}]}}"#);
+        let (role, hi) = (delta(r#"{"role":"assistant"}"#), delta(r#"{"content":"hi"}"#));
+        type Row<'a> = (&'a HttpStream, &'a [(&'a str, &'a str)], &'a str);
+        let rows: &[Row<'_>] = &[
+            (&usual, &[("", r#"{"progress":0.5}"#), ("", r#"{"answer":42}"#)], r#"{"answer":42}"#),
+            (&usual, &[("", r#"{"answer":42}"#), ("", "[DONE]")], r#"{"answer":42}"#),
+            (&usual, &[("result", r#"{"answer":42}"#), ("end", "{}")], r#"{"answer":42}"#),
+            (&usual, &[("end", r#"{"answer":42}"#)], r#"{"answer":42}"#),
+            (&usual, &[("", r#"{"progress":0.5}"#)], "no_answer_event"),
+            (&usual, &[("progress", "half")], "no_answer_event"),
+            (&usual, &[], "no_answer_event"),
+            (&usual, &[("", r#"{"delta":"hel"}"#), ("error", "\"away\"")], "failed \"away\""),
+            (
+                &usual,
+                &[("", r#"{"event":"error","data":"away"}"#)],
+                r#"failed {"event":"error","data":"away"}"#,
+            ),
+            (&usual, &[("", r#"{"error":{"code":1}}"#)], r#"failed {"error":{"code":1}}"#),
+            (&usual, &[("", r#"{"error":null}"#)], r#"{"error":null}"#),
+            (&usual, &[("", &hel), ("", &lo), ("", r#"{"event":"end","data":"[DONE]"}"#)], "\"Hello\""),
+            (&usual, &[("", &role), ("", &hi), ("", "[DONE]")], "\"hi\""),
+            (
+                &usual,
+                &[("content_block_delta", r#"{"delta":{"text":"a"}}"#), ("message_stop", "{\"type\":\"x\"}")],
+                "\"a\"",
+            ),
+            (&answer, &[("", &hel), ("result", "1"), ("usage", "2")], "1"),
+            (
+                &answer,
+                &[("", r#"{"type":"result","n":1.0}"#), ("", "[DONE]")],
+                r#"{"type":"result","n":1.0}"#,
+            ),
+            (&answer, &[("", "1")], "no_answer_event"),
+            (&join, &[("", r#"{"t":"a"}"#), ("", r#"{"x":1}"#), ("", r#"{"t":"b"}"#)], "\"ab\""),
+        ];
+        for (rules, events, expected) in rows {
+            assert_eq!(read(rules, events), *expected, "{events:?}");
+        }
+        let long = "y".repeat(600);
+        let pieces = [("", piece(&long)), ("", piece(&long))];
+        assert_eq!(
+            read(&usual, &pieces.each_ref().map(|(name, data)| (*name, data.as_str()))),
+            "answer_too_large"
+        );
+    }
+}
