@@ -96,7 +96,7 @@ pub struct SubmitRequest {
     /// Kept with the execution and given back; never sent to the engine.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     #[schema(value_type = BTreeMap<String, Value>)]
-    pub metadata: BTreeMap<String, serde_json::Value>,
+    pub metadata: BTreeMap<String, Box<RawValue>>,
     /// Where a signed webhook is sent to when the execution has ended: `http` or `https`, at most 2,048 bytes. Needs a
     /// service that has `[callbacks]` configured, or it is answered with `not_supported`.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -211,7 +211,7 @@ pub struct ExecutionView {
     /// Only with the scope `read:payload`, and not in lists.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<BTreeMap<String, Value>>)]
-    pub metadata: Option<BTreeMap<String, serde_json::Value>>,
+    pub metadata: Option<BTreeMap<String, Box<RawValue>>>,
     /// Attempts begun.
     pub attempt: u32,
     /// Attempts beyond the first that may report a failure before it counts.

@@ -8,6 +8,7 @@ mod directory;
 mod group;
 mod spawn;
 
+use crate::client::without_mark;
 use crate::config::ConfigError;
 use crate::contract::{Call, Capabilities, Engine, EngineFailure, Health, Outcome, Progress, Workflow};
 use async_trait::async_trait;
@@ -154,7 +155,11 @@ impl Command {
     }
 
     fn result(&self, output: &Bytes, bytes_max: usize) -> Result<Bytes, EngineFailure> {
-        let refuse = |text: String| EngineFailure::new(FailureKind::BadResponse, "malformed_output", text);
+        // The program has run.
+        let refuse = |text: String| {
+            EngineFailure::new(FailureKind::BadResponse, "malformed_output", text).not_repeated()
+        };
+        let output = &output.slice_ref(without_mark(output));
         let result = match self.config.output {
             CommandOutput::Text => {
                 let text =

@@ -129,7 +129,7 @@ fn engine(stubs: &[Arc<Stub>], balance: BalanceRules) -> RegisteredEngine {
         result: None,
         result_template: None,
         message: None,
-        health: None,
+        stream: enginehouse_engine::HttpStream::default(),
         idempotent: true,
     };
     let settings = EngineSettings {

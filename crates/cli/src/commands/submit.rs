@@ -83,7 +83,7 @@ pub(crate) struct Submit {
     tags: Vec<String>,
     /// Kept with the execution; the value is JSON if it reads as such; may be repeated
     #[arg(long, value_name = "NAME=VALUE", value_parser = parse_pair)]
-    metadata: Vec<(String, serde_json::Value)>,
+    metadata: Vec<(String, Box<RawValue>)>,
     /// Where to tell the end
     #[arg(long, value_name = "URL")]
     callback_url: Option<String>,
@@ -248,10 +248,11 @@ fn set<T: Clone>(field: &mut Option<T>, flag: &Option<T>) {
     }
 }
 
-fn parse_pair(text: &str) -> Result<(String, serde_json::Value), String> {
+fn parse_pair(text: &str) -> Result<(String, Box<RawValue>), String> {
     let (name, value) = text.split_once('=').ok_or("must be NAME=VALUE")?;
-    let value = serde_json::from_str(value).unwrap_or_else(|_| serde_json::Value::from(value));
-    Ok((name.to_owned(), value))
+    let as_text = || serde_json::value::to_raw_value(value);
+    let value = RawValue::from_string(value.trim().to_owned()).or_else(|_| as_text());
+    Ok((name.to_owned(), value.map_err(|error| error.to_string())?))
 }
 
 /// Standard input, which only one flag can read.

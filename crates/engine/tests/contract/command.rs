@@ -72,6 +72,8 @@ async fn failures_say_what_happened() {
     assert_eq!(told, [Some(0.25), None], "only a share is one");
     for (config, kind, code) in [
         (shell("echo not json"), FailureKind::BadResponse, "malformed_output"),
+        (shell("printf '{\"n\":NaN}'"), FailureKind::BadResponse, "malformed_output"),
+        (shell("printf '{\"n\":4'"), FailureKind::BadResponse, "malformed_output"),
         (shell("head -c 20000 /dev/zero"), FailureKind::TooLarge, "result_too_large"),
         (shell("kill -9 $$"), FailureKind::EngineError, "killed"),
         (CommandConfig::new(vec!["/no/such/program".to_owned()]), FailureKind::NotFound, "program_not_found"),

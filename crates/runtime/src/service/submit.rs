@@ -132,14 +132,10 @@ impl Service {
         let now = self.cx.store.now();
         let mut new = resolve(&self.cx, caller, request, now)?;
         let unreadable = |e: serde_json::Error| ApiError::new(Code::InvalidJson, e.to_string());
-        let mut value = serde_json::to_value(request).map_err(unreadable)?;
-        if let Some(members) = value.as_object_mut() {
-            members.remove("createdAt");
-            // Who repeats a request because its answer was lost may do so under another span.
-            members.remove("traceparent");
-        }
         let plain = serde_json::to_vec(request).map_err(unreadable)?;
-        new.request_hash = self.cx.sealer.request_hash(&canonical(&value, plain.len()));
+        // Who repeats a request because its answer was lost may do so under another span.
+        let text = canonical(&plain, &["createdAt", "traceparent"]).map_err(unreadable)?;
+        new.request_hash = self.cx.sealer.request_hash(&text);
         if let Some(key) = idempotency_key {
             if key.is_empty() || key.len() > NAME_BYTES_MAX {
                 let text = format!("Idempotency-Key has 1 to {NAME_BYTES_MAX} bytes");
