@@ -7,6 +7,7 @@
 mod engine;
 mod faults;
 pub(crate) mod house;
+mod proxy;
 mod scenarios;
 mod table;
 

@@ -16,13 +16,19 @@ Two stand for workflows that were not made for it:
 
   ack         {"seconds","key"}      answers {"executionId": ...} through a Respond node, then waits
   lookup      {"seconds","key"}      waits and answers when its last node finished, without any id
+
+And some that are hard to follow:
+
+  say404, say429, say503             a Respond node answers with that status; the execution succeeds
+  unsaved                            waits a second; n8n keeps nothing of its executions
 """
 
 import json
 import sys
 from pathlib import Path
 
-NAMES = ("echo", "slow", "fail", "big", "flaky", "ack", "lookup")
+CODES = (404, 429, 503)
+NAMES = ("echo", "slow", "fail", "big", "flaky", "ack", "lookup", "unsaved", *(f"say{code}" for code in CODES))
 IDS = {name: f"fixture{name.capitalize()}".ljust(16, "0")[:16] for name in NAMES}
 
 ECHO = """
@@ -89,8 +95,8 @@ def wait(x):
                 webhookId="fixture-wait")
 
 
-def respond(x):
-    return node("Respond", "respondToWebhook", 1.1, {"respondWith": "json", "responseBody": ACK, "options": {}}, x)
+def respond(x, body=ACK, **options):
+    return node("Respond", "respondToWebhook", 1.1, {"respondWith": "json", "responseBody": body, "options": options}, x)
 
 
 TRACKED = ("onReceived", {"responseData": ACK})
@@ -102,9 +108,17 @@ FLOWS = {
     "flaky": (*TRACKED, [code("Count", COUNT, 200), code("Flaky", FLAKY, 400)]),
     "ack": ("responseNode", {}, [respond(200), wait(400), code("Done", DONE, 600)]),
     "lookup": ("lastNode", {}, [wait(200), code("Done", DONE, 400)]),
+    "unsaved": (*TRACKED, [node("Wait", "wait", 1.1, {"resume": "timeInterval", "amount": 1, "unit": "seconds"}, 200,
+                                webhookId="fixture-unsaved-wait")]),
+    **{
+        f"say{status}": ("responseNode", {}, [respond(200, '{"error": "customer 4711 is not registered"}', responseCode=status)])
+        for status in CODES
+    },
 }
-# Without it a running execution shows none of its data, so it could not be looked up before its end.
-SETTINGS = {"slow": {"saveExecutionProgress": True}, "lookup": {"saveExecutionProgress": True}}
+SETTINGS = {
+    "slow": {"saveExecutionProgress": True},
+    "unsaved": {"saveDataSuccessExecution": "none", "saveDataErrorExecution": "none"},
+}
 
 
 def build(name):

@@ -3,6 +3,7 @@
 
 mod crashes;
 mod ends;
+mod odd;
 mod stage;
 
 use super::table::Cell;
@@ -12,7 +13,7 @@ pub(super) use stage::Stage;
 /// One row of the table.
 type Scenario = fn(&mut Stage) -> Result<Cell>;
 
-pub(super) const ALL: [(&str, Scenario); 15] = [
+pub(super) const ALL: [(&str, Scenario); 20] = [
     ("echo", ends::echo),
     ("parameters in, result out", ends::parameters),
     ("slow, cancelled while running", ends::cancelled),
@@ -25,6 +26,11 @@ pub(super) const ALL: [(&str, Scenario); 15] = [
     ("inline definition", ends::inline),
     ("20 at once", ends::twenty),
     ("other ways to be tracked", ends::other_ways),
+    ("a foreign page at one poll", odd::foreign_page),
+    ("a health route that is missing", odd::no_health_route),
+    ("the workflow's own 404, 429, 503", odd::own_status),
+    ("executions that are not saved", odd::unsaved),
+    ("cancelled before its id is told", odd::untold_cancelled),
     ("engine stopped, then started", crashes::engine_stopped),
     ("engine killed in mid-run", crashes::engine_killed),
     ("Enginehouse killed in mid-run", crashes::house_killed),

@@ -3,6 +3,7 @@
 use crate::api::Api;
 use crate::e2e::engine::{Engine, Kind, Mark, Seen};
 use crate::e2e::house::{House, place};
+use crate::e2e::proxy::Proxy;
 use anyhow::{Context, Result, bail};
 use serde_json::{Value, json};
 use std::time::{Duration, Instant};
@@ -17,16 +18,19 @@ const LOOK_EVERY: Duration = Duration::from_millis(100);
 pub(in crate::e2e) struct Stage {
     pub(super) engine: Engine,
     pub(super) house: House,
+    /// Stands in front of the engine that is named `behind`.
+    pub(super) proxy: Proxy,
     engine_is_down: bool,
     serial: u32,
 }
 
 impl Stage {
     pub(in crate::e2e) fn new(engine: Engine, release: bool) -> Result<Stage> {
-        let config = configuration(&engine);
+        let proxy = Proxy::start(engine.kind(), engine.url())?;
+        let config = configuration(&engine, &proxy);
         let env = [("E2E_ENGINE_KEY", engine.key()), ("E2E_WRONG_KEY", "not-the-key-of-this-engine")];
         let house = House::start_built(&place(engine.kind().name()), &config, &env, release)?;
-        Ok(Stage { engine, house, engine_is_down: false, serial: 0 })
+        Ok(Stage { engine, house, proxy, engine_is_down: false, serial: 0 })
     }
 
     /// Puts everything back to work after a scenario that left something down.
@@ -197,16 +201,20 @@ pub(super) fn holds(value: &Value, text: &str) -> bool {
     }
 }
 
-/// The service's configuration: the engine with its key, and once more with a wrong one.
-fn configuration(engine: &Engine) -> String {
-    let mut config = String::new();
-    for (name, variable) in [("real", "E2E_ENGINE_KEY"), ("wrong-key", "E2E_WRONG_KEY")] {
+/// The service's configuration: the engine with its key, once more with a wrong one, and once more behind the proxy.
+fn configuration(engine: &Engine, proxy: &Proxy) -> String {
+    let mut config = "[health]\ninterval = \"1s\"\n\n".to_owned();
+    for (name, variable, url) in [
+        ("real", "E2E_ENGINE_KEY", engine.url()),
+        ("wrong-key", "E2E_WRONG_KEY", engine.url()),
+        ("behind", "E2E_ENGINE_KEY", proxy.url()),
+    ] {
         let inline = engine.kind() != Kind::Langgraph;
         config.push_str(&format!(
             "[engines.{name}]\ntype = \"{}\"\ndefault = {}\nendpoints = [{{ url = \"{}\" }}]\napi_key = {{ env = \"{variable}\" }}\nallow_inline = {inline}\n",
             engine.kind().engine_type(),
             name == "real",
-            engine.url(),
+            url,
         ));
         if engine.kind() == Kind::N8n {
             for (workflow, mode) in [
@@ -217,6 +225,10 @@ fn configuration(engine: &Engine) -> String {
                 ("flaky", "track"),
                 ("ack", "ack"),
                 ("lookup", "lookup"),
+                ("unsaved", "track"),
+                ("say404", "lookup"),
+                ("say429", "lookup"),
+                ("say503", "lookup"),
             ] {
                 let id = engine.workflow(workflow);
                 config.push_str(&format!(
