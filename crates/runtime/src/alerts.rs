@@ -43,7 +43,7 @@ const fn times(hold: Millis, recovery: Millis) -> AlertTimes {
 }
 
 /// Every rule.
-pub const ALERTS: [AlertSpec; 11] = [
+pub const ALERTS: [AlertSpec; 12] = [
     AlertSpec {
         name: "queue_wait",
         severity: Severity::Critical,
@@ -59,6 +59,14 @@ pub const ALERTS: [AlertSpec; 11] = [
         times: times(MINUTE, MINUTE),
         condition: "more than {} within the aggregation window failed, of at least 10",
         remedy: "see `enginehouse list --status failed` for the failures' kinds",
+    },
+    AlertSpec {
+        name: "ends_unreadable",
+        severity: Severity::Warning,
+        limit: Some((0.0, "executions")),
+        times: times(0, MINUTE),
+        condition: "more than {} failed within the aggregation window because what their engine said could not be used (`bad_response`)",
+        remedy: "see `enginehouse list --status failed` and `enginehouse explain ID` for the answer: a proxy in between, a setting of the engine, or one of its adapter",
     },
     AlertSpec {
         name: "breaker_open",

@@ -5,6 +5,7 @@
 
 use enginehouse_api::Percentiles;
 use enginehouse_core::execution::Status;
+use enginehouse_core::failure::FailureKind;
 use enginehouse_core::lifecycle::Transition;
 use enginehouse_core::time::{Millis, Time};
 use enginehouse_store::Totals;
@@ -47,6 +48,8 @@ struct Slice {
     begin: Time,
     finished: u64,
     failed: u64,
+    /// Failed because what the engine said could not be used.
+    unreadable: u64,
     queue_wait: Spread,
     run_time: Spread,
     end_to_end: Spread,
@@ -60,6 +63,7 @@ impl Slice {
             begin,
             finished: 0,
             failed: 0,
+            unreadable: 0,
             queue_wait: empty.clone(),
             run_time: empty.clone(),
             end_to_end: empty.clone(),
@@ -70,6 +74,7 @@ impl Slice {
     fn take_in(&mut self, other: &Slice) {
         self.finished += other.finished;
         self.failed += other.failed;
+        self.unreadable += other.unreadable;
         let pairs = [
             (&mut self.queue_wait, &other.queue_wait),
             (&mut self.run_time, &other.run_time),
@@ -96,6 +101,8 @@ pub(crate) struct Rates {
     pub(crate) end_to_end: Percentiles,
     /// Finished within the window.
     pub(crate) finished: u64,
+    /// Failed within it because what the engine said could not be used.
+    pub(crate) unreadable: u64,
     /// Milliseconds of a commit of the store.
     pub(crate) commits: Percentiles,
 }
@@ -134,6 +141,8 @@ impl Figures {
         let slice = self.slice_at(at);
         slice.finished += 1;
         slice.failed += u64::from(next.status == Status::Failed);
+        let failed_as = next.failure.as_ref().map(|failure| failure.kind);
+        slice.unreadable += u64::from(failed_as == Some(FailureKind::BadResponse));
         if let Some(started) = next.started_at {
             slice.queue_wait.add(started.since(next.clock_from));
             slice.run_time.add(at.since(started));
@@ -186,6 +195,7 @@ impl Figures {
             run_time: sum.run_time.percentiles(),
             end_to_end: sum.end_to_end.percentiles(),
             finished: sum.finished,
+            unreadable: sum.unreadable,
             commits: sum.commits.percentiles(),
         }
     }

@@ -126,6 +126,13 @@ impl Watcher {
             );
             found.push(service("error_rate", text));
         }
+        if limit("ends_unreadable").is_some_and(|limit| rates.unreadable as f64 > limit) {
+            let text = format!(
+                "{} executions failed lately because what their engine said of them could not be used",
+                rates.unreadable
+            );
+            found.push(service("ends_unreadable", text));
+        }
         let dead = self.cx.dead_letters.load(Ordering::Relaxed);
         if limit("webhook_dead_letters").is_some_and(|limit| dead as f64 > limit) {
             let text = format!("{dead} webhooks could not be delivered and were given up");

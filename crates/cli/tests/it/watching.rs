@@ -180,3 +180,17 @@ fn the_doctor_looks_at_a_service_and_at_files() {
     let said = String::from_utf8(output.stdout).unwrap();
     assert!(said.contains("failed   store") && output.status.code() == Some(1), "{said}");
 }
+
+#[test]
+fn an_end_that_could_not_be_read_alerts() {
+    let mut house = House::start("[metrics]\ncollection_interval = \"200ms\"\n");
+    let id = submit(&house, "demo", json!({"failTimes": 9, "failKind": "engine_error"}));
+    assert_eq!(house.ended(&id)["failure"]["kind"], "engine_error");
+    let id = submit(&house, "demo", json!({"failTimes": 9, "failKind": "bad_response"}));
+    assert_eq!(house.ended(&id)["failure"]["kind"], "bad_response");
+    let alerts = until(&house, "/v1/alerts", |found| !found["alerts"].as_array().unwrap().is_empty());
+    let names: Vec<&str> =
+        alerts["alerts"].as_array().unwrap().iter().map(|a| a["alert"].as_str().unwrap()).collect();
+    assert_eq!(names, ["ends_unreadable"], "{alerts}");
+    house.stop();
+}
