@@ -479,6 +479,9 @@ impl Client {
 
     fn execution(&self, id: &str, rest: &[&str]) -> Result<Url, ClientError> {
         // A word of the API in the place of an id would reach another route.
+        if RESERVED_IDS.contains(&id) {
+            return Err(ClientError::Invalid(format!("{id:?} is part of the API's own paths, not an id")));
+        }
         ExecutionId::try_from(id.to_owned())
             .map_err(|error| ClientError::Invalid(format!("{id:?}: {error}")))?;
         let mut segments = vec!["executions", id];
@@ -646,7 +649,19 @@ mod tests {
         );
         let below = client("https://example.test/house/");
         assert_eq!(below.path(&["queue"]).unwrap().as_str(), "https://example.test/house/v1/queue");
-        for wrong in ["", ".", "..", "a/b", "-a"] {
+        for (id, segment) in [
+            ("-a", "-a"),
+            ("throughput-Low Load-0", "throughput-Low%20Load-0"),
+            ("a/b", "a%2Fb"),
+            ("%2e%2e", "%252e%252e"),
+            ("a\\b", "a%5Cb"),
+            ("a?b#c", "a%3Fb%23c"),
+            ("größe", "gr%C3%B6%C3%9Fe"),
+        ] {
+            let url = format!("http://127.0.0.1:7070/v1/executions/{segment}/cancel");
+            assert_eq!(at_root.execution(id, &["cancel"]).unwrap().as_str(), url);
+        }
+        for wrong in ["", ".", "..", "a/../b", " a", "a\n", "batch"] {
             assert!(at_root.execution(wrong, &["cancel"]).is_err(), "{wrong:?}");
         }
         for wrong in ["", ".", ".."] {

@@ -5,10 +5,11 @@ use crate::scalar::{PriorityName, Span, Timestamp};
 use crate::word::{
     BlockerWord, FailureKindWord, OutcomeWord, PriorityWord, StatusWord, WaitReasonWord, schema,
 };
+use enginehouse_core::id::ExecutionId;
 use enginehouse_core::limits::{TAG_CHARS_MAX, TAGS_MAX};
 use serde::{Deserialize, Serialize};
-use serde_json::json;
 use serde_json::value::RawValue;
+use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use utoipa::ToSchema;
 use utoipa::openapi::{RefOr, Schema};
@@ -18,9 +19,11 @@ use utoipa::openapi::{RefOr, Schema};
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct SubmitRequest {
     /// Your own unique id; the same id with the same request returns the same execution. The words of [`RESERVED_IDS`]
-    /// are part of the API's own paths and cannot be ids.
+    /// are part of the API's own paths and cannot be ids. Any text of 1 to 256 bytes without control characters, line breaks and
+    /// surrounding spaces, of which no part between slashes is `.` or `..`; it is compared byte by byte, and percent-encoded in
+    /// paths.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[schema(pattern = "^[A-Za-z0-9][A-Za-z0-9._:-]{0,127}$")]
+    #[schema(schema_with = caller_id)]
     pub id: Option<String>,
     /// The engine's own id of the workflow; a label when `workflow.definition` is given. At most 256 bytes.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -108,6 +111,27 @@ pub struct SubmitRequest {
 
 /// Ids a request may not choose, because they name collections under `/v1/executions/`.
 pub const RESERVED_IDS: [&str; 3] = ["batch", "cancel", "redrive"];
+
+/// The text of an id; that it has at most 256 bytes is more than a schema can say.
+const ID_PATTERN: &str = r"^[^\s\u0000-\u001f\u007f-\u009f]([^\u0000-\u001f\u007f-\u009f\u2028\u2029]*[^\s\u0000-\u001f\u007f-\u009f])?$";
+
+fn caller_id() -> RefOr<Schema> {
+    let mut id = id_schema();
+    id["type"] = json!(["string", "null"]);
+    schema(id)
+}
+
+/// An id as JSON Schema says it.
+#[must_use]
+pub fn id_schema() -> Value {
+    json!({
+        "type": "string",
+        "minLength": 1,
+        "maxLength": ExecutionId::BYTES_MAX,
+        "pattern": ID_PATTERN,
+        "not": {"pattern": r"(^|[/\\])\.{1,2}([/\\]|$)"},
+    })
+}
 
 fn tags() -> RefOr<Schema> {
     schema(json!({

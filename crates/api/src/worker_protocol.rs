@@ -105,7 +105,7 @@ pub struct WorkerOrder {
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct WorkerLease {
-    #[schema(max_length = 128)]
+    #[schema(max_length = 256)]
     pub execution_id: String,
     /// The number that proves that the lease is still the current one.
     pub fence: u64,
@@ -118,7 +118,8 @@ pub struct WorkerAssignment {
     pub lease: WorkerLease,
     /// From 1.
     pub attempt: u32,
-    /// The same for every attempt that stands for the same run of the engine.
+    /// The same for every attempt that stands for the same run of the engine; visible ASCII and spaces, so that a header can
+    /// carry it.
     pub idempotency_key: String,
     /// The W3C `traceparent` to send to the engine with every request of this attempt; absent: nothing is traced.
     #[serde(default, skip_serializing_if = "Option::is_none")]

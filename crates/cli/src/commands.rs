@@ -1,5 +1,7 @@
 //! The command line: what each command is called, takes and explains, and what it exits with.
 
+#![warn(clippy::print_stderr, reason = "what goes to people is made printable by `tell!`")]
+
 mod bench;
 mod bulk;
 mod configure;
@@ -14,6 +16,7 @@ mod ndjson;
 mod open_files;
 mod operate;
 mod output;
+pub(crate) mod printable;
 mod scaling;
 mod serve;
 mod simulate;
@@ -147,7 +150,7 @@ pub(crate) fn main() -> ExitCode {
         Ok(exit) => ExitCode::from(exit as u8),
         Err(failure) => {
             if !failure.message.is_empty() {
-                eprintln!("enginehouse: {}", output::printable(&failure.message));
+                printable::tell!("enginehouse: {}", failure.message);
             }
             ExitCode::from(failure.exit as u8)
         }

@@ -128,13 +128,17 @@ impl KeyMaker {
     }
 }
 
-/// An id as callers see it: 1 to 128 of `A-Z a-z 0-9 . _ : -`, beginning with a letter or digit.
+/// An id as callers see it: 1 to 256 bytes of printable text, compared byte by byte and never normalised.
+///
+/// It may hold anything but control characters and line breaks, inner spaces and slashes included, so it is one
+/// [`path_segment`] in a URL and one [`engine_key`] in a header. `.` and `..` are refused, as a whole and as a part between
+/// slashes: in a path they mean a place, and libraries and proxies take them for one even when they are percent-encoded.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct ExecutionId(String);
 
 impl ExecutionId {
-    pub const MAX_LEN: usize = 128;
+    pub const BYTES_MAX: usize = 256;
 
     #[must_use]
     pub fn as_str(&self) -> &str {
@@ -158,17 +162,55 @@ impl TryFrom<String> for ExecutionId {
     type Error = InvalidId;
 
     fn try_from(text: String) -> Result<Self, InvalidId> {
-        let valid = (1..=Self::MAX_LEN).contains(&text.len())
-            && text.as_bytes()[0].is_ascii_alphanumeric()
-            && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"._:-".contains(&b));
+        // A line or paragraph separator breaks a line as a control character does.
+        let unprintable = |c: char| c.is_control() || matches!(c, '\u{2028}' | '\u{2029}');
+        let valid = (1..=Self::BYTES_MAX).contains(&text.len())
+            && !text.chars().any(unprintable)
+            && text.trim() == text
+            && !text.split(['/', '\\']).any(|part| matches!(part, "." | ".."));
         if valid { Ok(ExecutionId(text)) } else { Err(InvalidId) }
     }
 }
 
 /// The text is not an execution id.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("an id is 1 to 128 of the characters A-Z a-z 0-9 . _ : - and begins with a letter or digit")]
+#[error(
+    "an id is 1 to 256 bytes of text without control characters, line breaks or surrounding spaces, and no part of it between \
+     slashes is . or .."
+)]
 pub struct InvalidId;
+
+/// The text as one segment of a URL's path.
+#[must_use]
+pub fn path_segment(text: &str) -> String {
+    percent_encoded(text, |b| b.is_ascii_alphanumeric() || b"-._~:".contains(&b))
+}
+
+/// Text that a header can carry, no two texts alike: all but visible ASCII and spaces is percent-encoded, and `%` itself.
+#[must_use]
+pub fn header_text(text: &str) -> String {
+    percent_encoded(text, |b| matches!(b, b' '..=b'~') && b != b'%')
+}
+
+/// The key by which an engine knows one run of an execution, `{id}.{run}`, in the form of [`header_text`].
+#[must_use]
+pub fn engine_key(id: &str, run: u32) -> String {
+    format!("{}.{run}", header_text(id))
+}
+
+fn percent_encoded(text: &str, kept: impl Fn(u8) -> bool) -> String {
+    const DIGITS: &[u8; 16] = b"0123456789ABCDEF";
+    let mut encoded = String::with_capacity(text.len());
+    for byte in text.bytes() {
+        if kept(byte) {
+            encoded.push(char::from(byte));
+        } else {
+            let (high, low) = (DIGITS[usize::from(byte >> 4)], DIGITS[usize::from(byte & 15)]);
+            encoded.extend(['%', char::from(high), char::from(low)]);
+        }
+    }
+    encoded
+}
 
 #[cfg(test)]
 mod tests {
@@ -199,11 +241,92 @@ mod tests {
 
     #[test]
     fn ids_are_checked() {
-        for good in ["a", "0", "order-17:2026.11_x", &"a".repeat(128)] {
+        let long = "a".repeat(256);
+        let wide = "ü".repeat(128);
+        for good in [
+            "a",
+            "0",
+            "order-17:2026.11_x",
+            &long,
+            &wide,
+            "throughput-Low Load-0",
+            "-a",
+            "a/b",
+            "/",
+            "a/..b/c",
+            "...",
+            "%2e",
+            "größe",
+            "🧪 7",
+            "a\u{202e}b",
+            "a\u{200b}",
+            "a\"b'c\\d",
+            "?x=1#y",
+            "u\u{308}",
+        ] {
             assert!(ExecutionId::try_from(good.to_owned()).is_ok(), "{good}");
         }
-        for bad in ["", "-a", ".", "a/b", "a b", "ü", "a\n", &"a".repeat(129)] {
-            assert!(ExecutionId::try_from(bad.to_owned()).is_err(), "{bad}");
+        let (too_long, too_wide) = ("a".repeat(257), "ü".repeat(129));
+        for bad in [
+            "",
+            " ",
+            ".",
+            "..",
+            "../../etc/passwd",
+            "a/../b",
+            "a/.",
+            "./a",
+            "..\\a",
+            "a\n",
+            "\ta",
+            " a",
+            "a ",
+            "a\u{a0}",
+            "\u{3000}a",
+            "a\0b",
+            "a\u{7f}b",
+            "a\u{85}b",
+            "a\u{2028}b",
+            "a\u{1b}[2J",
+            &too_long,
+            &too_wide,
+        ] {
+            assert!(ExecutionId::try_from(bad.to_owned()).is_err(), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn an_id_is_one_segment_and_one_key() {
+        for (id, segment, key) in [
+            ("order-17:2026.11_x", "order-17:2026.11_x", "order-17:2026.11_x.3"),
+            ("throughput-Low Load-0", "throughput-Low%20Load-0", "throughput-Low Load-0.3"),
+            ("a/b?c#d", "a%2Fb%3Fc%23d", "a/b?c#d.3"),
+            ("ü", "%C3%BC", "%C3%BC.3"),
+            ("%C3%BC", "%25C3%25BC", "%25C3%25BC.3"),
+            ("a\u{202e}", "a%E2%80%AE", "a%E2%80%AE.3"),
+        ] {
+            assert_eq!((path_segment(id).as_str(), engine_key(id, 3).as_str()), (segment, key), "{id}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn a_header_text_gives_its_text_back(text in "\\PC{0,40}|[ -~]{0,40}") {
+            let encoded = header_text(&text);
+            prop_assert!(encoded.bytes().all(|b| matches!(b, b' '..=b'~')));
+            let mut bytes = Vec::new();
+            let mut rest = encoded.as_bytes();
+            while let Some((first, after)) = rest.split_first() {
+                rest = after;
+                if *first == b'%' {
+                    let digits = std::str::from_utf8(&rest[..2]).unwrap();
+                    bytes.push(u8::from_str_radix(digits, 16).unwrap());
+                    rest = &rest[2..];
+                } else {
+                    bytes.push(*first);
+                }
+            }
+            prop_assert_eq!(String::from_utf8(bytes).unwrap(), text);
         }
     }
 }

@@ -126,8 +126,9 @@ pub const REQUEST_HEAD_BYTES_MAX: usize = 64 << 10;
 pub const REQUEST_HEADERS_MAX: usize = 64;
 /// What is still read of a body that is too large, so that its sender hears the answer.
 pub const DISCARDED_BODY_BYTES_MAX: usize = 64 << 20;
-/// Characters of an `Idempotency-Key`, a request id given by the client, and an API key's secret.
-pub const IDEMPOTENCY_KEY_CHARS_MAX: usize = 255;
+/// Characters of an `Idempotency-Key` (another Enginehouse sends `{id}.{run}`, percent-encoded), a request id given by the client,
+/// and an API key's secret.
+pub const IDEMPOTENCY_KEY_CHARS_MAX: usize = 1_024;
 pub const REQUEST_ID_CHARS_MAX: usize = 128;
 pub const SECRET_CHARS_MAX: usize = 512;
 /// API keys whose caller is remembered, and for how long a deleted one may still be honoured by another node.
@@ -144,6 +145,10 @@ const _: () = assert!(
 const _: () = assert!(REQUEST_BODY_BYTES_MAX <= COMMIT_BYTES_MAX, "the largest request fits one commit");
 const _: () = assert!(BATCH_EXECUTIONS_MAX <= COMMIT_WRITES_MAX, "the largest batch fits one commit");
 const _: () = assert!(READY_REFILL < READY_LANE_WINDOW && READY_LANE_WINDOW < READY_ROWS_MAX);
+const _: () = assert!(
+    3 * crate::id::ExecutionId::BYTES_MAX + 11 <= IDEMPOTENCY_KEY_CHARS_MAX,
+    "the key of any id is taken"
+);
 const _: () = assert!(NODE_CRASHES_BACKOFF_FROM < NODE_CRASHES_MAX);
 const _: () = assert!(
     REQUEST_TARGET_BYTES_MAX < REQUEST_HEAD_BYTES_MAX,

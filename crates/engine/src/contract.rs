@@ -74,7 +74,8 @@ pub struct Call {
     pub execution_id: String,
     /// From 1; for engines and templates that want to know.
     pub attempt: u32,
-    /// `{execution id}.{run}`: the same for every attempt that stands for the same engine run.
+    /// `{execution id}.{run}`, safe in a header ([`engine_key`](enginehouse_core::id::engine_key)): the same for every attempt
+    /// that stands for the same engine run.
     pub idempotency_key: String,
     /// The `traceparent` under which the engine may hang what it traces; `None`: nothing is traced.
     pub traceparent: Option<String>,

@@ -13,7 +13,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use enginehouse_core::execution::Execution;
 use enginehouse_core::failure::{Failure, FailureKind};
-use enginehouse_core::id::{Key, SessionId};
+use enginehouse_core::id::{Key, SessionId, engine_key};
 use enginehouse_core::lifecycle::{self, Outcome, Part, Refused};
 use enginehouse_core::limits::{LOG_BYTES_MAX, REQUEST_BODY_BYTES_MAX, RESULT_BYTES_MAX};
 use enginehouse_core::time::SECOND;
@@ -186,7 +186,7 @@ impl NodeLink {
         let id = self.cx.public_id(row);
         Some(Assignment {
             lease,
-            idempotency_key: format!("{id}.{}", row.state.run),
+            idempotency_key: engine_key(&id, row.state.run),
             traceparent: call_traceparent(row),
             execution_id: id,
             attempt: row.state.attempt,

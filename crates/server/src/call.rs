@@ -110,16 +110,16 @@ impl Call {
         Ok(())
     }
 
-    /// The `Idempotency-Key` header: 1 to 255 visible ASCII characters.
+    /// The `Idempotency-Key` header: printable ASCII, inner spaces included.
     pub(crate) fn idempotency_key(&self) -> Result<Option<String>, ApiError> {
         let mut given = self.parts.headers.get_all(IDEMPOTENCY_KEY).iter();
         let Some(key) = given.next() else { return Ok(None) };
         let good = (1..=IDEMPOTENCY_KEY_CHARS_MAX).contains(&key.len())
-            && key.as_bytes().iter().all(u8::is_ascii_graphic)
+            && key.as_bytes().iter().all(|b| matches!(b, b' '..=b'~'))
             && given.next().is_none();
         if !good {
             let detail = format!(
-                "must be 1 to {IDEMPOTENCY_KEY_CHARS_MAX} visible ASCII characters, and be given once"
+                "must be 1 to {IDEMPOTENCY_KEY_CHARS_MAX} printable ASCII characters, and be given once"
             );
             return Err(ApiError::field(Code::InvalidField, "Idempotency-Key:", detail));
         }

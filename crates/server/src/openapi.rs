@@ -3,7 +3,7 @@
 use crate::query::QueryParam;
 use crate::routes;
 use crate::table::{Content, HeaderParam, Operation, Policy, Route, Shape, Success, Tag, Verb};
-use enginehouse_api::{Code, Problem};
+use enginehouse_api::{Code, Problem, id_schema};
 use serde_json::{Map, Value, json};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -110,7 +110,7 @@ fn describe(route: &Route, operation: &Operation) -> Value {
 fn parameters(route: &Route, operation: &Operation) -> Vec<Value> {
     let path = variable(route.path).map(|name| {
         let schema = match route.path.starts_with("/v1/executions/") {
-            true => json!({"type": "string", "pattern": "^[A-Za-z0-9][A-Za-z0-9._:-]{0,127}$"}),
+            true => id_schema(),
             false => json!({"type": "string", "minLength": 1}),
         };
         json!({"name": name, "in": "path", "required": true, "schema": schema})

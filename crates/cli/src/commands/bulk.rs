@@ -2,6 +2,7 @@
 
 use super::executions::FilterArgs;
 use super::output::Output;
+use super::printable::tell;
 use super::{Exit, Failure};
 use clap::Args;
 use enginehouse_api::client::{Client, ClientError};
@@ -52,7 +53,7 @@ impl Bulk {
                 Ok(view) => tell(verb, &view, output)?,
                 // One refused id does not keep the others from being asked for.
                 Err(error @ ClientError::Problem { .. }) if self.ids.len() > 1 => {
-                    eprintln!("{id}: {error}");
+                    tell!("{id}: {error}");
                     exit = Exit::CallFailed;
                 }
                 Err(error) => return Err(error.into()),

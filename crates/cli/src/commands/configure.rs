@@ -1,6 +1,7 @@
 //! Looking at a configuration without starting anything.
 
 use super::output::Output;
+use super::printable::tell;
 use super::{Exit, Failure};
 use clap::{Args, Subcommand};
 use enginehouse::config::{Loaded, Secrets, Sources, sample};
@@ -134,7 +135,7 @@ fn check(
         output.document(&serde_json::json!({ "valid": true, "engines": names, "notes": notes }))?;
     } else {
         for note in &notes {
-            eprintln!("note: {note}");
+            tell!("note: {note}");
         }
         output.line(&format!("the configuration is valid; engines: {}", or_none(&names)))?;
     }

@@ -1,6 +1,7 @@
 //! Reading executions and steering one of them.
 
 use super::output::{Output, age, counted, dash, failure_text, lasting, printable};
+use super::printable::{shell_word, tell};
 use super::{Exit, Failure};
 use clap::Args;
 use enginehouse_api::client::Client;
@@ -42,9 +43,9 @@ impl One {
             output.document(result)?;
         }
         if let Some(failure) = &view.failure {
-            eprintln!("{}: {}", view.status, failure_text(failure));
+            tell!("{}: {}", view.status, failure_text(failure));
         } else if view.status == "cancelled" {
-            eprintln!("cancelled");
+            tell!("cancelled");
         }
         Ok(Exit::of_status(&view.status))
     }
@@ -98,7 +99,7 @@ impl One {
             output.document(&view)?;
         } else {
             output.line(&view.id)?;
-            eprintln!("submitted as a new execution; follow it with: enginehouse watch {}", view.id);
+            tell!("submitted as a new execution; follow it with: enginehouse watch {}", shell_word(&view.id));
         }
         Ok(Exit::Done)
     }
@@ -158,7 +159,7 @@ impl List {
             match (&cursor, self.all) {
                 (Some(_), true) => {}
                 (Some(next), false) if !output.is_json() => {
-                    eprintln!("there are more: add --all, or --cursor {next}");
+                    tell!("there are more: add --all, or --cursor {next}");
                     return Ok(Exit::Done);
                 }
                 _ => return Ok(Exit::Done),
@@ -169,7 +170,7 @@ impl List {
 
 fn list_table(views: &[ExecutionView], first: bool, output: &mut Output) -> Result<(), Failure> {
     if views.is_empty() && first {
-        eprintln!("no executions match");
+        tell!("no executions match");
         return Ok(());
     }
     let now = jiff::Timestamp::now();

@@ -1,6 +1,7 @@
 //! Backups of a data directory, and data directories from backups.
 
 use super::output::Output;
+use super::printable::tell;
 use super::{DEFAULT_DATA_DIR, Exit, Failure};
 use clap::Args;
 use enginehouse::config::BLOBS_DIRECTORY;
@@ -50,10 +51,7 @@ impl Backup {
                 output.line(&large)?;
             }
             if let Some(key) = key {
-                eprintln!(
-                    "its payloads open only with the seal key {}; keep a copy of it too",
-                    key.display()
-                );
+                tell!("its payloads open only with the seal key {}; keep a copy of it too", key.display());
             }
         }
         Ok(Exit::Done)
@@ -98,8 +96,8 @@ impl Restore {
         } else {
             output.line(&format!("{} was restored", dir.display()))?;
             match key {
-                Some(key) => eprintln!("it opens with the seal key {}", key.display()),
-                None => eprintln!(
+                Some(key) => tell!("it opens with the seal key {}", key.display()),
+                None => tell!(
                     "say where its seal key is: storage.seal_key_file in the configuration, or --seal-key-file here"
                 ),
             }

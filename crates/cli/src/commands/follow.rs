@@ -1,6 +1,7 @@
 //! Following one execution to its end by its events, over lost connections and restarts of the service.
 
 use super::output::{Output, printable};
+use super::printable::{shell_word, tell};
 use super::{Exit, Failure};
 use clap::Args;
 use enginehouse_api::client::{Client, ClientError, EventReader, ServerEvent};
@@ -88,7 +89,8 @@ fn words(view: &EventView) -> String {
 
 /// The message when the time to wait is over.
 pub(crate) fn over(id: &str) -> Failure {
-    let message = format!("{id} has not ended yet; it goes on, follow it with: enginehouse watch {id}");
+    let word = shell_word(id);
+    let message = format!("{id} has not ended yet; it goes on, follow it with: enginehouse watch {word}");
     Failure { exit: Exit::WaitOver, message }
 }
 
@@ -139,7 +141,7 @@ impl Follower {
             }
             // The place to resume from is gone: only what comes from now on can be told.
             Err(error) if error.code() == Some(Code::EventGone) && self.last.is_some() => {
-                eprintln!("some events of {id} are not kept any more");
+                tell!("some events of {id} are not kept any more");
                 self.last = None;
                 return Ok(None);
             }

@@ -3,7 +3,8 @@
 //! A line without an `id` gets one that is computed from its place and text, so a file that is submitted again (after
 //! an interruption, or by mistake) submits nothing twice.
 
-use super::output::Output;
+use super::output::{Output, printable};
+use super::printable::tell;
 use super::{Exit, Failure};
 use clap::Args;
 use enginehouse_api::client::{Client, ClientError};
@@ -80,7 +81,7 @@ pub(crate) async fn run(args: &Ndjson, client: &Client, output: &mut Output) -> 
     }
     send(batch, client, output, &progress, &mut count).await?;
     progress.finish_and_clear();
-    eprintln!("{} accepted, {} refused", count.accepted, count.refused);
+    tell!("{} accepted, {} refused", count.accepted, count.refused);
     Ok(if count.refused == 0 { Exit::Done } else { Exit::CallFailed })
 }
 
@@ -142,7 +143,7 @@ fn parse(text: &[u8], number: usize, again: &str) -> Result<Line, String> {
 
 fn refuse(number: usize, error: &str, progress: &ProgressBar, count: &mut Count) {
     count.refused += 1;
-    progress.suspend(|| eprintln!("line {number}: {}", super::output::printable(error)));
+    progress.suspend(|| tell!("line {number}: {}", error));
 }
 
 /// Sends a batch; a line that is refused is told and left out, the others are sent again.
@@ -183,7 +184,7 @@ async fn send(
         let wait = worth_waiting(&error).map(|after| after.unwrap_or(pause).min(PATIENCE));
         match wait {
             Some(wait) if begun.elapsed() + wait < PATIENCE => {
-                progress.set_message(format!("waiting: {error}"));
+                progress.set_message(printable(&format!("waiting: {error}")));
                 tokio::time::sleep(wait).await;
                 pause = (pause * 2).min(PAUSE_LONGEST);
                 progress.set_message("");
@@ -191,7 +192,7 @@ async fn send(
             _ => {
                 progress.finish_and_clear();
                 let (accepted, first) = (count.accepted, batch[0].number);
-                eprintln!("{accepted} accepted; stopped at line {first}. Run it again to go on.");
+                tell!("{accepted} accepted; stopped at line {first}. Run it again to go on.");
                 return Err(error.into());
             }
         }

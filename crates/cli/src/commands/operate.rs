@@ -1,6 +1,7 @@
 //! Engines, the queue, figures and keys.
 
 use super::output::{Output, age, dash, millis, printable};
+use super::printable::tell;
 use super::{Exit, Failure};
 use clap::{Args, Subcommand};
 use enginehouse_api::client::Client;
@@ -289,13 +290,13 @@ impl Keys {
                     output.document(&created)?;
                 } else {
                     output.line(&created.secret)?;
-                    eprintln!("key {} was made; its secret is shown only now", created.key.id);
+                    tell!("key {} was made; its secret is shown only now", created.key.id);
                 }
                 Ok(Exit::Done)
             }
             KeysCommand::Delete { id } => {
                 client.delete_key(&id).await?;
-                eprintln!("key {id} was removed");
+                tell!("key {id} was removed");
                 Ok(Exit::Done)
             }
         }

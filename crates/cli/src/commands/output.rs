@@ -1,6 +1,8 @@
 //! Standard output: tables for people, JSON for programs. A reader that goes away early is no error.
 
 use super::Failure;
+pub(crate) use super::printable::printable;
+use super::printable::{json, one_line};
 use enginehouse_api::{FailureView, Timestamp};
 use serde::Serialize;
 use std::io::{self, IsTerminal, Write};
@@ -26,20 +28,26 @@ impl Output {
     pub(crate) fn document(&mut self, value: &impl Serialize) -> Result<(), Failure> {
         let text =
             if self.terminal { serde_json::to_string_pretty(value) } else { serde_json::to_string(value) };
-        self.line(&text.map_err(|error| Failure::call(error.to_string()))?)
+        self.json(&text.map_err(|error| Failure::call(error.to_string()))?)
     }
 
     /// One JSON value on a line of its own, written at once.
     pub(crate) fn record(&mut self, value: &impl Serialize) -> Result<(), Failure> {
         let text = serde_json::to_string(value).map_err(|error| Failure::call(error.to_string()))?;
-        self.line(&text)?;
+        self.json(&text)?;
         self.flush()
     }
 
-    pub(crate) fn line(&mut self, text: &str) -> Result<(), Failure> {
-        writeln!(self.to, "{text}").map_err(Failure::from_output)
+    fn json(&mut self, text: &str) -> Result<(), Failure> {
+        writeln!(self.to, "{}", json(text)).map_err(Failure::from_output)
     }
 
+    /// A line of text, which is made [`printable`] here, so that nobody has to think of it.
+    pub(crate) fn line(&mut self, text: &str) -> Result<(), Failure> {
+        writeln!(self.to, "{}", printable(text)).map_err(Failure::from_output)
+    }
+
+    /// Text as it is.
     pub(crate) fn text(&mut self, text: &str) -> Result<(), Failure> {
         self.to.write_all(text.as_bytes()).map_err(Failure::from_output)
     }
@@ -50,8 +58,10 @@ impl Output {
 
     /// Columns as wide as their widest cell; the last one is not padded.
     pub(crate) fn table(&mut self, head: &[&str], rows: &[Vec<String>]) -> Result<(), Failure> {
+        let shown = |row: &Vec<String>| row.iter().map(|cell| one_line(cell)).collect::<Vec<_>>();
+        let rows: Vec<Vec<String>> = rows.iter().map(shown).collect();
         let mut widths: Vec<usize> = head.iter().map(|cell| cell.chars().count()).collect();
-        for row in rows {
+        for row in &rows {
             for (width, cell) in widths.iter_mut().zip(row) {
                 *width = (*width).max(cell.chars().count());
             }
@@ -65,7 +75,7 @@ impl Output {
             self.line(line.trim_end())
         };
         put(&mut head.iter().copied())?;
-        for row in rows {
+        for row in &rows {
             put(&mut row.iter().map(String::as_str))?;
         }
         Ok(())
@@ -83,15 +93,10 @@ impl Output {
     }
 }
 
-/// Text from an engine or a file, for a terminal: control characters are shown, not obeyed.
-pub(crate) fn printable(text: &str) -> String {
-    text.chars().map(|c| if c.is_control() && c != '\n' && c != '\t' { '\u{fffd}' } else { c }).collect()
-}
-
 pub(crate) fn failure_text(failure: &FailureView) -> String {
     let message = if failure.message.is_empty() { String::new() } else { format!(": {}", failure.message) };
     let code = if failure.code.is_empty() { String::new() } else { format!(" ({})", failure.code) };
-    printable(&format!("{}{code}{message}", failure.kind))
+    format!("{}{code}{message}", failure.kind)
 }
 
 /// How long ago, in one unit.

@@ -2,6 +2,7 @@
 
 use super::configure::ConfigArgs;
 use super::open_files;
+use super::printable::{LogLines, tell};
 use super::{Exit, Failure};
 use clap::Args;
 use enginehouse::api::KeyRequest;
@@ -75,7 +76,8 @@ impl Serve {
 pub(super) fn log(level: &str, format: LogFormat) -> Result<(), Failure> {
     let filter = EnvFilter::try_new(level)
         .map_err(|error| Failure::usage(format!("log.level: {level:?}: {error}")))?;
-    let lines = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let json = format == LogFormat::Json;
+    let lines = tracing_subscriber::fmt().with_env_filter(filter).with_writer(move || LogLines { json });
     let set = match format {
         LogFormat::Text => lines.with_ansi(std::io::stderr().is_terminal()).with_target(false).try_init(),
         LogFormat::Json => lines.json().flatten_event(true).try_init(),
@@ -191,7 +193,7 @@ fn announce(service: &ExecutionService, address: SocketAddr, tls: bool, auth: bo
 fn tell_seal_key(files: &Files) {
     let (key, dir) = (&files.seal_key.source, files.dir.display());
     if files.seal_key.new {
-        eprintln!(
+        tell!(
             "A new key seals the payloads in {dir}:\n  {key}\nKeep a copy of it in a safe place, apart from the data: \
              without it no request, result or log can be read again.\n"
         );
@@ -225,7 +227,7 @@ async fn first_key(service: &ExecutionService, files: &Files) -> Result<(), Fail
         written.map_err(|error| ApiError::new(Code::Internal, format!("{}: {error}", path.display())))
     };
     let made = api.create_kept_key(&Caller::local(), request, keep).await.map_err(failed)?;
-    eprintln!(
+    tell!(
         "The admin API key, shown this once:\n  {}\nIt is also in {} (mode 0600), where the commands on this machine \
          find it.\n",
         made.secret,

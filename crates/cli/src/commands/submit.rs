@@ -3,7 +3,8 @@
 use super::executions::parse_priority;
 use super::follow::{follow, over};
 use super::ndjson::{self, Ndjson};
-use super::output::{Output, failure_text};
+use super::output::{Output, failure_text, printable};
+use super::printable::tell;
 use super::{Exit, Failure};
 use clap::Args;
 use enginehouse_api::client::{Client, ClientError, ServerEvent, SubmitAnswer};
@@ -156,7 +157,7 @@ impl Submit {
         let request = self.request()?;
         let answer = submit(client, &request, self.idempotency_key.as_deref()).await?;
         if answer.replayed {
-            eprintln!("accepted earlier: this is the same execution");
+            tell!("accepted earlier: this is the same execution");
         }
         if !self.wait {
             if output.is_json() {
@@ -322,10 +323,10 @@ async fn wait(
         line.set_style(style);
     }
     line.enable_steady_tick(Duration::from_millis(120));
-    line.set_message(format!("{} {}", execution.id, execution.status));
+    line.set_message(printable(&format!("{} {}", execution.id, execution.status)));
     let mut say = |event: &ServerEvent| {
         if let Ok(view) = event.view() {
-            line.set_message(format!("{} {}", view.id, progress(&view.kind, view.attempt)));
+            line.set_message(printable(&format!("{} {}", view.id, progress(&view.kind, view.attempt))));
         }
         Ok(())
     };
@@ -361,6 +362,6 @@ async fn finish(client: &Client, view: &ExecutionView, output: &mut Output) -> R
     };
     let why =
         result.failure.as_ref().map(|failure| format!(": {}", failure_text(failure))).unwrap_or_default();
-    eprintln!("{} {}{took}{why}", view.id, view.status);
+    tell!("{} {}{took}{why}", view.id, view.status);
     Ok(Exit::of_status(&view.status))
 }

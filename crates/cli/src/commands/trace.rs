@@ -2,6 +2,7 @@
 
 use super::executions::parse_past;
 use super::output::{Output, counted};
+use super::printable::tell;
 use super::{Exit, Failure};
 use clap::{Args, Subcommand};
 use enginehouse_api::client::Client;
@@ -106,7 +107,7 @@ impl Export {
                 .and_then(|()| file.flush())
                 .map_err(|error| file_failure(&self.out, &error))?;
         }
-        eprintln!(
+        tell!(
             "{} on {}; {} left out because they did not run to an end",
             counted(rows.rows.len(), "attempt"),
             counted(rows.engines.len(), "engine"),

@@ -50,7 +50,9 @@ const TABLE: &[(Bad, u16, &str)] = &[
     (Submit(r#"{"engineType":"demo","workflowId":"w","metadata":[]}"#), 400, "invalid_field"),
     (Submit(r#"{"engineType":"demo","workflowId":"w","id":""}"#), 400, "invalid_field"),
     (Submit(r#"{"engineType":"demo","workflowId":"w","id":"../../etc/passwd"}"#), 400, "invalid_field"),
-    (Submit(r#"{"engineType":"demo","workflowId":"w","id":"a b"}"#), 400, "invalid_field"),
+    (Submit(r#"{"engineType":"demo","workflowId":"w","id":" a"}"#), 400, "invalid_field"),
+    (Submit(r#"{"engineType":"demo","workflowId":"w","id":"a\u0007"}"#), 400, "invalid_field"),
+    (Submit(r#"{"engineType":"demo","workflowId":"w","id":".."}"#), 400, "invalid_field"),
     (Submit(r#"{"engineType":"demo","workflowId":"w","id":"batch"}"#), 400, "invalid_field"),
     (Submit(r#"{"engineType":"demo","workflowId":"w","id":"a","id":"b"}"#), 400, "invalid_field"),
     (
@@ -149,7 +151,7 @@ fn more_requests(key: (&str, &str)) -> Vec<(&'static str, Vec<u8>, u16, &'static
     );
     let not_utf8 = b"{\"engineType\":\"demo\",\"workflowId\":\"\xff\xfe\"}";
     let long_tag = format!(r#"{{"engineType":"demo","workflowId":"w","tags":["{}"]}}"#, "t".repeat(65));
-    let long_id = format!(r#"{{"engineType":"demo","workflowId":"w","id":"{}"}}"#, "i".repeat(129));
+    let long_id = format!(r#"{{"engineType":"demo","workflowId":"w","id":"{}"}}"#, "i".repeat(257));
     let long_path = format!("/v1/executions?tag={}", "t".repeat(9_000));
     vec![
         ("no key", post(&[json_type], submit), 401, "unauthorized"),
@@ -180,7 +182,7 @@ fn more_requests(key: (&str, &str)) -> Vec<(&'static str, Vec<u8>, u16, &'static
         ("a long id", post(&[key, json_type], long_id.as_bytes()), 400, "invalid_field"),
         (
             "a long idempotency key",
-            post(&[key, json_type, ("idempotency-key", &"k".repeat(300))], submit),
+            post(&[key, json_type, ("idempotency-key", &"k".repeat(1_025))], submit),
             400,
             "invalid_field",
         ),

@@ -205,7 +205,7 @@ impl House {
     /// The program's command line against this service.
     pub(crate) fn cli(&self, args: &[&str]) -> Output {
         let mut command = program();
-        command.args(args).arg("--data").arg(self.data());
+        command.arg("--data").arg(self.data()).args(args);
         self.tame(&mut command);
         command.stdin(Stdio::null()).output().unwrap()
     }

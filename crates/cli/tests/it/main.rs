@@ -20,6 +20,7 @@ mod events;
 mod faults;
 mod house;
 mod http;
+mod ids;
 mod kills;
 mod ledger;
 mod load;

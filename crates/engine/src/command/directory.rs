@@ -7,6 +7,8 @@ use std::path::{Path, PathBuf};
 
 /// Begins every name, so that nothing else is ever removed.
 const PREFIX: &str = "enginehouse-";
+/// The part of an id that a name holds: a name of a file has at most 255 bytes.
+const ID_CHARS_MAX: usize = 128;
 /// How often a removal is tried while programs that were just killed may still write.
 const TRIES: u32 = 5;
 
@@ -20,9 +22,9 @@ impl Directory {
     pub(super) fn make(base: &Path, call: &Call) -> std::io::Result<Directory> {
         let mut random = [0; 8];
         aws_lc_rs::rand::fill(&mut random).map_err(|_| std::io::Error::other("no random numbers"))?;
-        // An id holds no slash, but one of dots alone would be another directory.
-        let id: String =
-            call.execution_id.chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '-' }).collect();
+        // For people who look into the base; the random part is what no other attempt has.
+        let safe = |c: char| if c.is_ascii_alphanumeric() { c } else { '-' };
+        let id: String = call.execution_id.chars().take(ID_CHARS_MAX).map(safe).collect();
         let name = format!("{PREFIX}{id}-{}-{:016x}", call.attempt, u64::from_ne_bytes(random));
         let path = base.join(&name);
         std::fs::DirBuilder::new().mode(0o700).create(&path)?;

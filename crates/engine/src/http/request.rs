@@ -30,7 +30,7 @@ impl HttpStep {
             HeaderName::from_bytes(name.as_bytes()).map_err(|_| {
                 ConfigError::new(format!("{field}.headers.{name}"), "is not the name of a header")
             })?;
-            templates.add_text(&format!("{field}.headers.{name}"), value)?;
+            templates.add_header(&format!("{field}.headers.{name}"), value)?;
         }
         match &self.body {
             Some(body) => templates.add_json(&format!("{field}.body"), body),
@@ -55,7 +55,7 @@ impl Http {
             request = request.json(self.templates.json(&format!("{field}.body"), values)?);
         }
         for name in step.headers.keys() {
-            let value = self.templates.text(&format!("{field}.headers.{name}"), values)?;
+            let value = self.templates.header(&format!("{field}.headers.{name}"), values)?;
             let value = HeaderValue::from_str(&value)
                 .map_err(|_| wrong(format!("the header {name} cannot be sent")))?;
             let name = HeaderName::from_bytes(name.as_bytes())

@@ -1,11 +1,12 @@
-//! Templates of the configuration: paths in which a value is one percent-encoded segment, bodies in which it is JSON, and
-//! conditions. Values of requests are data in them and never templates themselves.
+//! Templates of the configuration: paths in which a value is one percent-encoded segment, bodies in which it is JSON, headers
+//! in which a value beyond ASCII is percent-encoded, and conditions. Values of requests are data in them and never templates themselves.
 
 use super::values::{AnswerValues, write_json};
 use crate::client::percent_encode;
 use crate::config::ConfigError;
 use crate::contract::{EngineFailure, Reached};
 use enginehouse_core::failure::FailureKind;
+use enginehouse_core::id::header_text;
 use minijinja::value::Value;
 use minijinja::{AutoEscape, Environment, Error, ErrorKind, Output, State};
 use std::borrow::Cow;
@@ -15,6 +16,7 @@ const FUEL: u64 = 200_000;
 /// Names of templates end in what they are.
 const PATH: &str = ".path";
 const JSON: &str = ".json";
+const HEADER: AutoEscape = AutoEscape::Custom(Cow::Borrowed("header"));
 const SEGMENT: AutoEscape = AutoEscape::Custom(Cow::Borrowed("segment"));
 
 /// All templates and conditions of one engine.
@@ -30,7 +32,7 @@ impl Templates {
         environment.set_auto_escape_callback(|name| match name {
             name if name.ends_with(PATH) => SEGMENT,
             name if name.ends_with(JSON) => AutoEscape::Json,
-            _ => AutoEscape::None,
+            _ => HEADER,
         });
         environment.set_formatter(format);
         Templates { environment }
@@ -49,8 +51,8 @@ impl Templates {
         self.add(field, format!("{field}{JSON}"), source)
     }
 
-    /// Compiles plain text, such as the value of a header.
-    pub(super) fn add_text(&mut self, field: &str, source: &str) -> Result<(), ConfigError> {
+    /// Compiles the value of a header.
+    pub(super) fn add_header(&mut self, field: &str, source: &str) -> Result<(), ConfigError> {
         self.add(field, field.to_owned(), source)
     }
 
@@ -83,7 +85,7 @@ impl Templates {
         rendered.map_err(|error| unreadable(field, &error))
     }
 
-    pub(super) fn text(&self, field: &str, values: &Value) -> Result<String, EngineFailure> {
+    pub(super) fn header(&self, field: &str, values: &Value) -> Result<String, EngineFailure> {
         self.render(field, values)
     }
 
@@ -127,6 +129,15 @@ fn format(out: &mut Output<'_>, state: &mut State<'_, '_>, value: &Value) -> Res
         let mut text = String::new();
         write_json(value, &mut text)
             .map_err(|error| Error::new(ErrorKind::BadSerialization, error.to_string()))?;
+        return out.write_str(&text).map_err(failed);
+    }
+    if *state.auto_escape() == HEADER {
+        if value.is_undefined() {
+            return Err(Error::new(ErrorKind::UndefinedError, "a value of the header is missing"));
+        }
+        let text = value.to_string();
+        // What a header can carry stays as it is.
+        let text = if text.is_ascii() { text } else { header_text(&text) };
         return out.write_str(&text).map_err(failed);
     }
     if *state.auto_escape() != SEGMENT {

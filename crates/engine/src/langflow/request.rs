@@ -2,6 +2,7 @@
 
 use crate::contract::{Call, EngineFailure, Reached};
 use enginehouse_core::failure::FailureKind;
+use enginehouse_core::id::engine_key;
 use serde_json::value::RawValue;
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -59,7 +60,7 @@ impl<'a> Input<'a> {
 pub(super) fn session_of(call: &Call) -> &str {
     match &call.session_id {
         Some(session) => session,
-        None if call.idempotency_key.strip_suffix(".1") == Some(&call.execution_id) => &call.execution_id,
+        None if call.idempotency_key == engine_key(&call.execution_id, 1) => &call.execution_id,
         None => &call.idempotency_key,
     }
 }

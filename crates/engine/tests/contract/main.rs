@@ -10,6 +10,7 @@ mod dialect;
 mod host;
 mod http;
 mod http_forms;
+mod keys;
 mod langflow;
 mod langsmith;
 mod n8n;

@@ -138,7 +138,7 @@ fn average(sum: u64, count: u64) -> f64 {
 }
 
 fn not_found(id: &str) -> ApiError {
-    let shown: String = id.chars().take(ExecutionId::MAX_LEN).collect();
+    let shown: String = id.chars().take(ExecutionId::BYTES_MAX).collect();
     ApiError::new(Code::NotFound, format!("there is no execution {shown:?}"))
 }
 

@@ -10,7 +10,7 @@ use enginehouse_api::{
 use enginehouse_core::event::{Event, EventType};
 use enginehouse_core::execution::{Execution, Status};
 use enginehouse_core::failure::{Failure, FailureKind};
-use enginehouse_core::id::Key;
+use enginehouse_core::id::{Key, path_segment};
 use enginehouse_core::limits::FAILURE_MESSAGE_BYTES_MAX;
 use enginehouse_core::wait::{self, Blocker};
 use serde_json::{Value, json};
@@ -227,7 +227,7 @@ fn own_text(kind: FailureKind, code: &str) -> String {
 }
 
 fn links(id: &str) -> BTreeMap<String, String> {
-    let own = format!("/v1/executions/{id}");
+    let own = format!("/v1/executions/{}", path_segment(id));
     let mut links = BTreeMap::from([("self".to_owned(), own.clone())]);
     for part in ["result", "request", "attempts", "logs", "events"] {
         links.insert(part.to_owned(), format!("{own}/{part}"));

@@ -70,7 +70,7 @@ pub(crate) const LAST_EVENT_ID: &[HeaderParam] = &[HeaderParam {
 pub(crate) const IDEMPOTENCY: &[HeaderParam] = &[HeaderParam {
     name: "Idempotency-Key",
     description: "The same key with the same request returns the same execution; it belongs to the API key.",
-    schema: || json!({"type": "string", "pattern": "^[!-~]{1,255}$"}),
+    schema: || json!({"type": "string", "pattern": "^[!-~]([ -~]{0,1022}[!-~])?$"}),
 }];
 
 /// The answer of a route that returns an execution.

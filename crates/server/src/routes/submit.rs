@@ -10,6 +10,7 @@ use enginehouse_api::{
     ApiError, BatchAnswer, BatchRequest, Code, ExecutionView, FieldError, RESERVED_IDS, SubmitRequest,
 };
 use enginehouse_core::execution::Status;
+use enginehouse_core::id::path_segment;
 use enginehouse_runtime::{Awaited, Caller, Scope, Submitted};
 use http::header::LOCATION as LOCATION_HEADER;
 use http::{HeaderName, HeaderValue, StatusCode};
@@ -39,7 +40,7 @@ pub(crate) const ROUTES: &[Route] = &[
         policy: Policy::Scope(Scope::Submit),
         handler: |call| -> Answer { Box::pin(submit(call)) },
         operation: Some(Operation {
-            description: "A 2xx means that the execution is stored durably. The same `id`, or the same `Idempotency-Key`, \
+            description: "A 2xx means that the execution is stored durably; `Location` is its path, with the id percent-encoded. The same `id`, or the same `Idempotency-Key`, \
                           with the same request returns the same execution; with a different request it is `id_conflict`.",
             query: WAIT,
             headers: IDEMPOTENCY,
@@ -158,8 +159,7 @@ fn stored(submitted: Submitted, done: bool) -> Result<Response, ApiError> {
 /// An execution with its `Location`.
 fn located(status: StatusCode, execution: &ExecutionView) -> Result<Response, ApiError> {
     let mut response = answer::json(status, execution)?;
-    // An id has only characters that a path segment and a header may have.
-    if let Ok(path) = HeaderValue::from_str(&format!("/v1/executions/{}", execution.id)) {
+    if let Ok(path) = HeaderValue::from_str(&format!("/v1/executions/{}", path_segment(&execution.id))) {
         response.headers_mut().insert(LOCATION_HEADER, path);
     }
     Ok(response)

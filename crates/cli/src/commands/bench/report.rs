@@ -3,6 +3,7 @@
 use super::super::Failure;
 use super::super::connect::read;
 use super::super::output::Output;
+use super::super::printable::tell;
 use super::plan::Plan;
 use hdrhistogram::Histogram;
 use serde::{Deserialize, Serialize};
@@ -210,17 +211,17 @@ impl Report {
     /// What makes the figures say less than they seem to.
     fn warn(&self) {
         if self.interrupted {
-            eprintln!("enginehouse: interrupted: these are the figures up to then");
+            tell!("enginehouse: interrupted: these are the figures up to then");
         }
         if self.rate.is_some() && self.behind_ms > 100.0 {
-            eprintln!(
+            tell!(
                 "enginehouse: calls were sent up to {:.0} ms late, because all connections waited for answers: the \
                  service, or this machine, cannot keep up with the rate, or there are too few --connections",
                 self.behind_ms
             );
         }
         if !self.interrupted && !self.submits_only && self.ended < self.submitted {
-            eprintln!("enginehouse: {} executions have not ended yet", self.submitted - self.ended);
+            tell!("enginehouse: {} executions have not ended yet", self.submitted - self.ended);
         }
     }
 }
