@@ -400,6 +400,17 @@ impl Client {
         self.fetch(url).await
     }
 
+    /// The configured receivers of webhooks, with how their last delivery went.
+    pub async fn webhook_receivers(&self) -> Result<WebhookReceiversAnswer, ClientError> {
+        self.fetch(self.path(&["webhooks", "receivers"])?).await
+    }
+
+    /// Sends one signed test event to a receiver, and says what came back.
+    pub async fn test_webhook(&self, receiver: &str) -> Result<WebhookTestView, ClientError> {
+        let url = self.path(&["webhooks", "receivers", receiver, "test"])?;
+        self.command(url).await
+    }
+
     /// Tries a delivery again at once.
     pub async fn replay_webhook(&self, id: &str) -> Result<WebhookDeliveryView, ClientError> {
         self.command(self.path(&["webhooks", "deliveries", id, "replay"])?).await

@@ -211,6 +211,81 @@ pub struct WebhookDeliveryView {
     pub last: Option<String>,
 }
 
+/// The configured receivers of webhooks.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct WebhookReceiversAnswer {
+    /// In the order of their names.
+    pub receivers: Vec<WebhookReceiverView>,
+}
+
+/// A configured receiver of webhooks.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct WebhookReceiverView {
+    pub name: String,
+    /// Scheme, host and port of its URL; the path may be a secret.
+    pub origin: String,
+    /// The types of events it is told; empty: the ends of executions.
+    pub events: Vec<String>,
+    /// Only executions of these engines, by name; empty: of all.
+    pub engines: Vec<String>,
+    /// Since when nothing is sent, because its address is refused.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub paused_since: Option<Timestamp>,
+    /// Why it is paused.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub paused_because: Option<String>,
+    /// Deliveries that wait for it.
+    pub waiting: u64,
+    /// Deliveries to it that were given up.
+    pub dead: u64,
+    /// Deliveries that it took.
+    pub delivered: u64,
+    /// Events that it was not told of, because too many waited while it was paused.
+    pub passed_over: u64,
+    /// How the last delivery went, if one was tried.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last: Option<WebhookLastView>,
+}
+
+/// How a delivery went.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct WebhookLastView {
+    pub at: Timestamp,
+    /// Its `webhook-id`.
+    pub id: String,
+    #[serde(rename = "type")]
+    pub event_type: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub execution_id: Option<String>,
+    /// The receiver took it.
+    pub delivered: bool,
+    /// What came of it, such as `answered 204`.
+    pub text: String,
+}
+
+/// What came of a test event.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct WebhookTestView {
+    pub receiver: String,
+    /// Its `webhook-id`.
+    pub id: String,
+    /// The receiver answered 2xx.
+    pub delivered: bool,
+    /// The status of its answer; absent: none came.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub status: Option<u16>,
+    /// What came of it, in words.
+    pub text: String,
+    /// The beginning of what it answered, at most a KiB.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub answer: Option<String>,
+    pub took_ms: u64,
+}
+
 /// The alerts: what fires, what is about to, and the rules that are watched.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]

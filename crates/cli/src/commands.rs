@@ -120,7 +120,7 @@ enum Command {
     Metrics(watching::Metrics),
     /// What is wrong, and what to do about it
     Alerts(watching::Alerts),
-    /// Webhooks that were not delivered yet, or were given up
+    /// The receivers of webhooks, and what was not delivered to them
     Webhooks(webhooks::Webhooks),
     /// The keys that payloads are sealed with
     Encryption(encryption::Encryption),

@@ -25,7 +25,47 @@ pub enum EventType {
     OperatorAction,
 }
 
+/// The types of events that are about the service itself.
+pub const SERVICE_EVENTS: [&str; 11] = [
+    "alert",
+    "breaker_closed",
+    "breaker_half_open",
+    "breaker_opened",
+    "engine_operated",
+    "scaling_completed",
+    "scaling_operated",
+    "worker_failed",
+    "worker_operated",
+    "worker_started",
+    "worker_stopped",
+];
+
+/// The types of all durable events, in the order of their names.
+#[must_use]
+pub fn event_names() -> Vec<&'static str> {
+    let mut names: Vec<&str> = EventType::ALL.into_iter().map(EventType::as_str).collect();
+    names.extend(SERVICE_EVENTS);
+    names.sort_unstable();
+    names
+}
+
 impl EventType {
+    pub const ALL: [EventType; 13] = [
+        EventType::ExecutionSubmitted,
+        EventType::ExecutionReady,
+        EventType::ExecutionStarted,
+        EventType::ExecutionAttached,
+        EventType::ExecutionRetrying,
+        EventType::ExecutionInterrupted,
+        EventType::ExecutionCancelRequested,
+        EventType::ExecutionCompleted,
+        EventType::ExecutionFailed,
+        EventType::ExecutionCancelled,
+        EventType::ExecutionRedriven,
+        EventType::LateResult,
+        EventType::OperatorAction,
+    ];
+
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {

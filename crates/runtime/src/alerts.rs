@@ -133,6 +133,14 @@ pub const ALERTS: [AlertSpec; 12] = [
         remedy: "see `enginehouse webhooks --state dead` for why; then replay or discard them",
     },
     AlertSpec {
+        name: "webhook_paused",
+        severity: Severity::Warning,
+        limit: None,
+        times: times(0, 0),
+        condition: "a receiver of webhooks gets nothing, because its address is refused",
+        remedy: "name a public address, or allow others with webhooks.NAME.allow_private = true; then `enginehouse webhooks test NAME`",
+    },
+    AlertSpec {
         name: "launches_fail",
         severity: Severity::Warning,
         limit: None,

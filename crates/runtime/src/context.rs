@@ -22,7 +22,7 @@ use crate::tail::Tail;
 use crate::telemetry::Telemetry;
 use crate::workers::{PoolNews, Wanted};
 use enginehouse_api::MetricsSample;
-use enginehouse_core::event::EventType;
+use enginehouse_core::event::{EventType, SERVICE_EVENTS};
 use enginehouse_core::execution::{Execution, Status};
 use enginehouse_core::id::{ExecutionId, Key, SessionId};
 use enginehouse_core::lifecycle::{Refused, Transition};
@@ -64,10 +64,8 @@ pub(crate) struct Context {
     pub(crate) alerts: Mutex<Alerts>,
     pub(crate) telemetry: Telemetry,
     pub(crate) tail: Tail,
-    /// The deliveries of webhooks were changed from outside of their role.
-    pub(crate) webhook_nudge: Notify,
-    /// Dead letters of webhooks, as this node knows them while it schedules.
-    pub(crate) dead_letters: AtomicU64,
+    /// The receivers of webhooks.
+    pub(crate) receivers: Receivers,
     /// What retention did last.
     pub(crate) retention: Mutex<Pass>,
     pub(crate) inputs: Mutex<InputCache>,
@@ -152,6 +150,10 @@ impl Context {
 
     /// Hands writes to the committer and waits until they are durable, or refused.
     pub(crate) async fn commit(&self, writes: Vec<Planned>, bytes: usize) -> Result<Settled, StoreError> {
+        debug_assert!(
+            writes.iter().all(has_known_name),
+            "every type of event is in the list that readers choose from"
+        );
         let (reply, answer) = oneshot::channel();
         let request = Request { writes, bytes, reply };
         self.committer.send(request).await.map_err(|_| StoreError::Closed)?;
@@ -382,4 +384,23 @@ impl Context {
 pub(crate) fn rules_of(session: &Session) -> WorkerRules {
     let engine_types = session.engine_types.clone();
     WorkerRules { capacity: session.capacity, engine_types, open: !session.draining }
+}
+
+/// What the rest of the node and the role of webhooks tell each other.
+#[derive(Default)]
+pub(crate) struct Receivers {
+    /// Deliveries were changed from outside of the role.
+    pub(crate) nudge: Notify,
+    /// Dead letters, as this node knows them while it schedules.
+    pub(crate) dead: AtomicU64,
+    /// Those that are paused, with why; as above.
+    pub(crate) paused: Mutex<BTreeMap<String, String>>,
+}
+
+/// Whether an event of the service, if this is one, has a type that readers and receivers can name.
+fn has_known_name(planned: &Planned) -> bool {
+    match planned {
+        Planned::Other(Write::Note(note)) => SERVICE_EVENTS.contains(&note.kind.as_str()),
+        _ => true,
+    }
 }

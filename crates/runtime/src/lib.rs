@@ -60,4 +60,4 @@ pub use settings::{
 };
 pub use telemetry::markdown as metrics_markdown;
 pub use tracer::{ExporterSettings, TraceDialect, TracingSettings};
-pub use webhooks::{WebhookEndpoint, WebhookPolicy, WebhookSecrets, WebhookSettings};
+pub use webhooks::{WebhookEndpoint, WebhookPolicy, WebhookSecrets, WebhookSettings, names_private_address};

@@ -4,7 +4,7 @@ use crate::ahead::ReadAhead;
 use crate::alerts::Alerts;
 use crate::blobs::{Blobs, Sweeper};
 use crate::committer::{Committer, Planned};
-use crate::context::Context;
+use crate::context::{Context, Receivers};
 use crate::env::Env;
 use crate::figures::Figures;
 use crate::gates::GateKeeper;
@@ -44,7 +44,7 @@ use enginehouse_worker::Order;
 use parking_lot::Mutex;
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::time::Duration;
 use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::JoinSet;
@@ -326,8 +326,7 @@ async fn context(
         alerts: Mutex::new(Alerts::new(settings.alerts.clone())),
         telemetry: Telemetry::new(),
         tail: Tail::default(),
-        webhook_nudge: Notify::new(),
-        dead_letters: AtomicU64::new(0),
+        receivers: Receivers::default(),
         retention: Mutex::new(Pass::default()),
         blobs: settings.blobs.clone().map(Blobs::new),
         results: Mutex::new(ResultCache::new(settings.result_cache_bytes)),

@@ -133,10 +133,14 @@ impl Watcher {
             );
             found.push(service("ends_unreadable", text));
         }
-        let dead = self.cx.dead_letters.load(Ordering::Relaxed);
+        let dead = self.cx.receivers.dead.load(Ordering::Relaxed);
         if limit("webhook_dead_letters").is_some_and(|limit| dead as f64 > limit) {
             let text = format!("{dead} webhooks could not be delivered and were given up");
             found.push(service("webhook_dead_letters", text));
+        }
+        for (name, why) in self.cx.receivers.paused.lock().iter() {
+            let text = format!("the receiver {name} of webhooks gets nothing: {why}");
+            found.push(Breach { rule: "webhook_paused", subject: name.clone(), text });
         }
         if let Some(limit) = limit("store_slow").filter(|limit| rates.commits.p99 > limit * 1_000.0) {
             let text =

@@ -3,21 +3,27 @@
 //! The feed of commits is the outbox: an event is in it by the very transaction that it tells of. This role reads it behind a
 //! stored position and makes a delivery of each event that somebody wants, in the commit that moves the position on, so that a
 //! kill at any instant neither loses one nor makes it twice. A delivery is a document until it was delivered; a delivery that
-//! was sent and not marked is sent again under the same id. Only the scheduler's node does it.
+//! was sent and not marked is sent again under the same id. A receiver whose address is refused is paused, and its deliveries
+//! wait. Only the scheduler's node does it.
 
 mod egress;
+mod receivers;
 mod send;
 mod sign;
 
+pub use egress::names_private_address;
+pub(crate) use receivers::{Receiver, receiver_of};
+pub(crate) use send::test_event;
 pub use send::{WebhookEndpoint, WebhookPolicy, WebhookSecrets, WebhookSettings};
 
 use crate::caller::Caller;
 use crate::committer::Planned;
 use crate::context::Context;
 use crate::service::{EventFilter, Service};
-use enginehouse_core::time::Time;
-use enginehouse_core::webhook::{Verdict, judge};
+use enginehouse_core::time::{Millis, SECOND, Time};
+use enginehouse_core::webhook::{Answer, Verdict, judge};
 use enginehouse_store::{Cursor, Doc, DocKind, Outcome, StoreError, Write};
+use receivers::{Last, PAUSED_WAITING_MAX, PROBE_AFTER, Paused, Receivers};
 use send::{Sender, Sent};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
@@ -32,6 +38,8 @@ const PAGE: usize = 64;
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// Deliveries that wait; beyond it the feed is read no further until some are delivered.
 const WAITING_MAX: usize = 10_000;
+/// How long the position may stand still in the store while nothing that happens is wanted.
+const NOTE_POSITION_EVERY: Millis = 5 * SECOND;
 /// Dead letters kept; the oldest go first.
 const DEAD_MAX: usize = 1_000;
 /// Requests at once, to all receivers and to one of them: a slow one holds up its own deliveries only.
@@ -60,15 +68,9 @@ pub(crate) struct Delivery {
     pub(crate) last: Option<String>,
 }
 
-/// Notes where the feed begins to be read for webhooks, if nothing is noted yet. To be done before any work is taken: from then
-/// on no event is passed over, whenever the process dies.
+/// To be done before any work is taken: from then on no event is passed over, whenever the process dies.
 pub(crate) async fn begin(cx: &Context) -> Result<(), StoreError> {
-    let newest = *cx.store.changed().borrow();
-    if cx.store.docs(DocKind::Webhook).await?.iter().any(|doc| doc.id == POSITION) {
-        return Ok(());
-    }
-    // A node that was faster has noted an earlier place.
-    cx.commit(vec![keep(POSITION, 0, serde_json::json!({ "cursor": newest.0 }))], 0).await.map(drop)
+    receivers::begin(cx).await
 }
 
 fn keep(id: &str, rev: u64, body: serde_json::Value) -> Planned {
@@ -81,6 +83,12 @@ pub(crate) struct Webhooks {
     sender: Arc<Sender>,
     /// Everything up to here has its deliveries; `None`: not loaded.
     position: Option<(Cursor, u64)>,
+    /// What the store says of the position, and when it was written.
+    noted: (Cursor, Time),
+    /// What is kept of each configured receiver.
+    receivers: Receivers,
+    /// When a paused receiver gets one delivery to try; at once where none is named.
+    probe_at: BTreeMap<String, Time>,
     /// With the revision of each document.
     deliveries: BTreeMap<String, (u64, Delivery)>,
     sending: BTreeSet<String>,
@@ -94,6 +102,9 @@ impl Webhooks {
             cx,
             sender,
             position: None,
+            noted: (Cursor(0), Time(0)),
+            receivers: BTreeMap::new(),
+            probe_at: BTreeMap::new(),
             deliveries: BTreeMap::new(),
             sending: BTreeSet::new(),
             tasks: JoinSet::new(),
@@ -106,7 +117,7 @@ impl Webhooks {
             let pause = self.pause();
             tokio::select! {
                 biased;
-                () = stop.cancelled() => return,
+                () = stop.cancelled() => return self.end().await,
                 Some(done) = self.tasks.join_next(), if !self.tasks.is_empty() => {
                     if let Ok((id, sent)) = done
                         && let Err(error) = self.mark(&id, sent).await
@@ -116,11 +127,10 @@ impl Webhooks {
                     }
                 }
                 _ = changed.changed() => {}
-                () = self.cx.webhook_nudge.notified() => self.position = None,
+                () = self.cx.receivers.nudge.notified() => self.position = None,
                 () = tokio::time::sleep(pause) => {}
             }
-            let dead = self.deliveries.len() - self.waiting();
-            self.cx.dead_letters.store(dead as u64, Ordering::Relaxed);
+            self.tell_watcher();
             if let Err(error) = self.turn().await {
                 tracing::warn!(%error, "webhooks could not read or write the store; trying again");
                 self.position = None;
@@ -129,10 +139,35 @@ impl Webhooks {
         }
     }
 
+    /// What the alerts go by.
+    fn tell_watcher(&self) {
+        let dead = self.deliveries.len() - self.waiting();
+        self.cx.receivers.dead.store(dead as u64, Ordering::Relaxed);
+        let paused = self.receivers.iter().filter_map(|(name, (_, receiver))| {
+            let why = &receiver.paused.as_ref()?.why;
+            let missed = match receiver.passed_over {
+                0 => String::new(),
+                missed => format!(", and {missed} events were passed over"),
+            };
+            Some((name.clone(), format!("{why}; {} deliveries wait{missed}", self.waiting_for(name))))
+        });
+        *self.cx.receivers.paused.lock() = paused.collect();
+    }
+
+    /// Notes how far the feed was read, so that the next start has nothing to read again.
+    async fn end(&mut self) {
+        if let Some((cursor, rev)) = self.position
+            && cursor > self.noted.0
+            && let Err(error) = self.store(cursor, rev, Vec::new(), &BTreeMap::new()).await
+        {
+            tracing::debug!(%error, "the position of the webhooks was not noted");
+        }
+    }
+
     fn pause(&self) -> Duration {
         let now = self.cx.store.now();
         let next = self.deliveries.iter().filter(|(id, _)| !self.sending.contains(*id));
-        let next = next.filter_map(|(_, (_, delivery))| delivery.next_at).min();
+        let next = next.filter_map(|(_, (_, delivery))| self.due_at(delivery)).min();
         let until = next.map_or(LOOK_EVERY, |at| Duration::from_millis(at.since(now)));
         until.clamp(Duration::from_millis(5), LOOK_EVERY)
     }
@@ -142,6 +177,7 @@ impl Webhooks {
             // Whoever schedules now has the deliveries; what is being sent here is sent there again, at worst.
             self.position = None;
             self.deliveries.clear();
+            self.receivers.clear();
             return Ok(());
         }
         if self.position.is_none() {
@@ -154,18 +190,37 @@ impl Webhooks {
 
     async fn load(&mut self) -> Result<(), StoreError> {
         self.deliveries.clear();
+        self.receivers.clear();
+        self.probe_at.clear();
         let mut position = None;
         for doc in self.cx.store.docs(DocKind::Webhook).await? {
             if doc.id == POSITION {
                 position = doc.body["cursor"].as_u64().map(|cursor| (Cursor(cursor), doc.rev));
+            } else if let Some((name, receiver)) = receiver_of(&doc) {
+                self.receivers.insert(name, (doc.rev, receiver));
             } else if let Ok(delivery) = serde_json::from_value(doc.body) {
                 self.deliveries.insert(doc.id, (doc.rev, delivery));
             }
         }
         let gone =
             || StoreError::Corrupt("it is not noted how far the feed was read for webhooks".to_owned());
-        self.position = Some(position.ok_or_else(gone)?);
+        let (cursor, rev) = position.ok_or_else(gone)?;
+        self.position = Some((cursor, rev));
+        self.noted = (cursor, self.cx.store.now());
         Ok(())
+    }
+
+    /// When a delivery is tried next; a paused receiver gets nothing before its probe.
+    fn due_at(&self, delivery: &Delivery) -> Option<Time> {
+        let at = delivery.next_at?;
+        let paused = self.receivers.get(&delivery.to).is_some_and(|(_, receiver)| receiver.paused.is_some());
+        let probe = self.probe_at.get(&delivery.to).filter(|_| paused);
+        Some(probe.map_or(at, |probe| at.max(*probe)))
+    }
+
+    fn waiting_for(&self, name: &str) -> usize {
+        let waits = |delivery: &Delivery| delivery.to == name && delivery.next_at.is_some();
+        self.deliveries.values().filter(|(_, delivery)| waits(delivery)).count()
     }
 
     fn waiting(&self) -> usize {
@@ -190,13 +245,15 @@ impl Webhooks {
             for commit in &page.commits {
                 fresh.extend(self.wanted(commit));
             }
+            let missed = self.pass_over(&mut fresh);
             let full = page.commits.len() == PAGE;
-            // The position alone is no reason to write: to read some commits again costs nothing.
-            let far = page.next.0 - cursor.0 >= 10_000;
-            if fresh.is_empty() && !far {
+            // To read some commits again costs little, so the position alone is written now and then only.
+            let late =
+                page.next > self.noted.0 && self.cx.store.now().since(self.noted.1) >= NOTE_POSITION_EVERY;
+            if fresh.is_empty() && missed.is_empty() && !late {
                 self.position = Some((page.next, rev));
             } else {
-                self.store(page.next, rev, fresh).await?;
+                self.store(page.next, rev, fresh, &missed).await?;
             }
             if !full {
                 return Ok(());
@@ -213,9 +270,12 @@ impl Webhooks {
         let settings = &self.cx.settings.webhooks;
         let mut found = Vec::new();
         for told in service.told(commit, &nobody, &EventFilter::default()) {
-            let receivers = settings.endpoints.iter().filter(|endpoint| endpoint.wants(&told.view));
+            let wants = |name: &str| {
+                self.receivers.get(name).is_some_and(|(_, kept)| kept.wants(commit.cursor, &told.view))
+            };
+            let receivers = settings.endpoints.iter().map(|endpoint| endpoint.name.as_str());
             let callback = told.callback.then_some(CALLBACK);
-            for to in receivers.map(|endpoint| endpoint.name.as_str()).chain(callback) {
+            for to in receivers.filter(|name| wants(name)).chain(callback) {
                 let id = format!("msg_{}_{}_{to}", commit.cursor.0, told.number);
                 let delivery = Delivery {
                     to: to.to_owned(),
@@ -232,24 +292,55 @@ impl Webhooks {
         found
     }
 
-    /// Stores deliveries and the position behind them in one commit.
+    /// Leaves out what would wait for a paused receiver beyond its bound; answers how many of whom.
+    fn pass_over(&self, fresh: &mut Vec<(String, Delivery)>) -> BTreeMap<String, u64> {
+        let mut missed: BTreeMap<String, u64> = BTreeMap::new();
+        for (name, (_, receiver)) in &self.receivers {
+            if receiver.paused.is_none() || !fresh.iter().any(|(_, delivery)| delivery.to == *name) {
+                continue;
+            }
+            let mut room = PAUSED_WAITING_MAX.saturating_sub(self.waiting_for(name));
+            fresh.retain(|(_, delivery)| {
+                let stays = delivery.to != *name || room > 0;
+                if delivery.to == *name {
+                    room = room.saturating_sub(1);
+                }
+                if !stays {
+                    *missed.entry(name.clone()).or_default() += 1;
+                }
+                stays
+            });
+        }
+        missed
+    }
+
+    /// Stores deliveries and the position behind them in one commit, and how many events were passed over for whom.
     async fn store(
         &mut self,
         next: Cursor,
         rev: u64,
         fresh: Vec<(String, Delivery)>,
+        missed: &BTreeMap<String, u64>,
     ) -> Result<(), StoreError> {
-        let mut writes = vec![keep(POSITION, rev, serde_json::json!({ "cursor": next.0 }))];
+        let mut writes = vec![receivers::position_at(next, rev)];
+        for (name, count) in missed {
+            if let Some((rev, receiver)) = self.receivers.get_mut(name) {
+                receiver.passed_over += count;
+                writes.push(receivers::write(name, *rev, receiver));
+                *rev += 1;
+            }
+        }
         for (id, delivery) in &fresh {
             writes.push(keep(id, 0, serde_json::to_value(delivery).unwrap_or_default()));
         }
         let settled = self.cx.commit(writes, 0).await?;
-        if matches!(settled.outcomes.first(), Some(Outcome::DocStale(_))) {
+        if settled.outcomes.iter().any(|outcome| matches!(outcome, Outcome::DocStale(_))) {
             // Another node has moved on: what it knows counts.
             self.position = None;
             return Ok(());
         }
         self.position = Some((next, rev + 1));
+        self.noted = (next, self.cx.store.now());
         self.deliveries.extend(fresh.into_iter().map(|(id, delivery)| (id, (1, delivery))));
         Ok(())
     }
@@ -264,7 +355,7 @@ impl Webhooks {
         }
         let mut due: Vec<(Time, &String)> = Vec::new();
         for (id, (_, delivery)) in &self.deliveries {
-            if let Some(at) = delivery.next_at.filter(|at| *at <= now && !self.sending.contains(id)) {
+            if let Some(at) = self.due_at(delivery).filter(|at| *at <= now && !self.sending.contains(id)) {
                 due.push((at, id));
             }
         }
@@ -276,7 +367,8 @@ impl Webhooks {
             }
             let Some((_, delivery)) = self.deliveries.get(id) else { continue };
             let count = to_one.entry(delivery.place()).or_default();
-            if *count < SENDING_TO_ONE_MAX {
+            let paused = self.receivers.get(&delivery.to).is_some_and(|(_, kept)| kept.paused.is_some());
+            if *count < if paused { 1 } else { SENDING_TO_ONE_MAX } {
                 *count += 1;
                 chosen.push((id.clone(), delivery.clone()));
             }
@@ -295,43 +387,72 @@ impl Webhooks {
     async fn mark(&mut self, id: &str, sent: Sent) -> Result<(), StoreError> {
         self.sending.remove(id);
         let Some((rev, delivery)) = self.deliveries.get(id).cloned() else { return Ok(()) };
-        let attempts = delivery.attempts + 1;
+        // A refused address is nothing that the delivery can help: it waits as it is.
+        let refused = sent.refused && self.receivers.contains_key(&delivery.to);
+        let attempts = delivery.attempts + u32::from(!refused);
         let verdict = judge(sent.answer, attempts, self.cx.env.draw());
         let outcome = match verdict {
+            _ if refused => "refused",
             Verdict::Delivered => "delivered",
             Verdict::Again(_) => "failed",
             Verdict::Dead => "dead",
         };
         self.cx.telemetry.webhook(&delivery.to, outcome);
+        let told = self.note_of(id, &delivery, &sent, refused);
         let kind = DocKind::Webhook;
-        let write = match verdict {
-            Verdict::Delivered => Write::Forget { kind, id: id.to_owned(), rev },
-            Verdict::Again(_) | Verdict::Dead => {
-                let now = self.cx.store.now();
-                let next_at = if let Verdict::Again(pause) = verdict { Some(now.plus(pause)) } else { None };
-                if next_at.is_none() {
-                    tracing::warn!(
-                        id,
-                        to = delivery.to,
-                        last = sent.text,
-                        "a webhook could not be delivered"
-                    );
-                }
-                let tried = Delivery { attempts, next_at, last: Some(sent.text), ..delivery };
-                let body = serde_json::to_value(&tried).unwrap_or_default();
-                self.deliveries.insert(id.to_owned(), (rev + 1, tried));
-                Write::Keep { doc: Doc { kind, id: id.to_owned(), rev, body }, rev }
-            }
-        };
-        if verdict == Verdict::Delivered {
+        let write = if verdict == Verdict::Delivered {
             self.deliveries.remove(id);
-        }
-        let settled = self.cx.commit(vec![Planned::Other(write)], 0).await?;
-        if matches!(settled.outcomes.first(), Some(Outcome::DocStale(_))) {
+            Write::Forget { kind, id: id.to_owned(), rev }
+        } else {
+            let next_at = match verdict {
+                _ if refused => delivery.next_at,
+                Verdict::Again(pause) => Some(self.cx.store.now().plus(pause)),
+                _ => None,
+            };
+            if next_at.is_none() {
+                tracing::warn!(id, to = delivery.to, last = sent.text, "a webhook could not be delivered");
+            }
+            let tried = Delivery { attempts, next_at, last: Some(sent.text), ..delivery };
+            let body = serde_json::to_value(&tried).unwrap_or_default();
+            self.deliveries.insert(id.to_owned(), (rev + 1, tried));
+            Write::Keep { doc: Doc { kind, id: id.to_owned(), rev, body }, rev }
+        };
+        let writes = std::iter::once(Planned::Other(write)).chain(told).collect();
+        let settled = self.cx.commit(writes, 0).await?;
+        if settled.outcomes.iter().any(|outcome| matches!(outcome, Outcome::DocStale(_))) {
             // Somebody replayed it meanwhile, or another node has it.
             self.position = None;
         }
         self.bury().await
+    }
+
+    /// What an attempt says of its receiver: how it went, and whether the receiver is paused from here on.
+    fn note_of(&mut self, id: &str, delivery: &Delivery, sent: &Sent, refused: bool) -> Option<Planned> {
+        let now = self.cx.store.now();
+        let (rev, receiver) = self.receivers.get_mut(&delivery.to)?;
+        let text = |name: &str| delivery.event[name].as_str().unwrap_or_default().to_owned();
+        let delivered = matches!(sent.answer, Answer::Status(200..=299, _));
+        receiver.last = Some(Last {
+            at: now,
+            id: id.to_owned(),
+            event: text("type"),
+            execution_id: Some(text("id")).filter(|id| !id.is_empty()),
+            delivered,
+            text: sent.text.clone(),
+        });
+        receiver.delivered += u64::from(delivered);
+        if refused {
+            if receiver.paused.is_none() {
+                tracing::warn!(receiver = delivery.to, "a receiver of webhooks is paused: {}", sent.text);
+                receiver.paused = Some(Paused { since: now, why: sent.text.clone() });
+            }
+            self.probe_at.insert(delivery.to.clone(), now.plus(PROBE_AFTER));
+        } else if receiver.paused.take().is_some() {
+            tracing::info!(receiver = delivery.to, "a receiver of webhooks is not paused any more");
+        }
+        let write = receivers::write(&delivery.to, *rev, receiver);
+        *rev += 1;
+        Some(write)
     }
 
     /// Forgets the oldest dead letters beyond their number.

@@ -339,7 +339,7 @@ section! {
     pub struct WebhookRaw {
         /// Where events are posted to.
         url: Option<Text> = None;
-        /// The types of events it is told: see docs/OPERATIONS.md. Empty: the ends of executions.
+        /// The types of events it is told, such as `execution_failed` or `alert`; a wrong one is answered with the list. Empty: the ends of executions.
         events: Texts = Texts::default();
         /// Only executions of these engines, by name. Empty: of all.
         engines: Texts = Texts::default();

@@ -5,7 +5,10 @@ use super::raw::{Engines, Raw, WebhookRaw};
 use super::resolve::Checker;
 use super::secret::Secret;
 use super::tracing::is_base;
-use enginehouse_runtime::{WebhookEndpoint, WebhookPolicy, WebhookSecrets, WebhookSettings};
+use enginehouse_core::event::event_names;
+use enginehouse_runtime::{
+    WebhookEndpoint, WebhookPolicy, WebhookSecrets, WebhookSettings, names_private_address,
+};
 
 const NAME_CHARS_MAX: usize = 32;
 /// The receiver's name of deliveries that go to a `callbackUrl`.
@@ -40,6 +43,17 @@ fn endpoint(
     checker.require(url.is_some(), &format!("{path}/url"), || {
         "must be an http:// or https:// URL without user, query and fragment".to_owned()
     });
+    if let Some(url) = url.as_ref().filter(|url| names_private_address(url) && !raw.allow_private.0) {
+        let host = url::Url::parse(url).ok().and_then(|url| url.host_str().map(str::to_owned));
+        checker.fault(
+            &format!("{path}/url"),
+            format!(
+                "{} is no public address; to send there all the same, set webhooks.{name}.allow_private = true",
+                host.unwrap_or_default()
+            ),
+        );
+    }
+    check_events(&raw.events.0, &path, checker);
     let secrets = secrets(&raw.secret, &raw.previous_secret, &path, checker);
     let mut headers = Vec::new();
     for (header, value) in &raw.headers {
@@ -61,6 +75,16 @@ fn endpoint(
         headers,
         policy,
     })
+}
+
+/// The name of no event would match nothing, without a word.
+fn check_events(events: &[String], path: &str, checker: &mut Checker<'_>) {
+    let names = event_names();
+    for event in events {
+        checker.require(names.contains(&event.as_str()), &format!("{path}/events"), || {
+            format!("{event:?} is no type of event; there are: {}", names.join(", "))
+        });
+    }
 }
 
 fn secrets(

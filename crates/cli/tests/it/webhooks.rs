@@ -295,3 +295,130 @@ fn a_slow_receiver_and_a_redirecting_one_hold_up_nobody() {
     );
     house.stop();
 }
+
+fn receiver(house: &House, name: &str) -> Value {
+    let answer = house.must("GET", "/v1/webhooks/receivers", None);
+    let found = answer["receivers"].as_array().unwrap().iter().find(|one| one["name"] == name);
+    found.unwrap_or_else(|| panic!("{name}: {answer}")).clone()
+}
+
+fn until_receiver(house: &House, name: &str, wanted: impl Fn(&Value) -> bool) -> Value {
+    let deadline = Instant::now() + Duration::from_secs(60);
+    loop {
+        let found = receiver(house, name);
+        if wanted(&found) {
+            return found;
+        }
+        assert!(Instant::now() < deadline, "{found}: {}", house.said());
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+/// What `config check` says.
+fn checked(house: &House) -> (bool, String) {
+    let file = house.dir.path().join("enginehouse.toml");
+    let mut check = crate::house::program();
+    check.args(["config", "check", "--config"]).arg(file).env("HOOK_SECRET", SECRET);
+    let done = check.output().unwrap();
+    (done.status.success(), String::from_utf8_lossy(&[done.stdout, done.stderr].concat()).into_owned())
+}
+
+#[test]
+fn what_would_match_nothing_or_may_not_be_asked_is_refused_at_the_check() {
+    for (url, more, wanted) in [
+        ("https://hooks.example", "", None),
+        ("https://hooks.example", "events = [\"alert\", \"late_result\"]\n", None),
+        (
+            "https://hooks.example",
+            "events = [\"completed\"]\n",
+            Some("execution_completed, execution_failed"),
+        ),
+        ("https://hooks.example", "events = [\"metrics_updated\"]\n", Some("no type of event")),
+        ("http://127.0.0.1:9/x", "allow_private = false\n", Some("webhooks.x.allow_private = true")),
+        ("http://localhost:9/x", "allow_private = false\n", Some("webhooks.x.allow_private = true")),
+        ("http://192.168.1.1/x", "allow_private = false\n", Some("webhooks.x.allow_private = true")),
+        ("http://[::1]/x", "allow_private = false\n", Some("webhooks.x.allow_private = true")),
+        ("http://127.0.0.1:9/x", "allow_private = true\n", None),
+    ] {
+        let house = House::prepare(&format!(
+            "[webhooks.x]\nurl = \"{url}\"\nsecret = {{ env = \"HOOK_SECRET\" }}\n{more}"
+        ));
+        let (good, said) = checked(&house);
+        assert_eq!(good, wanted.is_none(), "{url} {more}: {said}");
+        assert!(wanted.is_none_or(|wanted| said.contains(wanted)), "{url} {more}: {said}");
+    }
+    let house = House::start("");
+    let (status, answer) = house.call("GET", "/v1/events?type=completed", None);
+    assert_eq!((status, &answer["code"]), (400, &json!("invalid_field")), "{answer}");
+    assert!(answer["detail"].as_str().unwrap().contains("execution_completed"), "{answer}");
+    house.stop();
+}
+
+#[test]
+fn a_filter_that_was_corrected_brings_nothing_old() {
+    let Some(receiver) = Receiver::start(0) else { return };
+    let wrong = hook("ends", &receiver.url("200"), "events = [\"late_result\"]\n");
+    let mut house = start(&wrong);
+    (0..200).for_each(|n| submit(&house, &format!("old{n}"), json!({})));
+    house.ended("old199");
+    // A kill leaves no time to note anything.
+    house.kill();
+    let file = house.dir.path().join("enginehouse.toml");
+    let text = std::fs::read_to_string(&file).unwrap();
+    let late = hook("late", &receiver.url("200/late"), "events = [\"execution_submitted\"]\n");
+    std::fs::write(&file, text.replace("late_result", "execution_completed") + &late).unwrap();
+    launch(&mut house);
+    submit(&house, "new", json!({}));
+    let told = until_receiver(&house, "ends", |one| one["delivered"].as_u64() > Some(0));
+    assert_eq!(
+        (&told["last"]["executionId"], &told["last"]["delivered"]),
+        (&json!("new"), &json!(true)),
+        "{told}"
+    );
+    until_receiver(&house, "late", |one| one["delivered"].as_u64() > Some(0));
+    let seen = receiver.until("both are told", |seen| seen.len() >= 2);
+    assert!(seen.iter().all(|one| one["body"]["data"]["id"] == "new"), "{seen:#?}");
+    // After a stop nothing is read again.
+    house.halt();
+    launch(&mut house);
+    submit(&house, "last", json!({}));
+    until_receiver(&house, "ends", |one| one["last"]["executionId"] == "last");
+    until_receiver(&house, "late", |one| one["last"]["executionId"] == "last");
+    assert_eq!(receiver.received().len(), 4, "{:#?}", receiver.received());
+    house.stop();
+}
+
+#[test]
+fn receivers_are_listed_and_tested() {
+    let Some(receiver) = Receiver::start(0) else { return };
+    let house = start(&format!(
+        "{}{}",
+        hook("good", &receiver.url("200/good"), ""),
+        hook("bad", &receiver.url("500"), "events = [\"alert\"]\n")
+    ));
+    let said = String::from_utf8(house.cli(&["webhooks"]).stdout).unwrap();
+    assert!(said.contains("good") && said.contains("never") && said.contains("alert"), "{said}");
+    let good = house.cli(&["webhooks", "test", "good"]);
+    let said = String::from_utf8_lossy(&good.stdout).into_owned();
+    assert!(good.status.success() && said.contains("good took the test event msg_test_"), "{said}");
+    let seen = receiver.until("the test arrives", |seen| !seen.is_empty());
+    assert_eq!(
+        (&seen[0]["verified"], &seen[0]["body"]["type"]),
+        (&json!(true), &json!("webhook_test")),
+        "{seen:#?}"
+    );
+    let bad = house.cli(&["webhooks", "test", "bad"]);
+    let said = String::from_utf8_lossy(&bad.stdout).into_owned();
+    assert!(bad.status.code() == Some(1) && said.contains("answered 500"), "{said}");
+    let tested = house.must("POST", "/v1/webhooks/receivers/bad/test", None);
+    assert_eq!((&tested["delivered"], &tested["status"]), (&json!(false), &json!(500)), "{tested}");
+    let (status, answer) = house.call("POST", "/v1/webhooks/receivers/nobody/test", None);
+    assert!(status == 404 && answer["detail"].as_str().unwrap().contains("bad, good"), "{answer}");
+    submit(&house, "one", json!({}));
+    let listed = until_receiver(&house, "good", |one| one["delivered"] == 1);
+    assert_eq!(listed["last"]["text"], "answered 200", "{listed}");
+    assert_eq!(listed["origin"], receiver.url("").trim_end_matches('/'), "{listed}");
+    let said = String::from_utf8(house.cli(&["webhooks"]).stdout).unwrap();
+    assert!(said.contains("execution_completed: answered 200"), "{said}");
+    house.stop();
+}

@@ -5,6 +5,7 @@ use super::events::{BACKLOG, SLOW_READER};
 use super::{EventItem, EventStream, Service, store_error};
 use crate::caller::Caller;
 use enginehouse_api::{ApiError, Code, EventView, MetricsSample, Timestamp};
+use enginehouse_core::event::event_names;
 use enginehouse_core::id::Key;
 use enginehouse_store::{Change, Commit, Cursor, Note, StoreError};
 use std::time::Duration;
@@ -59,13 +60,14 @@ impl Service {
     /// are durable but `metrics_updated`, which comes each collection interval to who names it, on the node that schedules.
     ///
     /// # Errors
-    /// `event_gone` when the event to go on after is not kept any more, or never was there.
+    /// `invalid_field` for the name of no event; `event_gone` when the event to go on after is not kept any more, or never was there.
     pub async fn subscribe(
         &self,
         caller: &Caller,
         filter: EventFilter,
         from: EventsFrom,
     ) -> Result<EventStream, ApiError> {
+        check_types(&filter.types)?;
         let gone = || ApiError::new(Code::EventGone, "there is no such event any more");
         let newest = *self.cx.store.changed().borrow();
         let (cursor, skip) = match from {
@@ -100,6 +102,20 @@ impl Service {
             Ok(_) => Ok(1),
             Err(StoreError::Gone { oldest }) => Ok(oldest.0),
             Err(error) => Err(store_error(&error)),
+        }
+    }
+}
+
+/// Refuses the name of no event: a reader would wait for it for ever.
+fn check_types(types: &[String]) -> Result<(), ApiError> {
+    let names = event_names();
+    let unknown = types.iter().find(|name| *name != METRICS_UPDATED && !names.contains(&name.as_str()));
+    match unknown {
+        None => Ok(()),
+        Some(name) => {
+            let text =
+                format!("{name:?} is no type of event; there are: {}, {METRICS_UPDATED}", names.join(", "));
+            Err(ApiError::field(Code::InvalidField, "?type", text))
         }
     }
 }

@@ -2,9 +2,13 @@
 
 use super::{Service, store_error};
 use crate::committer::Planned;
-use crate::webhooks::{Delivery, POSITION};
-use enginehouse_api::{ApiError, Code, Timestamp, WebhookDeliveriesAnswer, WebhookDeliveryView};
+use crate::webhooks::{Delivery, POSITION, Receiver, receiver_of, test_event};
+use enginehouse_api::{
+    ApiError, Code, Timestamp, WebhookDeliveriesAnswer, WebhookDeliveryView, WebhookLastView,
+    WebhookReceiverView, WebhookReceiversAnswer, WebhookTestView,
+};
 use enginehouse_store::{Doc, DocKind, Outcome, Write};
+use std::collections::BTreeMap;
 
 /// Deliveries in one answer, the oldest first.
 const SHOWN_MAX: usize = 1_000;
@@ -24,6 +28,67 @@ impl Service {
         let total = deliveries.len() as u64;
         deliveries.truncate(SHOWN_MAX);
         Ok(WebhookDeliveriesAnswer { total, deliveries })
+    }
+
+    /// The configured receivers, with how their last delivery went.
+    ///
+    /// # Errors
+    /// `store_unavailable`.
+    pub async fn webhook_receivers(&self) -> Result<WebhookReceiversAnswer, ApiError> {
+        let docs = self.cx.store.docs(DocKind::Webhook).await.map_err(|e| store_error(&e))?;
+        let mut kept: BTreeMap<String, Receiver> = docs.iter().filter_map(receiver_of).collect();
+        let deliveries: Vec<Delivery> = docs.into_iter().filter_map(parse).collect();
+        let count = |name: &str, dead: bool| {
+            let counts = |delivery: &&Delivery| delivery.to == name && delivery.next_at.is_none() == dead;
+            deliveries.iter().filter(counts).count() as u64
+        };
+        let mut receivers = Vec::new();
+        for endpoint in &self.cx.settings.webhooks.endpoints {
+            let Receiver { delivered, last, paused, passed_over, .. } =
+                kept.remove(&endpoint.name).unwrap_or_default();
+            receivers.push(WebhookReceiverView {
+                name: endpoint.name.clone(),
+                origin: origin(&endpoint.url),
+                events: endpoint.events.clone(),
+                engines: endpoint.engines.clone(),
+                paused_since: paused.as_ref().map(|paused| Timestamp(paused.since)),
+                paused_because: paused.map(|paused| paused.why),
+                waiting: count(&endpoint.name, false),
+                dead: count(&endpoint.name, true),
+                delivered,
+                passed_over,
+                last: last.map(|last| WebhookLastView {
+                    at: Timestamp(last.at),
+                    id: last.id,
+                    event_type: last.event,
+                    execution_id: last.execution_id,
+                    delivered: last.delivered,
+                    text: last.text,
+                }),
+            });
+        }
+        receivers.sort_by(|a, b| a.name.cmp(&b.name));
+        Ok(WebhookReceiversAnswer { receivers })
+    }
+
+    /// Sends one signed test event to a receiver, and says what came back. One that was paused is tried again at once when it
+    /// takes the test.
+    ///
+    /// # Errors
+    /// `not_found` when no receiver has this name.
+    pub async fn test_webhook(&self, name: &str) -> Result<WebhookTestView, ApiError> {
+        let endpoints = &self.cx.settings.webhooks.endpoints;
+        let Some(endpoint) = endpoints.iter().find(|endpoint| endpoint.name == name) else {
+            let names: Vec<&str> = endpoints.iter().map(|endpoint| endpoint.name.as_str()).collect();
+            let known = if names.is_empty() { "none is configured".to_owned() } else { names.join(", ") };
+            let text = format!("there is no receiver {name:?} of webhooks; there are: {known}");
+            return Err(ApiError::new(Code::NotFound, text));
+        };
+        let tested = test_event(&self.cx, endpoint).await;
+        if tested.delivered {
+            self.cx.receivers.nudge.notify_one();
+        }
+        Ok(tested)
     }
 
     /// Tries a delivery again at once, as if it had never been tried; it keeps its id.
@@ -69,10 +134,15 @@ impl Service {
         let settled = self.cx.commit(vec![Planned::Other(write)], 0).await.map_err(|e| store_error(&e))?;
         let done = !matches!(settled.outcomes.first(), Some(Outcome::DocStale(_)));
         if done {
-            self.cx.webhook_nudge.notify_one();
+            self.cx.receivers.nudge.notify_one();
         }
         Ok(done)
     }
+}
+
+/// Where a URL leads to, without its path.
+fn origin(url: &str) -> String {
+    reqwest::Url::parse(url).map(|url| url.origin().ascii_serialization()).unwrap_or_default()
 }
 
 fn parse(doc: Doc) -> Option<Delivery> {

@@ -135,7 +135,7 @@ pub(super) const TABLE: &[Entry] = &[
         Kind::Counter,
         None,
         &["receiver", "outcome"],
-        "Requests to receivers of webhooks: delivered, failed and to be tried again, or dead",
+        "Requests to receivers of webhooks: delivered, failed and to be tried again, dead, or refused because of their address",
     ),
     entry_of(
         "trace_spans",

@@ -4,6 +4,11 @@
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
+/// A name leads to no address that may be connected to.
+#[derive(Debug, thiserror::Error)]
+#[error("{0} has no public address, and other addresses are not allowed (allow_private)")]
+pub(super) struct NotPublic(String);
+
 /// Resolves names to public addresses only.
 pub(super) struct PublicOnly;
 
@@ -13,7 +18,7 @@ impl Resolve for PublicOnly {
             let found = tokio::net::lookup_host((name.as_str(), 0)).await?;
             let public: Vec<SocketAddr> = found.filter(|address| is_public(address.ip())).collect();
             if public.is_empty() {
-                return Err(format!("{} has no public address", name.as_str()).into());
+                return Err(NotPublic(name.as_str().to_owned()).into());
             }
             Ok(Box::new(public.into_iter()) as Addrs)
         })
@@ -29,6 +34,19 @@ pub(super) fn host_may_be_asked(url: &reqwest::Url) -> bool {
         None => return false,
     };
     is_public(address)
+}
+
+/// Whether a URL can be seen to lead to an address that is not public: it names one, or this machine.
+#[must_use]
+pub fn names_private_address(url: &str) -> bool {
+    let Ok(url) = reqwest::Url::parse(url) else { return false };
+    match url.host() {
+        Some(url::Host::Domain(name)) => {
+            let name = name.trim_end_matches('.');
+            name.eq_ignore_ascii_case("localhost") || name.to_ascii_lowercase().ends_with(".localhost")
+        }
+        _ => !host_may_be_asked(&url),
+    }
 }
 
 /// Whether an address is one of the public internet, where a URL that a caller chose may lead.
@@ -114,7 +132,24 @@ mod tests {
     #[tokio::test]
     async fn a_name_of_this_machine_resolves_to_nothing() {
         let refused = PublicOnly.resolve("localhost".parse().unwrap()).await.err().unwrap().to_string();
-        assert_eq!(refused, "localhost has no public address");
+        assert!(refused.starts_with("localhost has no public address"), "{refused}");
+    }
+
+    #[test]
+    fn a_url_that_names_this_machine_or_network_is_seen() {
+        for (url, private) in [
+            ("http://localhost:9/x", true),
+            ("http://LOCALHOST./x", true),
+            ("http://a.localhost/", true),
+            ("http://127.0.0.1/", true),
+            ("http://[::1]:8/", true),
+            ("http://10.1.2.3/", true),
+            ("http://1.1.1.1/", false),
+            ("http://localhost.example/", false),
+            ("https://hooks.example/", false),
+        ] {
+            assert_eq!(names_private_address(url), private, "{url}");
+        }
     }
 
     #[test]

@@ -1,14 +1,14 @@
 //! One request to one receiver.
 
-use super::egress::{PublicOnly, host_may_be_asked};
+use super::egress::{NotPublic, PublicOnly, host_may_be_asked};
 use super::sign::{key_of, signatures};
 use super::{CALLBACK, Delivery};
 use crate::context::Context;
 use crate::service::Service;
 use aws_lc_rs::hmac;
-use enginehouse_api::EventView;
+use enginehouse_api::{Timestamp, WebhookTestView};
 use enginehouse_core::id::Key;
-use enginehouse_core::time::Millis;
+use enginehouse_core::time::{Millis, SECOND};
 use enginehouse_core::webhook::Answer;
 use reqwest::header::{CONTENT_TYPE, HeaderName, HeaderValue, RETRY_AFTER};
 use secrecy::{ExposeSecret, SecretString};
@@ -46,23 +46,6 @@ pub struct WebhookEndpoint {
     pub policy: WebhookPolicy,
 }
 
-impl WebhookEndpoint {
-    pub(super) fn wants(&self, event: &EventView) -> bool {
-        const ENDS: [&str; 3] = ["execution_completed", "execution_failed", "execution_cancelled"];
-        let kind = &event.kind;
-        let listed = if self.events.is_empty() {
-            ENDS.contains(&kind.as_str())
-        } else {
-            self.events.iter().any(|wanted| wanted == kind)
-        };
-        let here = event
-            .engine
-            .as_ref()
-            .is_none_or(|engine| self.engines.is_empty() || self.engines.contains(engine));
-        listed && here
-    }
-}
-
 /// The keys that sign: more than one while a secret is being exchanged.
 #[derive(Clone)]
 pub struct WebhookSecrets(Vec<hmac::Key>);
@@ -87,16 +70,23 @@ pub(super) struct Sent {
     pub(super) answer: Answer,
     /// The same in words, without anything that the receiver said.
     pub(super) text: String,
+    /// Nothing was sent, because its address is not one that may be connected to.
+    pub(super) refused: bool,
 }
 
 impl Sent {
     fn none(text: impl Into<String>) -> Sent {
-        Sent { answer: Answer::None, text: text.into() }
+        Sent { answer: Answer::None, text: text.into(), refused: false }
     }
 
     /// No attempt would come to anything else.
     fn never(text: impl Into<String>) -> Sent {
-        Sent { answer: Answer::Status(410, None), text: text.into() }
+        Sent { answer: Answer::Status(410, None), text: text.into(), refused: false }
+    }
+
+    fn refused(mut self) -> Sent {
+        self.refused = true;
+        self
     }
 }
 
@@ -130,48 +120,9 @@ impl Sender {
         let body = serde_json::json!({
             "type": delivery.event["type"], "timestamp": delivery.event["at"], "data": delivery.event,
         });
-        let now = cx.store.now().0 / 1_000;
-        self.post(&url, policy, headers, id, now, body.to_string().into_bytes()).await
-    }
-
-    async fn post(
-        &self,
-        url: &str,
-        policy: &WebhookPolicy,
-        headers: &[(String, SecretString)],
-        id: &str,
-        timestamp: i64,
-        body: Vec<u8>,
-    ) -> Sent {
-        let Ok(url) = reqwest::Url::parse(url) else { return Sent::never("the URL cannot be read") };
-        if !policy.allow_private && !host_may_be_asked(&url) {
-            return Sent::never("its address is not public, and other addresses are not allowed");
-        }
-        let timeout = Duration::from_millis(policy.timeout);
-        let built = enginehouse_engine::outward_builder(url.as_str(), timeout);
-        // Each request has its own connection: a receiver is called seldom, and a name is looked at anew each time.
-        let built = if policy.allow_private { built } else { built.dns_resolver(Arc::new(PublicOnly)) };
-        let client = match built.build() {
-            Ok(client) => client,
-            Err(error) => return Sent::none(format!("no request can be made: {}", cause(&error))),
-        };
-        let signature = signatures(&policy.secrets.0, id, timestamp, &body);
-        let mut request = client
-            .post(url)
-            .header(CONTENT_TYPE, "application/json")
-            .header("webhook-id", id)
-            .header("webhook-timestamp", timestamp.to_string())
-            .header("webhook-signature", signature)
-            .body(body);
-        for (name, value) in headers {
-            if let (Ok(name), Ok(mut value)) =
-                (HeaderName::from_bytes(name.as_bytes()), HeaderValue::from_str(value.expose_secret()))
-            {
-                value.set_sensitive(true);
-                request = request.header(name, value);
-            }
-        }
-        match request.send().await {
+        let outgoing =
+            Outgoing { id, timestamp: cx.store.now().0 / 1_000, body: body.to_string().into_bytes() };
+        match post(&url, policy, headers, outgoing).await {
             // What the receiver says beside its status is not read.
             Ok(answer) => {
                 let asked = answer
@@ -180,19 +131,116 @@ impl Sender {
                     .and_then(|value| value.to_str().ok()?.parse::<u64>().ok());
                 let status = answer.status().as_u16();
                 let answer = Answer::Status(status, asked.map(|seconds| seconds.saturating_mul(1_000)));
-                Sent { answer, text: format!("answered {status}") }
+                Sent { answer, text: format!("answered {status}"), refused: false }
             }
-            Err(error) if error.is_timeout() => Sent::none("no answer in time"),
-            Err(error) => Sent::none(cause(&error)),
+            Err(sent) => sent,
         }
     }
 }
 
+/// One signed message.
+struct Outgoing<'a> {
+    id: &'a str,
+    /// Seconds.
+    timestamp: i64,
+    body: Vec<u8>,
+}
+
+/// Sends a message; an error says why there is no answer.
+async fn post(
+    url: &str,
+    policy: &WebhookPolicy,
+    headers: &[(String, SecretString)],
+    message: Outgoing<'_>,
+) -> Result<reqwest::Response, Sent> {
+    let url = reqwest::Url::parse(url).map_err(|_| Sent::never("the URL cannot be read"))?;
+    if !policy.allow_private && !host_may_be_asked(&url) {
+        let text = "its address is not public, and other addresses are not allowed (allow_private)";
+        return Err(Sent::never(text).refused());
+    }
+    let built = enginehouse_engine::outward_builder(url.as_str(), Duration::from_millis(policy.timeout));
+    // Each request has its own connection: a receiver is called seldom, and a name is looked at anew each time.
+    let built = if policy.allow_private { built } else { built.dns_resolver(Arc::new(PublicOnly)) };
+    let client =
+        built.build().map_err(|error| Sent::none(format!("no request can be made: {}", cause(&error))))?;
+    let Outgoing { id, timestamp, body } = message;
+    let signature = signatures(&policy.secrets.0, id, timestamp, &body);
+    let mut request = client
+        .post(url)
+        .header(CONTENT_TYPE, "application/json")
+        .header("webhook-id", id)
+        .header("webhook-timestamp", timestamp.to_string())
+        .header("webhook-signature", signature)
+        .body(body);
+    for (name, value) in headers {
+        if let (Ok(name), Ok(mut value)) =
+            (HeaderName::from_bytes(name.as_bytes()), HeaderValue::from_str(value.expose_secret()))
+        {
+            value.set_sensitive(true);
+            request = request.header(name, value);
+        }
+    }
+    request.send().await.map_err(|error| match innermost(&error) {
+        _ if error.is_timeout() => Sent::none("no answer in time"),
+        cause if cause.is::<NotPublic>() => Sent::none(cause.to_string()).refused(),
+        cause => Sent::none(cause.to_string()),
+    })
+}
+
+/// Somebody waits for what a test comes to.
+const TEST_WITHIN: Millis = 30 * SECOND;
+/// What is shown of an answer to a test.
+const ANSWER_BYTES_SHOWN: usize = 1_024;
+
+/// Sends one event that says that it is a test, signed as every other. The operator named the receiver, so what it answers may
+/// be shown; and nothing of it is kept.
+pub(crate) async fn test_event(cx: &Context, endpoint: &WebhookEndpoint) -> WebhookTestView {
+    let now = cx.store.now();
+    let id = format!("msg_test_{:032x}", cx.env.trace_id());
+    let policy =
+        WebhookPolicy { timeout: endpoint.policy.timeout.min(TEST_WITHIN), ..endpoint.policy.clone() };
+    let body = serde_json::json!({
+        "type": "webhook_test", "timestamp": Timestamp(now),
+        "data": { "receiver": endpoint.name, "text": "a test of this receiver; nothing happened" },
+    });
+    let message = Outgoing { id: &id, timestamp: now.0 / 1_000, body: body.to_string().into_bytes() };
+    let begun = tokio::time::Instant::now();
+    let answered = post(&endpoint.url, &policy, &endpoint.headers, message).await;
+    let took_ms = u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX);
+    let (status, text, answer) = match answered {
+        Ok(answer) => {
+            let status = answer.status().as_u16();
+            (Some(status), format!("answered {status}"), beginning(answer).await)
+        }
+        Err(sent) => (None, sent.text, None),
+    };
+    let delivered = status.is_some_and(|status| (200..300).contains(&status));
+    WebhookTestView { receiver: endpoint.name.clone(), id, delivered, status, text, answer, took_ms }
+}
+
+/// The beginning of what was answered, if it is text.
+async fn beginning(mut answer: reqwest::Response) -> Option<String> {
+    let mut read = Vec::new();
+    while read.len() < ANSWER_BYTES_SHOWN {
+        match answer.chunk().await {
+            Ok(Some(chunk)) => read.extend_from_slice(&chunk),
+            _ => break,
+        }
+    }
+    read.truncate(ANSWER_BYTES_SHOWN);
+    let text = String::from_utf8_lossy(&read).trim().to_owned();
+    (!text.is_empty()).then_some(text)
+}
+
 /// The innermost cause, which says more than "error sending request" and holds no URL.
 fn cause(error: &reqwest::Error) -> String {
-    let mut cause: &dyn std::error::Error = error;
+    innermost(error).to_string()
+}
+
+fn innermost(error: &reqwest::Error) -> &(dyn std::error::Error + 'static) {
+    let mut cause: &(dyn std::error::Error + 'static) = error;
     while let Some(inner) = cause.source() {
         cause = inner;
     }
-    cause.to_string()
+    cause
 }

@@ -7,6 +7,7 @@ use crate::query::QueryParam;
 use crate::table::{Content, Operation, Policy, Route, Success, Tag, Verb};
 use axum::response::Response;
 use enginehouse_api::{ApiError, Code};
+use enginehouse_core::event::event_names;
 use enginehouse_runtime::{EventFilter, EventsFrom, Scope};
 use serde_json::json;
 
@@ -36,11 +37,18 @@ pub(crate) const ROUTES: &[Route] = &[Route {
     }),
 }];
 
+/// Every type that a reader can name.
+fn names() -> Vec<&'static str> {
+    let mut names = event_names();
+    names.push("metrics_updated");
+    names
+}
+
 const QUERY: &[QueryParam] = &[
     QueryParam {
         name: "type",
         description: "Only these types: repeated, or separated by commas.",
-        schema: || json!({"type": "array", "items": {"type": "string", "pattern": "^[a-z_]{1,64}$"}}),
+        schema: || json!({"type": "array", "items": {"type": "string", "enum": names()}}),
         list: true,
     },
     QueryParam {

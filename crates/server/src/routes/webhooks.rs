@@ -1,4 +1,4 @@
-//! The deliveries of webhooks.
+//! The receivers of webhooks and their deliveries.
 
 use super::params::ok;
 use crate::answer;
@@ -7,7 +7,10 @@ use crate::query::{QueryParam, wrong};
 use crate::table::{Content, Operation, Policy, Route, Shape, Success, Tag, Verb};
 use axum::body::Body;
 use axum::response::Response;
-use enginehouse_api::{ApiError, Code, DeliveryStateWord, WebhookDeliveriesAnswer, WebhookDeliveryView};
+use enginehouse_api::{
+    ApiError, Code, DeliveryStateWord, WebhookDeliveriesAnswer, WebhookDeliveryView, WebhookReceiversAnswer,
+    WebhookTestView,
+};
 use enginehouse_runtime::Scope;
 use http::StatusCode;
 use serde_json::json;
@@ -20,6 +23,32 @@ const STATE: &[QueryParam] = &[QueryParam {
 }];
 
 pub(crate) const ROUTES: &[Route] = &[
+    Route {
+        verb: Verb::Get,
+        path: "/v1/webhooks/receivers",
+        policy: Policy::Scope(Scope::Read),
+        handler: |call| -> Answer { Box::pin(receivers(call)) },
+        operation: Some(Operation {
+            description: "What each is told of, how its last delivery went, and whether it is paused because its address is \
+                          refused.",
+            answers: &[ok("The configured receivers.", Shape::of::<WebhookReceiversAnswer>())],
+            problems: &[Code::StoreUnavailable],
+            ..Operation::new("listWebhookReceivers", Tag::Service, "List the receivers of webhooks")
+        }),
+    },
+    Route {
+        verb: Verb::Post,
+        path: "/v1/webhooks/receivers/{name}/test",
+        policy: Policy::Scope(Scope::Admin),
+        handler: |call| -> Answer { Box::pin(test(call)) },
+        operation: Some(Operation {
+            description: "Sends one event of the type `webhook_test`, signed as every other, and waits up to 30 s for the answer. \
+                          A paused receiver that takes it is told at once what waits for it.",
+            answers: &[ok("What came back.", Shape::of::<WebhookTestView>())],
+            problems: &[Code::NotFound],
+            ..Operation::new("testWebhook", Tag::Service, "Send a test event to a receiver of webhooks")
+        }),
+    },
     Route {
         verb: Verb::Get,
         path: "/v1/webhooks/deliveries",
@@ -68,6 +97,15 @@ pub(crate) const ROUTES: &[Route] = &[
         }),
     },
 ];
+
+async fn receivers(call: Call) -> Result<Response, ApiError> {
+    answer::json(StatusCode::OK, &call.service().webhook_receivers().await?)
+}
+
+async fn test(mut call: Call) -> Result<Response, ApiError> {
+    call.no_body().await?;
+    answer::json(StatusCode::OK, &call.service().test_webhook(call.segment()).await?)
+}
 
 async fn list(call: Call) -> Result<Response, ApiError> {
     let dead = match call.query.one("state") {
