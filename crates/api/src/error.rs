@@ -67,7 +67,7 @@ codes! {
     ResultGone "result_gone" 410 "The result was removed" "Its retention has passed.";
     EventGone "event_gone" 410 "The event to resume from is not there any more" "Start the stream again without Last-Event-ID.";
     RequestTimeout "request_timeout" 408 "The request did not arrive in time" "Send the whole body without long pauses.";
-    BodyTooLarge "body_too_large" 413 "The body is too large" "Send at most 4 MiB.";
+    BodyTooLarge "body_too_large" 413 "The body is too large" "Send at most `server.body_max_mib` (4 MiB unless configured), or raise it.";
     UriTooLong "uri_too_long" 414 "The request target is too long" "Send filters that fit in 8 KiB.";
     UnsupportedMediaType "unsupported_media_type" 415 "The content type is not JSON" "Send Content-Type: application/json.";
     RangeNotSatisfiable "range_not_satisfiable" 416 "The range lies beyond the end" "Ask for a part that is there; the detail tells the size.";

@@ -2,8 +2,13 @@
 
 use crate::time::{DAY, HOUR, MINUTE, Millis, SECOND};
 
-/// A request body over HTTP.
+/// A request body over HTTP unless configured otherwise, and the most that can be configured.
 pub const REQUEST_BODY_BYTES_MAX: usize = 4 << 20;
+pub const REQUEST_BODY_MIB_MAX: usize = 64;
+/// How much of requests above the usual size is held at once.
+pub const LARGE_REQUESTS_MIB_MAX: usize = 512;
+/// A request as it is stored: escapes may make it longer than its body was. It may have come under another configuration.
+pub const STORED_REQUEST_BYTES_MAX: usize = 2 * (REQUEST_BODY_MIB_MAX << 20);
 /// Nesting of JSON in a request and in an engine's answer.
 pub const JSON_DEPTH_MAX: usize = 64;
 /// The result of one execution.
@@ -37,7 +42,7 @@ pub const ENGINE_RUN_BYTES_MAX: usize = 1_024;
 pub const HISTORY_EVENTS_MAX: usize = 256;
 pub const MAX_RETRIES_MAX: u32 = 1_000;
 
-/// Writes and bytes of one commit.
+/// Writes and bytes of one commit; a request of more bytes is one alone.
 pub const COMMIT_WRITES_MAX: usize = 1_024;
 pub const COMMIT_BYTES_MAX: usize = 8 << 20;
 /// Writes that may wait for the committer before callers wait too.
@@ -126,6 +131,8 @@ pub const REQUEST_HEAD_BYTES_MAX: usize = 64 << 10;
 pub const REQUEST_HEADERS_MAX: usize = 64;
 /// What is still read of a body that is too large, so that its sender hears the answer.
 pub const DISCARDED_BODY_BYTES_MAX: usize = 64 << 20;
+/// Web pages whose origin may call the service.
+pub const CORS_ORIGINS_MAX: usize = 64;
 /// Characters of an `Idempotency-Key` (another Enginehouse sends `{id}.{run}`, percent-encoded), a request id given by the client,
 /// and an API key's secret.
 pub const IDEMPOTENCY_KEY_CHARS_MAX: usize = 1_024;
@@ -142,7 +149,10 @@ const _: () = assert!(LEASE_RENEW_EVERY < WORKER_SILENCE_MAX && WORKER_SILENCE_M
 const _: () = assert!(
     WORKER_PULL_WAIT_MAX < LEASE_TTL && LOG_BYTES_MAX * 6 < WORKER_REPORT_BYTES_MAX - RESULT_BYTES_MAX
 );
-const _: () = assert!(REQUEST_BODY_BYTES_MAX <= COMMIT_BYTES_MAX, "the largest request fits one commit");
+const _: () = assert!(REQUEST_BODY_BYTES_MAX <= COMMIT_BYTES_MAX, "a usual request fits a commit");
+const _: () = assert!(
+    (REQUEST_BODY_MIB_MAX << 20) <= DISCARDED_BODY_BYTES_MAX && REQUEST_BODY_MIB_MAX < LARGE_REQUESTS_MIB_MAX
+);
 const _: () = assert!(BATCH_EXECUTIONS_MAX <= COMMIT_WRITES_MAX, "the largest batch fits one commit");
 const _: () = assert!(READY_REFILL < READY_LANE_WINDOW && READY_LANE_WINDOW < READY_ROWS_MAX);
 const _: () = assert!(

@@ -26,6 +26,11 @@ use uuid::Uuid;
 const THREADS: Uuid = Uuid::from_u128(0x6f1d_2f0a_7c55_4d0e_9a43_5b1c_7e0f_8d21);
 /// The server repeats the input in every answer about a run, with its own escapes.
 const RUN_BYTES_MAX: usize = 4 * REQUEST_BODY_BYTES_MAX;
+
+/// What an answer about a run may hold: its request is in it, which may be larger than usual.
+fn run_bytes_max(call: &Call) -> usize {
+    RUN_BYTES_MAX.max(4 * call.parameters.len())
+}
 /// Runs of a thread that are looked through for the one an earlier attempt started; the newest come first.
 const RUNS_LISTED: &str = "10";
 
@@ -89,7 +94,8 @@ impl Langsmith {
     async fn submit(&self, call: &Call, thread: Uuid) -> Result<RunId, EngineFailure> {
         let body = wire::run_body(call, &self.stream_modes)?;
         let url = self.client.url(call.endpoint, &["threads", &thread.to_string(), "runs"])?;
-        let answer = self.client.send(self.client.post(url, body).body_bytes_max(RUN_BYTES_MAX)).await?;
+        let answer =
+            self.client.send(self.client.post(url, body).body_bytes_max(run_bytes_max(call))).await?;
         match answer.status {
             200..300 => {
                 let created: wire::Created = answer.json()?;

@@ -15,7 +15,7 @@ use enginehouse_core::execution::Execution;
 use enginehouse_core::failure::{Failure, FailureKind};
 use enginehouse_core::id::{Key, SessionId, engine_key};
 use enginehouse_core::lifecycle::{self, Outcome, Part, Refused};
-use enginehouse_core::limits::{LOG_BYTES_MAX, REQUEST_BODY_BYTES_MAX, RESULT_BYTES_MAX};
+use enginehouse_core::limits::{LOG_BYTES_MAX, RESULT_BYTES_MAX, STORED_REQUEST_BYTES_MAX};
 use enginehouse_core::time::SECOND;
 use enginehouse_core::trace::call_traceparent;
 use enginehouse_engine::{EngineFailure, Progress, Reached};
@@ -211,7 +211,7 @@ impl NodeLink {
             };
             match read {
                 Ok(Some(sealed)) => {
-                    let opened = self.cx.open(row.key(), Column::Input, &sealed, REQUEST_BODY_BYTES_MAX * 2);
+                    let opened = self.cx.open(row.key(), Column::Input, &sealed, STORED_REQUEST_BYTES_MAX);
                     let unopened = |e: SealError| internal(e.code().as_str(), &e.to_string());
                     return opened.await.map(Bytes::from).map_err(unopened);
                 }

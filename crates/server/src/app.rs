@@ -1,12 +1,13 @@
 //! What every handler shares.
 
 use crate::auth::Authenticator;
+use crate::cors::Origins;
 use crate::request_id::RequestIds;
 use crate::settings::ServerSettings;
 use aws_lc_rs::rand;
 use bytes::Bytes;
 use enginehouse_api::{ApiError, Code};
-use enginehouse_core::limits::WORKER_REPORTS_MIB_MAX;
+use enginehouse_core::limits::{LARGE_REQUESTS_MIB_MAX, WORKER_REPORTS_MIB_MAX};
 use enginehouse_core::time::SECOND;
 use enginehouse_runtime::Service;
 use std::sync::Arc;
@@ -22,10 +23,13 @@ pub(crate) struct App {
     pub(crate) body_timeout: Duration,
     pub(crate) request_timeout: Duration,
     pub(crate) event_beat: Duration,
+    pub(crate) body_bytes_max: usize,
+    pub(crate) origins: Arc<Origins>,
     /// Room for event streams.
     pub(crate) streams: Arc<Semaphore>,
-    /// Room for bodies larger than others, in MiB.
-    pub(crate) large_bodies: Arc<Semaphore>,
+    /// Room for large requests and for reports of workers, in MiB: callers that send slowly hold up no worker.
+    pub(crate) large_requests: Arc<Semaphore>,
+    pub(crate) reports: Arc<Semaphore>,
     /// The OpenAPI document as it is served.
     pub(crate) openapi: Bytes,
     /// The server is stopping: waits and streams end.
@@ -53,15 +57,19 @@ impl App {
         let (mut hash_key, mut prefix) = ([0; 32], [0; 4]);
         rand::fill(&mut hash_key).ok()?;
         rand::fill(&mut prefix).ok()?;
+        let origins = Arc::new(Origins::new(&settings.cors_origins));
         Some(App {
             service,
-            auth: Authenticator::new(settings.no_auth, &hash_key),
+            auth: Authenticator::new(settings.no_auth, &hash_key, Arc::clone(&origins)),
             request_ids: RequestIds::new(u32::from_ne_bytes(prefix)),
             body_timeout: Duration::from_millis(settings.body_timeout),
             request_timeout: Duration::from_millis(settings.request_timeout),
             event_beat: Duration::from_millis(settings.event_beat),
+            body_bytes_max: settings.body_bytes_max,
+            origins,
             streams: Arc::new(Semaphore::new(settings.event_streams_max)),
-            large_bodies: Arc::new(Semaphore::new(WORKER_REPORTS_MIB_MAX)),
+            large_requests: Arc::new(Semaphore::new(LARGE_REQUESTS_MIB_MAX)),
+            reports: Arc::new(Semaphore::new(WORKER_REPORTS_MIB_MAX)),
             openapi: Bytes::from(crate::openapi_json()),
             stop,
             tasks,

@@ -1,5 +1,6 @@
 //! Who asks: API keys, and the rule of `no_auth`.
 
+use crate::cors::Origins;
 use crate::same_origin;
 use aws_lc_rs::hmac;
 use enginehouse_api::{ApiError, Code};
@@ -9,12 +10,15 @@ use http::header::AUTHORIZATION;
 use http::request::Parts;
 use parking_lot::Mutex;
 use std::collections::HashMap;
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::Instant;
 
 /// Turns a request into its caller.
 pub(crate) struct Authenticator {
     no_auth: bool,
+    /// Web pages that may call without authentication, too.
+    origins: Arc<Origins>,
     /// Callers are remembered by a keyed hash of their secret: the map holds no secret, and how long a look-up takes
     /// says nothing about one.
     hash_key: hmac::Key,
@@ -22,9 +26,9 @@ pub(crate) struct Authenticator {
 }
 
 impl Authenticator {
-    pub(crate) fn new(no_auth: bool, hash_key: &[u8; 32]) -> Authenticator {
+    pub(crate) fn new(no_auth: bool, hash_key: &[u8; 32], origins: Arc<Origins>) -> Authenticator {
         let hash_key = hmac::Key::new(hmac::HMAC_SHA256, hash_key);
-        Authenticator { no_auth, hash_key, remembered: Mutex::new(HashMap::new()) }
+        Authenticator { no_auth, origins, hash_key, remembered: Mutex::new(HashMap::new()) }
     }
 
     /// The caller, if it may do what needs `scope`.
@@ -35,7 +39,7 @@ impl Authenticator {
         scope: Scope,
     ) -> Result<Caller, ApiError> {
         if self.no_auth {
-            same_origin::check(parts)?;
+            same_origin::check(parts, &self.origins)?;
             return Ok(Caller::local());
         }
         let caller = self.holder(service, secret(parts)?).await?;

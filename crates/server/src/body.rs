@@ -3,7 +3,7 @@
 use axum::body::Body;
 use bytes::{Bytes, BytesMut};
 use enginehouse_api::{ApiError, Code};
-use enginehouse_core::limits::{DISCARDED_BODY_BYTES_MAX, REQUEST_BODY_BYTES_MAX};
+use enginehouse_core::limits::DISCARDED_BODY_BYTES_MAX;
 use http::header::{CONTENT_ENCODING, CONTENT_TYPE, EXPECT};
 use http::request::Parts;
 use http_body_util::BodyExt;
@@ -13,11 +13,6 @@ use tokio::time::timeout;
 
 /// How long the rest of a body that is too large is read and thrown away.
 const DISCARD_FOR: Duration = Duration::from_secs(5);
-
-/// The whole body, at most 4 MiB of JSON.
-pub(crate) async fn read_json(parts: &Parts, body: Body, within: Duration) -> Result<Bytes, ApiError> {
-    read_json_of(parts, body, REQUEST_BODY_BYTES_MAX, within).await
-}
 
 /// How many bytes the body says it has; `None` when it does not say.
 pub(crate) fn announced(body: &Body) -> Option<u64> {
@@ -49,7 +44,12 @@ pub(crate) async fn read_json_of(
 }
 
 async fn read(parts: &Parts, mut body: Body, most: usize, within: Duration) -> Result<Bytes, ApiError> {
-    let too_large = || ApiError::new(Code::BodyTooLarge, format!("the body has more than {most} bytes"));
+    let too_large = || {
+        ApiError::new(
+            Code::BodyTooLarge,
+            format!("the body has more than {most} bytes (server.body_max_mib)"),
+        )
+    };
     let announced = body.size_hint().lower();
     if announced > most as u64 {
         // Who waits for permission to send has sent nothing yet and hears the answer at once.

@@ -5,9 +5,10 @@ use crate::query::{Query, wrong};
 use crate::{body, json};
 use axum::body::Body;
 use axum::response::Response;
+use bytes::Bytes;
 use enginehouse_api::{ApiError, Code, Span};
 use enginehouse_core::id::ExecutionId;
-use enginehouse_core::limits::{IDEMPOTENCY_KEY_CHARS_MAX, SUBMIT_WAIT_MAX};
+use enginehouse_core::limits::{IDEMPOTENCY_KEY_CHARS_MAX, REQUEST_BODY_BYTES_MAX, SUBMIT_WAIT_MAX};
 use enginehouse_core::trace::TraceContext;
 use enginehouse_runtime::{Caller, Service};
 use http::HeaderName;
@@ -17,6 +18,7 @@ use serde::de::DeserializeOwned;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 pub(crate) const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
@@ -35,6 +37,8 @@ pub(crate) struct Call {
     pub(crate) caller: Caller,
     pub(crate) parts: Parts,
     pub(crate) body: Body,
+    /// The place of a body above the usual size; kept until its work is stored.
+    pub(crate) room: Option<OwnedSemaphorePermit>,
     /// The variable segment of the path, decoded.
     pub(crate) segment: Option<String>,
     pub(crate) query: Query,
@@ -71,39 +75,51 @@ impl Call {
 
     /// The body as a wire type.
     pub(crate) async fn json<T: DeserializeOwned>(&mut self) -> Result<T, ApiError> {
-        let body = std::mem::take(&mut self.body);
-        let bytes = body::read_json(&self.parts, body, self.app.body_timeout).await?;
+        let bytes = self.bytes().await?;
         json::decode(&bytes)
     }
 
-    /// A body that may be larger and deeper than others. How much of such bodies is held at once is bounded, so it may have to
-    /// wait; the time for its arrival grows with its size.
-    pub(crate) async fn large_json<T: DeserializeOwned>(
+    /// The whole body. How much of bodies above the usual size is held at once is bounded, so such a one may have to wait; the
+    /// time for its arrival grows with its size.
+    async fn bytes(&mut self) -> Result<Bytes, ApiError> {
+        let (most, room) = (self.app.body_bytes_max, self.app.large_requests.clone());
+        self.bytes_of(most, room).await
+    }
+
+    async fn bytes_of(&mut self, most: usize, room: Arc<Semaphore>) -> Result<Bytes, ApiError> {
+        let body = std::mem::take(&mut self.body);
+        let bytes = body::announced(&body).unwrap_or(most as u64).min(most as u64);
+        let mut within = self.app.body_timeout;
+        if bytes > REQUEST_BODY_BYTES_MAX as u64 {
+            let mib = u32::try_from(bytes >> 20).unwrap_or(u32::MAX);
+            let room = room.acquire_many_owned(mib).await;
+            self.room = Some(room.map_err(|_| ApiError::new(Code::Stopping, "the service is stopping"))?);
+            within += LARGE_BODY_MIB_WITHIN * mib;
+        }
+        body::read_json_of(&self.parts, body, most, within).await
+    }
+
+    /// A worker's report, which may be larger and deeper than requests; its place is free when it is decoded.
+    pub(crate) async fn report<T: DeserializeOwned>(
         &mut self,
         most: usize,
         depth: usize,
     ) -> Result<T, ApiError> {
-        let body = std::mem::take(&mut self.body);
-        let bytes = body::announced(&body).unwrap_or(most as u64).min(most as u64);
-        let mib = u32::try_from(bytes >> 20).unwrap_or(u32::MAX);
-        let room = self.app.large_bodies.clone().acquire_many_owned(mib).await;
-        let _room = room.map_err(|_| ApiError::new(Code::Stopping, "the service is stopping"))?;
-        let within = self.app.body_timeout + LARGE_BODY_MIB_WITHIN * mib;
-        let bytes = body::read_json_of(&self.parts, body, most, within).await?;
-        json::decode_of(&bytes, depth)
+        let bytes = self.bytes_of(most, self.app.reports.clone()).await?;
+        let decoded = json::decode_of(&bytes, depth);
+        self.room = None;
+        decoded
     }
 
     /// The body as a wire type all of whose fields may be absent, and so may the body.
     pub(crate) async fn json_or_default<T: DeserializeOwned + Default>(&mut self) -> Result<T, ApiError> {
-        let body = std::mem::take(&mut self.body);
-        let bytes = body::read_json(&self.parts, body, self.app.body_timeout).await?;
+        let bytes = self.bytes().await?;
         if bytes.is_empty() { Ok(T::default()) } else { json::decode(&bytes) }
     }
 
     /// Refuses a body that says something where nothing can be said.
     pub(crate) async fn no_body(&mut self) -> Result<(), ApiError> {
-        let body = std::mem::take(&mut self.body);
-        let bytes = body::read_json(&self.parts, body, self.app.body_timeout).await?;
+        let bytes = self.bytes().await?;
         if !bytes.is_empty() {
             json::decode::<Nothing>(&bytes)?;
         }

@@ -12,6 +12,7 @@ mod auth;
 mod body;
 mod call;
 mod conditional;
+mod cors;
 mod events;
 mod fields;
 mod json;

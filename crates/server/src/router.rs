@@ -58,16 +58,26 @@ fn refuse(request: &Request, error: &ApiError) -> Response {
 }
 
 /// Answers one request, whatever it is.
-pub(crate) async fn serve(app: Arc<App>, router: Router, mut request: Request) -> Response {
+pub(crate) async fn serve(app: Arc<App>, router: Router, request: Request) -> Response {
     let id = app.request_ids.of(request.headers());
+    let origin = app.origins.of(request.headers()).cloned();
+    let mut response = match app.origins.preflight(request.method(), request.headers()) {
+        Some(answer) => answer,
+        None => routed(router, request, &id).await,
+    };
+    app.origins.finish(origin, response.headers_mut());
+    finished(response, &id)
+}
+
+async fn routed(router: Router, mut request: Request, id: &RequestId) -> Response {
     let target = request.uri().path_and_query().map_or(0, |target| target.as_str().len());
     if target > REQUEST_TARGET_BYTES_MAX {
         let error = ApiError::new(Code::UriTooLong, format!("the request target has {target} bytes"));
-        return finished(problem(&error, &id), &id);
+        return problem(&error, id);
     }
     request.extensions_mut().insert(id.clone());
     let Ok(response) = router.oneshot(request).await;
-    finished(response, &id)
+    response
 }
 
 fn finished(mut response: Response, id: &RequestId) -> Response {
@@ -122,7 +132,7 @@ async fn run(
         Some(_) => app.request_timeout + Duration::from_millis(SUBMIT_WAIT_MAX),
         None => app.request_timeout,
     };
-    let call = Call { app, caller, parts, body, segment, query };
+    let call = Call { app, caller, parts, body, room: None, segment, query };
     let answer: Answer = (route.handler)(call);
     timeout(limit, answer).await.unwrap_or_else(|_| {
         let detail = format!("no answer within {} s; the outcome is unknown", limit.as_secs_f32());

@@ -1,6 +1,8 @@
 //! Without authentication, being reachable is the only protection: a request must address this machine by a loopback
-//! name (a page under an attacker's name that resolves here does not) and must not come from another web page.
+//! name (a page under an attacker's name that resolves here does not) and must not come from another web page, but for those
+//! that the operator named.
 
+use crate::cors::Origins;
 use enginehouse_api::{ApiError, Code};
 use http::header::{HOST, ORIGIN};
 use http::request::Parts;
@@ -10,7 +12,7 @@ use std::net::IpAddr;
 const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 
 /// Refuses what a browser may have been tricked into sending.
-pub(crate) fn check(parts: &Parts) -> Result<(), ApiError> {
+pub(crate) fn check(parts: &Parts, allowed: &Origins) -> Result<(), ApiError> {
     let refused = |detail: &str| Err(ApiError::new(Code::Forbidden, detail));
     let Some(host) = addressed(parts) else {
         return refused("the request names no host; without authentication it must name a loopback one");
@@ -19,6 +21,10 @@ pub(crate) fn check(parts: &Parts) -> Result<(), ApiError> {
         return refused(
             "without authentication only requests addressed to localhost or a loopback address are answered",
         );
+    }
+    if allowed.of(&parts.headers).is_some() {
+        // The operator named this page.
+        return Ok(());
     }
     if let Some(origin) = parts.headers.get(ORIGIN) {
         let same = origin.to_str().is_ok_and(|origin| {
@@ -102,10 +108,13 @@ mod tests {
             ("user@localhost", false),
             ("", false),
         ] {
-            assert_eq!(check(&parts("GET", &[("host", host)])).is_ok(), good, "{host}");
+            assert_eq!(check(&parts("GET", &[("host", host)]), &Origins::new(&[])).is_ok(), good, "{host}");
         }
-        assert!(check(&parts("GET", &[])).is_err());
-        assert!(check(&parts("GET", &[("host", "localhost"), ("host", "localhost")])).is_err());
+        assert!(check(&parts("GET", &[]), &Origins::new(&[])).is_err());
+        assert!(
+            check(&parts("GET", &[("host", "localhost"), ("host", "localhost")]), &Origins::new(&[]))
+                .is_err()
+        );
     }
 
     #[test]
@@ -124,7 +133,21 @@ mod tests {
             ("GET", "sec-fetch-site", "cross-site", true),
         ] {
             let request = parts(method, &[("host", "localhost:7070"), (name, value)]);
-            assert_eq!(check(&request).is_ok(), good, "{method} {name}: {value}");
+            assert_eq!(check(&request, &Origins::new(&[])).is_ok(), good, "{method} {name}: {value}");
+        }
+    }
+
+    #[test]
+    fn a_page_that_was_named_is_answered_and_no_other_host() {
+        let origins = Origins::new(&["https://app.example".to_owned()]);
+        for (host, origin, good) in [
+            ("localhost:7070", "https://app.example", true),
+            ("localhost:7070", "https://app.example.evil", false),
+            ("evil.example:7070", "https://app.example", false),
+        ] {
+            let request =
+                parts("POST", &[("host", host), ("origin", origin), ("sec-fetch-site", "cross-site")]);
+            assert_eq!(check(&request, &origins).is_ok(), good, "{host} {origin}");
         }
     }
 }

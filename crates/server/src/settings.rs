@@ -32,6 +32,10 @@ pub struct ServerSettings {
     pub request_timeout: Millis,
     /// Between two comments on a silent event stream.
     pub event_beat: Millis,
+    /// The most bytes of a request's body.
+    pub body_bytes_max: usize,
+    /// Origins of web pages that may call the service, each exactly as a browser names it; empty: none.
+    pub cors_origins: Vec<String>,
     /// How long requests may go on after a stop was asked for.
     pub stop_grace: Millis,
 }
@@ -51,6 +55,8 @@ impl Default for ServerSettings {
             write_timeout: 30 * SECOND,
             request_timeout: MINUTE,
             event_beat: limits::EVENT_BEAT,
+            body_bytes_max: limits::REQUEST_BODY_BYTES_MAX,
+            cors_origins: Vec::new(),
             stop_grace: 10 * SECOND,
         }
     }

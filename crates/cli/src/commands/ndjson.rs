@@ -9,7 +9,7 @@ use super::{Exit, Failure};
 use clap::Args;
 use enginehouse_api::client::{Client, ClientError};
 use enginehouse_api::{BatchItem, BatchRequest, Code, Problem, SubmitRequest};
-use enginehouse_core::limits::{BATCH_EXECUTIONS_MAX, REQUEST_BODY_BYTES_MAX};
+use enginehouse_core::limits::{BATCH_EXECUTIONS_MAX, REQUEST_BODY_BYTES_MAX, REQUEST_BODY_MIB_MAX};
 use indicatif::{ProgressBar, ProgressStyle};
 use std::io::{BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
@@ -19,6 +19,8 @@ use uuid::Uuid;
 
 /// Requests of one batch together; what a batch adds around them fits into the rest of a body.
 const BATCH_BYTES_MAX: usize = REQUEST_BODY_BYTES_MAX - (64 << 10);
+/// What a service can be made to take; a line of more is none. Whether this one takes it, it says itself.
+const LINE_BYTES_MAX: usize = REQUEST_BODY_MIB_MAX << 20;
 /// How long a service that takes nothing is asked again.
 const PATIENCE: Duration = Duration::from_secs(300);
 const PAUSE_LONGEST: Duration = Duration::from_secs(5);
@@ -113,7 +115,7 @@ fn bar(size: Option<u64>) -> ProgressBar {
 fn read_line(reader: &mut dyn BufRead, number: usize) -> Result<Option<Vec<u8>>, Failure> {
     let mut line = Vec::new();
     let read = reader
-        .take(REQUEST_BODY_BYTES_MAX as u64 + 1)
+        .take(LINE_BYTES_MAX as u64 + 1)
         .read_until(b'\n', &mut line)
         .map_err(|error| Failure::usage(format!("line {number}: {error}")))?;
     if read == 0 {
@@ -121,16 +123,13 @@ fn read_line(reader: &mut dyn BufRead, number: usize) -> Result<Option<Vec<u8>>,
     }
     if line.last() == Some(&b'\n') {
         line.pop();
-    } else if line.len() > REQUEST_BODY_BYTES_MAX {
-        return Err(Failure::usage(format!("line {number}: longer than {REQUEST_BODY_BYTES_MAX} bytes")));
+    } else if line.len() > LINE_BYTES_MAX {
+        return Err(Failure::usage(format!("line {number}: longer than {LINE_BYTES_MAX} bytes")));
     }
     Ok(Some(line))
 }
 
 fn parse(text: &[u8], number: usize, again: &str) -> Result<Line, String> {
-    if text.len() > BATCH_BYTES_MAX {
-        return Err(format!("longer than {BATCH_BYTES_MAX} bytes"));
-    }
     let mut request: SubmitRequest = serde_json::from_slice(text).map_err(|error| error.to_string())?;
     if request.id.is_none() {
         let mut name = format!("{again}\n{number}\n").into_bytes();
@@ -155,12 +154,22 @@ async fn send(
     count: &mut Count,
 ) -> Result<(), Failure> {
     let (begun, mut pause) = (Instant::now(), Duration::from_millis(100));
-    while !batch.is_empty() {
+    // Halves of a batch that was too large for this service.
+    let mut later: Vec<Vec<Line>> = Vec::new();
+    loop {
+        if batch.is_empty() {
+            match later.pop() {
+                Some(half) => batch = half,
+                None => return Ok(()),
+            }
+        }
         let request = BatchRequest { executions: batch.iter().map(|line| line.request.clone()).collect() };
         let error = match client.submit_batch(&request).await {
             Ok(answer) => {
                 count.accepted += answer.executions.len();
-                return progress.suspend(|| tell(&batch, &answer.executions, output));
+                progress.suspend(|| tell(&batch, &answer.executions, output))?;
+                batch.clear();
+                continue;
             }
             Err(error) => error,
         };
@@ -180,6 +189,14 @@ async fn send(
                 continue;
             }
         }
+        if error.code() == Some(Code::BodyTooLarge) {
+            if batch.len() > 1 {
+                later.push(batch.split_off(batch.len() / 2));
+            } else if let Some(line) = batch.pop() {
+                refuse(line.number, &error.to_string(), progress, count);
+            }
+            continue;
+        }
         // Every line has an id, so asking again submits nothing twice.
         let wait = worth_waiting(&error).map(|after| after.unwrap_or(pause).min(PATIENCE));
         match wait {
@@ -197,7 +214,6 @@ async fn send(
             }
         }
     }
-    Ok(())
 }
 
 /// Whether the service may take it later, and when it says so.

@@ -151,6 +151,8 @@ fn server_settings(config: &ServerConfig) -> ServerSettings {
         tls: config.tls.clone().map(|(cert_file, key_file)| TlsSettings { cert_file, key_file }),
         connections_max: config.connections_max,
         event_streams_max: config.event_streams_max,
+        body_bytes_max: config.body_bytes_max,
+        cors_origins: config.cors_origins.clone(),
         handshake_timeout: ms(config.handshake_timeout),
         header_timeout: ms(config.header_timeout),
         body_timeout: ms(config.body_timeout),

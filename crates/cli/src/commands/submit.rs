@@ -11,7 +11,7 @@ use enginehouse_api::client::{Client, ClientError, ServerEvent, SubmitAnswer};
 use enginehouse_api::{
     ExecutionView, InlineWorkflow, PriorityName, RetryRequest, Span, SubmitRequest, Timestamp,
 };
-use enginehouse_core::limits::REQUEST_BODY_BYTES_MAX;
+use enginehouse_core::limits::REQUEST_BODY_MIB_MAX;
 use enginehouse_core::time::Time;
 use indicatif::{ProgressBar, ProgressStyle};
 use serde::de::DeserializeOwned;
@@ -283,12 +283,15 @@ impl Stdin {
     }
 }
 
+/// What a service takes at most; what this one takes, it says itself.
+const REQUEST_BYTES_MAX: usize = REQUEST_BODY_MIB_MAX << 20;
+
 fn bounded(from: impl Read, name: &str) -> Result<String, Failure> {
     let mut text = String::new();
-    let most = REQUEST_BODY_BYTES_MAX as u64 + 1;
+    let most = REQUEST_BYTES_MAX as u64 + 1;
     from.take(most).read_to_string(&mut text).map_err(|error| Failure::usage(format!("{name}: {error}")))?;
-    if text.len() > REQUEST_BODY_BYTES_MAX {
-        return Err(Failure::usage(format!("{name}: larger than {REQUEST_BODY_BYTES_MAX} bytes")));
+    if text.len() > REQUEST_BYTES_MAX {
+        return Err(Failure::usage(format!("{name}: larger than {REQUEST_BYTES_MAX} bytes")));
     }
     Ok(text)
 }

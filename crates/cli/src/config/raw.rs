@@ -401,6 +401,10 @@ section! {
         connections_max: Whole<1, 100000> = super::types::Whole(16384);
         /// Event streams at once, of one execution or of all.
         event_streams_max: Whole<1, 100000> = super::types::Whole(4096);
+        /// The largest body of a request, in MiB. Each one that is larger than 4 is held in memory several times over while it is stored.
+        body_max_mib: Whole<1, 64> = super::types::Whole(4);
+        /// Origins of web pages that may call the service from a browser, such as `https://app.example`: scheme, host and port, exactly. Empty: none.
+        cors_origins: Texts = Texts::default();
         /// The longest a TLS handshake may take.
         handshake_timeout: UpToADay = Span(10 * SECOND);
         /// The longest the head of a request may take.

@@ -8,6 +8,7 @@ use super::secret::Secret;
 use super::tree::{Fault, Tree};
 use enginehouse_core::autoscaler::{Guards, LateFactors, Parts, Policy, Predict, ScalingRules};
 use enginehouse_core::breaker::BreakerRules;
+use enginehouse_core::limits::CORS_ORIGINS_MAX;
 use enginehouse_core::queue::Placement;
 use enginehouse_core::rank::HeadStarts;
 use enginehouse_core::retry::RetryPolicy;
@@ -58,6 +59,8 @@ pub struct ServerConfig {
     pub tls: Option<(PathBuf, PathBuf)>,
     pub connections_max: usize,
     pub event_streams_max: usize,
+    pub body_bytes_max: usize,
+    pub cors_origins: Vec<String>,
     pub handshake_timeout: Duration,
     pub header_timeout: Duration,
     pub body_timeout: Duration,
@@ -378,6 +381,7 @@ fn server(raw: &Raw, checker: &mut Checker<'_>) -> Option<ServerConfig> {
             }
         }
     }
+    check_origins(&server.cors_origins.0, checker);
     let size = |number: u64| usize::try_from(number).unwrap_or(usize::MAX);
     Some(ServerConfig {
         listen,
@@ -385,11 +389,33 @@ fn server(raw: &Raw, checker: &mut Checker<'_>) -> Option<ServerConfig> {
         tls,
         connections_max: size(server.connections_max.0),
         event_streams_max: size(server.event_streams_max.0),
+        body_bytes_max: size(server.body_max_mib.0) << 20,
+        cors_origins: server.cors_origins.0.clone(),
         handshake_timeout: server.handshake_timeout.duration(),
         header_timeout: server.header_timeout.duration(),
         body_timeout: server.body_timeout.duration(),
         idle_timeout: server.idle_timeout.duration(),
     })
+}
+
+/// An origin that no browser ever names would let nobody in, without a word; one that stands for all would let everybody in.
+fn check_origins(origins: &[String], checker: &mut Checker<'_>) {
+    checker.require(origins.len() <= CORS_ORIGINS_MAX, "server/cors_origins", || {
+        format!("has {} origins; at most {CORS_ORIGINS_MAX} may be named", origins.len())
+    });
+    for origin in origins {
+        let named = url::Url::parse(origin).ok().filter(|url| matches!(url.scheme(), "http" | "https"));
+        let exact = named.as_ref().map(|url| url.origin().ascii_serialization());
+        checker.require(exact.as_ref() == Some(origin), "server/cors_origins", || {
+            match (exact, origin.as_str()) {
+                (Some(exact), _) => format!(
+                    "{origin:?} is written {exact:?} by browsers: scheme, host and port, nothing behind"
+                ),
+                (None, "*") => "\"*\" would let every web page in; name each origin".to_owned(),
+                (None, _) => format!("{origin:?} is no origin such as https://app.example"),
+            }
+        });
+    }
 }
 
 fn engines(raw: &Raw, retry: &RetryPolicy, checker: &mut Checker<'_>) -> Vec<EngineConfig> {

@@ -12,7 +12,7 @@ use enginehouse_core::execution::{Execution, Status};
 use enginehouse_core::id::Key;
 use enginehouse_core::lifecycle::Part;
 use enginehouse_core::limits::{
-    LIST_LIMIT_MAX, LOG_BYTES_MAX, NAME_BYTES_MAX, REQUEST_BODY_BYTES_MAX, RESULT_BYTES_MAX,
+    LIST_LIMIT_MAX, LOG_BYTES_MAX, NAME_BYTES_MAX, RESULT_BYTES_MAX, STORED_REQUEST_BYTES_MAX,
 };
 use enginehouse_store::{Filter, ListQuery, Ref};
 use serde_json::value::RawValue;
@@ -119,7 +119,7 @@ impl Service {
     }
 
     pub(super) async fn stored_request(&self, row: &Execution) -> Result<Option<String>, ApiError> {
-        let bytes = self.payload(row, Part::Input, REQUEST_BODY_BYTES_MAX * 2).await?;
+        let bytes = self.payload(row, Part::Input, STORED_REQUEST_BYTES_MAX).await?;
         Ok(bytes.and_then(|b| String::from_utf8(b).ok()))
     }
 

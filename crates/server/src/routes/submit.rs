@@ -109,6 +109,7 @@ async fn submit(mut call: Call) -> Result<Response, ApiError> {
     };
     let stored_one = async move { service.submit_awaited(&caller, request, key).await };
     let (submitted, awaited) = call.app.to_the_end(stored_one).await?;
+    call.room = None;
     let (submitted, ended) = await_end(&call.app, &call.caller, submitted, awaited, at_most).await;
     stored(submitted, ended)
 }
