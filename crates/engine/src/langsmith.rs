@@ -150,7 +150,10 @@ impl Langsmith {
             let status = poll
                 .until_known(
                     &self.client,
-                    || self.run_request(call.endpoint, run, &[]),
+                    || {
+                        self.run_request(call.endpoint, run, &[])
+                            .map(|request| request.body_bytes_max(run_bytes_max(call)))
+                    },
                     |answer| match answer.status {
                         200..300 => Ok(Some(answer.json::<wire::RunStatus>()?.status)),
                         404 if wire::is_not_found(&answer) => Ok(None),

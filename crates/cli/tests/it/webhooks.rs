@@ -157,6 +157,12 @@ fn ends_and_wanted_events_are_told_signed_and_without_payload() {
     assert_eq!((&own["data"]["id"], &own["data"]["status"]), (&json!("good"), &json!("completed")), "{own}");
     let ids: BTreeSet<&str> = seen.iter().map(|one| one["id"].as_str().unwrap()).collect();
     assert_eq!(ids.len(), seen.len(), "each is told once: {seen:#?}");
+    // What was received is marked a moment later.
+    let deadline = Instant::now() + Duration::from_secs(60);
+    while !deliveries(&house, "waiting").is_empty() {
+        assert!(Instant::now() < deadline, "some are still waiting");
+        std::thread::sleep(Duration::from_millis(20));
+    }
     let said = String::from_utf8(house.cli(&["webhooks"]).stdout).unwrap();
     assert!(said.contains("everything was delivered"), "{said}");
     house.stop();
