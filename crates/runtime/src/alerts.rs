@@ -43,7 +43,7 @@ const fn times(hold: Millis, recovery: Millis) -> AlertTimes {
 }
 
 /// Every rule.
-pub const ALERTS: [AlertSpec; 12] = [
+pub const ALERTS: [AlertSpec; 13] = [
     AlertSpec {
         name: "queue_wait",
         severity: Severity::Critical,
