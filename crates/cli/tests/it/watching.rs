@@ -183,7 +183,7 @@ fn the_doctor_looks_at_a_service_and_at_files() {
 
 #[test]
 fn an_end_that_could_not_be_read_alerts() {
-    let mut house = House::start("[metrics]\ncollection_interval = \"200ms\"\n");
+    let house = House::start("[metrics]\ncollection_interval = \"200ms\"\n");
     let id = submit(&house, "demo", json!({"failTimes": 9, "failKind": "engine_error"}));
     assert_eq!(house.ended(&id)["failure"]["kind"], "engine_error");
     let id = submit(&house, "demo", json!({"failTimes": 9, "failKind": "bad_response"}));

@@ -282,6 +282,20 @@ async fn the_end_of_a_stream_is_told_from_a_lost_connection() {
     assert_eq!(result_of(&outcome), Some(r#"{"type":"final","out":7}"#), "{outcome:?}");
 }
 
+/// With a proxy the request goes there, and names the endpoint.
+#[tokio::test]
+async fn a_configured_proxy_is_used() {
+    let script: Script = |_, path, _| Reply::json(200, json!({ "asked": path }));
+    let stub = Stub::start(Arc::new(Scripted(script)), Fake::new(RunState::Succeeded), None).await;
+    let http = HttpSettings { proxy: Some(stub.url().into()), ..settings("http://engine.invalid:81/base") };
+    let (_stop, call) = call(&Arc::new(NotingHost::default()), "w", "{}");
+    let outcome = within(Adapter::new(HttpConfig::new(http, "/run")).unwrap().run(call)).await;
+    assert_eq!(result_of(&outcome), Some(r#"{"asked":"http://engine.invalid:81/base/run"}"#), "{outcome:?}");
+    let refused = HttpSettings { proxy: Some("ftp ://x".into()), ..settings("http://engine.invalid") };
+    let refused = Adapter::new(HttpConfig::new(refused, "/run")).err().unwrap();
+    assert_eq!(refused.field, "proxy");
+}
+
 #[tokio::test]
 async fn numbers_stay_exact_in_templates() {
     let script: Script = |_, _, _| Reply::json(200, r#"{"id":98765432109876543210987,"price":2.10}"#);

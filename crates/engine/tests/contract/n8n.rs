@@ -6,7 +6,7 @@ use crate::stub::{Reply, Seen, Stub};
 use crate::{settings, within};
 use bytes::Bytes;
 use enginehouse_core::failure::FailureKind;
-use enginehouse_engine::config::HttpSettings;
+use enginehouse_engine::config::{EndpointConfig, HttpSettings};
 use enginehouse_engine::{Call, Engine, N8n as Adapter, N8nConfig, N8nMode, N8nWebhook, Outcome, Reached};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
@@ -45,6 +45,12 @@ fn execution(index: usize, state: RunState, key: &str, with_data: bool) -> Value
     if with_data {
         let hook =
             json!([{"data": {"main": [[{"json": {"headers": {"x-execution-key": key}, "body": {}}}]]}}]);
+        if state == RunState::Running {
+            // Nothing has run yet.
+            said["data"] =
+                json!({"resultData": {"runData": {}}, "executionData": {"nodeExecutionStack": [hook[0]]}});
+            return said;
+        }
         let last = json!([{"data": {"main": [[{"json": {"echo": "hi"}}]]}}]);
         let error = match state {
             RunState::Failed => json!({"name": "Error", "message": "boom"}),
@@ -140,6 +146,8 @@ impl Dialect for N8n {
                 assert!(request.header("x-n8n-api-key").is_none(), "the API key is not for a webhook");
                 let index = fake.start(request.header("x-execution-key").unwrap_or_default());
                 match *path {
+                    // It answers when its workflow has ended, and that does not.
+                    "silent" if fake.notes.contains(&"hold".to_owned()) => Reply::of(200, "", "").held(),
                     "silent" => Reply::json(200, json!([{"echo": "hi"}])),
                     _ => Reply::json(200, json!({"executionId": number(index)})),
                 }
@@ -220,6 +228,48 @@ async fn a_silent_workflow_is_found_by_its_header() {
     let outcome = within(adapter(settings(stub.url()), false).run(call)).await;
     assert!(matches!(outcome, Outcome::Succeeded { .. }), "{outcome:?}");
     assert_eq!(stub.fake(|fake| fake.runs.len()), 2);
+}
+
+/// Webhooks may be called elsewhere than the API, below another prefix.
+#[tokio::test]
+async fn webhooks_are_called_where_they_are() {
+    let api = Stub::start(Arc::new(N8n), Fake::new(RunState::Succeeded), None).await;
+    let hooks = Stub::start(Arc::new(N8n), Fake::new(RunState::Succeeded), None).await;
+    let webhook = N8nWebhook { path: "a/b".to_owned(), mode: N8nMode::Track, headers: Vec::new() };
+    let config = |urls: &[&str]| {
+        let mut http = settings(api.url());
+        http.endpoints.extend(urls.iter().map(|url| EndpointConfig { url: (*url).to_owned(), weight: 1 }));
+        N8nConfig {
+            workflows: BTreeMap::from([(WORKFLOW.to_owned(), webhook.clone())]),
+            webhook_url: Some(format!("{}/n8n/", hooks.url())),
+            webhook_prefix: "hooks/v2".to_owned(),
+            ..N8nConfig::new(http)
+        }
+    };
+    let (_stop, call) = call(&Arc::default(), WORKFLOW, "{}");
+    let _ = within(Adapter::new(config(&[])).unwrap().run(call)).await;
+    let asked = hooks.seen(Step::Side).pop().expect("the webhook was called");
+    assert_eq!((asked.method.as_str(), asked.path.as_str()), ("POST", "/n8n/hooks/v2/a/b"));
+    assert!(asked.header("x-n8n-api-key").is_none());
+    let several = Adapter::new(config(&["http://127.0.0.1:9"])).err().unwrap();
+    assert_eq!(several.field, "webhook_url");
+    let prefix = N8nConfig { webhook_prefix: "../x".to_owned(), ..config(&[]) };
+    assert_eq!(Adapter::new(prefix).err().unwrap().field, "webhook_prefix");
+}
+
+/// A workflow that tells no id is found while it runs, so it can be stopped.
+#[tokio::test]
+async fn a_running_execution_shows_what_it_was_called_with_before_its_first_node() {
+    let stub = Stub::start(Arc::new(N8n), Fake::new(RunState::Running), None).await;
+    let engine = Arc::new(adapter(settings(stub.url()), false));
+    let host = Arc::new(NotingHost::default());
+    let (stop, call) = call(&host, SILENT, "{}");
+    stub.fake(|fake| fake.notes.push("hold".to_owned()));
+    let task = tokio::spawn(async move { engine.run(call).await });
+    crate::until(|| host.engine_run().is_some()).await;
+    stop.send_replace(Some(enginehouse_engine::Stop::Cancel));
+    assert_eq!(within(task).await.unwrap(), Outcome::Cancelled);
+    assert_eq!(stub.fake(|fake| fake.runs[0].cancels), 1);
 }
 
 /// What may have been started by an earlier attempt is looked up before anything is repeated.
