@@ -266,7 +266,7 @@ pub struct ExecutionView {
     /// Why it failed, or why its last attempt did.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub failure: Option<FailureView>,
-    /// The workflow stopped to ask a human.
+    /// The workflow stopped to ask a human, or at a breakpoint.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub needs_input: bool,
     /// Paths of what belongs to it, by name.
@@ -424,6 +424,9 @@ pub struct ResultView {
     pub result: Option<Box<RawValue>>,
     #[schema(required)]
     pub failure: Option<FailureView>,
+    /// The workflow stopped to ask a human, or at a breakpoint: `result` is what it had by then.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub needs_input: bool,
     #[schema(required)]
     pub started_at: Option<Timestamp>,
     #[schema(required)]

@@ -5,18 +5,18 @@
 //! idempotency key in its metadata, by which it is found again.
 //!
 //! Polling the run's status decides; the run's event stream only gives progress and says when to look. A status alone
-//! is not the whole truth: an answer with status 200 may hold an error, and a cancelled run joins like a successful one.
+//! is not the whole truth: a graph that stopped to ask has the status of one that is through.
 
+mod end;
 mod wire;
 
-use crate::client::{Answer, HttpClient, Poll, Request, StreamEvent, check_result, watch_events};
+use crate::client::{Answer, HttpClient, Poll, Request, StreamEvent, watch_events};
 use crate::config::{ConfigError, HttpSettings, PROGRESS_BYTES_MAX};
 use crate::contract::{
     Call, Capabilities, Engine, EngineFailure, Health, Outcome, Progress, Reached, Workflow,
 };
 use crate::tracked::{Started, Tracked, drive, run_lost};
 use async_trait::async_trait;
-use bytes::Bytes;
 use enginehouse_core::failure::FailureKind;
 use enginehouse_core::limits::REQUEST_BODY_BYTES_MAX;
 use tokio::sync::Notify;
@@ -72,14 +72,19 @@ impl Langsmith {
         Ok(self.client.get(self.client.url(endpoint, &segments)?).body_bytes_max(RUN_BYTES_MAX))
     }
 
-    /// The run of this idempotency key on a thread, if an earlier attempt started it.
-    async fn find(&self, call: &Call, thread: Uuid) -> Result<Option<RunId>, EngineFailure> {
-        let url = self.client.url(call.endpoint, &["threads", &thread.to_string(), "runs"])?;
-        let mut request = self.client.get(url).query("limit", RUNS_LISTED).body_bytes_max(4 * RUN_BYTES_MAX);
+    /// Asks for a thread's runs, the newest first.
+    fn runs_request(&self, endpoint: usize, thread: Uuid, limit: &str) -> Result<Request, EngineFailure> {
+        let url = self.client.url(endpoint, &["threads", &thread.to_string(), "runs"])?;
+        let mut request = self.client.get(url).query("limit", limit).body_bytes_max(4 * RUN_BYTES_MAX);
         for column in ["run_id", "status", "metadata"] {
             request = request.query("select", column);
         }
-        let answer = self.client.send(request).await?;
+        Ok(request)
+    }
+
+    /// The run of this idempotency key on a thread, if an earlier attempt started it.
+    async fn find(&self, call: &Call, thread: Uuid) -> Result<Option<RunId>, EngineFailure> {
+        let answer = self.client.send(self.runs_request(call.endpoint, thread, RUNS_LISTED)?).await?;
         match answer.status {
             200 => {
                 let rows: Vec<wire::ListedRun> = answer.json()?;
@@ -215,35 +220,7 @@ impl Langsmith {
     async fn outcome(&self, call: &Call, run: &RunId) -> Result<Outcome, EngineFailure> {
         let mut poll = self.client.poll(call);
         let end = self.until_ended(call, run, &mut poll).await?;
-        if end == wire::End::Interrupted {
-            return Ok(Outcome::Cancelled);
-        }
-        let limit = self.client.transfer_timeout();
-        // The body starts with line breaks where the server had to keep a slow connection alive.
-        let bytes_max = call.result_bytes_max + PROGRESS_BYTES_MAX;
-        let state = poll
-            .until_read(
-                &self.client,
-                || {
-                    Ok(self
-                        .run_request(call.endpoint, run, &["join"])?
-                        .within(limit, limit)
-                        .body_bytes_max(bytes_max))
-                },
-                |answer| match answer.status {
-                    200..300 => {
-                        let state = trimmed(&answer.body);
-                        check_result(&state, call.result_bytes_max)?;
-                        crate::client::parse::<serde::de::IgnoredAny>(&state)?;
-                        Ok(Some(state))
-                    }
-                    404 if wire::is_not_found(&answer) => Ok(None),
-                    _ => Err(self.client.refusal(&answer)),
-                },
-            )
-            .await?
-            .ok_or_else(|| run_lost("the engine has no state of this run any more"))?;
-        conclude(end, state)
+        self.concluded(call, run, end, &mut poll).await
     }
 }
 
@@ -375,27 +352,4 @@ fn report(call: &Call, event: &StreamEvent) {
         .filter(|fraction| (0.0..=1.0).contains(fraction));
     let data = data.map(|data| serde_json::json!({ "event": event.name, "data": data }));
     call.host.progress(Progress { fraction, data });
-}
-
-fn trimmed(body: &Bytes) -> Bytes {
-    let trimmed = body.trim_ascii();
-    body.slice_ref(trimmed)
-}
-
-/// Reads the final state in the light of the run's status.
-fn conclude(end: wire::End, state: Bytes) -> Result<Outcome, EngineFailure> {
-    let marks = wire::Marks::of(&state);
-    match (end, marks.error) {
-        (wire::End::Success, None) => {
-            Ok(Outcome::Succeeded { result: state, needs_input: marks.interrupted })
-        }
-        (wire::End::Timeout, _) => {
-            let message = "the run went over the time limit of the engine";
-            Err(EngineFailure::new(FailureKind::Timeout, "engine_timeout", message))
-        }
-        (_, error) => {
-            let message = error.unwrap_or_else(|| "the graph failed without saying why".to_owned());
-            Err(EngineFailure::new(FailureKind::EngineError, "workflow_failed", message))
-        }
-    }
 }

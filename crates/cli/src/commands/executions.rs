@@ -46,6 +46,8 @@ impl One {
             tell!("{}: {}", view.status, failure_text(failure));
         } else if view.status == "cancelled" {
             tell!("cancelled");
+        } else if view.needs_input {
+            tell!("{NEEDS_INPUT}");
         }
         Ok(Exit::of_status(&view.status))
     }
@@ -185,7 +187,11 @@ fn list_table(views: &[ExecutionView], first: bool, output: &mut Output) -> Resu
                 printable(&view.workflow_id),
                 format!("{}/{}", view.attempt, view.max_retries + 1),
                 age(view.created_at, now),
-                view.wait.as_ref().map(|wait| wait.reason.clone()).unwrap_or_default(),
+                match &view.wait {
+                    Some(wait) => wait.reason.clone(),
+                    None if view.needs_input => "input".to_owned(),
+                    None => String::new(),
+                },
             ]
         })
         .collect();
@@ -237,6 +243,10 @@ impl FilterArgs {
     }
 }
 
+/// What `needsInput` means, where a person reads how an execution ended.
+pub(crate) const NEEDS_INPUT: &str =
+    "the workflow stopped to ask or at a breakpoint; a new execution with the same session goes on";
+
 /// Everything about one execution.
 pub(crate) fn show(view: &ExecutionView, output: &mut Output) -> Result<Exit, Failure> {
     if output.is_json() {
@@ -254,7 +264,7 @@ pub(crate) fn show(view: &ExecutionView, output: &mut Output) -> Result<Exit, Fa
         ("status", Some(view.status.clone())),
         ("waits for", wait),
         ("failure", view.failure.as_ref().map(failure_text)),
-        ("needs input", view.needs_input.then(|| "yes".to_owned())),
+        ("needs input", view.needs_input.then(|| NEEDS_INPUT.to_owned())),
         ("workflow", Some(printable(&view.workflow_id))),
         ("engine", Some(format!("{} ({})", view.engine, view.engine_type))),
         ("endpoint", view.endpoint.clone()),
@@ -294,6 +304,7 @@ fn explained(view: &ExecutionView, now: jiff::Timestamp) -> [String; 2] {
         let engine_run = view.engine_run_id.as_deref().unwrap_or("not known");
         let second = match &view.failure {
             Some(failure) => failure_text(failure),
+            None if view.needs_input => NEEDS_INPUT.to_owned(),
             None => format!("the engine's own id of the run: {}", printable(engine_run)),
         };
         return [first, second];

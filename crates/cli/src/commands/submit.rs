@@ -1,6 +1,6 @@
 //! Submitting: one execution from flags or a file, or many from an NDJSON file.
 
-use super::executions::parse_priority;
+use super::executions::{NEEDS_INPUT, parse_priority};
 use super::follow::{follow, over};
 use super::ndjson::{self, Ndjson};
 use super::output::{Output, failure_text, printable};
@@ -366,5 +366,8 @@ async fn finish(client: &Client, view: &ExecutionView, output: &mut Output) -> R
     let why =
         result.failure.as_ref().map(|failure| format!(": {}", failure_text(failure))).unwrap_or_default();
     tell!("{} {}{took}{why}", view.id, view.status);
+    if view.needs_input {
+        tell!("{NEEDS_INPUT}");
+    }
     Ok(Exit::of_status(&view.status))
 }

@@ -6,8 +6,12 @@ use bytes::Bytes;
 use enginehouse_core::failure::FailureKind;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use uuid::Uuid;
+
+/// Where a final state tells what the graph asks.
+const INTERRUPT: &str = "__interrupt__";
 
 /// The answer to `GET /ok`.
 #[derive(Deserialize)]
@@ -152,34 +156,116 @@ fn invalid_parameters(message: &str) -> EngineFailure {
     EngineFailure::new(FailureKind::InvalidRequest, "invalid_parameters", message).with_reached(Reached::No)
 }
 
-/// What stands in a final state besides the graph's own values.
-pub(super) struct Marks {
-    /// The engine's error, as `Type: message`.
+/// A run's newest checkpoint.
+#[derive(Debug)]
+pub(super) struct Checkpoint<'a> {
+    values: &'a RawValue,
+    /// What the graph asks a human.
+    questions: Vec<&'a RawValue>,
+    /// The graph stopped before its end: it asks, or it came to a breakpoint.
+    pub(super) needs_input: bool,
+    /// The error of the task that failed, in the engine's own words.
     pub(super) error: Option<String>,
-    /// The graph stopped to ask a human.
-    pub(super) interrupted: bool,
+    /// The graph that wrote it.
+    pub(super) graph: Option<String>,
 }
 
-impl Marks {
-    /// A state that is no object has no marks.
-    pub(super) fn of(state: &[u8]) -> Marks {
-        #[derive(Deserialize)]
-        struct Wire<'a> {
-            #[serde(borrow, rename = "__error__")]
-            error: Option<&'a RawValue>,
-            #[serde(borrow, rename = "__interrupt__")]
-            interrupt: Option<&'a RawValue>,
+/// The checkpoint of `run` in an answer to a question for a thread's history; `None` when there is none of that run.
+pub(super) fn read_history(body: &[u8], run: Uuid) -> Result<Option<Checkpoint<'_>>, EngineFailure> {
+    #[derive(Deserialize)]
+    struct Wire<'a> {
+        #[serde(borrow)]
+        values: &'a RawValue,
+        next: Option<Vec<serde::de::IgnoredAny>>,
+        #[serde(borrow)]
+        tasks: Option<Vec<Task<'a>>>,
+        metadata: Option<Metadata<'a>>,
+    }
+    #[derive(Deserialize)]
+    struct Task<'a> {
+        #[serde(borrow)]
+        interrupts: Option<Vec<&'a RawValue>>,
+        #[serde(borrow)]
+        error: Option<&'a RawValue>,
+    }
+    #[derive(Deserialize)]
+    struct Metadata<'a> {
+        #[serde(borrow)]
+        run_id: Option<Cow<'a, str>>,
+        graph_id: Option<String>,
+    }
+    // Nothing is parsed here but what is named, so no depth can hurt; that of the state is checked with the result.
+    let history: Vec<Wire<'_>> = serde_json::from_slice(body).map_err(|_| {
+        let message = "the engine's answer about a thread's history has not the expected form";
+        EngineFailure::new(FailureKind::BadResponse, "malformed_answer", message).with_reached(Reached::Maybe)
+    })?;
+    let of_run = |wire: &Wire<'_>| {
+        let id = wire.metadata.as_ref().and_then(|metadata| metadata.run_id.as_deref());
+        id.and_then(|id| Uuid::parse_str(id).ok()) == Some(run)
+    };
+    let Some(wire) = history.into_iter().next().filter(of_run) else { return Result::Ok(None) };
+    let tasks = wire.tasks.unwrap_or_default();
+    let error = tasks.iter().find_map(|task| task.error).map(|error| error_words(error.get()));
+    let questions: Vec<&RawValue> = tasks.into_iter().filter_map(|task| task.interrupts).flatten().collect();
+    let goes_on = wire.next.is_some_and(|next| !next.is_empty());
+    Result::Ok(Some(Checkpoint {
+        values: wire.values,
+        needs_input: goes_on || !questions.is_empty(),
+        questions,
+        error,
+        graph: wire.metadata.and_then(|metadata| metadata.graph_id),
+    }))
+}
+
+impl Checkpoint<'_> {
+    /// The graph's state, with what it asks as `__interrupt__`; a state that is no object then stands in `values`.
+    /// `body` is the answer that the checkpoint was read from.
+    pub(super) fn result(&self, body: &Bytes) -> Bytes {
+        let state = self.values.get();
+        if self.questions.is_empty() {
+            return body.slice_ref(state.as_bytes());
         }
-        match serde_json::from_slice::<Wire<'_>>(state) {
-            Result::Ok(wire) if state.starts_with(b"{") => Marks {
-                error: wire.error.map(|error| error_words(error.get())),
-                interrupted: wire.interrupt.is_some_and(|asked| !matches!(asked.get(), "null" | "[]")),
-            },
-            _ => Marks { error: None, interrupted: false },
+        type Fields<'a> = BTreeMap<Cow<'a, str>, &'a RawValue>;
+        let fields = if state.starts_with('{') { state } else { "" };
+        let known: Option<Fields<'_>> = serde_json::from_str(fields).ok();
+        if known.as_ref().is_some_and(|fields| fields.contains_key(INTERRUPT)) {
+            return body.slice_ref(state.as_bytes());
         }
+        let questions = self.questions.iter().map(|question| question.get()).collect::<Vec<_>>().join(",");
+        let asked = format!("\"{INTERRUPT}\":[{questions}]");
+        Bytes::from(match known {
+            Some(fields) if fields.is_empty() => format!("{{{asked}}}"),
+            Some(_) => format!("{},{asked}}}", state[..state.len() - 1].trim_end()),
+            None if state == "null" => format!("{{{asked}}}"),
+            None => format!("{{\"values\":{state},{asked}}}"),
+        })
     }
 }
 
+/// What the answer to `GET /threads/T` says of the thread's newest run.
+#[derive(Deserialize)]
+pub(super) struct Thread {
+    #[serde(default)]
+    status: String,
+    error: Option<Box<RawValue>>,
+    #[serde(default)]
+    pub(super) metadata: ThreadMetadata,
+}
+
+#[derive(Deserialize, Default)]
+pub(super) struct ThreadMetadata {
+    pub(super) graph_id: Option<String>,
+}
+
+impl Thread {
+    /// The error that the thread's newest run ended with, as `Type: message`.
+    pub(super) fn error_words(&self) -> Option<String> {
+        let error = self.error.as_ref().filter(|error| self.status == "error" && error.get() != "null")?;
+        Some(error_words(error.get()))
+    }
+}
+
+/// An error as the engine tells it: as an object, or as a text that may itself hold one.
 fn error_words(json: &str) -> String {
     #[derive(Deserialize, Default)]
     #[serde(default)]
@@ -187,9 +273,10 @@ fn error_words(json: &str) -> String {
         error: String,
         message: String,
     }
-    let wire: Wire = serde_json::from_str(json).unwrap_or_default();
+    let text = serde_json::from_str::<String>(json).unwrap_or_else(|_| json.to_owned());
+    let wire: Wire = serde_json::from_str(&text).unwrap_or_default();
     match (wire.error.as_str(), wire.message.as_str()) {
-        ("", "") => json.to_owned(),
+        ("", "") => text,
         (error, "") => error.to_owned(),
         ("", message) => message.to_owned(),
         (error, message) => format!("{error}: {message}"),
@@ -218,23 +305,78 @@ mod tests {
         assert_eq!(split("{"), Err("invalid_parameters".to_owned()));
     }
 
+    const RUN: Uuid = Uuid::from_u128(7);
+
+    /// The end that a history with one checkpoint tells: the result, `?` where a human is needed, the error.
+    fn end(checkpoint: &str) -> String {
+        let body = Bytes::from(format!("[{checkpoint}]"));
+        match read_history(&body, RUN).map_err(|failure| failure.code) {
+            Err(code) => code,
+            Result::Ok(None) => "none".to_owned(),
+            Result::Ok(Some(checkpoint)) => {
+                let result = String::from_utf8(checkpoint.result(&body).to_vec()).unwrap();
+                let mark = if checkpoint.needs_input { "?" } else { "" };
+                format!(
+                    "{result}{mark}{}",
+                    checkpoint.error.map(|error| format!(" {error}")).unwrap_or_default()
+                )
+            }
+        }
+    }
+
     #[test]
-    fn marks_are_read_from_the_final_state() {
-        let marks = |text: &str| {
-            let marks = Marks::of(text.as_bytes());
-            (marks.error, marks.interrupted)
-        };
-        assert_eq!(marks(r#"{"a":1}"#), (None, false));
-        assert_eq!(marks("[1]"), (None, false));
-        assert_eq!(marks("\"text\""), (None, false));
-        assert_eq!(marks(r#"{"__interrupt__":[{"value":1}]}"#), (None, true));
-        assert_eq!(marks(r#"{"__interrupt__":[]}"#), (None, false));
-        let error = r#"{"__error__":{"error":"RuntimeError","message":"boom"}}"#;
-        assert_eq!(marks(error), (Some("RuntimeError: boom".to_owned()), false));
+    fn an_end_is_read_from_the_runs_own_checkpoint() {
+        let of = |rest: &str| end(&format!(r#"{{{rest},"metadata":{{"run_id":"{RUN}"}}}}"#));
+        for (checkpoint, expected) in [
+            (
+                r#""values":{"a":1.50,"n":12345678901234567890},"next":[],"tasks":[]"#,
+                r#"{"a":1.50,"n":12345678901234567890}"#,
+            ),
+            (r#""values":[1, 2]"#, "[1, 2]"),
+            (r#""values":null,"next":null,"tasks":null"#, "null"),
+            // A breakpoint: the graph would go on, and asks nothing.
+            (r#""values":{"a":1},"next":["two"],"tasks":[{"interrupts":[],"error":null}]"#, r#"{"a":1}?"#),
+            (
+                r#""values":{"a":1 },"next":["ask"],"tasks":[{"interrupts":[{"value":1}]},{"interrupts":[{"value":2.0}]}]"#,
+                r#"{"a":1,"__interrupt__":[{"value":1},{"value":2.0}]}?"#,
+            ),
+            (r#""values":{},"tasks":[{"interrupts":[1]}]"#, r#"{"__interrupt__":[1]}?"#),
+            (r#""values":null,"tasks":[{"interrupts":[1]}]"#, r#"{"__interrupt__":[1]}?"#),
+            (r#""values":[1],"tasks":[{"interrupts":[1]}]"#, r#"{"values":[1],"__interrupt__":[1]}?"#),
+            (r#""values":{"__interrupt__":[2]},"tasks":[{"interrupts":[1]}]"#, r#"{"__interrupt__":[2]}?"#),
+            (
+                r#""values":{},"next":["n"],"tasks":[{"error":null},{"error":"RuntimeError('boom')"}]"#,
+                "{}? RuntimeError('boom')",
+            ),
+            (r#""next":[]"#, "malformed_answer"),
+        ] {
+            assert_eq!(of(checkpoint), expected, "{checkpoint}");
+        }
         assert_eq!(
-            marks(r#"{"__error__":{"error":"TimeoutError","message":""}}"#).0.unwrap(),
-            "TimeoutError"
+            end(r#"{"values":1,"metadata":{"run_id":"00000000-0000-0000-0000-000000000008"}}"#),
+            "none"
         );
-        assert_eq!(marks(r#"{"__error__":"text"}"#).0.unwrap(), "\"text\"");
+        assert_eq!(end(r#"{"values":1,"metadata":{}}"#), "none", "another run's state is never taken");
+        assert_eq!(end(""), "none");
+        assert_eq!(end("{"), "malformed_answer");
+        assert_eq!(of(&format!(r#""values":{}1{}"#, "[".repeat(5_000), "]".repeat(5_000))).len(), 10_001);
+    }
+
+    #[test]
+    fn a_threads_error_is_told_in_words() {
+        let words = |text: &str| serde_json::from_str::<Thread>(text).unwrap().error_words();
+        let error = |error: &str| words(&format!(r#"{{"status":"error","error":{error}}}"#)).unwrap();
+        assert_eq!(error(r#"{"error":"RuntimeError","message":"boom"}"#), "RuntimeError: boom");
+        assert_eq!(error(r#"{"error":"TimeoutError","message":""}"#), "TimeoutError");
+        assert_eq!(error(r#""{\"error\":\"E\",\"message\":\"m\"}""#), "E: m");
+        assert_eq!(error(r#""text""#), "text");
+        for none in [
+            "{}",
+            r#"{"status":"error"}"#,
+            r#"{"status":"error","error":null}"#,
+            r#"{"status":"idle","error":{"error":"E"},"values":{"a":[1]}}"#,
+        ] {
+            assert_eq!(words(none), None, "{none}");
+        }
     }
 }

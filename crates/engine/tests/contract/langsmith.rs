@@ -1,6 +1,6 @@
 //! The stub as an Agent Server.
 
-use crate::dialect::{CANARY, Dialect, Expected, Fake, Fault, RunState, Step};
+use crate::dialect::{CANARY, Dialect, Expected, Fake, FakeRun, Fault, RunState, Step};
 use crate::host::{NotingHost, call};
 use crate::stub::{Reply, Seen, Stub};
 use crate::{settings, within};
@@ -33,16 +33,32 @@ fn status_of(state: RunState) -> &'static str {
     }
 }
 
-fn state_of(state: RunState) -> Value {
-    match state {
-        RunState::Failed => json!({ "__error__": { "error": "RuntimeError", "message": "boom" } }),
-        RunState::TimedOut => json!({ "__error__": { "error": "TimeoutError", "message": "" } }),
-        RunState::Asks => json!({ "message": "hi", "__interrupt__": [{ "value": { "question": "go?" } }] }),
-        RunState::Forgotten => {
-            json!({ "__error__": { "error": "HTTPException", "message": "404: Run not found" } })
+/// The newest checkpoint of a run.
+fn checkpoint(index: usize, run: &FakeRun, notes: &[String]) -> Value {
+    let noted = |word: &str| notes.iter().any(|note| note == word);
+    let (values, next, task) = match run.state {
+        RunState::Failed => {
+            (json!({}), json!(["fail"]), json!({ "error": format!("RuntimeError('{}')", words(run)) }))
         }
-        _ => json!({ "message": "hi", "output": { "echo": "hi" } }),
-    }
+        RunState::Asks => {
+            let asked = json!({ "value": { "question": "go?" } });
+            (json!({ "message": "hi" }), json!(["ask"]), json!({ "error": null, "interrupts": [asked] }))
+        }
+        _ if noted("breakpoint") => (result(), json!(["two"]), json!({ "error": null, "interrupts": [] })),
+        _ => (result(), json!([]), Value::Null),
+    };
+    let tasks = if task.is_null() { json!([]) } else { json!([task]) };
+    json!({ "values": values, "next": next, "tasks": tasks,
+        "metadata": { "run_id": run_id(index), "graph_id": "echo", "step": 1 } })
+}
+
+fn result() -> Value {
+    json!({ "message": "hi", "output": { "echo": "hi" } })
+}
+
+/// What a run fails with; those of others fail with other words.
+fn words(run: &FakeRun) -> &str {
+    if run.key.starts_with('e') { "boom" } else { "not ours" }
 }
 
 impl Dialect for Langsmith {
@@ -68,7 +84,7 @@ impl Dialect for Langsmith {
             ("POST", ["threads", _, "runs"]) => Step::Submit,
             ("POST", ["threads", _, "runs", _, "cancel"]) => Step::Cancel,
             ("GET", ["threads", _, "runs", _]) => Step::Status,
-            ("GET", ["threads", _, "runs", _, "join"]) => Step::Result,
+            ("POST", ["threads", _, "history"]) => Step::Result,
             _ => Step::Side,
         }
     }
@@ -91,19 +107,41 @@ impl Dialect for Langsmith {
             }
             ("GET", ["threads", _, "runs"]) => {
                 let known = fake.runs.iter().enumerate().filter(|(_, run)| run.state != RunState::Forgotten);
-                let rows = known.map(|(index, run)| {
+                let rows = known.rev().map(|(index, run)| {
                     json!({ "run_id": run_id(index), "status": status_of(run.state),
                         "metadata": { "idempotency_key": run.key } })
                 });
-                Reply::json(200, Value::from_iter(rows))
+                let most = if request.query.contains("limit=1&") { 1 } else { 10 };
+                Reply::json(200, Value::from_iter(rows.take(most)))
+            }
+            // The thread tells of its newest run only.
+            ("GET", ["threads", thread]) => {
+                let newest = fake.runs.last();
+                let failed = newest.filter(|run| run.state == RunState::Failed);
+                let error = failed.map(|run| json!({ "error": "RuntimeError", "message": words(run) }));
+                let graph =
+                    if fake.notes.iter().any(|note| note == "another graph") { "other" } else { "echo" };
+                Reply::json(
+                    200,
+                    json!({ "thread_id": thread, "status": if error.is_some() { "error" } else { "idle" },
+                        "error": error, "values": { "not": "ours" }, "metadata": { "graph_id": graph } }),
+                )
             }
             ("GET", ["threads", _, "runs", run]) => match fake.poll(index_of(run)) {
                 RunState::Forgotten => Reply::json(404, json!({ "detail": "Run not found" })),
                 state => Reply::json(200, json!({ "run_id": run, "status": status_of(state), "kwargs": {} })),
             },
-            ("GET", ["threads", _, "runs", run, "join"]) => {
-                let state = fake.runs.get(index_of(run)).map_or(RunState::Forgotten, |run| run.state);
-                Reply::json(200, format!("\n\n{}", state_of(state)))
+            ("POST", ["threads", _, "history"]) => {
+                let body = request.json();
+                let index = index_of(body["metadata"]["run_id"].as_str().unwrap_or_default());
+                let late = fake.notes.iter().position(|note| note == "late");
+                if let Some(late) = late {
+                    fake.notes.remove(late);
+                }
+                let lost = late.is_some() || fake.notes.iter().any(|note| note == "no checkpoint");
+                let run = fake.runs.get(index).filter(|_| !lost);
+                let found = run.map(|run| checkpoint(index, run, &fake.notes));
+                Reply::json(200, Value::from_iter(found))
             }
             ("GET", ["threads", _, "runs", run, "stream"]) => {
                 let running = fake.runs.get(index_of(run)).is_some_and(|run| run.state == RunState::Running);
@@ -135,26 +173,107 @@ impl Dialect for Langsmith {
 
     fn differs(&self, step: Step, fault: Fault) -> Option<Expected> {
         match (step, fault) {
-            // The result is the whole answer, so its depth is the result's.
-            (Step::Result, Fault::TooDeep) => Some(Expected::Fails(FailureKind::TooLarge, Reached::Yes)),
+            // The run succeeded, and is known: only what it gave is not there.
+            (Step::Result, Fault::Status(404)) => {
+                Some(Expected::Fails(FailureKind::BadResponse, Reached::Yes))
+            }
             _ => None,
         }
     }
+}
 
-    fn skips(&self, step: Step, fault: Fault) -> bool {
-        // An empty object is a state like any other.
-        step == Step::Result && fault == Fault::Empty
-    }
+/// Runs one call against a stub whose fake has these notes.
+async fn ended(fake: Fake, session: Option<&str>) -> (Outcome, Stub) {
+    let stub = Stub::start(Arc::new(Langsmith), fake, None).await;
+    let (_stop, call) = call(&Arc::default(), "echo", r#"{"message":"hi"}"#);
+    let call = Call { session_id: session.map(str::to_owned), ..call };
+    (within(Langsmith.engine(settings(stub.url())).run(call)).await, stub)
+}
+
+fn noted(state: RunState, notes: &[&str]) -> Fake {
+    Fake { notes: notes.iter().map(|&note| note.to_owned()).collect(), ..Fake::new(state) }
 }
 
 #[tokio::test]
 async fn a_graph_that_asks_succeeds_and_needs_input() {
-    let stub = Stub::start(Arc::new(Langsmith), Fake::new(RunState::Asks), None).await;
-    let host = Arc::new(NotingHost::default());
-    let (_stop, call) = call(&host, "ask", r#"{"question":"go?"}"#);
-    let outcome = within(Langsmith.engine(settings(stub.url())).run(call)).await;
+    let (outcome, _) = ended(Fake::new(RunState::Asks), None).await;
     let Outcome::Succeeded { result, needs_input: true } = outcome else { panic!("{outcome:?}") };
-    assert_eq!(serde_json::from_slice::<Value>(&result).unwrap(), state_of(RunState::Asks));
+    let asked = json!({ "message": "hi", "__interrupt__": [{ "value": { "question": "go?" } }] });
+    assert_eq!(serde_json::from_slice::<Value>(&result).unwrap(), asked);
+}
+
+#[tokio::test]
+async fn a_graph_that_stopped_at_a_breakpoint_needs_input() {
+    let (outcome, _) = ended(noted(RunState::Succeeded, &["breakpoint"]), None).await;
+    let Outcome::Succeeded { result, needs_input: true } = outcome else { panic!("{outcome:?}") };
+    assert_eq!(result, Langsmith.result().as_bytes());
+}
+
+#[tokio::test]
+async fn a_checkpoint_that_comes_late_is_waited_for_and_one_that_never_comes_is_told() {
+    let (outcome, stub) = ended(noted(RunState::Succeeded, &["late", "late"]), None).await;
+    assert!(matches!(outcome, Outcome::Succeeded { needs_input: false, .. }), "{outcome:?}");
+    assert_eq!(stub.seen(Step::Result).len(), 3);
+    let (outcome, stub) = ended(noted(RunState::Succeeded, &["no checkpoint"]), None).await;
+    let Outcome::Failed(failure) = outcome else { panic!("{outcome:?}") };
+    assert_eq!((failure.kind, failure.code.as_str()), (FailureKind::BadResponse, "result_unavailable"));
+    assert_eq!(stub.fake(|fake| fake.runs.len()), 1);
+}
+
+/// Two runs of one thread: whatever the thread says of the newer one, the older one ends as itself.
+#[tokio::test]
+async fn a_run_ends_as_itself_whatever_came_after_it_on_its_thread() {
+    let states =
+        [RunState::Succeeded, RunState::Failed, RunState::Asks, RunState::Cancelled, RunState::Running];
+    for ours in [RunState::Succeeded, RunState::Failed, RunState::Asks] {
+        for theirs in states {
+            let stub = Stub::start(Arc::new(Langsmith), Fake::new(RunState::Running), None).await;
+            let engine = Langsmith.engine(settings(stub.url()));
+            let (_stop, call) = call(&Arc::default(), "echo", "{}");
+            let call = Call { session_id: Some("shared".to_owned()), ..call };
+            let running = tokio::spawn(async move { engine.run(call).await });
+            crate::until(|| !stub.seen(Step::Status).is_empty()).await;
+            stub.fake(|fake| {
+                let other = fake.start("not ours");
+                fake.runs[other].state = theirs;
+                fake.runs[0].state = ours;
+            });
+            let outcome = within(running).await.unwrap();
+            let told = format!("{ours:?} before {theirs:?}: {outcome:?}");
+            match (ours, outcome) {
+                (RunState::Succeeded, Outcome::Succeeded { result, needs_input: false }) => {
+                    assert_eq!(result, Langsmith.result().as_bytes(), "{told}");
+                }
+                (RunState::Asks, Outcome::Succeeded { needs_input: true, .. }) => {}
+                (RunState::Failed, Outcome::Failed(failure)) => {
+                    assert_eq!(failure.kind, FailureKind::EngineError, "{told}");
+                    assert!(failure.message.contains("boom"), "{told}");
+                }
+                _ => panic!("{told}"),
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_state_that_the_engine_reads_with_another_graph_is_no_result() {
+    for (came_after, code) in [(false, None), (true, Some("result_unavailable"))] {
+        let stub = Stub::start(Arc::new(Langsmith), noted(RunState::Running, &["another graph"]), None).await;
+        let engine = Langsmith.engine(settings(stub.url()));
+        let (_stop, call) = call(&Arc::default(), "echo", "{}");
+        let call = Call { session_id: Some("shared".to_owned()), ..call };
+        let running = tokio::spawn(async move { engine.run(call).await });
+        crate::until(|| !stub.seen(Step::Status).is_empty()).await;
+        stub.fake(|fake| {
+            if came_after {
+                fake.start("not ours");
+            }
+            fake.runs[0].state = RunState::Succeeded;
+        });
+        let outcome = within(running).await.unwrap();
+        let failed = if let Outcome::Failed(failure) = &outcome { Some(failure.code.as_str()) } else { None };
+        assert_eq!(failed, code, "{outcome:?}");
+    }
 }
 
 #[tokio::test]

@@ -78,6 +78,7 @@ impl Service {
             status: row.status().as_str().to_owned(),
             result,
             failure: row.state.failure.as_ref().map(|f| self.failure_view(caller, row.key(), f)),
+            needs_input: row.state.needs_input,
             started_at: row.state.started_at.map(Timestamp),
             ended_at: row.state.ended_at.map(Timestamp),
         };

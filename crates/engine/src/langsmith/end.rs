@@ -1,0 +1,160 @@
+//! How a run ended, from what belongs to that run alone.
+//!
+//! A thread outlives its runs: the engine's `join` of a run that has ended, the thread's values and the thread's error are
+//! those of its *newest* run. A result is therefore read from the newest checkpoint that carries the run's id, and the
+//! thread's error counts only while no other run has come after.
+
+use super::wire::{self, Checkpoint};
+use super::{Langsmith, RunId};
+use crate::client::{Answer, Poll, Request, check_result};
+use crate::config::{ANSWER_BYTES_MAX, CONTROL_BYTES_MAX};
+use crate::contract::{Call, EngineFailure, Outcome};
+use enginehouse_core::failure::FailureKind;
+
+/// A checkpoint of older servers repeats what its last step wrote.
+const REPEATS: usize = 3;
+
+impl Langsmith {
+    /// What came of a run that has ended.
+    pub(super) async fn concluded(
+        &self,
+        call: &Call,
+        run: &RunId,
+        end: wire::End,
+        poll: &mut Poll,
+    ) -> Result<Outcome, EngineFailure> {
+        match end {
+            wire::End::Success => self.success(call, run, poll).await,
+            wire::End::Interrupted => Ok(Outcome::Cancelled),
+            wire::End::Timeout => {
+                let message = "the run went over the time limit of the engine";
+                Err(EngineFailure::new(FailureKind::Timeout, "engine_timeout", message))
+            }
+            wire::End::Error => {
+                let words = match self.thread_error(call, run, poll).await {
+                    Some(words) => Some(words),
+                    None => self.task_error(call, run, poll).await,
+                };
+                let message = words.unwrap_or_else(|| "the graph failed without saying why".to_owned());
+                Err(EngineFailure::new(FailureKind::EngineError, "workflow_failed", message))
+            }
+        }
+    }
+
+    async fn success(&self, call: &Call, run: &RunId, poll: &mut Poll) -> Result<Outcome, EngineFailure> {
+        let read = |answer: Answer| {
+            let Some(checkpoint) = own_checkpoint(self, &answer, run)? else { return Ok(None) };
+            let result = checkpoint.result(&answer.body);
+            check_result(&result, call.result_bytes_max)?;
+            Ok(Some((result, checkpoint.needs_input, checkpoint.graph)))
+        };
+        let found = poll.until_known(&self.client, || self.history_request(call, run), read).await?;
+        let Some((result, needs_input, graph)) = found else {
+            let message = "the run succeeded, but the engine has no checkpoint of it, so its result cannot be read; \
+                let the engine keep every run's last checkpoint (its checkpointer's ttl and pruning)";
+            return Err(unavailable(message));
+        };
+        // The engine shows a checkpoint through the graph that the thread's newest run belongs to.
+        if call.session_id.is_some() && self.another_graph_came(call, run, graph.as_deref(), poll).await? {
+            let message = "the run succeeded, but another graph has run on its thread since, and the engine shows a \
+                thread's states only as its newest graph reads them; give each graph sessions of its own";
+            return Err(unavailable(message));
+        }
+        Ok(Outcome::Succeeded { result, needs_input })
+    }
+
+    /// Whether the thread belongs to another graph by now.
+    async fn another_graph_came(
+        &self,
+        call: &Call,
+        run: &RunId,
+        graph: Option<&str>,
+        poll: &mut Poll,
+    ) -> Result<bool, EngineFailure> {
+        let Some(graph) = graph else { return Ok(false) };
+        if self.is_newest(call, run, poll).await? {
+            return Ok(false);
+        }
+        let thread = self.thread(call, run, poll).await?;
+        let newest = thread.and_then(|thread| thread.metadata.graph_id);
+        Ok(newest.is_some_and(|newest| newest != graph))
+    }
+
+    /// The thread's error in words, if it is this run's.
+    async fn thread_error(&self, call: &Call, run: &RunId, poll: &mut Poll) -> Option<String> {
+        // In this order: had another run come before the thread was read, it would be seen now.
+        let thread = self.thread(call, run, poll).await.ok()??;
+        let words = thread.error_words()?;
+        self.is_newest(call, run, poll).await.is_ok_and(|newest| newest).then_some(words)
+    }
+
+    /// The error that the run's own last checkpoint tells of, as the engine writes it there.
+    async fn task_error(&self, call: &Call, run: &RunId, poll: &mut Poll) -> Option<String> {
+        let request = || self.history_request(call, run);
+        let read = |answer: Answer| {
+            let checkpoint = own_checkpoint(self, &answer, run)?;
+            Ok(checkpoint.and_then(|checkpoint| checkpoint.error))
+        };
+        poll.until_read(&self.client, request, read).await.ok()?
+    }
+
+    fn history_request(&self, call: &Call, run: &RunId) -> Result<Request, EngineFailure> {
+        let url = self.client.url(call.endpoint, &["threads", &run.thread.to_string(), "history"])?;
+        let body = serde_json::json!({ "limit": 1, "metadata": { "run_id": run.run } }).to_string();
+        Ok(self.with_state(call, self.client.post(url, body)))
+    }
+
+    /// Room and time for an answer that holds a state.
+    fn with_state(&self, call: &Call, request: Request) -> Request {
+        let limit = self.client.transfer_timeout();
+        let bytes_max = call.result_bytes_max.saturating_mul(REPEATS).saturating_add(CONTROL_BYTES_MAX);
+        request.within(limit, limit).body_bytes_max(bytes_max.min(ANSWER_BYTES_MAX))
+    }
+
+    async fn thread(
+        &self,
+        call: &Call,
+        run: &RunId,
+        poll: &mut Poll,
+    ) -> Result<Option<wire::Thread>, EngineFailure> {
+        let request = || {
+            let url = self.client.url(call.endpoint, &["threads", &run.thread.to_string()])?;
+            Ok(self.with_state(call, self.client.get(url)))
+        };
+        let read = |answer: Answer| match answer.status {
+            200..300 => answer.json().map(Some),
+            404 if answer.json::<serde_json::Map<_, _>>().is_ok() => Ok(None),
+            _ => Err(self.client.refusal(&answer)),
+        };
+        poll.until_read(&self.client, request, read).await
+    }
+
+    /// Whether no other run was put on the thread after this one.
+    async fn is_newest(&self, call: &Call, run: &RunId, poll: &mut Poll) -> Result<bool, EngineFailure> {
+        let request = || self.runs_request(call.endpoint, run.thread, "1");
+        let read = |answer: Answer| match answer.status {
+            200..300 => answer.json::<Vec<wire::ListedRun>>(),
+            _ => Err(self.client.refusal(&answer)),
+        };
+        let runs = poll.until_read(&self.client, request, read).await?;
+        Ok(runs.first().is_some_and(|newest| newest.run_id == run.run))
+    }
+}
+
+/// The run's checkpoint in an answer about a thread's history; `None` while there is none.
+fn own_checkpoint<'a>(
+    engine: &Langsmith,
+    answer: &'a Answer,
+    run: &RunId,
+) -> Result<Option<Checkpoint<'a>>, EngineFailure> {
+    match answer.status {
+        200..300 => wire::read_history(&answer.body, run.run),
+        // The thread itself is gone.
+        404 if answer.json::<serde_json::Map<_, _>>().is_ok() => Ok(None),
+        _ => Err(engine.client.refusal(answer)),
+    }
+}
+
+fn unavailable(message: &str) -> EngineFailure {
+    EngineFailure::new(FailureKind::BadResponse, "result_unavailable", message)
+}
