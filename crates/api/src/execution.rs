@@ -44,6 +44,11 @@ pub struct SubmitRequest {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<Value>)]
     pub parameters: Option<Box<RawValue>>,
+    /// What this engine type takes beside the parameters, such as `recursionLimit` of an Agent Server; docs/ENGINES.md lists them.
+    /// An option that the engine does not know is refused.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<BTreeMap<String, Value>>)]
+    pub engine_options: Option<Box<RawValue>>,
     /// Default `NORMAL`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub priority: Option<PriorityName>,
@@ -175,11 +180,11 @@ pub struct RetryRequest {
     pub max_delay: Option<Span>,
     /// Failure kinds retried beside the default ones.
     #[serde(skip_serializing_if = "Vec::is_empty")]
-    #[schema(value_type = Vec<FailureKindWord>, max_items = 13)]
+    #[schema(value_type = Vec<FailureKindWord>, max_items = 14)]
     pub on: Vec<String>,
     /// Failure kinds never retried; wins over `on`.
     #[serde(skip_serializing_if = "Vec::is_empty")]
-    #[schema(value_type = Vec<FailureKindWord>, max_items = 13)]
+    #[schema(value_type = Vec<FailureKindWord>, max_items = 14)]
     pub not_on: Vec<String>,
 }
 

@@ -46,7 +46,7 @@ words! {
     PriorityWord = Priority::ALL.into_iter().map(Priority::as_str).collect();
     /// Why a pending execution is not running yet.
     WaitReasonWord = vec![
-        "scheduled", "backoff", "retry_budget", "parked", "engine_limit", "concurrency_key", "rate_limit",
+        "scheduled", "backoff", "conflict", "retry_budget", "parked", "engine_limit", "concurrency_key", "rate_limit",
         "fair_share", "paused", "no_capable_worker", "scaling_up", "behind",
     ];
     /// What stands in the way of a start: a running execution, an endpoint, the engine, or the workers' slots.

@@ -13,6 +13,8 @@ pub enum FailureKind {
     Unavailable,
     /// 429 or the engine's own busy answer.
     RateLimited,
+    /// Something of this execution alone is taken, such as its thread: the engine is well, and has taken nothing.
+    Conflict,
     /// The answer was unreadable, truncated or contradictory.
     BadResponse,
     /// The workflow itself failed.
@@ -32,10 +34,11 @@ pub enum FailureKind {
 }
 
 impl FailureKind {
-    pub const ALL: [FailureKind; 13] = [
+    pub const ALL: [FailureKind; 14] = [
         FailureKind::Connection,
         FailureKind::Unavailable,
         FailureKind::RateLimited,
+        FailureKind::Conflict,
         FailureKind::BadResponse,
         FailureKind::EngineError,
         FailureKind::Timeout,
@@ -54,6 +57,7 @@ impl FailureKind {
             FailureKind::Connection => "connection",
             FailureKind::Unavailable => "unavailable",
             FailureKind::RateLimited => "rate_limited",
+            FailureKind::Conflict => "conflict",
             FailureKind::BadResponse => "bad_response",
             FailureKind::EngineError => "engine_error",
             FailureKind::Timeout => "timeout",
@@ -74,8 +78,8 @@ impl FailureKind {
 
     #[must_use]
     pub fn retried_by_default(self) -> bool {
-        use FailureKind::{BadResponse, Connection, RateLimited, Unavailable};
-        matches!(self, Connection | Unavailable | RateLimited | BadResponse)
+        use FailureKind::{BadResponse, Conflict, Connection, RateLimited, Unavailable};
+        matches!(self, Connection | Unavailable | RateLimited | Conflict | BadResponse)
     }
 
     /// Says only that the engine cannot be asked now: of a run that is known it says nothing.

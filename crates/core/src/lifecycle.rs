@@ -290,6 +290,9 @@ pub fn finish(
                 ReportedEnd { failure, retry_after: None, fate: Fate::Over, retry: None, by_default: None };
             fail_or_retry(row, end, head_starts, jitter, now)
         }
+        Outcome::Refused { failure } if row.fixed.spec.retry.not_on.contains(&failure.kind) => {
+            end(row, Status::Failed, Some(Failure { retryable: false, ..failure }), now)
+        }
         Outcome::Refused { failure } => wait_unburnt(row, failure, "refused", jitter, now),
         Outcome::Failed { failure, retry_after, open_end, recognised, retry, by_default } => {
             let fate = if open_end { Fate::of(row, failure.kind) } else { Fate::Over };
@@ -551,7 +554,9 @@ fn wait_unburnt(row: &Execution, failure: Failure, reason: &str, jitter: f64, no
     let mut next = waiting_again(row);
     next.refused += 1;
     next.due = false;
-    let pace = crate::retry::RetryPolicy { delay: SECOND / 2, max_delay: 10 * SECOND, ..Default::default() };
+    // No breaker ends the wait for what other work holds, so its looks become rarer.
+    let longest = if failure.kind == FailureKind::Conflict { 30 * SECOND } else { 10 * SECOND };
+    let pace = crate::retry::RetryPolicy { delay: SECOND / 2, max_delay: longest, ..Default::default() };
     next.ready_at = now.plus(pace.backoff(next.refused, 0.5 + jitter / 2.0, None));
     let mut again = back_to_pending(row, next, EventType::ExecutionRetrying, Some(reason), None, now);
     again.next.failure = Some(failure.clone());

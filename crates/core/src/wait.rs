@@ -1,6 +1,7 @@
 //! Why a pending execution is not running yet: a closed list, answered by the code that decides.
 
 use crate::execution::{Execution, Status};
+use crate::failure::FailureKind;
 use crate::gate::{Gates, Shut};
 use crate::queue::Queue;
 use crate::time::Time;
@@ -13,6 +14,7 @@ pub use outlook::{Blocker, Eta, Outlook, outlook};
 pub enum WaitReason {
     Scheduled,
     Backoff,
+    Conflict,
     RetryBudget,
     Parked,
     EngineLimit,
@@ -31,6 +33,7 @@ impl WaitReason {
         match self {
             WaitReason::Scheduled => "scheduled",
             WaitReason::Backoff => "backoff",
+            WaitReason::Conflict => "conflict",
             WaitReason::RetryBudget => "retry_budget",
             WaitReason::Parked => "parked",
             WaitReason::EngineLimit => "engine_limit",
@@ -65,7 +68,9 @@ pub fn explain(row: &Execution, queue: &Queue, gates: &Gates, now: Time) -> Opti
     if !state.due && state.ready_at > now {
         let until = Some(state.ready_at);
         let again = state.retrying || state.refused > 0 || state.node_crashes > 0;
-        let (reason, text) = if again {
+        let (reason, text) = if let Some(taken) = taken(row) {
+            (WaitReason::Conflict, format!("{taken}; it is looked at again then"))
+        } else if again {
             (WaitReason::Backoff, format!("waits before attempt {}", state.attempt + 1))
         } else {
             (WaitReason::Scheduled, "its time has not come".to_owned())
@@ -101,6 +106,15 @@ pub fn explain(row: &Execution, queue: &Queue, gates: &Gates, now: Time) -> Opti
         return Some(Wait { position, ..wait(WaitReason::FairShare, text) });
     }
     Some(Wait { position, ..wait(WaitReason::Behind, text) })
+}
+
+/// What of the row's own is taken at its engine, if its last try met that.
+fn taken(row: &Execution) -> Option<&'static str> {
+    let failure = row.state.failure.as_ref().filter(|_| row.state.refused > 0)?;
+    (failure.kind == FailureKind::Conflict).then_some(match failure.code.as_str() {
+        "thread_busy" => "its thread is busy with another run",
+        _ => "other work at the engine holds what it needs",
+    })
 }
 
 /// What the row's engine has against starting it.

@@ -68,6 +68,23 @@ case what never reached the engine burns nothing and waits a little longer each 
   grant @2                           => running execution_started a2 r0 run1 failure=connection/c
   refuse @3                          => pending execution_retrying a2 r0 run1 at=3.75 failure=connection/c
 
+case what other work holds is looked at for as long as it takes, ever more rarely
+  submit once total=600 @0           => pending execution_submitted a0 r0 run1 due
+  grant @0                           => running execution_started a1 r0 run1
+  refuse conflict @1                 => pending execution_retrying a1 r0 run1 at=1.375 failure=conflict/c
+  wake @2                            => pending execution_ready a1 r0 run1 due failure=conflict/c
+  grant @2                           => running execution_started a2 r0 run1 failure=conflict/c
+  refuse conflict @2                 => pending execution_retrying a2 r0 run1 at=2.75 failure=conflict/c
+  wake @3                            => pending execution_ready a2 r0 run1 due failure=conflict/c
+  grant @3                           => running execution_started a3 r0 run1 failure=conflict/c
+  refuse conflict @3                 => pending execution_retrying a3 r0 run1 at=4.5 failure=conflict/c
+  wake @600                          => failed execution_failed a3 r0 run1 failure=timeout/total_timeout
+
+case unless the request forbids that
+  submit not=conflict @0             => pending execution_submitted a0 r0 run1 due
+  grant @0                           => running execution_started a1 r0 run1
+  refuse conflict @1                 => failed execution_failed a1 r0 run1 failure=conflict/c
+
 case a lost answer repeats under the same engine run number
   submit @0                          => pending execution_submitted a0 r0 run1 due
   grant @0                           => running execution_started a1 r0 run1
@@ -280,6 +297,7 @@ fn submit(arguments: &[&str], now: Time) -> Execution {
         max_retries: if once { 0 } else { option("retries").map_or(3, |n| n.parse().expect("a number")) },
         delay: 10 * SECOND,
         on: on.into_iter().collect(),
+        not_on: option("not").and_then(FailureKind::parse).into_iter().collect(),
         ..RetryPolicy::default()
     };
     let new = NewExecution {
@@ -337,7 +355,10 @@ fn act(row: &Execution, verb: &str, arguments: &[&str], now: Time) -> Result<Tra
             recognised: arguments.contains(&"known"),
             by_default: arguments.contains(&"taken").then_some(false),
         }),
-        "refuse" => finish(Outcome::Refused { failure: failure(FailureKind::Connection) }),
+        "refuse" => {
+            let kind = arguments.first().and_then(|word| FailureKind::parse(word));
+            finish(Outcome::Refused { failure: failure(kind.unwrap_or(FailureKind::Connection)) })
+        }
         "handback" => finish(Outcome::Interrupted { reason: "node_stopped".into() }),
         "lose" => lifecycle::lose(row, Loss::Worker, 0.5, now),
         "die" => lifecycle::lose(row, Loss::Node, 0.5, now),

@@ -1,7 +1,7 @@
 //! Runs one workflow on a real engine through its adapter, and prints all that the adapter says.
 //!
 //! ```text
-//! probe TYPE URL WORKFLOW [--params JSON] [--key KEY] [--id ID] [--session ID] [--inline FILE] [--api v1]
+//! probe TYPE URL WORKFLOW [--params JSON] [--key KEY] [--id ID] [--session ID] [--options JSON] [--inline FILE] [--api v1]
 //!       [--cancel-after MS] [--drop-after MS] [--engine-run RUN] [--maybe-started] [--unreachable-after MS]
 //! probe TYPE URL --health [--key KEY]
 //! probe TYPE URL --cancel RUN [--key KEY]
@@ -44,6 +44,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
         id: &call.workflow_id,
         definition: call.definition.as_deref(),
         parameters: &call.parameters,
+        options: call.options.as_deref(),
     };
     println!("validate: {:?}", engine.validate(&workflow));
     if let Some(after) = arguments.millis("--cancel-after")? {
@@ -147,6 +148,7 @@ impl Arguments {
             definition: self.get("--inline").map(std::fs::read).transpose()?.map(Bytes::from),
             workflow_name: None,
             parameters: Bytes::from(self.get("--params").unwrap_or("null").to_owned()),
+            options: self.get("--options").map(|text| Bytes::copy_from_slice(text.as_bytes())),
             session_id: self.get("--session").map(str::to_owned),
             endpoint: 0,
             engine_run: self.get("--engine-run").map(str::to_owned),

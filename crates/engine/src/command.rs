@@ -196,6 +196,7 @@ impl Engine for Command {
     }
 
     fn validate(&self, workflow: &Workflow<'_>) -> Result<(), EngineFailure> {
+        workflow.without_options("command")?;
         if workflow.definition.is_some() {
             let text = "a command takes no workflow definitions: what runs stands in the configuration";
             return Err(EngineFailure::new(FailureKind::InvalidRequest, "inline_not_supported", text));

@@ -6,6 +6,7 @@ use bytes::Bytes;
 use enginehouse_core::failure::FailureKind;
 use enginehouse_core::time::Millis;
 use serde::Serialize;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use tokio::sync::watch;
 
@@ -66,6 +67,27 @@ pub struct Workflow<'a> {
     pub definition: Option<&'a [u8]>,
     /// The parameters as raw JSON; `null` when none were given.
     pub parameters: &'a [u8],
+    /// What the caller wants of this engine type beside the parameters, as a raw JSON object.
+    pub options: Option<&'a [u8]>,
+}
+
+/// The code of a request whose options its engine does not take.
+pub const INVALID_ENGINE_OPTIONS: &str = "invalid_engine_options";
+
+impl Workflow<'_> {
+    /// For an engine type that has no options: whatever is asked for would be left out in silence.
+    ///
+    /// # Errors
+    /// There are options.
+    pub fn without_options(&self, engine_type: &str) -> Result<(), EngineFailure> {
+        let Some(options) = self.options else { return Ok(()) };
+        let named: BTreeMap<String, serde::de::IgnoredAny> =
+            serde_json::from_slice(options).unwrap_or_default();
+        let named: Vec<&str> = named.keys().take(5).map(String::as_str).collect();
+        let message = format!("engines of the type {engine_type} take no options ({})", named.join(", "));
+        let failure = EngineFailure::new(FailureKind::InvalidRequest, INVALID_ENGINE_OPTIONS, message);
+        Err(failure.with_reached(Reached::No))
+    }
 }
 
 /// One attempt, as an adapter sees it.
@@ -86,6 +108,8 @@ pub struct Call {
     pub workflow_name: Option<String>,
     /// Raw JSON; `null` when none were given.
     pub parameters: Bytes,
+    /// What the caller wants of this engine type beside the parameters, as a raw JSON object.
+    pub options: Option<Bytes>,
     /// The caller's session, if one was given.
     pub session_id: Option<String>,
     /// Index into the engine's configured endpoints.

@@ -196,6 +196,7 @@ impl Engine for Demo {
     }
 
     fn validate(&self, workflow: &Workflow<'_>) -> Result<(), EngineFailure> {
+        workflow.without_options("demo")?;
         Script::read(workflow.parameters).map(|_| ())
     }
 

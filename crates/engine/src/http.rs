@@ -195,6 +195,7 @@ impl Engine for Http {
     }
 
     fn validate(&self, workflow: &Workflow<'_>) -> Result<(), EngineFailure> {
+        workflow.without_options("http")?;
         if workflow.definition.is_some() {
             let text = "an HTTP service takes no workflow definitions";
             return Err(EngineFailure::new(FailureKind::InvalidRequest, "inline_not_supported", text));

@@ -203,6 +203,7 @@ impl Engine for Langflow {
     }
 
     fn validate(&self, workflow: &Workflow<'_>) -> Result<(), EngineFailure> {
+        workflow.without_options("langflow")?;
         self.input(workflow.parameters)?;
         let refuse =
             |code: &str, message: &str| Err(EngineFailure::new(FailureKind::InvalidRequest, code, message));

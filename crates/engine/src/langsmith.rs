@@ -8,6 +8,7 @@
 //! is not the whole truth: a graph that stopped to ask has the status of one that is through.
 
 mod end;
+mod options;
 mod wire;
 
 use crate::client::{Answer, HttpClient, Poll, Request, StreamEvent, watch_events};
@@ -19,6 +20,7 @@ use crate::tracked::{Started, Tracked, drive, run_lost};
 use async_trait::async_trait;
 use enginehouse_core::failure::FailureKind;
 use enginehouse_core::limits::REQUEST_BODY_BYTES_MAX;
+use options::Options;
 use tokio::sync::Notify;
 use uuid::Uuid;
 
@@ -33,6 +35,8 @@ fn run_bytes_max(call: &Call) -> usize {
 }
 /// Runs of a thread that are looked through for the one an earlier attempt started; the newest come first.
 const RUNS_LISTED: &str = "10";
+/// The same where others may have queued up behind it.
+const QUEUED_RUNS_LISTED: &str = "100";
 
 /// A configured Agent Server.
 #[derive(Debug, Clone)]
@@ -83,8 +87,14 @@ impl Langsmith {
     }
 
     /// The run of this idempotency key on a thread, if an earlier attempt started it.
-    async fn find(&self, call: &Call, thread: Uuid) -> Result<Option<RunId>, EngineFailure> {
-        let answer = self.client.send(self.runs_request(call.endpoint, thread, RUNS_LISTED)?).await?;
+    async fn find(
+        &self,
+        call: &Call,
+        thread: Uuid,
+        options: &Options<'_>,
+    ) -> Result<Option<RunId>, EngineFailure> {
+        let listed = if options.rejects() { RUNS_LISTED } else { QUEUED_RUNS_LISTED };
+        let answer = self.client.send(self.runs_request(call.endpoint, thread, listed)?).await?;
         match answer.status {
             200 => {
                 let rows: Vec<wire::ListedRun> = answer.json()?;
@@ -96,8 +106,8 @@ impl Langsmith {
         }
     }
 
-    async fn submit(&self, call: &Call, thread: Uuid) -> Result<RunId, EngineFailure> {
-        let body = wire::run_body(call, &self.stream_modes)?;
+    async fn submit(&self, call: &Call, thread: Uuid, options: &Options<'_>) -> Result<RunId, EngineFailure> {
+        let body = wire::run_body(call, options, &self.stream_modes)?;
         let url = self.client.url(call.endpoint, &["threads", &thread.to_string(), "runs"])?;
         let answer =
             self.client.send(self.client.post(url, body).body_bytes_max(run_bytes_max(call))).await?;
@@ -106,19 +116,19 @@ impl Langsmith {
                 let created: wire::Created = answer.json()?;
                 Ok(RunId { thread, run: created.run_id })
             }
-            409 => match self.find(call, thread).await? {
+            409 | 422 if is_busy(&answer) => match self.find(call, thread, options).await? {
                 Some(run) => Ok(run),
-                None => {
-                    let refusal = self.client.refusal(&answer);
-                    Err(EngineFailure {
-                        kind: FailureKind::RateLimited,
-                        code: "thread_busy".to_owned(),
-                        ..refusal
-                    })
-                }
+                None => Err(self.busy(&answer)),
             },
             _ => Err(self.refused_start(&answer)),
         }
+    }
+
+    /// Another run is on the thread. The engine took nothing, and is well: only this execution waits.
+    fn busy(&self, answer: &Answer) -> EngineFailure {
+        let refusal = self.client.refusal(answer);
+        EngineFailure { kind: FailureKind::Conflict, code: "thread_busy".to_owned(), ..refusal }
+            .with_reached(Reached::No)
     }
 
     fn refused_start(&self, answer: &Answer) -> EngineFailure {
@@ -191,11 +201,7 @@ impl Langsmith {
         let thread = run.thread.to_string();
         poll.until_read(
             &self.client,
-            || {
-                let url = self.client.url(call.endpoint, &["threads", &thread, "runs"])?;
-                let request = self.client.get(url).query("limit", RUNS_LISTED).query("select", "run_id");
-                Ok(request.query("select", "metadata"))
-            },
+            || self.runs_request(call.endpoint, run.thread, RUNS_LISTED),
             |answer| {
                 let there = match answer.status {
                     200..300 => {
@@ -250,6 +256,7 @@ impl Engine for Langsmith {
             let message = "workflowId must name an assistant";
             return Err(EngineFailure::new(FailureKind::InvalidRequest, "invalid_workflow_id", message));
         }
+        Options::read(workflow.options)?;
         wire::split_parameters(workflow.parameters).map(drop)
     }
 
@@ -271,10 +278,11 @@ impl Engine for Langsmith {
 impl Tracked for Langsmith {
     async fn start(&self, call: &Call) -> Result<Started, EngineFailure> {
         let thread = thread_of(call);
-        let earlier = if call.maybe_started { self.find(call, thread).await? } else { None };
+        let options = Options::read(call.options.as_deref())?;
+        let earlier = if call.maybe_started { self.find(call, thread, &options).await? } else { None };
         let run = match earlier {
             Some(run) => run,
-            None => self.submit(call, thread).await?,
+            None => self.submit(call, thread, &options).await?,
         };
         Ok(Started::Run(run.to_string()))
     }
@@ -334,6 +342,12 @@ fn thread_of(call: &Call) -> Uuid {
         },
         None => Uuid::new_v5(&THREADS, format!("run:{}", call.idempotency_key).as_bytes()),
     }
+}
+
+/// Whether a refusal says that the thread has a run already; servers of before 2025 say so with status 422.
+fn is_busy(answer: &Answer) -> bool {
+    answer.status == 409
+        || crate::client::answer_text(&answer.body).to_ascii_lowercase().contains("already running a task")
 }
 
 fn report(call: &Call, event: &StreamEvent) {

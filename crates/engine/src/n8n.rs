@@ -208,6 +208,7 @@ impl Engine for N8n {
     }
 
     fn validate(&self, workflow: &Workflow<'_>) -> Result<(), EngineFailure> {
+        workflow.without_options("n8n")?;
         if let Some(definition) = workflow.definition {
             self.inline_allowed()?;
             return inline::Copy::read(definition, None).map(drop);

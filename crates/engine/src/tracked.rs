@@ -209,6 +209,7 @@ mod tests {
             definition: None,
             workflow_name: None,
             parameters: Bytes::from_static(b"null"),
+            options: None,
             session_id: None,
             endpoint: 0,
             engine_run: None,

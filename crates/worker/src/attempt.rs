@@ -153,6 +153,11 @@ fn open(assignment: &Assignment, notes: Arc<Notes>, engines: &Engines) -> Result
         definition: definition.filter(|d| d.as_ref() != b"{}" && d.as_ref() != b"null"),
         workflow_name: request.workflow.and_then(|w| w.name),
         parameters: request.parameters.map_or_else(|| Bytes::from_static(b"null"), |p| raw(p.get())),
+        options: request
+            .engine_options
+            .as_ref()
+            .map(|options| raw(options.get()))
+            .filter(|o| o.as_ref() != b"{}"),
         session_id: request.session_id,
         endpoint: assignment.endpoint as usize,
         engine_run: assignment.engine_run.clone(),

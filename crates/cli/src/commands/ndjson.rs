@@ -32,7 +32,7 @@ const LINES: Uuid = Uuid::from_u128(0x1b0a_3c52_90d4_4b7e_8c1f_6d2e_5a77_e903);
 #[command(next_help_heading = "Many at once")]
 pub(crate) struct Ndjson {
     /// Submit a file with one request a line (NDJSON), or - for standard input
-    #[arg(long, value_name = "FILE", conflicts_with_all = ["engine_type", "engine", "workflow", "definition", "params", "id", "idempotency_key"])]
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["engine_type", "engine", "workflow", "definition", "params", "engine_options", "id", "idempotency_key"])]
     pub(crate) file: Option<PathBuf>,
     /// Requests of one batch
     #[arg(long, default_value_t = 200, value_name = "N", requires = "file", value_parser = clap::value_parser!(u16).range(1..=1000))]

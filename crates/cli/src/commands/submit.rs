@@ -51,6 +51,9 @@ pub(crate) struct Submit {
     /// What the workflow gets: JSON, @FILE or - for standard input
     #[arg(long, value_name = "JSON")]
     params: Option<String>,
+    /// What the engine type takes beside that, such as '{"recursionLimit": 50}': JSON, @FILE or - for standard input
+    #[arg(long, value_name = "JSON")]
+    engine_options: Option<String>,
     /// Your own unique id; the same id with the same request returns the same execution
     #[arg(long)]
     id: Option<String>,
@@ -191,6 +194,9 @@ impl Submit {
         set(&mut request.callback_url, &self.callback_url);
         if let Some(text) = &self.params {
             request.parameters = Some(stdin.json("--params", text)?);
+        }
+        if let Some(text) = &self.engine_options {
+            request.engine_options = Some(stdin.json("--engine-options", text)?);
         }
         if let Some(text) = &self.definition {
             let definition: Box<RawValue> = stdin.json("--definition", text)?;

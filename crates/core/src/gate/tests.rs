@@ -45,6 +45,7 @@ fn only_an_unwell_engine_opens_its_breaker() {
         (ExecutionFailed, Some(FailureKind::BadResponse), None, false),
         (ExecutionFailed, Some(FailureKind::Auth), None, false),
         (ExecutionRetrying, Some(FailureKind::RateLimited), None, false),
+        (ExecutionRetrying, Some(FailureKind::Conflict), Some("refused"), false),
         (ExecutionFailed, Some(FailureKind::UnknownOutcome), Some("connection"), true),
         (ExecutionFailed, Some(FailureKind::UnknownOutcome), None, false),
         (ExecutionFailed, Some(FailureKind::Lost), None, false),
@@ -83,6 +84,8 @@ const PATIENCE: &str = "
   429 rate_limited  none     => 1000    10
   429 rate_limited  20 s     => 20000   10
   408 rate_limited  none     => 1000    10
+  409 conflict      none     => -       40
+  422 conflict      7 s      => -       40
   503 unavailable   none     => -       10
   503 unavailable   20 s     => 20000   10
   503 unavailable   0 s      => -       10

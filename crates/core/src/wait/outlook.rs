@@ -4,7 +4,9 @@
 //! for the queuing formula L = λW", 1961), and of `k` of them the time varies by the square root of `k`.
 
 use super::{Wait, WaitReason};
+use crate::event::{Event, EventType};
 use crate::execution::Execution;
+use crate::failure::FailureKind;
 use crate::gate::{Gates, Shut};
 use crate::id::Key;
 use crate::queue::Queue;
@@ -53,6 +55,7 @@ pub fn outlook(row: &Execution, wait: &Wait, queue: &Queue, gates: &Gates, now: 
     let since = match wait.reason {
         WaitReason::Scheduled => row.fixed.created_at,
         WaitReason::Backoff => row.history.last().map_or(row.fixed.created_at, |event| event.at),
+        WaitReason::Conflict => taken_since(row).unwrap_or(due),
         WaitReason::Parked => parked_since(row, gates).map_or(due, |at| at.max(due)),
         _ => due,
     };
@@ -61,6 +64,15 @@ pub fn outlook(row: &Execution, wait: &Wait, queue: &Queue, gates: &Gates, now: 
         eta: eta(row, wait, queue, now),
         blockers: blockers(row, wait.reason, queue, gates, now),
     }
+}
+
+/// Since the first of the tries in a row that met other work.
+fn taken_since(row: &Execution) -> Option<Time> {
+    let ends = row.history.iter().rev().filter(|event| event.kind == EventType::ExecutionRetrying);
+    let taken = |event: &&Event| {
+        event.data.failure.as_ref().is_some_and(|failure| failure.kind == FailureKind::Conflict)
+    };
+    ends.take_while(taken).last().map(|event| event.at)
 }
 
 fn parked_since(row: &Execution, gates: &Gates) -> Option<Time> {
@@ -84,7 +96,7 @@ fn eta(row: &Execution, wait: &Wait, queue: &Queue, now: Time) -> Option<Eta> {
             };
             Some(Eta { low, high: after.map(|after| low.saturating_add(after)) })
         }
-        WaitReason::Parked | WaitReason::RateLimit | WaitReason::RetryBudget => {
+        WaitReason::Parked | WaitReason::RateLimit | WaitReason::RetryBudget | WaitReason::Conflict => {
             until.filter(|until| *until > 0).map(|low| Eta { low, high: None })
         }
         WaitReason::ConcurrencyKey => {
@@ -142,6 +154,7 @@ fn blockers(row: &Execution, reason: WaitReason, queue: &Queue, gates: &Gates, n
     let word = |detail: &str| vec![Blocker::Engine { detail: detail.to_owned() }];
     match reason {
         WaitReason::Scheduled | WaitReason::Backoff => Vec::new(),
+        WaitReason::Conflict => super::taken(row).map(word).unwrap_or_default(),
         WaitReason::Paused => word("paused, or not configured any more"),
         WaitReason::NoCapableWorker => word("no worker serves its type"),
         WaitReason::RetryBudget => word("retries have used up their share of its successes"),

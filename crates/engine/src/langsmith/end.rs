@@ -1,14 +1,15 @@
 //! How a run ended, from what belongs to that run alone.
 //!
 //! A thread outlives its runs: the engine's `join` of a run that has ended, the thread's values and the thread's error are
-//! those of its *newest* run. A result is therefore read from the newest checkpoint that carries the run's id, and the
-//! thread's error counts only while no other run has come after.
+//! those of its *newest* run. A result is therefore read from the newest checkpoint that carries the run's id (the thread's
+//! state, while that does), and the thread's error counts only while no other run has come after.
 
 use super::wire::{self, Checkpoint};
 use super::{Langsmith, RunId};
 use crate::client::{Answer, Poll, Request, check_result};
 use crate::config::{ANSWER_BYTES_MAX, CONTROL_BYTES_MAX};
 use crate::contract::{Call, EngineFailure, Outcome};
+use bytes::Bytes;
 use enginehouse_core::failure::FailureKind;
 
 /// A checkpoint of older servers repeats what its last step wrote.
@@ -42,25 +43,77 @@ impl Langsmith {
     }
 
     async fn success(&self, call: &Call, run: &RunId, poll: &mut Poll) -> Result<Outcome, EngineFailure> {
-        let read = |answer: Answer| {
-            let Some(checkpoint) = own_checkpoint(self, &answer, run)? else { return Ok(None) };
-            let result = checkpoint.result(&answer.body);
-            check_result(&result, call.result_bytes_max)?;
-            Ok(Some((result, checkpoint.needs_input, checkpoint.graph)))
+        let found = match self.newest_state(call, run, poll).await? {
+            Newest::Own(gave) => Some(gave),
+            Newest::Another => self.own_state(call, run, poll).await?,
+            // Nobody else runs on a thread of the run's own, so what the engine joins it with can only be its own.
+            Newest::NotTold if call.session_id.is_none() => self.joined(call, run, poll).await?,
+            Newest::NotTold => self.own_state(call, run, poll).await?,
         };
-        let found = poll.until_known(&self.client, || self.history_request(call, run), read).await?;
-        let Some((result, needs_input, graph)) = found else {
+        let Some(gave) = found else {
             let message = "the run succeeded, but the engine has no checkpoint of it, so its result cannot be read; \
                 let the engine keep every run's last checkpoint (its checkpointer's ttl and pruning)";
             return Err(unavailable(message));
         };
         // The engine shows a checkpoint through the graph that the thread's newest run belongs to.
-        if call.session_id.is_some() && self.another_graph_came(call, run, graph.as_deref(), poll).await? {
+        if call.session_id.is_some()
+            && self.another_graph_came(call, run, gave.graph.as_deref(), poll).await?
+        {
             let message = "the run succeeded, but another graph has run on its thread since, and the engine shows a \
                 thread's states only as its newest graph reads them; give each graph sessions of its own";
             return Err(unavailable(message));
         }
-        Ok(Outcome::Succeeded { result, needs_input })
+        Ok(Outcome::Succeeded { result: gave.result, needs_input: gave.needs_input })
+    }
+
+    /// The thread's state, if it is still this run's.
+    async fn newest_state(&self, call: &Call, run: &RunId, poll: &mut Poll) -> Result<Newest, EngineFailure> {
+        let request = || {
+            let url = self.client.url(call.endpoint, &["threads", &run.thread.to_string(), "state"])?;
+            Ok(self.with_state(call, self.client.get(url)))
+        };
+        let read = |answer: Answer| match answer.status {
+            200..300 => match wire::read_state(&answer.body, run.run)? {
+                wire::State::Of(checkpoint) => Gave::of(&checkpoint, &answer, call).map(Newest::Own),
+                wire::State::Another => Ok(Newest::Another),
+                wire::State::Unread => Ok(Newest::NotTold),
+            },
+            404 if wire::is_not_found(&answer) => Ok(Newest::NotTold),
+            _ => Err(self.client.refusal(&answer)),
+        };
+        poll.until_read(&self.client, request, read).await
+    }
+
+    /// The newest checkpoint of the run among those of its thread.
+    async fn own_state(
+        &self,
+        call: &Call,
+        run: &RunId,
+        poll: &mut Poll,
+    ) -> Result<Option<Gave>, EngineFailure> {
+        let request = || self.history_request(call, run);
+        let read = |answer: Answer| match own_checkpoint(self, &answer, run)? {
+            Some(checkpoint) => Gave::of(&checkpoint, &answer, call).map(Some),
+            None => Ok(None),
+        };
+        poll.until_known(&self.client, request, read).await
+    }
+
+    async fn joined(&self, call: &Call, run: &RunId, poll: &mut Poll) -> Result<Option<Gave>, EngineFailure> {
+        let request = || Ok(self.with_state(call, self.run_request(call.endpoint, run, &["join"])?));
+        let read = |answer: Answer| match answer.status {
+            200..300 => {
+                // The body starts with line breaks where the server had to keep a slow connection alive.
+                let result = answer.body.slice_ref(answer.body.trim_ascii());
+                check_result(&result, call.result_bytes_max)?;
+                crate::client::parse::<serde::de::IgnoredAny>(&result)?;
+                let needs_input = wire::asks(&result);
+                Ok(Some(Gave { result, needs_input, graph: None }))
+            }
+            404 if wire::is_not_found(&answer) => Ok(None),
+            _ => Err(self.client.refusal(&answer)),
+        };
+        poll.until_read(&self.client, request, read).await
     }
 
     /// Whether the thread belongs to another graph by now.
@@ -123,7 +176,7 @@ impl Langsmith {
         };
         let read = |answer: Answer| match answer.status {
             200..300 => answer.json().map(Some),
-            404 if answer.json::<serde_json::Map<_, _>>().is_ok() => Ok(None),
+            404 if wire::is_not_found(&answer) => Ok(None),
             _ => Err(self.client.refusal(&answer)),
         };
         poll.until_read(&self.client, request, read).await
@@ -141,6 +194,31 @@ impl Langsmith {
     }
 }
 
+/// What the thread's newest state is.
+enum Newest {
+    Own(Gave),
+    /// Not this run's, or nobody's.
+    Another,
+    /// The engine does not tell it.
+    NotTold,
+}
+
+/// What a run gave.
+struct Gave {
+    result: Bytes,
+    needs_input: bool,
+    /// The graph that wrote it, where that is told.
+    graph: Option<String>,
+}
+
+impl Gave {
+    fn of(checkpoint: &Checkpoint<'_>, answer: &Answer, call: &Call) -> Result<Gave, EngineFailure> {
+        let result = checkpoint.result(&answer.body);
+        check_result(&result, call.result_bytes_max)?;
+        Ok(Gave { result, needs_input: checkpoint.needs_input, graph: checkpoint.graph.clone() })
+    }
+}
+
 /// The run's checkpoint in an answer about a thread's history; `None` while there is none.
 fn own_checkpoint<'a>(
     engine: &Langsmith,
@@ -150,11 +228,11 @@ fn own_checkpoint<'a>(
     match answer.status {
         200..300 => wire::read_history(&answer.body, run.run),
         // The thread itself is gone.
-        404 if answer.json::<serde_json::Map<_, _>>().is_ok() => Ok(None),
+        404 if wire::is_not_found(answer) => Ok(None),
         _ => Err(engine.client.refusal(answer)),
     }
 }
 
 fn unavailable(message: &str) -> EngineFailure {
-    EngineFailure::new(FailureKind::BadResponse, "result_unavailable", message)
+    EngineFailure::new(FailureKind::BadResponse, "result_unavailable", message).not_repeated()
 }

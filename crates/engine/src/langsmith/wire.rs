@@ -1,5 +1,6 @@
 //! What an Agent Server is sent and what it answers.
 
+use super::options::{Fields, Options};
 use crate::client::Answer;
 use crate::contract::{Call, EngineFailure, Reached};
 use bytes::Bytes;
@@ -90,9 +91,15 @@ struct RunBody<'a> {
     input: Option<&'a RawValue>,
     #[serde(skip_serializing_if = "Option::is_none")]
     command: Option<&'a RawValue>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    config: Option<Fields<'a>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    context: Option<&'a RawValue>,
     metadata: Metadata<'a>,
     if_not_exists: &'static str,
-    multitask_strategy: &'static str,
+    multitask_strategy: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    durability: Option<&'a str>,
     #[serde(skip_serializing_if = "<[_]>::is_empty")]
     stream_mode: &'a [String],
     stream_resumable: bool,
@@ -100,20 +107,34 @@ struct RunBody<'a> {
 
 #[derive(Serialize)]
 struct Metadata<'a> {
+    /// The caller's, none of which has the name of another field.
+    #[serde(flatten)]
+    given: Fields<'a>,
     execution_id: &'a str,
     idempotency_key: &'a str,
 }
 
 /// The body that starts a run on a thread, creating the thread where it is not there yet.
-pub(super) fn run_body(call: &Call, stream_modes: &[String]) -> Result<Bytes, EngineFailure> {
+pub(super) fn run_body(
+    call: &Call,
+    options: &Options<'_>,
+    stream_modes: &[String],
+) -> Result<Bytes, EngineFailure> {
     let parts = split_parameters(&call.parameters)?;
     let body = RunBody {
         assistant_id: &call.workflow_id,
         input: parts.input,
         command: parts.command,
-        metadata: Metadata { execution_id: &call.execution_id, idempotency_key: &call.idempotency_key },
+        config: options.config.clone(),
+        context: options.context,
+        metadata: Metadata {
+            given: options.metadata.clone(),
+            execution_id: &call.execution_id,
+            idempotency_key: &call.idempotency_key,
+        },
         if_not_exists: "create",
-        multitask_strategy: "reject",
+        multitask_strategy: options.multitask_strategy.as_deref().unwrap_or("reject"),
+        durability: options.durability.as_deref(),
         stream_mode: stream_modes,
         stream_resumable: !stream_modes.is_empty(),
     };
@@ -130,7 +151,6 @@ pub(super) struct Parts<'a> {
 /// Parameters are the input as they are, but for `{"command": {"resume": ...}}`, which goes on with a graph that
 /// stopped to ask.
 pub(super) fn split_parameters(parameters: &[u8]) -> Result<Parts<'_>, EngineFailure> {
-    type Fields<'a> = BTreeMap<String, &'a RawValue>;
     let raw: &RawValue =
         serde_json::from_slice(parameters).map_err(|error| invalid_parameters(&error.to_string()))?;
     let whole = Parts { input: Some(raw), command: None };
@@ -170,51 +190,91 @@ pub(super) struct Checkpoint<'a> {
     pub(super) graph: Option<String>,
 }
 
+/// A thread's state, as it is told of one run.
+#[derive(Debug)]
+pub(super) enum State<'a> {
+    Of(Checkpoint<'a>),
+    /// Of another run, or of none.
+    Another,
+    /// The answer is no state.
+    Unread,
+}
+
+#[derive(Deserialize)]
+struct Snapshot<'a> {
+    #[serde(borrow)]
+    values: &'a RawValue,
+    next: Option<Vec<serde::de::IgnoredAny>>,
+    #[serde(borrow)]
+    tasks: Option<Vec<Task<'a>>>,
+    metadata: Option<SnapshotMetadata<'a>>,
+}
+
+#[derive(Deserialize)]
+struct Task<'a> {
+    #[serde(borrow)]
+    interrupts: Option<Vec<&'a RawValue>>,
+    #[serde(borrow)]
+    error: Option<&'a RawValue>,
+}
+
+#[derive(Deserialize)]
+struct SnapshotMetadata<'a> {
+    #[serde(borrow)]
+    run_id: Option<Cow<'a, str>>,
+    graph_id: Option<String>,
+}
+
+impl<'a> Snapshot<'a> {
+    /// `None` when it is not of this run.
+    fn checkpoint_of(self, run: Uuid) -> Option<Checkpoint<'a>> {
+        let metadata = self.metadata?;
+        let of = metadata.run_id.as_deref().and_then(|id| Uuid::parse_str(id).ok());
+        if of != Some(run) {
+            return None;
+        }
+        let tasks = self.tasks.unwrap_or_default();
+        let error = tasks.iter().find_map(|task| task.error).map(|error| error_words(error.get()));
+        let questions: Vec<&RawValue> =
+            tasks.into_iter().filter_map(|task| task.interrupts).flatten().collect();
+        let goes_on = self.next.is_some_and(|next| !next.is_empty());
+        Some(Checkpoint {
+            values: self.values,
+            needs_input: goes_on || !questions.is_empty(),
+            questions,
+            error,
+            graph: metadata.graph_id,
+        })
+    }
+}
+
+// Nothing of a state is parsed but what is named, so no depth can hurt; that of the values is checked with the result.
+
 /// The checkpoint of `run` in an answer to a question for a thread's history; `None` when there is none of that run.
 pub(super) fn read_history(body: &[u8], run: Uuid) -> Result<Option<Checkpoint<'_>>, EngineFailure> {
-    #[derive(Deserialize)]
-    struct Wire<'a> {
-        #[serde(borrow)]
-        values: &'a RawValue,
-        next: Option<Vec<serde::de::IgnoredAny>>,
-        #[serde(borrow)]
-        tasks: Option<Vec<Task<'a>>>,
-        metadata: Option<Metadata<'a>>,
-    }
-    #[derive(Deserialize)]
-    struct Task<'a> {
-        #[serde(borrow)]
-        interrupts: Option<Vec<&'a RawValue>>,
-        #[serde(borrow)]
-        error: Option<&'a RawValue>,
-    }
-    #[derive(Deserialize)]
-    struct Metadata<'a> {
-        #[serde(borrow)]
-        run_id: Option<Cow<'a, str>>,
-        graph_id: Option<String>,
-    }
-    // Nothing is parsed here but what is named, so no depth can hurt; that of the state is checked with the result.
-    let history: Vec<Wire<'_>> = serde_json::from_slice(body).map_err(|_| {
+    let history: Vec<Snapshot<'_>> = serde_json::from_slice(body).map_err(|_| {
         let message = "the engine's answer about a thread's history has not the expected form";
         EngineFailure::new(FailureKind::BadResponse, "malformed_answer", message).with_reached(Reached::Maybe)
     })?;
-    let of_run = |wire: &Wire<'_>| {
-        let id = wire.metadata.as_ref().and_then(|metadata| metadata.run_id.as_deref());
-        id.and_then(|id| Uuid::parse_str(id).ok()) == Some(run)
-    };
-    let Some(wire) = history.into_iter().next().filter(of_run) else { return Result::Ok(None) };
-    let tasks = wire.tasks.unwrap_or_default();
-    let error = tasks.iter().find_map(|task| task.error).map(|error| error_words(error.get()));
-    let questions: Vec<&RawValue> = tasks.into_iter().filter_map(|task| task.interrupts).flatten().collect();
-    let goes_on = wire.next.is_some_and(|next| !next.is_empty());
-    Result::Ok(Some(Checkpoint {
-        values: wire.values,
-        needs_input: goes_on || !questions.is_empty(),
-        questions,
-        error,
-        graph: wire.metadata.and_then(|metadata| metadata.graph_id),
-    }))
+    Result::Ok(history.into_iter().next().and_then(|snapshot| snapshot.checkpoint_of(run)))
+}
+
+/// What an answer to a question for a thread's state says of `run`. An answer that is no JSON says nothing at all.
+pub(super) fn read_state(body: &[u8], run: Uuid) -> Result<State<'_>, EngineFailure> {
+    match serde_json::from_slice::<Snapshot<'_>>(body) {
+        Result::Ok(snapshot) if body.trim_ascii_start().starts_with(b"{") => {
+            Result::Ok(snapshot.checkpoint_of(run).map_or(State::Another, State::Of))
+        }
+        _ => crate::client::parse::<serde::de::IgnoredAny>(body).map(|_| State::Unread),
+    }
+}
+
+/// Whether a joined state says that the graph stopped to ask.
+pub(super) fn asks(state: &[u8]) -> bool {
+    let fields: Option<BTreeMap<Cow<'_, str>, &RawValue>> =
+        state.starts_with(b"{").then(|| serde_json::from_slice(state).ok()).flatten();
+    let asked = fields.and_then(|fields| fields.get(INTERRUPT).map(|asked| asked.get()));
+    asked.is_some_and(|asked| !matches!(asked, "null" | "[]"))
 }
 
 impl Checkpoint<'_> {
@@ -225,9 +285,9 @@ impl Checkpoint<'_> {
         if self.questions.is_empty() {
             return body.slice_ref(state.as_bytes());
         }
-        type Fields<'a> = BTreeMap<Cow<'a, str>, &'a RawValue>;
+        type Keys<'a> = BTreeMap<Cow<'a, str>, &'a RawValue>;
         let fields = if state.starts_with('{') { state } else { "" };
-        let known: Option<Fields<'_>> = serde_json::from_str(fields).ok();
+        let known: Option<Keys<'_>> = serde_json::from_str(fields).ok();
         if known.as_ref().is_some_and(|fields| fields.contains_key(INTERRUPT)) {
             return body.slice_ref(state.as_bytes());
         }
@@ -360,6 +420,33 @@ mod tests {
         assert_eq!(end(""), "none");
         assert_eq!(end("{"), "malformed_answer");
         assert_eq!(of(&format!(r#""values":{}1{}"#, "[".repeat(5_000), "]".repeat(5_000))).len(), 10_001);
+    }
+
+    #[test]
+    fn a_state_of_another_run_is_not_taken_and_one_that_is_none_is_told_from_it() {
+        let told = |text: &str| match read_state(text.as_bytes(), RUN).map_err(|failure| failure.code) {
+            Result::Ok(State::Of(checkpoint)) => checkpoint.values.get().to_owned(),
+            Result::Ok(state) => format!("{state:?}"),
+            Err(code) => code,
+        };
+        assert_eq!(told(&format!(r#"{{"values":{{"a":1}},"metadata":{{"run_id":"{RUN}"}}}}"#)), r#"{"a":1}"#);
+        assert_eq!(
+            told(r#"{"values":1,"metadata":{"run_id":"00000000-0000-0000-0000-000000000008"}}"#),
+            "Another"
+        );
+        assert_eq!(told(r#"{"values":{},"metadata":null}"#), "Another");
+        assert_eq!(told("{}"), "Unread");
+        assert_eq!(told("[]"), "Unread");
+        assert_eq!(told("<html>"), "malformed_answer");
+        for (state, asked) in [
+            (r#"{"a":1}"#, false),
+            ("[1]", false),
+            (r#"{"__interrupt__":[{"value":1}]}"#, true),
+            (r#"{"__interrupt__":[]}"#, false),
+            (r#"{"__interrupt__":null}"#, false),
+        ] {
+            assert_eq!(asks(state.as_bytes()), asked, "{state}");
+        }
     }
 
     #[test]

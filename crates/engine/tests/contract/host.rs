@@ -63,6 +63,7 @@ pub(crate) fn call(
         definition: None,
         workflow_name: None,
         parameters: Bytes::copy_from_slice(parameters.as_bytes()),
+        options: None,
         session_id: None,
         endpoint: 0,
         engine_run: None,

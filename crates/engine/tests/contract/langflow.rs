@@ -420,7 +420,7 @@ async fn a_result_the_engine_cut_is_never_taken_for_the_whole() {
 #[test]
 fn what_langflow_cannot_run_is_refused_at_submit() {
     let check = |engine: &dyn Engine, id, definition, parameters: &str| {
-        let workflow = Workflow { id, definition, parameters: parameters.as_bytes() };
+        let workflow = Workflow { id, definition, parameters: parameters.as_bytes(), options: None };
         engine.validate(&workflow).map_err(|failure| failure.code)
     };
     let url = "http://127.0.0.1:1";

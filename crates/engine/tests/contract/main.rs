@@ -21,7 +21,7 @@ mod tls;
 use dialect::{CANARY, Dialect, Expected, Fake, Fault, RunState, Step};
 use enginehouse_core::failure::FailureKind;
 use enginehouse_engine::config::{HealthRoute, HttpSettings, PollSettings};
-use enginehouse_engine::{Call, Engine, Outcome, Reached, Stop};
+use enginehouse_engine::{Call, Engine, INVALID_ENGINE_OPTIONS, Outcome, Reached, Stop, Workflow};
 use host::{NotingHost, call};
 use std::sync::Arc;
 use std::time::Duration;
@@ -530,6 +530,23 @@ async fn a_result_over_the_limit_is_refused() {
         let outcome = within(dialect.engine(settings(stub.url())).run(call)).await;
         let expected = Expected::Fails(FailureKind::TooLarge, Reached::Yes);
         compare(&*dialect, &outcome, expected).unwrap_or_else(|e| panic!("{}: {e}", dialect.name()));
+    }
+}
+
+#[tokio::test]
+async fn an_option_nobody_knows_is_refused() {
+    for dialect in dialects() {
+        let engine = dialect.engine(settings("http://127.0.0.1:9"));
+        let asked = |options| Workflow {
+            id: dialect.workflow_id(),
+            definition: None,
+            parameters: dialect.parameters().as_bytes(),
+            options,
+        };
+        assert_eq!(engine.validate(&asked(None)), Ok(()), "{}", dialect.name());
+        let failure = engine.validate(&asked(Some(br#"{"nonsense":1}"#))).unwrap_err();
+        assert_eq!(failure.code, INVALID_ENGINE_OPTIONS, "{}: {failure:?}", dialect.name());
+        assert!(failure.message.contains("nonsense"), "{}: {failure:?}", dialect.name());
     }
 }
 

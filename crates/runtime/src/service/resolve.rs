@@ -12,7 +12,7 @@ use enginehouse_core::limits::{MAX_RETRIES_MAX, NAME_BYTES_MAX, SPAN_MAX, TAG_CH
 use enginehouse_core::retry::RetryPolicy;
 use enginehouse_core::time::{Millis, Time};
 use enginehouse_core::trace::TraceContext;
-use enginehouse_engine::Workflow;
+use enginehouse_engine::{INVALID_ENGINE_OPTIONS, Workflow};
 
 fn invalid(pointer: &str, detail: impl Into<String>) -> ApiError {
     ApiError::field(Code::InvalidField, pointer, detail)
@@ -125,13 +125,19 @@ fn check_with_adapter(
     definition: Option<&str>,
 ) -> Result<(), ApiError> {
     let parameters = request.parameters.as_ref().map_or("null", |p| p.get());
+    let options = request.engine_options.as_ref().map(|o| o.get()).filter(|o| *o != "{}");
+    if options.is_some_and(|options| !options.starts_with('{')) {
+        return Err(invalid("/engineOptions", "engine options are a JSON object"));
+    }
     let asked = Workflow {
         id: workflow,
         definition: definition.map(str::as_bytes),
         parameters: parameters.as_bytes(),
+        options: options.map(str::as_bytes),
     };
     engine.adapter.validate(&asked).map_err(|failure| {
         let pointer = match failure.kind {
+            _ if failure.code == INVALID_ENGINE_OPTIONS => "/engineOptions",
             FailureKind::NotFound => "/workflowId",
             _ if definition.is_some() && failure.code.contains("definition") => "/workflow/definition",
             _ => "/parameters",

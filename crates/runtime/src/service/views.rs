@@ -217,6 +217,7 @@ fn own_text(kind: FailureKind, code: &str) -> String {
                 .to_owned()
         }
         (FailureKind::Timeout, "total_timeout") => "its total timeout passed".to_owned(),
+        (FailureKind::Conflict, "thread_busy") => "its thread was busy with another run".to_owned(),
         (FailureKind::Expired, _) => "it was not started within expiresIn".to_owned(),
         (FailureKind::Lost, _) => "its workers died under it too often".to_owned(),
         (FailureKind::UnknownOutcome, _) => {
