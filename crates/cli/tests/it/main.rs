@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "what a test cannot go on without may end it")]
 #![allow(clippy::print_stdout, reason = "figures are printed for whoever looks")]
 
+mod agent_server;
 mod api;
 mod bad_input;
 mod bench;
