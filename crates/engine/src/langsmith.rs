@@ -9,6 +9,7 @@
 
 mod end;
 mod options;
+mod replay;
 mod wire;
 
 use crate::client::{Answer, HttpClient, Poll, Request, StreamEvent, watch_events};

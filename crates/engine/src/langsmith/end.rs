@@ -11,6 +11,7 @@ use crate::config::{ANSWER_BYTES_MAX, CONTROL_BYTES_MAX};
 use crate::contract::{Call, EngineFailure, Outcome};
 use bytes::Bytes;
 use enginehouse_core::failure::FailureKind;
+use uuid::Uuid;
 
 /// A checkpoint of older servers repeats what its last step wrote.
 const REPEATS: usize = 3;
@@ -55,15 +56,48 @@ impl Langsmith {
                 let the engine keep every run's last checkpoint (its checkpointer's ttl and pruning)";
             return Err(unavailable(message));
         };
-        // The engine shows a checkpoint through the graph that the thread's newest run belongs to.
-        if call.session_id.is_some()
-            && self.another_graph_came(call, run, gave.graph.as_deref(), poll).await?
-        {
-            let message = "the run succeeded, but another graph has run on its thread since, and the engine shows a \
-                thread's states only as its newest graph reads them; give each graph sessions of its own";
-            return Err(unavailable(message));
-        }
+        let gave = if call.session_id.is_some() { self.in_full(call, run, gave, poll).await? } else { gave };
+        check_result(&gave.result, call.result_bytes_max)?;
         Ok(Outcome::Succeeded { result: gave.result, needs_input: gave.needs_input })
+    }
+
+    /// What a run on a shared thread gave, as its own graph shows it: the engine reads a thread's states through the graph
+    /// that the thread's newest run belongs to.
+    async fn in_full(
+        &self,
+        call: &Call,
+        run: &RunId,
+        gave: Gave,
+        poll: &mut Poll,
+    ) -> Result<Gave, EngineFailure> {
+        let newest = self.newest_run(call, run, poll).await?;
+        let (Some(newest), Some(graph)) = (newest.filter(|newest| newest.run_id != run.run), &gave.graph)
+        else {
+            return Ok(gave);
+        };
+        let thread = self.thread(call, run, poll).await?;
+        let through = thread.and_then(|thread| thread.metadata.graph_id);
+        if through.is_none_or(|through| through == *graph) {
+            return Ok(gave);
+        }
+        let same = match (gave.assistant, newest.assistant_id) {
+            (Some(ours), Some(theirs)) => self.same_states(call, ours, theirs, poll).await?,
+            _ => false,
+        };
+        let replay = if same { self.replayed(call, run).await } else { None };
+        let Some(replay) = replay else {
+            let message = "the run succeeded, but a graph with another state has run on its thread since, and the engine \
+                shows a thread's states only as its newest graph reads them; give each graph sessions of its own";
+            return Err(unavailable(message));
+        };
+        Ok(match replay.asked {
+            None => gave,
+            Some(asked) => {
+                let state = std::str::from_utf8(&gave.result).unwrap_or("null");
+                let result = wire::with_questions(&gave.result, state, &asked);
+                Gave { result, needs_input: true, ..gave }
+            }
+        })
     }
 
     /// The thread's state, if it is still this run's.
@@ -108,7 +142,7 @@ impl Langsmith {
                 check_result(&result, call.result_bytes_max)?;
                 crate::client::parse::<serde::de::IgnoredAny>(&result)?;
                 let needs_input = wire::asks(&result);
-                Ok(Some(Gave { result, needs_input, graph: None }))
+                Ok(Some(Gave { result, needs_input, graph: None, assistant: None }))
             }
             404 if wire::is_not_found(&answer) => Ok(None),
             _ => Err(self.client.refusal(&answer)),
@@ -116,29 +150,13 @@ impl Langsmith {
         poll.until_read(&self.client, request, read).await
     }
 
-    /// Whether the thread belongs to another graph by now.
-    async fn another_graph_came(
-        &self,
-        call: &Call,
-        run: &RunId,
-        graph: Option<&str>,
-        poll: &mut Poll,
-    ) -> Result<bool, EngineFailure> {
-        let Some(graph) = graph else { return Ok(false) };
-        if self.is_newest(call, run, poll).await? {
-            return Ok(false);
-        }
-        let thread = self.thread(call, run, poll).await?;
-        let newest = thread.and_then(|thread| thread.metadata.graph_id);
-        Ok(newest.is_some_and(|newest| newest != graph))
-    }
-
     /// The thread's error in words, if it is this run's.
     async fn thread_error(&self, call: &Call, run: &RunId, poll: &mut Poll) -> Option<String> {
         // In this order: had another run come before the thread was read, it would be seen now.
         let thread = self.thread(call, run, poll).await.ok()??;
         let words = thread.error_words()?;
-        self.is_newest(call, run, poll).await.is_ok_and(|newest| newest).then_some(words)
+        let newest = self.newest_run(call, run, poll).await.ok()??;
+        (newest.run_id == run.run).then_some(words)
     }
 
     /// The error that the run's own last checkpoint tells of, as the engine writes it there.
@@ -182,15 +200,19 @@ impl Langsmith {
         poll.until_read(&self.client, request, read).await
     }
 
-    /// Whether no other run was put on the thread after this one.
-    async fn is_newest(&self, call: &Call, run: &RunId, poll: &mut Poll) -> Result<bool, EngineFailure> {
-        let request = || self.runs_request(call.endpoint, run.thread, "1");
+    async fn newest_run(
+        &self,
+        call: &Call,
+        run: &RunId,
+        poll: &mut Poll,
+    ) -> Result<Option<wire::ListedRun>, EngineFailure> {
+        let request =
+            || Ok(self.runs_request(call.endpoint, run.thread, "1")?.query("select", "assistant_id"));
         let read = |answer: Answer| match answer.status {
             200..300 => answer.json::<Vec<wire::ListedRun>>(),
             _ => Err(self.client.refusal(&answer)),
         };
-        let runs = poll.until_read(&self.client, request, read).await?;
-        Ok(runs.first().is_some_and(|newest| newest.run_id == run.run))
+        Ok(poll.until_read(&self.client, request, read).await?.into_iter().next())
     }
 }
 
@@ -209,13 +231,15 @@ struct Gave {
     needs_input: bool,
     /// The graph that wrote it, where that is told.
     graph: Option<String>,
+    assistant: Option<Uuid>,
 }
 
 impl Gave {
     fn of(checkpoint: &Checkpoint<'_>, answer: &Answer, call: &Call) -> Result<Gave, EngineFailure> {
         let result = checkpoint.result(&answer.body);
         check_result(&result, call.result_bytes_max)?;
-        Ok(Gave { result, needs_input: checkpoint.needs_input, graph: checkpoint.graph.clone() })
+        let (graph, assistant) = (checkpoint.graph.clone(), checkpoint.assistant);
+        Ok(Gave { result, needs_input: checkpoint.needs_input, graph, assistant })
     }
 }
 

@@ -6,6 +6,7 @@ use crate::contract::{Call, EngineFailure, Reached};
 use bytes::Bytes;
 use enginehouse_core::failure::FailureKind;
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 use serde_json::value::RawValue;
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -51,6 +52,7 @@ fn detail_of(answer: &Answer) -> Option<String> {
 #[derive(Deserialize)]
 pub(super) struct ListedRun {
     pub(super) run_id: Uuid,
+    pub(super) assistant_id: Option<Uuid>,
     #[serde(default)]
     pub(super) metadata: RunMetadata,
 }
@@ -188,6 +190,7 @@ pub(super) struct Checkpoint<'a> {
     pub(super) error: Option<String>,
     /// The graph that wrote it.
     pub(super) graph: Option<String>,
+    pub(super) assistant: Option<Uuid>,
 }
 
 /// A thread's state, as it is told of one run.
@@ -223,6 +226,8 @@ struct SnapshotMetadata<'a> {
     #[serde(borrow)]
     run_id: Option<Cow<'a, str>>,
     graph_id: Option<String>,
+    #[serde(borrow)]
+    assistant_id: Option<Cow<'a, str>>,
 }
 
 impl<'a> Snapshot<'a> {
@@ -243,6 +248,7 @@ impl<'a> Snapshot<'a> {
             needs_input: goes_on || !questions.is_empty(),
             questions,
             error,
+            assistant: metadata.assistant_id.and_then(|id| Uuid::parse_str(&id).ok()),
             graph: metadata.graph_id,
         })
     }
@@ -278,28 +284,52 @@ pub(super) fn asks(state: &[u8]) -> bool {
 }
 
 impl Checkpoint<'_> {
-    /// The graph's state, with what it asks as `__interrupt__`; a state that is no object then stands in `values`.
-    /// `body` is the answer that the checkpoint was read from.
+    /// The graph's state, with what it asks. `body` is the answer that the checkpoint was read from.
     pub(super) fn result(&self, body: &Bytes) -> Bytes {
-        let state = self.values.get();
         if self.questions.is_empty() {
-            return body.slice_ref(state.as_bytes());
-        }
-        type Keys<'a> = BTreeMap<Cow<'a, str>, &'a RawValue>;
-        let fields = if state.starts_with('{') { state } else { "" };
-        let known: Option<Keys<'_>> = serde_json::from_str(fields).ok();
-        if known.as_ref().is_some_and(|fields| fields.contains_key(INTERRUPT)) {
-            return body.slice_ref(state.as_bytes());
+            return body.slice_ref(self.values.get().as_bytes());
         }
         let questions = self.questions.iter().map(|question| question.get()).collect::<Vec<_>>().join(",");
-        let asked = format!("\"{INTERRUPT}\":[{questions}]");
-        Bytes::from(match known {
-            Some(fields) if fields.is_empty() => format!("{{{asked}}}"),
-            Some(_) => format!("{},{asked}}}", state[..state.len() - 1].trim_end()),
-            None if state == "null" => format!("{{{asked}}}"),
-            None => format!("{{\"values\":{state},{asked}}}"),
-        })
+        with_questions(body, self.values.get(), &format!("[{questions}]"))
     }
+}
+
+/// A state with what the graph asks, a list, as `__interrupt__`; a state that is no object then stands in `values`. `state`
+/// is a part of `body`.
+pub(super) fn with_questions(body: &Bytes, state: &str, questions: &str) -> Bytes {
+    type Keys<'a> = BTreeMap<Cow<'a, str>, &'a RawValue>;
+    let fields = if state.starts_with('{') { state } else { "" };
+    let known: Option<Keys<'_>> = serde_json::from_str(fields).ok();
+    if questions == "[]" || known.as_ref().is_some_and(|fields| fields.contains_key(INTERRUPT)) {
+        return body.slice_ref(state.as_bytes());
+    }
+    let asked = format!("\"{INTERRUPT}\":{questions}");
+    Bytes::from(match known {
+        Some(fields) if fields.is_empty() => format!("{{{asked}}}"),
+        Some(_) => format!("{},{asked}}}", state[..state.len() - 1].trim_end()),
+        None if state == "null" => format!("{{{asked}}}"),
+        None => format!("{{\"values\":{state},{asked}}}"),
+    })
+}
+
+/// What an event says that the graph asks, as a JSON list; `None` when the graph goes on behind it.
+pub(super) fn questions_of(event: &str) -> Option<String> {
+    #[derive(Deserialize)]
+    struct Wire<'a> {
+        #[serde(borrow, rename = "__interrupt__")]
+        asked: Option<&'a RawValue>,
+    }
+    let wire: Wire<'_> = serde_json::from_str(event).ok()?;
+    wire.asked.map(|asked| asked.get().to_owned()).filter(|asked| asked.starts_with('['))
+}
+
+/// The form of a graph's state, without the name that it has from the graph.
+pub(super) fn state_schema(schemas: Value) -> Option<Value> {
+    let mut schema = schemas.get("state_schema").filter(|schema| schema.is_object())?.clone();
+    if let Some(fields) = schema.as_object_mut() {
+        fields.remove("title");
+    }
+    Some(schema)
 }
 
 /// What the answer to `GET /threads/T` says of the thread's newest run.
@@ -438,6 +468,12 @@ mod tests {
         assert_eq!(told("{}"), "Unread");
         assert_eq!(told("[]"), "Unread");
         assert_eq!(told("<html>"), "malformed_answer");
+        assert_eq!(
+            questions_of(r#"{"__interrupt__":[{"value":1.50}]}"#).as_deref(),
+            Some(r#"[{"value":1.50}]"#)
+        );
+        assert_eq!(questions_of(r#"{"__interrupt__":[]}"#).as_deref(), Some("[]"));
+        assert_eq!(questions_of(r#"{"one":{"a":1}}"#), None);
         for (state, asked) in [
             (r#"{"a":1}"#, false),
             ("[1]", false),
