@@ -6,6 +6,7 @@
 
 mod inline;
 mod request;
+mod told;
 mod truncation;
 mod v1;
 mod wire;
@@ -19,6 +20,7 @@ use enginehouse_core::failure::FailureKind;
 use request::Input;
 use reqwest::Url;
 use tokio::sync::Notify;
+use told::Told;
 use uuid::Uuid;
 
 /// A configured Langflow.
@@ -102,6 +104,14 @@ impl Langflow {
         let code = wire::Refusal::of(answer).map(|refusal| refusal.code).unwrap_or_default();
         if answer.status == 404 && code == "FLOW_NOT_FOUND" {
             EngineFailure { code: "workflow_not_found".to_owned(), ..refusal }
+        } else if answer.status == 405
+            || (answer.status == 404 && wire::detail_text(answer).is_some_and(|detail| detail == "Not Found"))
+        {
+            let message = format!(
+                "{}; a Langflow that has no /api/v2/workflows is spoken to with `api = \"v1\"` in the engine's configuration",
+                refusal.message
+            );
+            EngineFailure::new(refusal.kind, "no_v2_interface", message).with_status(i32::from(answer.status))
         } else {
             refusal
         }
@@ -117,19 +127,19 @@ impl Langflow {
     }
 
     /// Waits until the job has ended, or asks a human and is not to wait for one.
-    async fn until_ended(&self, call: &Call, job: Uuid, poll: &mut Poll) -> Result<wire::Job, EngineFailure> {
+    async fn until_ended(
+        &self,
+        call: &Call,
+        job: Uuid,
+        told: &Told,
+        poll: &mut Poll,
+    ) -> Result<wire::Job, EngineFailure> {
         let ended = Notify::new();
         let watching = async {
             if self.config.progress {
-                let text = job.to_string();
-                let open = || {
-                    Ok(self
-                        .client
-                        .get(self.client.url(call.endpoint, &["api", "v2", "workflows", &text, "events"])?))
-                };
-                let mut progress = wire::JobProgress::default();
+                let open = || self.events_request(call, job);
                 let on_event = |event: &StreamEvent| {
-                    if let Some(item) = progress.take(&event.data) {
+                    if let Some(item) = told.take(event) {
                         call.host.progress(item);
                     }
                 };
@@ -165,8 +175,12 @@ impl Langflow {
 
     async fn outcome(&self, call: &Call, job: Uuid) -> Result<Outcome, EngineFailure> {
         let mut poll = self.client.poll(call);
-        match self.until_ended(call, job, &mut poll).await? {
+        let told = Told::default();
+        match self.until_ended(call, job, &told, &mut poll).await? {
             wire::Job::Completed(completed) => {
+                if let Some(words) = self.error_message(call, job, &completed.components, &told).await {
+                    return Err(wire::error_output(words));
+                }
                 let result = self.whole(call, job, completed).await?;
                 check_result(&result, call.result_bytes_max)?;
                 Ok(Outcome::Succeeded { result, needs_input: false })

@@ -30,13 +30,15 @@ pub(super) struct Completed {
     pub(super) cut_at: Vec<usize>,
     /// A list says that it was cut.
     pub(super) cut_list: bool,
+    /// The components whose outputs it is made of.
+    pub(super) components: Vec<String>,
 }
 
 impl Completed {
     pub(super) fn of_text(text: &str) -> Completed {
         let cut_at = cut_text(text).into_iter().collect::<Vec<_>>();
         let text_if_cut = (!cut_at.is_empty()).then(|| text.to_owned());
-        Completed { result: single_string(text), text: text_if_cut, cut_at, cut_list: false }
+        Completed { result: single_string(text), text: text_if_cut, cut_at, ..Completed::default() }
     }
 
     pub(super) fn of_json(result: Vec<u8>) -> Completed {

@@ -12,6 +12,7 @@ use enginehouse_core::limits::DEFAULT_TOTAL_TIMEOUT;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use std::borrow::Cow;
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 /// No run may hold a connection longer; the attempt's own limit is normally far below.
@@ -44,19 +45,32 @@ struct Output<'a> {
 #[derive(Deserialize)]
 struct Part<'a> {
     #[serde(borrow)]
-    results: Option<Results<'a>>,
+    component_id: Option<Cow<'a, str>>,
+    #[serde(borrow)]
+    results: Option<&'a RawValue>,
 }
 
 #[derive(Deserialize)]
 struct Results<'a> {
     #[serde(borrow)]
-    message: Option<Message<'a>>,
+    message: Option<&'a RawValue>,
 }
 
 #[derive(Deserialize)]
 struct Message<'a> {
     #[serde(borrow)]
     text: Option<Cow<'a, str>>,
+}
+
+impl<'a> Part<'a> {
+    fn message(&self) -> Option<&'a RawValue> {
+        let results: Results<'a> = serde_json::from_str(self.results?.get()).ok()?;
+        results.message
+    }
+
+    fn text(&self) -> Option<Cow<'a, str>> {
+        serde_json::from_str::<Message<'a>>(self.message()?.get()).ok()?.text
+    }
 }
 
 impl Langflow {
@@ -112,7 +126,8 @@ impl Langflow {
     }
 }
 
-/// The text of the first message, parsed if it is JSON; all outputs where there is none.
+/// The one message's text, parsed if it is JSON; of several outputs all of them by component id, a message as its text;
+/// the outputs as they are where none is a message.
 fn result_of(body: &[u8]) -> Result<Bytes, EngineFailure> {
     // Depth is checked on a parse that keeps nothing.
     crate::client::parse::<serde::de::IgnoredAny>(body)?;
@@ -121,16 +136,34 @@ fn result_of(body: &[u8]) -> Result<Bytes, EngineFailure> {
         EngineFailure::new(FailureKind::BadResponse, "malformed_answer", message).with_reached(Reached::Maybe)
     })?;
     let outputs: Vec<Option<Output<'_>>> = serde_json::from_str(answer.outputs.get()).unwrap_or_default();
-    let text = outputs
-        .into_iter()
-        .flatten()
-        .flat_map(|output| output.outputs)
-        .flatten()
-        .find_map(|part| part.results?.message?.text);
-    Ok(match text {
-        Some(text) => single_string(&text),
-        None => Bytes::copy_from_slice(answer.outputs.get().as_bytes()),
-    })
+    let outputs = outputs.into_iter().flatten().flat_map(|output| output.outputs).flatten();
+    let parts: Vec<Part<'_>> =
+        outputs.filter(|part| part.results.is_some_and(|results| results.get() != "{}")).collect();
+    if let Some(words) = parts.iter().find_map(|part| wire::error_message(part.message()?.get())) {
+        return Err(wire::error_output(words));
+    }
+    let whole = || Bytes::copy_from_slice(answer.outputs.get().as_bytes());
+    if parts.iter().all(|part| part.text().is_none()) {
+        return Ok(whole());
+    }
+    if let [part] = &parts[..] {
+        return Ok(part.text().map_or_else(whole, |text| single_string(&text)));
+    }
+    let mut by_component = BTreeMap::new();
+    for part in &parts {
+        let value = match part.text() {
+            Some(text) => Cow::Owned(serde_json::Value::from(text).to_string()),
+            None => Cow::Borrowed(part.results.map_or("null", RawValue::get)),
+        };
+        let named = part.component_id.as_deref().map(|id| by_component.insert(id, value));
+        // Nothing of a run may be left out, so what has no name of its own is given as it is.
+        if !matches!(named, Some(None)) {
+            return Ok(whole());
+        }
+    }
+    let fields: Vec<String> =
+        by_component.iter().map(|(id, value)| format!("{}:{value}", serde_json::Value::from(*id))).collect();
+    Ok(Bytes::from(format!("{{{}}}", fields.join(","))))
 }
 
 #[cfg(test)]
@@ -145,6 +178,21 @@ mod tests {
         assert_eq!(result(&answer(r#"{"message":{"text":"{\"a\":1.50}"}}"#)).unwrap(), r#"{"a":1.50}"#);
         let table = answer(r#"{"table":[1]}"#);
         assert_eq!(result(&table).unwrap(), table.as_bytes()[11..table.len() - 1]);
+        let second = r#"{"component_id":"B","results":{"message":{"text":"{\"n\":1}","error":false}}}"#;
+        let several = |first: &str| format!(r#"{{"outputs":[{{"outputs":[{first},null,{second}]}}]}}"#);
+        let first = r#"{"component_id":"A","results":{"message":{"text":"hi","data":{"error":false}}}}"#;
+        assert_eq!(result(&several(first)).unwrap(), r#"{"A":"hi","B":"{\"n\":1}"}"#);
+        let data = r#"{"component_id":"A","results":{"data":[1.50]}}"#;
+        assert_eq!(result(&several(data)).unwrap(), r#"{"A":{"data":[1.50]},"B":"{\"n\":1}"}"#);
+        let empty = r#"{"component_id":"A","results":{}}"#;
+        assert_eq!(result(&several(empty)).unwrap(), r#"{"n":1}"#);
+        let nameless = several(r#"{"results":{"message":{"text":"hi"}}}"#);
+        assert_eq!(result(&nameless).unwrap(), nameless.as_bytes()[11..nameless.len() - 1]);
+        for error in [r#"{"text":"no\nkey","error":true}"#, r#"{"data":{"text":"no key","error":true}}"#] {
+            let failed = several(&format!(r#"{{"component_id":"A","results":{{"message":{error}}}}}"#));
+            let failure = result_of(failed.as_bytes()).unwrap_err();
+            assert_eq!((failure.code.as_str(), failure.message.as_str()), ("workflow_failed", "no key"));
+        }
         assert_eq!(result(r#"{"outputs":[]}"#).unwrap(), "[]");
         assert_eq!(result("{}"), Err("malformed_answer".to_owned()));
     }

@@ -3,8 +3,7 @@
 use super::request::{Input, session_of};
 use super::truncation::Completed;
 use crate::client::{Answer, parse};
-use crate::config::PROGRESS_BYTES_MAX;
-use crate::contract::{Call, EngineFailure, Progress, Reached};
+use crate::contract::{Call, EngineFailure, Reached};
 use bytes::Bytes;
 use enginehouse_core::failure::FailureKind;
 use serde::{Deserialize, Serialize};
@@ -124,8 +123,68 @@ struct JobOutput<'a> {
 
 #[derive(Deserialize)]
 struct ComponentOutput<'a> {
+    #[serde(borrow, rename = "type")]
+    kind: Option<Cow<'a, str>>,
+    #[serde(borrow)]
+    status: Option<Cow<'a, str>>,
     #[serde(borrow)]
     content: Option<&'a RawValue>,
+}
+
+impl ComponentOutput<'_> {
+    /// The words of an output that is an error, though its job is told as completed.
+    fn error(&self) -> Option<String> {
+        let kind = self.kind.as_deref().unwrap_or_default();
+        let content = self.content.map_or("null", RawValue::get);
+        if kind == "error" || self.status.as_deref() == Some("failed") {
+            return Some(message_words(content).unwrap_or_else(|| plain_words(content)));
+        }
+        // Data of a flow may have a field of that name as well.
+        if matches!(kind, "message" | "text") { error_message(content) } else { None }
+    }
+}
+
+/// The words of a message that says of itself, or in its data, that it is an error.
+pub(super) fn error_message(message: &str) -> Option<String> {
+    let outer = Marked::of(message)?;
+    let data = outer.data.map(RawValue::get);
+    let inside = data.filter(|data| Marked::of(data).is_some_and(|marked| marked.is_error()));
+    if !outer.is_error() && inside.is_none() {
+        return None;
+    }
+    let words = message_words(message).or_else(|| message_words(data?));
+    Some(words.unwrap_or_else(|| "the flow ended with an error message without words".to_owned()))
+}
+
+#[derive(Deserialize)]
+struct Marked<'a> {
+    #[serde(borrow)]
+    error: Option<&'a RawValue>,
+    #[serde(borrow)]
+    data: Option<&'a RawValue>,
+}
+
+impl<'a> Marked<'a> {
+    fn of(message: &'a str) -> Option<Marked<'a>> {
+        message.starts_with('{').then(|| serde_json::from_str(message).ok()).flatten()
+    }
+
+    fn is_error(&self) -> bool {
+        self.error.is_some_and(|error| error.get() == "true")
+    }
+}
+
+/// The text of a message, or of JSON that is one text.
+fn message_words(json: &str) -> Option<String> {
+    #[derive(Deserialize)]
+    struct Wire {
+        text: String,
+    }
+    let text = match serde_json::from_str::<String>(json) {
+        Result::Ok(text) => text,
+        Err(_) => serde_json::from_str::<Wire>(json).ok()?.text,
+    };
+    Some(plain_words(&text)).filter(|words| !words.is_empty())
 }
 
 #[derive(Deserialize)]
@@ -174,7 +233,11 @@ impl Job {
             "completed" if job.output.is_none() && job.outputs.is_none() => {
                 return Err(malformed("says completed but has no output"));
             }
-            "completed" => Job::Completed(result_of(&job)),
+            "completed" => {
+                let error = job.outputs.iter().flatten().find_map(|(_, output)| output.error());
+                error
+                    .map_or_else(|| Job::Completed(result_of(&job)), |words| Job::Failed(error_output(words)))
+            }
             "failed" => failed(&job.errors),
             "cancelled" => Job::Cancelled,
             "timed_out" => Job::Failed(over_time("")),
@@ -184,19 +247,28 @@ impl Job {
     }
 }
 
-/// The one text answer, parsed if it is JSON; else the one output's content, or all of them by component id.
+/// The failure of a flow that ended with an error message.
+pub(super) fn error_output(words: String) -> EngineFailure {
+    EngineFailure::new(FailureKind::EngineError, "workflow_failed", words)
+}
+
+/// The one output's text, parsed if it is JSON, or its content; of several outputs that have any, all of them by component id.
 fn result_of(job: &JobAnswer<'_>) -> Completed {
-    if let Some(text) = job.output.as_ref().and_then(|output| output.text.as_deref()) {
-        return Completed::of_text(text);
-    }
+    let outputs = job.outputs.iter().flatten();
     let contents: BTreeMap<&str, Option<&RawValue>> =
-        job.outputs.iter().flatten().map(|(id, output)| (id.as_str(), output.content)).collect();
+        outputs.map(|(id, output)| (id.as_str(), output.content)).collect();
+    let components: Vec<String> = contents.keys().map(|&id| id.to_owned()).collect();
+    let filled = contents.values().flatten().filter(|content| content.get() != "null").count();
+    if let Some(text) = job.output.as_ref().and_then(|output| output.text.as_deref()).filter(|_| filled <= 1)
+    {
+        return Completed { components, ..Completed::of_text(text) };
+    }
     let json = match contents.len() {
         0 => Ok(b"null".to_vec()),
         1 => serde_json::to_vec(&contents.values().next()),
         _ => serde_json::to_vec(&contents),
     };
-    Completed::of_json(json.expect("raw JSON under text keys can be written"))
+    Completed { components, ..Completed::of_json(json.expect("raw JSON under text keys can be written")) }
 }
 
 fn over_time(message: &str) -> EngineFailure {
@@ -236,60 +308,6 @@ fn error_words(detail: &serde_json::Value) -> Option<String> {
 /// A message as one line.
 fn plain_words(text: &str) -> String {
     text.split_whitespace().collect::<Vec<_>>().join(" ")
-}
-
-/// Counts a run's components as their events come.
-#[derive(Default)]
-pub(super) struct JobProgress {
-    done: usize,
-    of: usize,
-}
-
-impl JobProgress {
-    /// The progress an event means, if any. An event that was too long to keep is a bare sign of life.
-    pub(super) fn take(&mut self, event: &str) -> Option<Progress> {
-        #[derive(Deserialize)]
-        struct Wire {
-            event: String,
-            #[serde(default)]
-            data: Data,
-        }
-        #[derive(Deserialize, Default)]
-        #[serde(default)]
-        struct Data {
-            to_run: Vec<serde::de::IgnoredAny>,
-            build_data: Option<Built>,
-            chunk: Option<String>,
-        }
-        #[derive(Deserialize)]
-        struct Built {
-            id: Option<String>,
-        }
-        let Some(wire) = parse::<Wire>(event.as_bytes()).ok() else {
-            return event.is_empty().then(Progress::default);
-        };
-        let data = match wire.event.as_str() {
-            "vertices_sorted" => {
-                self.of = wire.data.to_run.len();
-                return None;
-            }
-            "end_vertex" => {
-                self.done += 1;
-                let component = wire.data.build_data.and_then(|built| built.id);
-                serde_json::json!({ "event": "end_vertex", "component": component })
-            }
-            "token" => {
-                let chunk = wire.data.chunk.filter(|chunk| chunk.len() <= PROGRESS_BYTES_MAX);
-                serde_json::json!({ "event": "token", "chunk": chunk })
-            }
-            // These belong to the end, which the outcome tells.
-            "end" | "error" | "output" => return None,
-            name => serde_json::json!({ "event": name }),
-        };
-        // Loops build a component more than once.
-        let fraction = (self.of > 0).then(|| (self.done as f64 / self.of as f64).min(1.0));
-        Some(Progress { fraction, data: Some(data) })
-    }
 }
 
 #[cfg(test)]
@@ -372,16 +390,36 @@ mod tests {
     }
 
     #[test]
-    fn components_that_ended_are_progress() {
-        let mut progress = JobProgress::default();
-        assert_eq!(progress.take(r#"{"event":"vertices_sorted","data":{"to_run":["a","b"]}}"#), None);
-        let half = progress.take(r#"{"event":"end_vertex","data":{"build_data":{"id":"a"}}}"#).unwrap();
-        assert_eq!(half.fraction, Some(0.5));
-        assert_eq!(half.data.unwrap()["component"], "a");
-        assert_eq!(progress.take(""), Some(Progress::default()));
-        assert_eq!(progress.take("oops"), None);
-        let token = progress.take(r#"{"event":"token","data":{"chunk":"wor"}}"#).unwrap();
-        assert_eq!(token.data.unwrap()["chunk"], "wor");
-        assert_eq!(progress.take(r#"{"event":"end","data":{"build_duration":1.0}}"#), None);
+    fn several_outputs_are_given_together_and_an_error_among_them_is_a_failure() {
+        for (status, body, expected) in [
+            // A text beside data: neither is left out.
+            (
+                200,
+                r#"{"status":"completed","output":{"reason":"single","text":"x"},"outputs":{"A":{"type":"message","content":"x"},"B":{"type":"data","content":{"n":1.50}},"C":{"content":null}}}"#,
+                r#"{"A":"x","B":{"n":1.50},"C":null}"#,
+            ),
+            (
+                200,
+                r#"{"status":"completed","output":{"text":"x"},"outputs":{"A":{"content":"x"},"C":{"content":null}}}"#,
+                "\"x\"",
+            ),
+            (
+                200,
+                r#"{"status":"completed","output":{"text":"x"},"outputs":{"A":{"type":"message","status":"failed","content":"no\n key"}}}"#,
+                "engine_error workflow_failed: no key",
+            ),
+            (
+                200,
+                r#"{"status":"completed","output":{},"outputs":{"A":{"type":"message","content":{"text":"boom","error":true}},"B":{"content":1}}}"#,
+                "engine_error workflow_failed: boom",
+            ),
+            (
+                200,
+                r#"{"status":"completed","output":{},"outputs":{"A":{"type":"data","content":{"text":"mine","error":true}}}}"#,
+                r#"{"text":"mine","error":true}"#,
+            ),
+        ] {
+            assert_eq!(told(status, body), expected, "{body}");
+        }
     }
 }

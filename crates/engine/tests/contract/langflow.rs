@@ -2,7 +2,7 @@
 
 use crate::dialect::{CANARY, Dialect, Expected, Fake, Fault, RunState, Step};
 use crate::host::{NotingHost, call};
-use crate::stub::{Reply, Seen, Stub};
+use crate::stub::{Plan, Reply, Seen, Stub};
 use crate::{settings, within};
 use enginehouse_core::failure::FailureKind;
 use enginehouse_engine::config::HttpSettings;
@@ -117,7 +117,19 @@ impl Dialect for Langflow {
                     "data: {\"event\":\"vertices_sorted\",\"data\":{\"to_run\":[\"a\",\"b\"]}}\nid: 1\n\n\
                      data: {\"event\":\"end_vertex\",\"data\":{\"build_data\":{\"id\":\"a\"}}}\nid: 2\n\n",
                 );
-                if running { events.held() } else { events }
+                let said = fake.notes.iter().any(|note| note == "error message") && !running;
+                let error = format!(
+                    "data: {}\nid: 1\n\ndata: {{\"event\":\"end\"}}\nid: 2\n\n",
+                    json!({ "event": "end_vertex", "data": { "build_data": { "id": "ChatOutput-x", "data": { "results": {
+                        "message": { "text": "no\n key", "error": true } } } } } })
+                );
+                if running {
+                    events.held()
+                } else if said {
+                    Reply::events(&error)
+                } else {
+                    events
+                }
             }
             ("POST", ["api", "v2", "workflows", "stop"]) => {
                 let index = index_of(body["job_id"].as_str().unwrap_or_default());
@@ -245,6 +257,39 @@ async fn a_flow_is_asked_for_as_the_engine_wants_it() {
     assert_eq!(asked[2]["session_id"], "chat");
     let progress = host.progress.lock().unwrap();
     assert!(progress.iter().any(|item| item.fraction == Some(0.5)), "{progress:?}");
+}
+
+/// The answer about a background job keeps the text of a message, but not that it was an error.
+#[tokio::test]
+async fn a_flow_that_ends_with_an_error_message_has_failed() {
+    for (progress, notes) in [(true, true), (false, true), (true, false)] {
+        let mut fake = Fake::new(RunState::Succeeded);
+        fake.notes.extend(notes.then(|| "error message".to_owned()));
+        let stub = Stub::start(Arc::new(Langflow), fake, None).await;
+        let mut config = LangflowConfig::new(settings(stub.url()));
+        config.progress = progress;
+        let (_stop, call) = call(&Arc::default(), FLOW, "{}");
+        match within(Adapter::new(config).unwrap().run(call)).await {
+            Outcome::Failed(failure) if notes => {
+                assert_eq!((failure.kind, failure.message.as_str()), (FailureKind::EngineError, "no key"));
+            }
+            Outcome::Succeeded { .. } if !notes => {}
+            outcome => panic!("{outcome:?}"),
+        }
+        assert_eq!(stub.fake(|fake| fake.runs.len()), 1);
+    }
+}
+
+#[tokio::test]
+async fn a_langflow_without_v2_is_told_how_it_is_spoken_to() {
+    let plan = |status| Plan { step: Step::Submit, fault: Fault::Status(status), times: usize::MAX };
+    let stub = Stub::start(Arc::new(Langflow), Fake::new(RunState::Succeeded), Some(plan(405))).await;
+    let (_stop, call) = call(&Arc::default(), FLOW, "{}");
+    let outcome = within(Langflow.engine(settings(stub.url())).run(call)).await;
+    let Outcome::Failed(failure) = outcome else { panic!("{outcome:?}") };
+    assert_eq!((failure.code.as_str(), failure.engine_status), ("no_v2_interface", Some(405)));
+    assert!(failure.message.contains("api = \"v1\""), "{failure:?}");
+    assert!(!failure.kind.retried_by_default(), "{failure:?}");
 }
 
 #[tokio::test]
