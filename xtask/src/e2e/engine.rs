@@ -132,7 +132,8 @@ impl Engine {
         id.as_str().unwrap_or(name).to_owned()
     }
 
-    fn api(&self) -> Api {
+    /// The engine's own API, past the service.
+    pub(super) fn api(&self) -> Api {
         Api::new(self.url(), Some((self.about["auth_header"].as_str().unwrap_or("x-api-key"), self.key())))
     }
 

@@ -5,6 +5,7 @@ mod crashes;
 mod ends;
 mod odd;
 mod stage;
+mod threads;
 
 use super::table::Cell;
 use anyhow::Result;
@@ -13,7 +14,7 @@ pub(super) use stage::Stage;
 /// One row of the table.
 type Scenario = fn(&mut Stage) -> Result<Cell>;
 
-pub(super) const ALL: [(&str, Scenario); 20] = [
+pub(super) const ALL: [(&str, Scenario); 23] = [
     ("echo", ends::echo),
     ("parameters in, result out", ends::parameters),
     ("slow, cancelled while running", ends::cancelled),
@@ -31,6 +32,9 @@ pub(super) const ALL: [(&str, Scenario); 20] = [
     ("the workflow's own 404, 429, 503", odd::own_status),
     ("executions that are not saved", odd::unsaved),
     ("cancelled before its id is told", odd::untold_cancelled),
+    ("two runs on one thread", threads::two_runs),
+    ("a thread that is busy", threads::busy_thread),
+    ("stopped at a breakpoint", threads::breakpoint),
     ("engine stopped, then started", crashes::engine_stopped),
     ("engine killed in mid-run", crashes::engine_killed),
     ("Enginehouse killed in mid-run", crashes::house_killed),
