@@ -4,7 +4,9 @@ use crate::api::Api;
 use crate::process::{cargo, root, run, target_dir};
 use anyhow::{Context, Result, bail};
 use serde_json::json;
-use std::os::unix::process::CommandExt;
+use std::fs::{File, TryLockError};
+use std::net::TcpListener;
+use std::os::unix::process::{CommandExt, parent_id};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
@@ -12,6 +14,7 @@ use std::time::{Duration, Instant};
 const HELP: &str = "\
 Build the service, run it with an embedded store in ./data and the demo engine, and submit a
 little sample traffic. Ctrl-C stops it; what it stored is there again at the next start.
+A second one beside it works in ./data-2, and so on; where port 7070 is taken, a free one is used.
 
 Usage: cargo xtask start [--release] [-- ARGS]
 
@@ -21,16 +24,23 @@ Usage: cargo xtask start [--release] [-- ARGS]
 
 /// How this program calls itself to bring in the sample traffic, while it becomes the service.
 const SAMPLE: &str = "--sample-traffic";
+/// Where the service listens unless it is told otherwise.
+const LISTEN: &str = "127.0.0.1:7070";
+/// Flags and variables that may say where it listens.
+const LISTEN_FLAGS: [&str; 4] = ["--listen", "--config", "-c", "server.listen"];
+const LISTEN_VARIABLES: [&str; 2] = ["ENGINEHOUSE_CONFIG", "ENGINEHOUSE_SERVER__LISTEN"];
+/// Services of this repository beside each other.
+const DIRECTORIES_MAX: u32 = 16;
 const READY_WITHIN: Duration = Duration::from_secs(60);
 
 pub(crate) fn command(args: &[String]) -> Result<()> {
     if crate::helped(args, HELP) {
         return Ok(());
     }
-    if let [flag, url, data, program] = args
+    if let [flag, data, program] = args
         && flag == SAMPLE
     {
-        return sample(url, Path::new(data), program);
+        return sample(Path::new(data), program);
     }
     let (own, served) = match args.iter().position(|arg| arg == "--") {
         Some(at) => (&args[..at], &args[at + 1..]),
@@ -41,11 +51,11 @@ pub(crate) fn command(args: &[String]) -> Result<()> {
         bail!("{unknown:?} is not an option of start; what follows -- goes to the service\n\n{HELP}");
     }
     let program = build(release)?;
-    let listen = flag(served, "--listen").unwrap_or("127.0.0.1:7070").to_owned();
-    let data = flag(served, "--data").unwrap_or("data").to_owned();
-    let url = format!("http://{listen}");
+    let data = data_directory(flag(served, "--data"))?;
+    // What a service that was killed said of itself would lead the sample traffic to whoever has its port now.
+    let _ = std::fs::remove_file(root().join(&data).join("address"));
     Command::new(std::env::current_exe()?)
-        .args(["start", SAMPLE, &url, &data, &program.display().to_string()])
+        .args(["start", SAMPLE, &data, &program.display().to_string()])
         .current_dir(root())
         .stdin(Stdio::null())
         .spawn()
@@ -55,9 +65,41 @@ pub(crate) fn command(args: &[String]) -> Result<()> {
     if flag(served, "--data").is_none() {
         serve.args(["--data", &data]);
     }
+    let said = served.iter().any(|arg| LISTEN_FLAGS.iter().any(|name| arg.starts_with(name)))
+        || LISTEN_VARIABLES.iter().any(|name| std::env::var_os(name).is_some());
+    if !said && TcpListener::bind(LISTEN).is_err() {
+        println!("{LISTEN} is taken; the service listens on a free port instead");
+        serve.args(["--listen", "127.0.0.1:0"]);
+    }
     // This process becomes the service, so that Ctrl-C and the exit status are the service's own.
     let error = serve.arg("--demo").args(served).exec();
     Err(error).with_context(|| program.display().to_string())
+}
+
+/// The directory that was asked for, or the first of the usual ones that no service works on.
+fn data_directory(asked: Option<&str>) -> Result<String> {
+    if let Some(dir) = asked {
+        if is_used(&root().join(dir)) {
+            bail!(
+                "a service works on {dir} already; stop it first, or choose another directory with -- --data DIR"
+            );
+        }
+        return Ok(dir.to_owned());
+    }
+    let usual = (1..=DIRECTORIES_MAX).map(|n| if n == 1 { "data".to_owned() } else { format!("data-{n}") });
+    let Some(dir) = usual.into_iter().find(|dir| !is_used(&root().join(dir))) else {
+        bail!("{DIRECTORIES_MAX} services work here already; choose a directory with -- --data DIR");
+    };
+    if dir != "data" {
+        println!("a service works on ./data already; this one works on ./{dir}");
+    }
+    Ok(dir)
+}
+
+/// Whether a service holds the directory's lock.
+fn is_used(dir: &Path) -> bool {
+    File::open(dir.join("lock"))
+        .is_ok_and(|lock| matches!(lock.try_lock_shared(), Err(TryLockError::WouldBlock)))
 }
 
 /// Builds the service; gives the program, relative to the root where that is possible.
@@ -78,15 +120,8 @@ fn flag<'a>(args: &'a [String], name: &str) -> Option<&'a str> {
 }
 
 /// Waits for the service, submits a few executions and says what to try.
-fn sample(url: &str, data: &Path, program: &str) -> Result<()> {
-    let open = Api::new(url, None);
-    let deadline = Instant::now() + READY_WITHIN;
-    while !open.get("/readyz").is_ok_and(|(status, _)| status == 200) {
-        if Instant::now() > deadline {
-            bail!("{url} is not ready after {} s; no sample traffic", READY_WITHIN.as_secs());
-        }
-        std::thread::sleep(Duration::from_millis(200));
-    }
+fn sample(data: &Path, program: &str) -> Result<()> {
+    let Some(url) = &ready(data)? else { return Ok(()) };
     let key_file = data.join("admin.key");
     let key = std::fs::read_to_string(&key_file).unwrap_or_default();
     let bearer = format!("Bearer {}", key.trim());
@@ -108,6 +143,24 @@ fn sample(url: &str, data: &Path, program: &str) -> Result<()> {
     let program = Path::new(program).strip_prefix(root()).unwrap_or(Path::new(program)).display().to_string();
     println!("{}", invitation(url, &key_file.display().to_string(), &program, count));
     Ok(())
+}
+
+/// The URL of the service that works on the directory, once it is ready; `None` when it did not come to that, and said why itself.
+fn ready(data: &Path) -> Result<Option<String>> {
+    let (service, deadline) = (parent_id(), Instant::now() + READY_WITHIN);
+    while parent_id() == service {
+        let told = std::fs::read_to_string(data.join("address")).unwrap_or_default();
+        if let Some(url) = told.lines().next()
+            && Api::new(url, None).get("/readyz").is_ok_and(|(status, _)| status == 200)
+        {
+            return Ok(Some(url.to_owned()));
+        }
+        if Instant::now() > deadline {
+            bail!("the service is not ready after {} s; no sample traffic", READY_WITHIN.as_secs());
+        }
+        std::thread::sleep(Duration::from_millis(200));
+    }
+    Ok(None)
 }
 
 fn invitation(url: &str, key_file: &str, program: &str, count: usize) -> String {

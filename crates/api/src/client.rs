@@ -481,6 +481,14 @@ impl Client {
         self.send(self.request(Method::GET, url)).await.map(drop)
     }
 
+    /// Which service answers; who shares its secret can check that.
+    pub async fn identity(&self, challenge: &str) -> Result<IdentityAnswer, ClientError> {
+        let mut url = self.base.clone();
+        extend(&mut url, &["identity"])?;
+        url.query_pairs_mut().append_pair("challenge", challenge);
+        self.fetch(url).await
+    }
+
     fn path(&self, segments: &[&str]) -> Result<Url, ClientError> {
         let mut url = self.base.clone();
         extend(&mut url, &["v1"])?;

@@ -414,3 +414,13 @@ pub struct HealthAnswer {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub reasons: Vec<String>,
 }
+
+/// The answer to `GET /identity`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct IdentityAnswer {
+    /// HMAC-SHA256 of `enginehouse identity`, a line feed and the challenge, in hexadecimal, keyed with the second line of the
+    /// file `address` in the service's data directory; `null`: the service has no such file.
+    #[schema(required)]
+    pub proof: Option<String>,
+}

@@ -28,8 +28,10 @@ mod webhooks;
 mod worker;
 mod workers;
 
-use clap::{CommandFactory, Parser, Subcommand};
-use connect::Connection;
+use clap::parser::ValueSource;
+use clap::{ArgMatches, CommandFactory, FromArgMatches, Parser, Subcommand};
+use configure::ConfigArgs;
+use connect::{Connection, DataDir, Said};
 use enginehouse_api::Code;
 use enginehouse_api::client::ClientError;
 use output::Output;
@@ -51,9 +53,11 @@ Exit codes:
   2  wrong usage or configuration     6  the service cannot be reached
   3  the execution failed
 
-The service is found by --url or ENGINEHOUSE_URL; without them it is the one that works on
---data. The API key comes from --key-file or ENGINEHOUSE_API_KEY; on the service's own machine
-DIR/admin.key is used. Data goes to standard output, everything else to standard error.";
+The service is found by --url, or as the one that works on --data (ENGINEHOUSE_URL and
+ENGINEHOUSE_DATA, which flags win over); then by the data directory of ENGINEHOUSE_CONFIG, then of
+./data, if there is one. A data directory that was named means its own service and no other. The
+API key comes from --key-file or ENGINEHOUSE_API_KEY, else from DIR/admin.key, which only the
+service of DIR is sent. Data goes to standard output, everything else to standard error.";
 
 /// Durable execution of AI workflows on n8n, Langflow, LangGraph and others.
 #[derive(Debug, Parser)]
@@ -66,6 +70,55 @@ pub(crate) struct Cli {
     /// Data directory of the service on this machine
     #[arg(long, global = true, env = "ENGINEHOUSE_DATA", value_name = "DIR", help_heading = "Connection")]
     data: Option<PathBuf>,
+    /// What was said as a flag, and what by the environment.
+    #[arg(skip)]
+    said: Sayings,
+}
+
+#[derive(Debug, Default, Clone, Copy)]
+struct Sayings {
+    data: Said,
+    config_by_flag: bool,
+}
+
+impl Cli {
+    fn of(matches: &ArgMatches) -> Result<Cli, clap::Error> {
+        let mut cli = Cli::from_arg_matches(matches)?;
+        let said = |name: &str| match matches.value_source(name) {
+            Some(ValueSource::CommandLine) => Said::Flag,
+            Some(ValueSource::EnvVariable) => Said::Environment,
+            _ => Said::Nobody,
+        };
+        cli.connection.url_said = said("url");
+        let own = matches.subcommand().map(|(_, own)| own);
+        let by_flag = |name: &str| {
+            own.is_some_and(|own| {
+                own.try_contains_id(name).is_ok() && own.value_source(name) == Some(ValueSource::CommandLine)
+            })
+        };
+        cli.said = Sayings { data: said("data"), config_by_flag: by_flag("config") || by_flag("set") };
+        Ok(cli)
+    }
+}
+
+impl Sayings {
+    /// The data directory that is meant: `--data`, else that of the configuration, else the one in the working directory.
+    fn data_dir(
+        self,
+        data: Option<PathBuf>,
+        from: &ConfigArgs,
+        connection: &Connection,
+    ) -> Result<DataDir, Failure> {
+        if let Some(path) = data {
+            return Ok(DataDir { path, said: self.data });
+        }
+        let said = if self.config_by_flag { Said::Flag } else { Said::Environment };
+        match from.data_dir(said) {
+            // Whoever says a URL as a flag need not have a configuration that can be read.
+            Err(_) if connection.url_wins_over(said) => Ok(DataDir::unnamed()),
+            configured => Ok(configured?.unwrap_or_else(DataDir::unnamed)),
+        }
+    }
 }
 
 #[derive(Debug, Subcommand)]
@@ -145,7 +198,7 @@ enum Command {
 
 /// Runs what was asked for and tells how to exit.
 pub(crate) fn main() -> ExitCode {
-    let cli = Cli::parse();
+    let cli = Cli::of(&Cli::command().get_matches()).unwrap_or_else(|error| error.exit());
     match run(cli) {
         Ok(exit) => ExitCode::from(exit as u8),
         Err(failure) => {
@@ -164,9 +217,16 @@ fn run(cli: Cli) -> Result<Exit, Failure> {
         Command::Worker(worker) => return worker.run(&cli.connection),
         Command::Config(configure) => configure.run(cli.data, &mut output)?,
         Command::Simulate(simulate) => simulate.run(&mut output)?,
-        Command::Backup(backup) => backup.run(cli.data, &mut output)?,
+        Command::Backup(backup) => {
+            let dir = cli.said.data_dir(cli.data, &ConfigArgs::of_environment(), &cli.connection)?;
+            backup.run(&dir.path, &mut output)?
+        }
         Command::Restore(restore) => restore.run(cli.data, &mut output)?,
-        Command::Doctor(doctor) => doctor.run(&cli.connection, cli.data, &mut output)?,
+        Command::Doctor(doctor) => {
+            let given = cli.data.clone();
+            let dir = cli.said.data_dir(cli.data, doctor.from(), &cli.connection);
+            doctor.run(&cli.connection, given, dir, &mut output)?
+        }
         Command::Completions { shell } => {
             let mut script = Vec::new();
             clap_complete::generate(shell, &mut Cli::command(), "enginehouse", &mut script);
@@ -174,13 +234,15 @@ fn run(cli: Cli) -> Result<Exit, Failure> {
             Exit::Done
         }
         command => {
-            let data_dir = cli.data.unwrap_or_else(|| PathBuf::from(DEFAULT_DATA_DIR));
-            let client = cli.connection.client(&data_dir)?;
+            let dir = cli.said.data_dir(cli.data, &ConfigArgs::of_environment(), &cli.connection)?;
             let runtime = tokio::runtime::Builder::new_current_thread()
                 .enable_all()
                 .build()
                 .map_err(|error| Failure::call(error.to_string()))?;
-            runtime.block_on(call(command, &client, &mut output))?
+            runtime.block_on(async {
+                let client = cli.connection.client(&dir).await?;
+                call(command, &client, &mut output).await
+            })?
         }
     };
     output.flush()?;

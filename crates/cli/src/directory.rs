@@ -10,8 +10,10 @@ use uuid::Uuid;
 
 /// The secret of the first API key, mode 0600.
 pub const ADMIN_KEY: &str = "admin.key";
-/// The base URL of the service that works on the directory.
+/// The base URL of the service that works on the directory, and the secret by which it is told from any other.
 const ADDRESS: &str = "address";
+/// The store's file.
+const STORE: &str = "enginehouse.sqlite";
 /// Where the seal key lies: the path, never the key.
 const SEAL_KEY_PATH: &str = "seal-key.path";
 /// The seal key itself, only where there is no home directory to keep it in.
@@ -118,15 +120,36 @@ pub fn write_admin_key(dir: &Path, secret: &str) -> io::Result<()> {
     write_private(&dir.join(ADMIN_KEY), secret)
 }
 
-/// Tells other programs on this machine where the service is.
-pub fn write_address(dir: &Path, url: &str) -> io::Result<()> {
-    write_private(&dir.join(ADDRESS), url)
+/// Where the service of a data directory said it is. It may be gone without having taken that back, and another one may have its
+/// port: who sends a key there asks first for the proof that belongs to the secret (`GET /identity`).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Address {
+    pub url: String,
+    /// Empty where a program from before wrote the file.
+    pub secret: String,
 }
 
-/// Where the service of a data directory said it is; it may be gone without having taken that back.
+/// Tells other programs on this machine where the service is.
+pub fn write_address(dir: &Path, address: &Address) -> io::Result<()> {
+    write_private(&dir.join(ADDRESS), &format!("{}\n{}", address.url, address.secret))
+}
+
+/// What the service of a data directory told; `None` while none runs, unless one was killed.
+pub fn read_address(dir: &Path) -> io::Result<Option<Address>> {
+    let text = match fs::read_to_string(dir.join(ADDRESS)) {
+        Ok(text) => text,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(error),
+    };
+    let mut lines = text.lines().map(|line| line.trim().to_owned());
+    let url = lines.next().filter(|url| !url.is_empty());
+    Ok(url.map(|url| Address { url, secret: lines.next().unwrap_or_default() }))
+}
+
+/// Whether a service works on the directory, or did.
 #[must_use]
-pub fn read_address(dir: &Path) -> Option<String> {
-    read_line(&dir.join(ADDRESS))
+pub fn is_data_directory(dir: &Path) -> bool {
+    [STORE, ADDRESS].iter().any(|file| dir.join(file).exists())
 }
 
 /// Takes the address back.
@@ -205,9 +228,15 @@ mod tests {
             assert_eq!(fs::read_to_string(&path).unwrap().trim(), text);
             assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
         }
-        write_address(dir.path(), "http://127.0.0.1:1").unwrap();
-        assert_eq!(read_address(dir.path()).as_deref(), Some("http://127.0.0.1:1"));
+        assert!(!is_data_directory(dir.path()));
+        let address = Address { url: "http://127.0.0.1:1".to_owned(), secret: "ab".to_owned() };
+        write_address(dir.path(), &address).unwrap();
+        assert_eq!(read_address(dir.path()).unwrap(), Some(address));
+        assert!(is_data_directory(dir.path()));
+        fs::write(dir.path().join(ADDRESS), "http://127.0.0.1:2\n").unwrap();
+        let before = Address { url: "http://127.0.0.1:2".to_owned(), secret: String::new() };
+        assert_eq!(read_address(dir.path()).unwrap(), Some(before));
         remove_address(dir.path());
-        assert_eq!(read_address(dir.path()), None);
+        assert_eq!(read_address(dir.path()).unwrap(), None);
     }
 }

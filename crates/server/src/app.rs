@@ -2,6 +2,7 @@
 
 use crate::auth::Authenticator;
 use crate::cors::Origins;
+use crate::identity::Identity;
 use crate::request_id::RequestIds;
 use crate::settings::ServerSettings;
 use aws_lc_rs::rand;
@@ -19,6 +20,7 @@ use tokio_util::task::TaskTracker;
 pub(crate) struct App {
     pub(crate) service: Service,
     pub(crate) auth: Authenticator,
+    pub(crate) identity: Option<Identity>,
     pub(crate) request_ids: RequestIds,
     pub(crate) body_timeout: Duration,
     pub(crate) request_timeout: Duration,
@@ -61,6 +63,7 @@ impl App {
         Some(App {
             service,
             auth: Authenticator::new(settings.no_auth, &hash_key, Arc::clone(&origins)),
+            identity: settings.identity.clone(),
             request_ids: RequestIds::new(u32::from_ne_bytes(prefix)),
             body_timeout: Duration::from_millis(settings.body_timeout),
             request_timeout: Duration::from_millis(settings.request_timeout),

@@ -15,6 +15,7 @@ mod conditional;
 mod cors;
 mod events;
 mod fields;
+mod identity;
 mod json;
 mod openapi;
 mod query;
@@ -28,6 +29,7 @@ mod table;
 mod tls;
 mod watch;
 
+pub use identity::Identity;
 pub use openapi::{openapi, openapi_json};
 pub use server::{Bound, Server, ServerError};
 pub use settings::{ServerSettings, TlsSettings};

@@ -1,5 +1,6 @@
 //! Where the server listens and how patient it is.
 
+use crate::identity::Identity;
 use enginehouse_core::limits;
 use enginehouse_core::time::{MINUTE, Millis, SECOND};
 use std::net::{Ipv4Addr, SocketAddr};
@@ -14,6 +15,8 @@ pub struct ServerSettings {
     pub no_auth: bool,
     /// HTTPS instead of HTTP.
     pub tls: Option<TlsSettings>,
+    /// Shows which service answers; `None`: nobody can find out.
+    pub identity: Option<Identity>,
     /// Connections open at once; further ones are closed as soon as they are accepted.
     pub connections_max: usize,
     /// Event streams open at once; further ones are answered `rate_limited`.
@@ -46,6 +49,7 @@ impl Default for ServerSettings {
             listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 7070)),
             no_auth: false,
             tls: None,
+            identity: None,
             connections_max: limits::CONNECTIONS_MAX,
             event_streams_max: limits::EVENT_STREAMS_MAX,
             handshake_timeout: 10 * SECOND,

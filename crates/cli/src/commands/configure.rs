@@ -1,5 +1,6 @@
 //! Looking at a configuration without starting anything.
 
+use super::connect::{DataDir, Said};
 use super::output::Output;
 use super::printable::tell;
 use super::{Exit, Failure};
@@ -12,14 +13,37 @@ use std::path::{Path, PathBuf};
 #[derive(Debug, Clone, Args)]
 pub(crate) struct ConfigArgs {
     /// Configuration file: TOML, JSON or YAML
-    #[arg(long, short, env = "ENGINEHOUSE_CONFIG", value_name = "FILE")]
+    #[arg(long, short, env = CONFIG_VARIABLE, value_name = "FILE")]
     config: Option<PathBuf>,
     /// Any key of the configuration, such as scaling.min_workers=4; may be repeated
     #[arg(long, value_name = "KEY=VALUE", value_parser = parse_set)]
     set: Vec<(String, String)>,
 }
 
+/// The variable that names a configuration file.
+const CONFIG_VARIABLE: &str = "ENGINEHOUSE_CONFIG";
+/// The variable that is the key of the data directory.
+const DATA_VARIABLE: &str = "ENGINEHOUSE_STORAGE__DATA_DIR";
+
 impl ConfigArgs {
+    /// What the environment names, for commands that take no configuration of their own.
+    pub(crate) fn of_environment() -> ConfigArgs {
+        let config = std::env::var_os(CONFIG_VARIABLE).filter(|path| !path.is_empty()).map(PathBuf::from);
+        ConfigArgs { config, set: Vec::new() }
+    }
+
+    /// The data directory of the service that is configured; `None`: nothing is configured.
+    pub(crate) fn data_dir(&self, said: Said) -> Result<Option<DataDir>, Failure> {
+        let of_variable = std::env::var_os(DATA_VARIABLE).is_some_and(|dir| !dir.is_empty());
+        if self.config.is_none() && self.set.is_empty() && !of_variable {
+            return Ok(None);
+        }
+        let loaded = self.sources(None)?.read().map_err(|faults| {
+            Failure::usage(format!("which data directory is meant cannot be told:\n{faults}"))
+        })?;
+        Ok(Some(DataDir { path: loaded.raw.storage.data_dir.expanded(), said }))
+    }
+
     /// File, then environment, then `--set` and `--data`: the later wins.
     pub(crate) fn sources(&self, data: Option<&Path>) -> Result<Sources, Failure> {
         self.sources_over(data, |sources| sources)

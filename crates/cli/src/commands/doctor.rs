@@ -1,9 +1,9 @@
 //! `enginehouse doctor`: a look at everything, through the service if it runs, else at its files.
 
 use super::configure::ConfigArgs;
-use super::connect::Connection;
+use super::connect::{Connection, DataDir};
 use super::output::{Output, printable};
-use super::{DEFAULT_DATA_DIR, Exit, Failure};
+use super::{Exit, Failure};
 use clap::Args;
 use enginehouse_api::client::ClientError;
 use enginehouse_api::{DoctorAnswer, FindingView, Timestamp};
@@ -37,33 +37,48 @@ impl Doctor {
         self,
         connection: &Connection,
         data: Option<PathBuf>,
+        dir: Result<DataDir, Failure>,
         output: &mut Output,
     ) -> Result<Exit, Failure> {
         let mut findings = vec![self.configuration(data.as_deref())];
-        let dir = data.unwrap_or_else(|| PathBuf::from(DEFAULT_DATA_DIR));
-        let client = connection.client(&dir)?;
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()
             .map_err(|error| Failure::call(error.to_string()))?;
-        match runtime.block_on(client.doctor(self.full)) {
-            Ok(answer) => {
-                findings.extend(answer.findings);
-                findings.push(clock(answer.at));
-            }
-            Err(error @ ClientError::Problem { .. }) => return Err(error.into()),
-            Err(error) => {
-                let remedy = "start it with `enginehouse serve`, or name it with --url";
-                findings.push(FindingView::warning(
-                    "service",
-                    format!("it does not answer: {error}"),
-                    remedy,
-                ));
-                findings.push(runtime.block_on(self.files(&dir)));
-            }
+        // Without a configuration that can be read it is not known which service is meant, so none is asked.
+        if let Ok(dir) = dir {
+            findings.extend(runtime.block_on(self.service(connection, &dir))?);
         }
         let now = Timestamp(Time(jiff::Timestamp::now().as_millisecond()));
         show(&DoctorAnswer::new(now, findings), output)
+    }
+
+    /// What the service finds; while it does not run, what its files show.
+    async fn service(&self, connection: &Connection, dir: &DataDir) -> Result<Vec<FindingView>, Failure> {
+        let answer = match connection.client(dir).await {
+            Ok(client) => match client.doctor(self.full).await {
+                Err(error @ ClientError::Problem { .. }) => return Err(error.into()),
+                answer => answer.map_err(|error| format!("it does not answer: {error}")),
+            },
+            Err(failure) if failure.exit == Exit::Unreachable => {
+                Err(failure.message.lines().next().unwrap_or_default().to_owned())
+            }
+            Err(failure) => return Err(failure),
+        };
+        match answer {
+            Ok(answer) => {
+                let clock = clock(answer.at);
+                Ok(answer.findings.into_iter().chain([clock]).collect())
+            }
+            Err(why) => {
+                let remedy = "start it with `enginehouse serve`, or name it with --url";
+                Ok(vec![FindingView::warning("service", why, remedy), self.files(&dir.path).await])
+            }
+        }
+    }
+
+    pub(crate) fn from(&self) -> &ConfigArgs {
+        &self.from
     }
 
     fn configuration(&self, data: Option<&Path>) -> FindingView {

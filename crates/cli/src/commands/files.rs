@@ -2,7 +2,7 @@
 
 use super::output::Output;
 use super::printable::tell;
-use super::{DEFAULT_DATA_DIR, Exit, Failure};
+use super::{Exit, Failure};
 use clap::Args;
 use enginehouse::config::BLOBS_DIRECTORY;
 use enginehouse::{SealKeySource, directory};
@@ -26,18 +26,17 @@ pub(crate) struct Backup {
 }
 
 impl Backup {
-    pub(crate) fn run(self, data: Option<PathBuf>, output: &mut Output) -> Result<Exit, Failure> {
-        let dir = data.unwrap_or_else(|| PathBuf::from(DEFAULT_DATA_DIR));
+    pub(crate) fn run(self, dir: &Path, output: &mut Output) -> Result<Exit, Failure> {
         let blobs = blobs_beside(&self.file);
         if blobs.exists() {
             return Err(Failure::call(format!("{} exists already; a backup writes anew", blobs.display())));
         }
         // Before and after the copy of the store: what it tells of may go, and come, while it is made.
         copy(&dir.join(BLOBS_DIRECTORY), &blobs)?;
-        sqlite::backup_from_dir(&dir, &self.file).map_err(|error| Failure::call(error.to_string()))?;
+        sqlite::backup_from_dir(dir, &self.file).map_err(|error| Failure::call(error.to_string()))?;
         let (count, blob_bytes) = copy(&dir.join(BLOBS_DIRECTORY), &blobs)?;
         let bytes = std::fs::metadata(&self.file).map(|file| file.len()).unwrap_or_default();
-        let key = directory::known_seal_key(&dir);
+        let key = directory::known_seal_key(dir);
         let blobs = Some(blobs).filter(|_| count > 0);
         if output.is_json() {
             output.document(&serde_json::json!({

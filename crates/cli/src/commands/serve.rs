@@ -8,10 +8,10 @@ use clap::Args;
 use enginehouse::api::KeyRequest;
 use enginehouse::config::{Config, LogFormat, ServerConfig};
 use enginehouse::{ApiError, Caller, Code, ExecutionService, Files, Scope, StartError, directory};
-use enginehouse_server::{Server, ServerSettings, TlsSettings};
+use enginehouse_server::{Identity, Server, ServerError, ServerSettings, TlsSettings};
 use serde_json::Value;
 use std::io::IsTerminal;
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -163,6 +163,9 @@ fn server_settings(config: &ServerConfig) -> ServerSettings {
 
 /// Makes what a caller needs, then lets callers in: who hears that the service is ready finds its files there.
 async fn open_door(service: &ExecutionService, settings: ServerSettings) -> Result<Server, Failure> {
+    let made = Identity::new().ok_or_else(|| Failure::call("the system gives no random bytes".to_owned()))?;
+    let (identity, secret) = made;
+    let settings = ServerSettings { identity: Some(identity), ..settings };
     if let Some(files) = service.files() {
         tell_seal_key(files);
         if !settings.no_auth {
@@ -171,16 +174,32 @@ async fn open_door(service: &ExecutionService, settings: ServerSettings) -> Resu
     }
     let (tls, auth) = (settings.tls.is_some(), !settings.no_auth);
     let bound = Server::bind(settings, service.service()).await;
-    let bound = bound.map_err(|error| Failure::call(with_sources(&error)))?;
-    announce(service, bound.local_addr(), tls, auth)?;
+    let bound = bound.map_err(|error| {
+        let advice = match &error {
+            ServerError::Listen { source, .. } if source.kind() == std::io::ErrorKind::AddrInUse => {
+                "; another program has it: stop that, or choose another address with --listen or server.listen"
+            }
+            _ => "",
+        };
+        Failure::call(format!("{}{advice}", with_sources(&error)))
+    })?;
+    announce(service, bound.local_addr(), secret, tls, auth)?;
     Ok(bound.open())
 }
 
 /// Says where the service is, to people and to the other commands on this machine.
-fn announce(service: &ExecutionService, address: SocketAddr, tls: bool, auth: bool) -> Result<(), Failure> {
-    let url = format!("{}://{}", if tls { "https" } else { "http" }, address);
+fn announce(
+    service: &ExecutionService,
+    address: SocketAddr,
+    secret: String,
+    tls: bool,
+    auth: bool,
+) -> Result<(), Failure> {
+    let scheme = if tls { "https" } else { "http" };
+    let url = format!("{scheme}://{address}");
     if let Some(files) = service.files() {
-        directory::write_address(&files.dir, &url)
+        let here = directory::Address { url: format!("{scheme}://{}", from_here(address)), secret };
+        directory::write_address(&files.dir, &here)
             .map_err(|error| Failure::call(format!("{}: {error}", files.dir.display())))?;
     }
     if !auth {
@@ -190,6 +209,16 @@ fn announce(service: &ExecutionService, address: SocketAddr, tls: bool, auth: bo
     let version = env!("CARGO_PKG_VERSION");
     tracing::info!(version, data, "listening on {url}, API reference at {url}/docs");
     Ok(())
+}
+
+/// Where who listens on every address of this machine is reached from this machine.
+fn from_here(address: SocketAddr) -> SocketAddr {
+    let ip = match address.ip() {
+        IpAddr::V4(ip) if ip.is_unspecified() => IpAddr::V4(Ipv4Addr::LOCALHOST),
+        IpAddr::V6(ip) if ip.is_unspecified() => IpAddr::V6(Ipv6Addr::LOCALHOST),
+        ip => ip,
+    };
+    SocketAddr::new(ip, address.port())
 }
 
 fn tell_seal_key(files: &Files) {

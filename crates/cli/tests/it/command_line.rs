@@ -192,12 +192,8 @@ fn wrong_use_is_explained() {
         assert_eq!(exit, Some(2), "{name}: {said}");
         assert!(said.contains(part) && !said.contains("literal\""), "{name}: {said}");
     }
-    let unreachable = program()
-        .args(["queue", "--url", "http://127.0.0.1:9", "--data"])
-        .arg(dir.path())
-        .env_remove("ENGINEHOUSE_API_KEY")
-        .output()
-        .unwrap();
+    let unreachable =
+        program().args(["queue", "--url", "http://127.0.0.1:9"]).current_dir(dir.path()).output().unwrap();
     assert_eq!(unreachable.status.code(), Some(6), "{}", err(&unreachable));
     assert!(err(&unreachable).contains("enginehouse serve --demo"));
 }

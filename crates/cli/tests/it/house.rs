@@ -18,8 +18,15 @@ pub(crate) struct House {
     child: Option<Child>,
 }
 
+/// The program, without what the environment of whoever runs the tests says about a service of their own.
 pub(crate) fn program() -> Command {
-    Command::new(env!("CARGO_BIN_EXE_enginehouse"))
+    let mut command = Command::new(env!("CARGO_BIN_EXE_enginehouse"));
+    for (name, _) in std::env::vars_os() {
+        if name.as_encoded_bytes().starts_with(b"ENGINEHOUSE_") {
+            command.env_remove(name);
+        }
+    }
+    command
 }
 
 impl House {
@@ -65,9 +72,6 @@ impl House {
 
     fn tame(&self, command: &mut Command) {
         command.env("XDG_CONFIG_HOME", self.dir.path().join("config")).current_dir(self.dir.path());
-        for name in ["ENGINEHOUSE_URL", "ENGINEHOUSE_API_KEY", "ENGINEHOUSE_DATA", "ENGINEHOUSE_CONFIG"] {
-            command.env_remove(name);
-        }
     }
 
     pub(crate) fn launch(&mut self) {
@@ -204,10 +208,16 @@ impl House {
 
     /// The program's command line against this service.
     pub(crate) fn cli(&self, args: &[&str]) -> Output {
+        let data = self.data();
+        self.bare_cli(&[&["--data", data.to_str().unwrap()], args].concat()).output().unwrap()
+    }
+
+    /// The same, which is not told of this service: it stands beside the data directory.
+    pub(crate) fn bare_cli(&self, args: &[&str]) -> Command {
         let mut command = program();
-        command.arg("--data").arg(self.data()).args(args);
+        command.args(args).stdin(Stdio::null());
         self.tame(&mut command);
-        command.stdin(Stdio::null()).output().unwrap()
+        command
     }
 }
 

@@ -37,5 +37,6 @@ mod tracing;
 mod waiting;
 mod watching;
 mod webhooks;
+mod which_service;
 mod worker_links;
 mod workers;

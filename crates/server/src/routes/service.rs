@@ -3,12 +3,13 @@
 use super::params::ok;
 use crate::answer;
 use crate::call::{Answer, Call};
+use crate::identity::CHALLENGE_CHARS;
 use crate::query::{QueryParam, wrong};
 use crate::table::{Operation, Policy, Route, Shape, Tag, Verb};
 use axum::response::Response;
 use enginehouse_api::{
-    AlertsAnswer, ApiError, Code, DoctorAnswer, HealthAnswer, MetricsHistory, MetricsView, QueueView, Span,
-    StorageView,
+    AlertsAnswer, ApiError, Code, DoctorAnswer, HealthAnswer, IdentityAnswer, MetricsHistory, MetricsView,
+    QueueView, Span, StorageView,
 };
 use enginehouse_core::time::HOUR;
 use enginehouse_runtime::Scope;
@@ -26,6 +27,13 @@ const DEPTH: QueryParam = QueryParam {
     name: "depth",
     description: "How much of the store is read.",
     schema: || json!({"type": "string", "enum": ["quick", "full"], "default": "quick"}),
+    list: false,
+};
+
+const CHALLENGE: QueryParam = QueryParam {
+    name: "challenge",
+    description: "Something the caller made up: 16 to 128 characters of ASCII without spaces.",
+    schema: || json!({"type": "string", "minLength": 16, "maxLength": 128, "pattern": "^[!-~]+$"}),
     list: false,
 };
 
@@ -100,6 +108,19 @@ pub(crate) const ROUTES: &[Route] = &[
     },
     Route {
         verb: Verb::Get,
+        path: "/identity",
+        policy: Policy::Public,
+        handler: |call| -> Answer { Box::pin(identity(call)) },
+        operation: Some(Operation {
+            description: "For programs that can read the service's data directory: they tell by the proof whether it is \
+                          that directory's service that answers, before they send a key.",
+            query: &[CHALLENGE],
+            answers: &[ok("Who answers.", Shape::of::<IdentityAnswer>())],
+            ..Operation::new("getIdentity", Tag::Service, "Find out which service answers")
+        }),
+    },
+    Route {
+        verb: Verb::Get,
         path: "/metrics",
         policy: Policy::Scope(Scope::Metrics),
         handler: |call| -> Answer { Box::pin(exposition(call)) },
@@ -169,6 +190,16 @@ async fn doctor(call: Call) -> Result<Response, ApiError> {
     };
     let service = call.service().clone();
     answer::json(StatusCode::OK, &call.app.to_the_end(async move { Ok(service.doctor(full).await) }).await?)
+}
+
+async fn identity(call: Call) -> Result<Response, ApiError> {
+    let good =
+        |text: &&str| CHALLENGE_CHARS.contains(&text.len()) && text.bytes().all(|b| b.is_ascii_graphic());
+    let Some(challenge) = call.query.one("challenge").filter(good) else {
+        return Err(wrong("challenge", "must be 16 to 128 characters of ASCII without spaces"));
+    };
+    let proof = call.app.identity.as_ref().map(|identity| identity.proof(challenge));
+    answer::json(StatusCode::OK, &IdentityAnswer { proof })
 }
 
 async fn live(_call: Call) -> Result<Response, ApiError> {
