@@ -213,6 +213,10 @@ pub struct BatchItem {
     pub id: String,
     #[schema(value_type = StatusWord)]
     pub status: String,
+    /// The same request was accepted earlier; nothing new was stored for it.
+    #[serde(default)]
+    #[schema(required)]
+    pub replayed: bool,
 }
 
 /// One execution as callers see it.

@@ -324,21 +324,23 @@ impl Exit {
 pub(crate) struct Failure {
     pub(crate) exit: Exit,
     pub(crate) message: String,
+    /// What the service refused it with.
+    pub(crate) code: Option<Code>,
 }
 
 impl Failure {
     pub(crate) fn call(message: String) -> Failure {
-        Failure { exit: Exit::CallFailed, message }
+        Failure { exit: Exit::CallFailed, message, code: None }
     }
 
     pub(crate) fn usage(message: String) -> Failure {
-        Failure { exit: Exit::Usage, message }
+        Failure { exit: Exit::Usage, message, code: None }
     }
 
     /// A reader that went away has what it wanted.
     pub(crate) fn from_output(error: std::io::Error) -> Failure {
         if error.kind() == std::io::ErrorKind::BrokenPipe {
-            Failure { exit: Exit::Done, message: String::new() }
+            Failure { exit: Exit::Done, message: String::new(), code: None }
         } else {
             Failure::call(format!("standard output: {error}"))
         }
@@ -362,7 +364,7 @@ impl From<ClientError> for Failure {
             ClientError::Unreachable { .. } => "\nIs it running? Start one with: enginehouse serve --demo",
             _ => "",
         };
-        Failure { exit, message: format!("{error}{hint}{start}") }
+        Failure { exit, message: format!("{error}{hint}{start}"), code: error.code() }
     }
 }
 

@@ -5,6 +5,7 @@
 
 pub mod config;
 pub mod directory;
+pub mod plain_text;
 mod service;
 
 pub use service::{Builder, ExecutionService, Files, StartError};

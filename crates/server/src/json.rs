@@ -2,7 +2,7 @@
 //! the field by its JSON pointer.
 
 use crate::fields::{nearest, plain, pointer};
-use enginehouse_api::{ApiError, Code, Object};
+use enginehouse_api::{ApiError, Code, Object, lone_surrogate};
 use enginehouse_core::limits::JSON_DEPTH_MAX;
 use serde::de::DeserializeOwned;
 use serde_json::error::Category;
@@ -60,7 +60,13 @@ fn end_of_string(bytes: &[u8], start: usize) -> usize {
 }
 
 /// Decodes a body of the usual depth.
+///
+/// Half of a surrogate pair is refused anywhere in it: what is kept as it was sent is read by others later, and what they would make
+/// of it differs. The words of an engine, which a worker reports, are not this caller's to mend and pass.
 pub(crate) fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, ApiError> {
+    if let Some(lone) = lone_surrogate(bytes) {
+        return Err(ApiError::new(Code::InvalidJson, lone.to_string()));
+    }
     decode_of(bytes, JSON_DEPTH_MAX)
 }
 
@@ -197,6 +203,8 @@ mod tests {
             "did you mean definition?",
         ),
         ("{\"parameters\":{\"a\":tru}}", "invalid_json", "", "expected"),
+        ("{\"parameters\":{\"a\":\"\\ud800\"}}", "invalid_json", "", "\\ud800 at byte 20 is half of"),
+        ("{\"id\":\"\\udc00\"}", "invalid_json", "", "\\udc00 at byte 7 is half of"),
     ];
 
     #[test]

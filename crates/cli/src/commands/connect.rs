@@ -7,6 +7,7 @@
 use super::{DEFAULT_DATA_DIR, Exit, Failure};
 use clap::Args;
 use enginehouse::directory::{self, Address};
+use enginehouse::plain_text;
 use enginehouse_api::client::{Client, ClientError, ClientOptions};
 use enginehouse_server::Identity;
 use std::path::{Path, PathBuf};
@@ -197,7 +198,7 @@ fn not_running(dir: &DataDir, why: &str) -> Failure {
     let message = format!(
         "the service of {place} does not run ({why})\nStart it with: enginehouse serve --data {place}{otherwise}"
     );
-    Failure { exit: Exit::Unreachable, message }
+    Failure { exit: Exit::Unreachable, message, code: None }
 }
 
 fn is_this_machine(url: &str) -> bool {
@@ -219,7 +220,9 @@ pub(crate) fn read(path: &Path) -> Result<String, Failure> {
     if size > FILE_BYTES_MAX {
         return Err(Failure::usage(format!("{}: larger than {FILE_BYTES_MAX} bytes", path.display())));
     }
-    std::fs::read_to_string(path).map_err(|error| Failure::usage(format!("{}: {error}", path.display())))
+    let bytes =
+        std::fs::read(path).map_err(|error| Failure::usage(format!("{}: {error}", path.display())))?;
+    plain_text::decode(bytes).map_err(|why| Failure::usage(format!("{} {why}", path.display())))
 }
 
 #[cfg(test)]

@@ -47,7 +47,7 @@ impl Events {
                 Err(error) if error.code() == Some(Code::EventGone) => {
                     let message =
                         "the event to go on after is not kept any more; begin with --after oldest".to_owned();
-                    return Err(Failure { exit: Exit::CallFailed, message });
+                    return Err(Failure { exit: Exit::CallFailed, message, code: None });
                 }
                 Err(error) => outages.count(error)?,
             }

@@ -91,7 +91,7 @@ fn words(view: &EventView) -> String {
 pub(crate) fn over(id: &str) -> Failure {
     let word = shell_word(id);
     let message = format!("{id} has not ended yet; it goes on, follow it with: enginehouse watch {word}");
-    Failure { exit: Exit::WaitOver, message }
+    Failure { exit: Exit::WaitOver, message, code: None }
 }
 
 /// Hands every event to `each` until the execution ended; `None` when the deadline came first.
@@ -118,6 +118,11 @@ pub(crate) async fn follow(
             Err(_) => Ok(None),
         },
     }
+}
+
+/// Whether nothing more comes.
+pub(super) fn has_ended(execution: &ExecutionView) -> bool {
+    matches!(execution.status.as_str(), "completed" | "failed" | "cancelled")
 }
 
 struct Follower {
@@ -148,9 +153,7 @@ impl Follower {
             Err(error) => return self.outages.count(error).map(|()| None),
         }
         match client.get(id).await {
-            Ok(view) if matches!(view.status.as_str(), "completed" | "failed" | "cancelled") => {
-                Ok(Some(view))
-            }
+            Ok(view) if has_ended(&view) => Ok(Some(view)),
             Ok(_) => Ok(None),
             Err(error) => self.outages.count(error).map(|()| None),
         }

@@ -7,10 +7,12 @@ use super::output::{Output, printable};
 use super::printable::tell;
 use super::{Exit, Failure};
 use clap::Args;
+use enginehouse::plain_text;
 use enginehouse_api::client::{Client, ClientError};
-use enginehouse_api::{BatchItem, BatchRequest, Code, Problem, SubmitRequest};
+use enginehouse_api::{BatchItem, BatchRequest, Code, Problem, SubmitRequest, lone_surrogate};
 use enginehouse_core::limits::{BATCH_EXECUTIONS_MAX, REQUEST_BODY_BYTES_MAX, REQUEST_BODY_MIB_MAX};
 use indicatif::{ProgressBar, ProgressStyle};
+use std::fmt;
 use std::io::{BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -50,8 +52,37 @@ struct Line {
 
 #[derive(Default)]
 struct Count {
-    accepted: usize,
+    new: usize,
+    there_already: usize,
+    /// Accepted by this run or before it: an answer was lost.
+    either: usize,
     refused: usize,
+}
+
+impl Count {
+    fn take(&mut self, items: &[BatchItem], unsure: bool) {
+        let repeats = items.iter().filter(|item| item.replayed).count();
+        self.new += items.len() - repeats;
+        *(if unsure { &mut self.either } else { &mut self.there_already }) += repeats;
+    }
+}
+
+impl fmt::Display for Count {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} new", self.new)?;
+        match self.there_already {
+            0 => {}
+            1 => write!(f, ", 1 was there already")?,
+            many => write!(f, ", {many} were there already")?,
+        }
+        if self.either > 0 {
+            write!(f, ", {} accepted now or earlier (an answer was lost)", self.either)?;
+        }
+        if self.refused > 0 {
+            write!(f, ", {} refused", self.refused)?;
+        }
+        Ok(())
+    }
 }
 
 pub(crate) async fn run(args: &Ndjson, client: &Client, output: &mut Output) -> Result<Exit, Failure> {
@@ -63,12 +94,21 @@ pub(crate) async fn run(args: &Ndjson, client: &Client, output: &mut Output) -> 
     let mut number = 0;
     let mut bytes = 0;
     let most = usize::from(args.batch).min(BATCH_EXECUTIONS_MAX);
-    while let Some(text) = read_line(&mut reader, number + 1)? {
+    let mut begun = false;
+    while let Some(mut text) = read_line(&mut reader, number + 1)? {
         number += 1;
         progress.inc(text.len() as u64 + 1);
+        if number == 1 {
+            let decoded = plain_text::decode(text);
+            text = decoded.map_err(|why| Failure::usage(format!("{} {why}", path.display())))?.into_bytes();
+        }
         if text.iter().all(u8::is_ascii_whitespace) {
             continue;
         }
+        if !begun && text.trim_ascii_start().first() == Some(&b'[') {
+            return Err(Failure::usage(one_array(path)));
+        }
+        begun = true;
         match parse(&text, number, &args.again) {
             Ok(line) => {
                 if batch.len() == most || bytes + line.bytes > BATCH_BYTES_MAX {
@@ -83,8 +123,15 @@ pub(crate) async fn run(args: &Ndjson, client: &Client, output: &mut Output) -> 
     }
     send(batch, client, output, &progress, &mut count).await?;
     progress.finish_and_clear();
-    tell!("{} accepted, {} refused", count.accepted, count.refused);
+    tell!("{count}");
     Ok(if count.refused == 0 { Exit::Done } else { Exit::CallFailed })
+}
+
+fn one_array(path: &Path) -> String {
+    let name = path.display();
+    format!(
+        "{name} holds a JSON array; --file takes one request a line (NDJSON), such as jq -c '.[]' {name} makes of it"
+    )
 }
 
 fn open(path: &Path) -> Result<(Box<dyn BufRead>, Option<u64>), Failure> {
@@ -130,7 +177,13 @@ fn read_line(reader: &mut dyn BufRead, number: usize) -> Result<Option<Vec<u8>>,
 }
 
 fn parse(text: &[u8], number: usize, again: &str) -> Result<Line, String> {
-    let mut request: SubmitRequest = serde_json::from_slice(text).map_err(|error| error.to_string())?;
+    if let Some(lone) = lone_surrogate(text) {
+        return Err(format!("{lone} (invalid_json)"));
+    }
+    let mut request: SubmitRequest = serde_json::from_slice(text).map_err(|error| {
+        let whole = if error.is_eof() { "; each line must hold one whole request (NDJSON)" } else { "" };
+        format!("{error}{whole}")
+    })?;
     if request.id.is_none() {
         let mut name = format!("{again}\n{number}\n").into_bytes();
         name.extend_from_slice(text);
@@ -156,6 +209,7 @@ async fn send(
     let (begun, mut pause) = (Instant::now(), Duration::from_millis(100));
     // Halves of a batch that was too large for this service.
     let mut later: Vec<Vec<Line>> = Vec::new();
+    let mut unsure = false;
     loop {
         if batch.is_empty() {
             match later.pop() {
@@ -166,13 +220,15 @@ async fn send(
         let request = BatchRequest { executions: batch.iter().map(|line| line.request.clone()).collect() };
         let error = match client.submit_batch(&request).await {
             Ok(answer) => {
-                count.accepted += answer.executions.len();
+                count.take(&answer.executions, unsure);
+                unsure = false;
                 progress.suspend(|| tell(&batch, &answer.executions, output))?;
                 batch.clear();
                 continue;
             }
             Err(error) => error,
         };
+        unsure |= is_outcome_unknown(&error);
         if let ClientError::Problem { problem, .. } = &error {
             let refused = refused_lines(problem);
             if !refused.is_empty() {
@@ -208,11 +264,20 @@ async fn send(
             }
             _ => {
                 progress.finish_and_clear();
-                let (accepted, first) = (count.accepted, batch[0].number);
-                tell!("{accepted} accepted; stopped at line {first}. Run it again to go on.");
+                let first = batch[0].number;
+                tell!("{count}; stopped at line {first}. Run it again to go on.");
                 return Err(error.into());
             }
         }
+    }
+}
+
+/// Whether it may have been accepted all the same.
+fn is_outcome_unknown(error: &ClientError) -> bool {
+    match error {
+        ClientError::Lost { .. } => true,
+        ClientError::Problem { problem, .. } => problem.code == Code::StoreUnavailable,
+        _ => false,
     }
 }
 
@@ -249,8 +314,9 @@ fn refused_lines(problem: &Problem) -> Vec<(usize, String)> {
 fn tell(batch: &[Line], items: &[BatchItem], output: &mut Output) -> Result<(), Failure> {
     for (line, item) in batch.iter().zip(items) {
         if output.is_json() {
-            output
-                .record(&serde_json::json!({ "line": line.number, "id": item.id, "status": item.status }))?;
+            output.record(&serde_json::json!({
+                "line": line.number, "id": item.id, "status": item.status, "replayed": item.replayed,
+            }))?;
         } else {
             output.line(&item.id)?;
         }

@@ -107,7 +107,7 @@ async fn list(client: &Client, output: &mut Output) -> Result<Exit, Failure> {
             vec![
                 engine.name.clone(),
                 engine.engine_type.clone(),
-                if engine.paused { "paused" } else { "open" }.to_owned(),
+                state(engine).to_owned(),
                 format!("{well}/{} healthy", engine.endpoints.len()),
                 engine.pending.to_string(),
                 engine.running.to_string(),
@@ -117,6 +117,17 @@ async fn list(client: &Client, output: &mut Output) -> Result<Exit, Failure> {
         .collect();
     output.table(&["NAME", "TYPE", "STATE", "ENDPOINTS", "PENDING", "RUNNING", "DEFAULT"], &rows)?;
     Ok(Exit::Done)
+}
+
+/// Whether it takes work: `parked` while the circuit breaker of every endpoint is open.
+fn state(engine: &EngineView) -> &'static str {
+    if engine.paused {
+        "paused"
+    } else if !engine.endpoints.is_empty() && engine.endpoints.iter().all(|at| at.breaker.state == "open") {
+        "parked"
+    } else {
+        "ready"
+    }
 }
 
 fn show(engine: &EngineView, output: &mut Output) -> Result<Exit, Failure> {
@@ -136,7 +147,7 @@ fn show(engine: &EngineView, output: &mut Output) -> Result<Exit, Failure> {
     output.fields(&[
         ("name", Some(engine.name.clone())),
         ("type", Some(engine.engine_type.clone())),
-        ("state", Some(if engine.paused { "paused" } else { "open" }.to_owned())),
+        ("state", Some(state(engine).to_owned())),
         ("default", Some(if engine.default { "yes" } else { "no" }.to_owned())),
         ("inline", Some(if engine.allow_inline { "allowed" } else { "not allowed" }.to_owned())),
         ("can", Some(words.join(", "))),

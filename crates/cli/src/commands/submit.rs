@@ -1,15 +1,17 @@
 //! Submitting: one execution from flags or a file, or many from an NDJSON file.
 
 use super::executions::{NEEDS_INPUT, parse_priority};
-use super::follow::{follow, over};
+use super::follow::{Outages, follow, has_ended, over};
 use super::ndjson::{self, Ndjson};
 use super::output::{Output, failure_text, printable};
 use super::printable::tell;
 use super::{Exit, Failure};
 use clap::Args;
+use enginehouse::plain_text;
 use enginehouse_api::client::{Client, ClientError, ServerEvent, SubmitAnswer};
 use enginehouse_api::{
-    ExecutionView, InlineWorkflow, PriorityName, RetryRequest, Span, SubmitRequest, Timestamp,
+    Code, ExecutionView, FailureView, InlineWorkflow, PriorityName, RetryRequest, Span, SubmitRequest,
+    Timestamp, lone_surrogate,
 };
 use enginehouse_core::limits::REQUEST_BODY_MIB_MAX;
 use enginehouse_core::time::Time;
@@ -28,6 +30,9 @@ Examples:
   jq -c . order.json | enginehouse submit --type langflow --workflow 3fa8... --params - --wait --json
   enginehouse submit --type http --workflow report --delay 2h --expires-in 1d --tag nightly
   enginehouse submit --file requests.ndjson      one request a line; run it again to resume";
+
+/// How long one repeat of a submit waits for the end.
+const WAIT_AT_ONCE: Duration = Duration::from_secs(30);
 
 /// What to run, and how.
 #[derive(Debug, Args)]
@@ -157,8 +162,14 @@ impl Submit {
         if self.ndjson.file.is_some() {
             return ndjson::run(&self.ndjson, client, output).await;
         }
-        let request = self.request()?;
-        let answer = submit(client, &request, self.idempotency_key.as_deref()).await?;
+        let asked = Asked { request: self.request()?, key: self.idempotency_key.clone() };
+        // Who waits may have to ask again, which must not submit twice.
+        let asked = if self.wait { asked.repeatable() } else { asked };
+        let answer = submit(client, &asked).await?;
+        if self.wait {
+            // What goes wrong from here on does not take the id away.
+            tell!("submitted {}", answer.execution.id);
+        }
         if answer.replayed {
             tell!("accepted earlier: this is the same execution");
         }
@@ -171,7 +182,7 @@ impl Submit {
             return Ok(Exit::Done);
         }
         let deadline = self.wait_for.map(|span| Instant::now() + Duration::from_millis(span.0));
-        match wait(client, &answer.execution, deadline).await? {
+        match wait(client, &asked, &answer.execution, deadline).await? {
             Some(view) => finish(client, &view, output).await,
             None => Err(over(&answer.execution.id)),
         }
@@ -285,6 +296,9 @@ impl Stdin {
             }
             (text, None) => text.to_owned(),
         };
+        if let Some(lone) = lone_surrogate(text.as_bytes()) {
+            return Err(Failure::usage(format!("{flag}: {lone} (invalid_json)")));
+        }
         serde_json::from_str(&text).map_err(|error| Failure::usage(format!("{flag}: {error}")))
     }
 }
@@ -293,24 +307,46 @@ impl Stdin {
 const REQUEST_BYTES_MAX: usize = REQUEST_BODY_MIB_MAX << 20;
 
 fn bounded(from: impl Read, name: &str) -> Result<String, Failure> {
-    let mut text = String::new();
+    let mut bytes = Vec::new();
     let most = REQUEST_BYTES_MAX as u64 + 1;
-    from.take(most).read_to_string(&mut text).map_err(|error| Failure::usage(format!("{name}: {error}")))?;
-    if text.len() > REQUEST_BYTES_MAX {
+    from.take(most).read_to_end(&mut bytes).map_err(|error| Failure::usage(format!("{name}: {error}")))?;
+    if bytes.len() > REQUEST_BYTES_MAX {
         return Err(Failure::usage(format!("{name}: larger than {REQUEST_BYTES_MAX} bytes")));
     }
-    Ok(text)
+    plain_text::decode(bytes).map_err(|why| Failure::usage(format!("{name} {why}")))
+}
+
+/// A request as it is sent, once or again.
+struct Asked {
+    request: SubmitRequest,
+    /// The idempotency key.
+    key: Option<String>,
+}
+
+impl Asked {
+    fn is_repeatable(&self) -> bool {
+        self.request.id.is_some() || self.key.is_some()
+    }
+
+    /// The same, with a key of its own where it has nothing by which a repeat is known.
+    fn repeatable(self) -> Asked {
+        let key = if self.is_repeatable() {
+            self.key
+        } else {
+            Some(format!("submit-{:032x}", rand::random::<u128>()))
+        };
+        Asked { key, ..self }
+    }
+
+    async fn send(&self, client: &Client, wait: Option<Duration>) -> Result<SubmitAnswer, ClientError> {
+        client.submit(&self.request, self.key.as_deref(), wait).await
+    }
 }
 
 /// Submits; a lost answer is asked for again where that cannot submit twice.
-async fn submit(
-    client: &Client,
-    request: &SubmitRequest,
-    key: Option<&str>,
-) -> Result<SubmitAnswer, Failure> {
-    let repeatable = request.id.is_some() || key.is_some();
-    match client.submit(request, key, None).await {
-        Err(ClientError::Lost { .. }) if repeatable => Ok(client.submit(request, key, None).await?),
+async fn submit(client: &Client, asked: &Asked) -> Result<SubmitAnswer, Failure> {
+    match asked.send(client, None).await {
+        Err(ClientError::Lost { .. }) if asked.is_repeatable() => Ok(asked.send(client, None).await?),
         Err(error @ ClientError::Lost { .. }) => {
             let advice =
                 "It may have been accepted. With --id or --idempotency-key a repeated submit is safe.";
@@ -324,6 +360,7 @@ async fn submit(
 /// Waits for the end with a progress line on standard error.
 async fn wait(
     client: &Client,
+    asked: &Asked,
     execution: &ExecutionView,
     deadline: Option<Instant>,
 ) -> Result<Option<ExecutionView>, Failure> {
@@ -339,12 +376,44 @@ async fn wait(
         }
         Ok(())
     };
+    let waited = async {
+        match follow(client, &execution.id, None, deadline, &mut say).await {
+            // A key that may only submit hears of what it submitted by submitting it again.
+            Err(failure) if failure.code == Some(Code::Forbidden) => {
+                submit_until_ended(client, asked, deadline).await
+            }
+            ended => ended,
+        }
+    };
     let ended = tokio::select! {
-        ended = follow(client, &execution.id, None, deadline, &mut say) => ended,
+        ended = waited => ended,
         _ = tokio::signal::ctrl_c() => Ok(None),
     };
     line.finish_and_clear();
     ended
+}
+
+/// Repeats the submit, which waits for the end each time; `None` when the deadline came first.
+async fn submit_until_ended(
+    client: &Client,
+    asked: &Asked,
+    deadline: Option<Instant>,
+) -> Result<Option<ExecutionView>, Failure> {
+    let mut outages = Outages::default();
+    loop {
+        let left = deadline.map_or(WAIT_AT_ONCE, |at| at.saturating_duration_since(Instant::now()));
+        match asked.send(client, Some(left.min(WAIT_AT_ONCE))).await {
+            Ok(SubmitAnswer { execution, .. }) if has_ended(&execution) => return Ok(Some(execution)),
+            Ok(_) => outages.reached(),
+            // It is in the queue, however full that is now.
+            Err(error) if error.code() == Some(Code::QueueFull) => {}
+            Err(error) => outages.count(error)?,
+        }
+        if deadline.is_some_and(|at| Instant::now() >= at) {
+            return Ok(None);
+        }
+        outages.rest().await;
+    }
 }
 
 fn progress(kind: &str, attempt: u32) -> String {
@@ -359,21 +428,39 @@ fn progress(kind: &str, attempt: u32) -> String {
 
 /// Tells how it ended, and exits so.
 async fn finish(client: &Client, view: &ExecutionView, output: &mut Output) -> Result<Exit, Failure> {
-    let result = client.result(&view.id).await?;
+    let result = match client.result(&view.id).await {
+        Err(error) if error.code() == Some(Code::Forbidden) => return finish_unseen(view, output),
+        result => result?,
+    };
     if output.is_json() {
         output.document(&result)?;
     } else if let Some(value) = &result.result {
         output.document(value)?;
     }
+    tell_end(view, result.failure.as_ref());
+    Ok(Exit::of_status(&view.status))
+}
+
+/// As [`finish`], with a key that may not see the result.
+fn finish_unseen(view: &ExecutionView, output: &mut Output) -> Result<Exit, Failure> {
+    if output.is_json() {
+        output.document(view)?;
+    }
+    tell_end(view, view.failure.as_ref());
+    if view.status == "completed" {
+        tell!("its result is for keys with the scope read:payload");
+    }
+    Ok(Exit::of_status(&view.status))
+}
+
+fn tell_end(view: &ExecutionView, failure: Option<&FailureView>) {
     let took = match (view.started_at, view.ended_at) {
         (Some(start), Some(end)) => format!(" in {}", super::output::millis(end.0.since(start.0) as f64)),
         _ => String::new(),
     };
-    let why =
-        result.failure.as_ref().map(|failure| format!(": {}", failure_text(failure))).unwrap_or_default();
+    let why = failure.map(|failure| format!(": {}", failure_text(failure))).unwrap_or_default();
     tell!("{} {}{took}{why}", view.id, view.status);
     if view.needs_input {
         tell!("{NEEDS_INPUT}");
     }
-    Ok(Exit::of_status(&view.status))
 }

@@ -44,13 +44,11 @@ impl Secret {
             ),
             Secret::File(path) => {
                 let path = path.expanded();
-                let mut text = String::new();
+                let mut bytes = Vec::new();
                 let read = std::fs::File::open(&path)
-                    .and_then(|file| file.take(SECRET_BYTES_MAX).read_to_string(&mut text));
-                (
-                    format!("the file {}", path.display()),
-                    read.map(|_| text).map_err(|error| format!("cannot be read: {error}")),
-                )
+                    .and_then(|file| file.take(SECRET_BYTES_MAX).read_to_end(&mut bytes));
+                let read = read.map_err(|error| format!("cannot be read: {error}"));
+                (format!("the file {}", path.display()), read.and_then(|_| crate::plain_text::decode(bytes)))
             }
         };
         let text = text.map_err(|why| format!("the secret's place, {place}, {why}"))?;

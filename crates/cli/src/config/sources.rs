@@ -42,7 +42,8 @@ pub(super) fn file(path: &Path) -> Result<Layer, Fault> {
     if size > FILE_BYTES_MAX {
         return Err(fault(format!("is larger than {FILE_BYTES_MAX} bytes")));
     }
-    let text = std::fs::read_to_string(path).map_err(|error| fault(error.to_string()))?;
+    let bytes = std::fs::read(path).map_err(|error| fault(error.to_string()))?;
+    let text = crate::plain_text::decode(bytes).map_err(&fault)?;
     text_layer(&text, format, &origin)
 }
 
@@ -50,7 +51,10 @@ pub(super) fn file(path: &Path) -> Result<Layer, Fault> {
 pub(super) fn text_layer(text: &str, format: Format, origin: &str) -> Result<Layer, Fault> {
     let parsed: Result<Value, String> = match format {
         Format::Toml => toml::from_str(text).map_err(|error| error.to_string()),
-        Format::Json => serde_json::from_str(text).map_err(|error| error.to_string()),
+        Format::Json => match enginehouse_api::lone_surrogate(text.as_bytes()) {
+            Some(lone) => Err(lone.to_string()),
+            None => serde_json::from_str(text).map_err(|error| error.to_string()),
+        },
         Format::Yaml => serde_yaml_ng::from_str(text).map_err(|error| error.to_string()),
     };
     let fault = |message: String| Fault { origin: origin.to_owned(), path: String::new(), message };

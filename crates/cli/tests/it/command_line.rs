@@ -94,7 +94,7 @@ fn a_file_of_requests_is_submitted_line_by_line() {
         .collect();
     std::fs::write(&file, lines + "{\"engineType\":\"nobody\",\"workflowId\":\"w\"}\n").unwrap();
     let output = house.cli(&["submit", "--file", file.to_str().unwrap()]);
-    assert!(err(&output).contains("250 accepted, 1 refused"), "{} {}", out(&output), err(&output));
+    assert!(err(&output).contains("250 new, 1 refused"), "{} {}", out(&output), err(&output));
     assert_eq!(house.ended("f249")["status"], "completed");
     house.stop();
 }
@@ -114,8 +114,22 @@ fn the_service_is_seen_and_steered() {
         let json = json(&house, &[args, &["--json"]].concat());
         assert!(json.is_object(), "{args:?}: {json}");
     }
+    let state = |wanted: &str| {
+        let (list, one) =
+            (out(&run(&house, &["engines"], 0)), out(&run(&house, &["engines", "show", "demo"], 0)));
+        let row = list.lines().find(|line| line.starts_with("demo")).unwrap().to_owned();
+        assert_eq!(row.split_whitespace().nth(2), Some(wanted), "{list}");
+        let field = one.lines().find(|line| line.starts_with("state")).unwrap();
+        assert_eq!(field.split_whitespace().nth(1), Some(wanted), "{one}");
+    };
+    state("ready");
     assert_eq!(json(&house, &["engines", "pause", "demo", "--json"])["paused"], true);
+    state("paused");
     assert_eq!(json(&house, &["engines", "resume", "demo", "--json"])["paused"], false);
+    run(&house, &["engines", "breaker", "demo", "open", "--reason", "a test"], 0);
+    state("parked");
+    run(&house, &["engines", "breaker", "demo", "auto", "--reason", "a test"], 0);
+    state("ready");
     let key = json(&house, &["keys", "create", "reader", "--scopes", "read", "--json"]);
     let (id, secret) = (key["id"].as_str().unwrap(), key["secret"].as_str().unwrap());
     let (status, _) = {

@@ -33,6 +33,7 @@ mod retention;
 mod scaling;
 mod sealed;
 mod stopping;
+mod submitting;
 mod tracing;
 mod waiting;
 mod watching;

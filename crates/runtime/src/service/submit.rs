@@ -69,10 +69,15 @@ impl Service {
             group.push(self.prepare(caller, item, None).map_err(|e| e.within(&format!("/executions/{at}")))?);
         }
         self.admit_shares(&group)?;
-        let (rows, _) = self.store_group(group).await?;
+        let (rows, replayed) = self.store_group(group).await?;
         let executions = rows
             .iter()
-            .map(|row| BatchItem { id: self.cx.public_id(row), status: row.status().as_str().to_owned() })
+            .zip(replayed)
+            .map(|(row, replayed)| BatchItem {
+                id: self.cx.public_id(row),
+                status: row.status().as_str().to_owned(),
+                replayed,
+            })
             .collect();
         Ok(BatchAnswer { executions })
     }

@@ -56,7 +56,7 @@ pub(crate) const WAIT: &[QueryParam] = &[filter(
         schema["oneOf"][0]["maximum"] = json!(enginehouse_core::limits::SUBMIT_WAIT_MAX);
         schema
     },
-    "How long to wait for the end: 201 with the result if it comes in time, else 202. Hanging up cancels nothing.",
+    "How long to wait for the end: 201 with the result if it comes in time, else 202. The same submit again waits on: so a key with the scope `submit` alone follows what it submitted, without the result, which takes `read:payload`. Hanging up cancels nothing.",
 )];
 
 /// `Last-Event-ID` of a stream.
