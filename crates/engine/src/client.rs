@@ -8,6 +8,7 @@
 mod classify;
 mod health;
 mod json;
+mod key;
 mod poll;
 mod scrub;
 mod sse;

@@ -37,6 +37,13 @@ pub trait Engine: Send + Sync + 'static {
     /// Asks one endpoint how it is; bounded by the adapter's own connect and request time limits.
     async fn health(&self, endpoint: usize) -> Health;
 
+    /// Finds out by one request whether an endpoint takes the key that is configured. Fails only when the engine refuses the
+    /// key, or wants one and none is configured: whether it can be reached is for [`health`](Engine::health) to say.
+    async fn check_key(&self, endpoint: usize) -> Result<(), EngineFailure> {
+        let _ = endpoint;
+        Ok(())
+    }
+
     /// Ends what a dead Enginehouse process left running for this run, before the work is queued again.
     /// Only adapters whose runs die with their process need it.
     async fn reap(&self, _engine_run: &str) {}

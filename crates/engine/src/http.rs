@@ -215,6 +215,13 @@ impl Engine for Http {
         // Any path will do to see that somebody answers.
         self.client.health(endpoint, &[], |_| true).await
     }
+
+    async fn check_key(&self, endpoint: usize) -> Result<(), EngineFailure> {
+        if self.config.http.api_key.is_none() && self.config.http.headers.is_empty() {
+            return Ok(());
+        }
+        self.client.check_key_at_health(endpoint).await
+    }
 }
 
 impl Http {

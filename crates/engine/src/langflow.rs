@@ -254,6 +254,19 @@ impl Engine for Langflow {
         let accept = |answer: &Answer| answer.json::<wire::Ok>().is_ok_and(|answer| answer.status == "ok");
         self.client.health(endpoint, &["health_check"], accept).await
     }
+
+    async fn check_key(&self, endpoint: usize) -> Result<(), EngineFailure> {
+        // A job that cannot be there: v2 looks at the key first. v1 tells whose key it is.
+        let request = match self.config.api {
+            LangflowApi::V2 => self
+                .workflows_url(endpoint)
+                .map(|url| self.client.get(url).query("job_id", &Uuid::nil().to_string())),
+            LangflowApi::V1 => {
+                self.client.url(endpoint, &["api", "v1", "users", "whoami"]).map(|url| self.client.get(url))
+            }
+        };
+        self.client.check_key(request).await
+    }
 }
 
 #[async_trait]

@@ -273,6 +273,11 @@ impl Engine for Langsmith {
         let accept = |answer: &Answer| answer.json::<wire::Ok>().is_ok_and(|answer| answer.ok);
         self.client.health(endpoint, &["ok"], accept).await
     }
+
+    async fn check_key(&self, endpoint: usize) -> Result<(), EngineFailure> {
+        let url = self.client.url(endpoint, &["assistants", "search"]);
+        self.client.check_key(url.map(|url| self.client.post(url, r#"{"limit":1}"#))).await
+    }
 }
 
 #[async_trait]

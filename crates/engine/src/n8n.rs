@@ -233,6 +233,11 @@ impl Engine for N8n {
             |answer: &Answer| answer.json::<wire::Readiness>().is_ok_and(|answer| answer.status == "ok");
         self.client.health(endpoint, &["healthz", "readiness"], accept).await
     }
+
+    async fn check_key(&self, endpoint: usize) -> Result<(), EngineFailure> {
+        let url = self.api(endpoint, &["executions"]);
+        self.client.check_key(url.map(|url| self.client.get(url).query("limit", "1"))).await
+    }
 }
 
 #[async_trait]

@@ -2,6 +2,8 @@
 
 use crate::context::{Context, Orphan};
 use crate::registry::Checked;
+use crate::settings::RegisteredEngine;
+use enginehouse_engine::EngineFailure;
 use futures_util::stream::{self, StreamExt};
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,12 +21,14 @@ pub(crate) struct HealthChecks {
 
 impl HealthChecks {
     pub(crate) async fn run(self, stop: CancellationToken) {
+        let mut key = KeyCheck::Now;
         loop {
             tokio::select! {
                 biased;
                 () = stop.cancelled() => return,
-                () = self.cx.check_all() => {}
+                () = self.cx.check_all(key) => {}
             }
+            key = KeyCheck::WhereRefused;
             tokio::select! {
                 biased;
                 () = stop.cancelled() => return,
@@ -34,33 +38,71 @@ impl HealthChecks {
     }
 }
 
+/// When it is looked whether an endpoint takes its key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum KeyCheck {
+    Now,
+    /// Only where it did not the last time: a key may be made in the engine later.
+    WhereRefused,
+}
+
 impl Context {
-    async fn check_all(&self) {
+    async fn check_all(&self, key: KeyCheck) {
         let all: Vec<(String, usize)> = self
             .registry
             .iter()
             .flat_map(|e| (0..e.settings.endpoints.len()).map(|at| (e.settings.name.clone(), at)))
             .collect();
         stream::iter(all)
-            .for_each_concurrent(
-                ASKED_AT_ONCE,
-                |(name, at)| async move { self.check_endpoint(&name, at).await },
-            )
+            .for_each_concurrent(ASKED_AT_ONCE, |(name, at)| async move {
+                self.check_endpoint(&name, at, key).await
+            })
             .await;
     }
 
     /// Asks one endpoint now and remembers its answer.
-    pub(crate) async fn check_endpoint(&self, name: &str, endpoint: usize) {
+    pub(crate) async fn check_endpoint(&self, name: &str, endpoint: usize, key: KeyCheck) {
         let Some(engine) = self.registry.get(name) else {
             return;
         };
-        let health = engine.adapter.health(endpoint).await;
+        let before = self.registry.state(name).checked.remove(&endpoint).and_then(|last| last.key_refused);
+        let key = async {
+            if key == KeyCheck::WhereRefused && before.is_none() {
+                return None;
+            }
+            Some(engine.adapter.check_key(endpoint).await)
+        };
+        let (health, key) = tokio::join!(engine.adapter.health(endpoint), key);
         let at = u32::try_from(endpoint).unwrap_or(u32::MAX);
-        let mut scheduler = self.scheduler.lock();
-        let change = scheduler.gates.checked(name, at, health.healthy, self.store.now());
-        scheduler.gate_changes.extend(change);
-        drop(scheduler);
-        self.registry.set_health(name, endpoint, Checked { health, at: self.store.now() });
+        {
+            let mut scheduler = self.scheduler.lock();
+            let change = scheduler.gates.checked(name, at, health.healthy, self.store.now());
+            scheduler.gate_changes.extend(change);
+        }
+        let key_refused = match key {
+            Some(Err(failure)) => Some(refused_key(engine, &failure)),
+            Some(Ok(())) if health.healthy != Some(false) => None,
+            // Of an engine that does not answer nothing new is heard of its key.
+            _ => before.clone(),
+        };
+        match (&before, &key_refused) {
+            (None, Some(why)) => tracing::warn!(engine = name, endpoint, "{why}"),
+            (Some(_), None) => tracing::info!(engine = name, endpoint, "its API key is taken now"),
+            _ => {}
+        }
+        let checked = Checked { health, key_refused, at: self.store.now() };
+        self.registry.set_health(name, endpoint, checked);
+    }
+}
+
+/// In words for whoever has to put the key right.
+fn refused_key(engine: &RegisteredEngine, failure: &EngineFailure) -> String {
+    let said = &failure.message;
+    match &engine.settings.key_source {
+        Some(source) => format!("it refuses the API key from {source}: {said}"),
+        None => {
+            format!("it asks for an API key, and engines.{}.api_key names none: {said}", engine.settings.name)
+        }
     }
 }
 

@@ -13,6 +13,8 @@ use std::sync::Arc;
 #[derive(Debug, Clone)]
 pub(crate) struct Checked {
     pub(crate) health: Health,
+    /// Why the engine does not take its key, as far as that was looked at.
+    pub(crate) key_refused: Option<String>,
     pub(crate) at: Time,
 }
 
@@ -26,6 +28,18 @@ pub(crate) struct EngineState {
     pub(crate) paused: bool,
     /// By endpoint index.
     pub(crate) checked: BTreeMap<usize, Checked>,
+}
+
+impl Checked {
+    /// Whether it answers well and takes the key; `None` where neither can be said.
+    pub(crate) fn is_well(&self) -> Option<bool> {
+        if self.key_refused.is_some() { Some(false) } else { self.health.healthy }
+    }
+
+    /// What it said, or what is wrong with its key.
+    pub(crate) fn detail(&self) -> &str {
+        self.key_refused.as_deref().unwrap_or(&self.health.detail)
+    }
 }
 
 impl Registry {

@@ -261,6 +261,8 @@ pub struct EngineSettings {
     /// The engine for requests that name only its type.
     pub default: bool,
     pub allow_inline: bool,
+    /// Where its API key comes from, in words, such as `the environment variable N8N_KEY`; `None`: it has none.
+    pub key_source: Option<String>,
     /// Attempts running at once per endpoint; `None`: bounded by the workers only.
     pub max_concurrency: Option<u32>,
     /// In the order of the adapter's endpoint indexes; at least one.
@@ -287,6 +289,7 @@ impl Default for EngineSettings {
             engine_type: String::new(),
             default: false,
             allow_inline: false,
+            key_source: None,
             max_concurrency: None,
             endpoints: Vec::new(),
             retry: None,

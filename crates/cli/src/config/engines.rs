@@ -238,7 +238,7 @@ pub(crate) fn keys_of(engine_type: &str) -> Option<Vec<Key>> {
         "demo" => (false, DemoRaw::keys()),
         "n8n" => (true, N8nRaw::keys()),
         "langflow" => (true, LangflowRaw::keys()),
-        "langsmith" => (true, LangsmithRaw::keys()),
+        "langsmith" | "langgraph" => (true, LangsmithRaw::keys()),
         _ => return None,
     };
     let mut keys = vec![type_key()];
@@ -254,7 +254,8 @@ pub(crate) fn keys_of(engine_type: &str) -> Option<Vec<Key>> {
 fn type_key() -> Key {
     Key {
         name: "type",
-        doc: "Which kind of engine this is; decides which other keys there are.".to_owned(),
+        doc: "Which kind of engine this is; decides which other keys there are. `langgraph` is another word for `langsmith`."
+            .to_owned(),
         default: Value::Null,
         shape: Text::shape(),
         later: false,
@@ -280,6 +281,17 @@ pub enum AdapterRaw {
 }
 
 impl AdapterRaw {
+    /// The keys that all engines share which speak HTTP.
+    fn http(&self) -> Option<&Http> {
+        match self {
+            AdapterRaw::Http(http, _) => Some(http),
+            AdapterRaw::N8n(http, _) => Some(http),
+            AdapterRaw::Langflow(http, _) => Some(http),
+            AdapterRaw::Langsmith(http, _) => Some(http),
+            AdapterRaw::Command(_) | AdapterRaw::Demo(_) => None,
+        }
+    }
+
     #[must_use]
     pub fn engine_type(&self) -> &'static str {
         match self {
@@ -315,7 +327,7 @@ fn adapter(kind: &str, mut table: Map<String, Value>) -> Result<AdapterRaw, serd
         "demo" => AdapterRaw::Demo(take(table)?),
         "n8n" => AdapterRaw::N8n(Box::new(take(table)?), take(table)?),
         "langflow" => AdapterRaw::Langflow(Box::new(take(table)?), take(table)?),
-        "langsmith" => AdapterRaw::Langsmith(Box::new(take(table)?), take(table)?),
+        "langsmith" | "langgraph" => AdapterRaw::Langsmith(Box::new(take(table)?), take(table)?),
         other => return Err(serde::de::Error::custom(format!("{other:?} is not an engine type"))),
     })
 }
@@ -529,6 +541,7 @@ fn common_settings(
         engine_type: raw.adapter.engine_type().to_owned(),
         default: raw.common.default.0,
         allow_inline: raw.common.allow_inline.0,
+        key_source: raw.adapter.http().and_then(key_source),
         max_concurrency: raw.common.max_concurrency.map(Whole::get32),
         endpoints,
         retry,
@@ -549,6 +562,19 @@ fn common_settings(
             eject: raw.common.eject_outliers.0,
         },
     }
+}
+
+/// Where the key lies that an engine knows this service by: `api_key`, else the headers whose values lie elsewhere.
+fn key_source(http: &Http) -> Option<String> {
+    let headers = http.headers.values().filter_map(|value| match value {
+        Private::Named(secret) => Some(secret),
+        Private::Written(_) => None,
+    });
+    let places: Vec<String> = match &http.api_key {
+        Some(secret) => vec![secret.words()],
+        None => headers.map(Secret::words).collect(),
+    };
+    (!places.is_empty()).then(|| places.join(" and "))
 }
 
 fn resolve_retry(

@@ -32,23 +32,29 @@ impl Secret {
         }
     }
 
+    /// Where the secret is, in words.
+    #[must_use]
+    pub fn words(&self) -> String {
+        match self {
+            Secret::Env(name) => format!("the environment variable {name}"),
+            Secret::File(path) => format!("the file {}", path.expanded().display()),
+        }
+    }
+
     /// The value. The error names the place, never the value.
     pub fn read(&self) -> Result<SecretString, String> {
-        let (place, text) = match self {
-            Secret::Env(name) => (
-                format!("the environment variable {name}"),
-                std::env::var(name).map_err(|error| match error {
-                    std::env::VarError::NotPresent => "is not set".to_owned(),
-                    std::env::VarError::NotUnicode(_) => "is not UTF-8".to_owned(),
-                }),
-            ),
+        let place = self.words();
+        let text = match self {
+            Secret::Env(name) => std::env::var(name).map_err(|error| match error {
+                std::env::VarError::NotPresent => "is not set".to_owned(),
+                std::env::VarError::NotUnicode(_) => "is not UTF-8".to_owned(),
+            }),
             Secret::File(path) => {
-                let path = path.expanded();
                 let mut bytes = Vec::new();
-                let read = std::fs::File::open(&path)
+                let read = std::fs::File::open(path.expanded())
                     .and_then(|file| file.take(SECRET_BYTES_MAX).read_to_end(&mut bytes));
                 let read = read.map_err(|error| format!("cannot be read: {error}"));
-                (format!("the file {}", path.display()), read.and_then(|_| crate::plain_text::decode(bytes)))
+                read.and_then(|_| crate::plain_text::decode(bytes))
             }
         };
         let text = text.map_err(|why| format!("the secret's place, {place}, {why}"))?;

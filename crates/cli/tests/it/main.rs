@@ -16,6 +16,7 @@ mod command_line;
 mod crash_points;
 mod door;
 mod embedded;
+mod engine_keys;
 mod engines;
 mod events;
 mod faults;

@@ -46,7 +46,7 @@ impl HttpClient {
         Health { healthy, detail, latency }
     }
 
-    fn health_url(&self, endpoint: usize, path: &str) -> Result<Url, EngineFailure> {
+    pub(super) fn health_url(&self, endpoint: usize, path: &str) -> Result<Url, EngineFailure> {
         let base = self.endpoint(endpoint)?;
         let (path, query) = path.split_once('?').map_or((path, None), |(path, query)| (path, Some(query)));
         let mut url = base.clone();

@@ -107,11 +107,18 @@ impl Service {
         for engine in self.cx.registry.iter() {
             let name = &engine.settings.name;
             let Ok(tested) = self.test_engine(name).await else { continue };
-            for endpoint in tested.endpoints {
+            let known = self.cx.registry.state(name).checked;
+            for (at, endpoint) in tested.endpoints.into_iter().enumerate() {
                 let place = format!("{name} at {}", endpoint.name);
-                let remedy = format!(
-                    "see that it runs and can be reached from here; then `enginehouse engines test {name}`"
-                );
+                let remedy = if known.get(&at).is_some_and(|last| last.key_refused.is_some()) {
+                    format!(
+                        "put a key there that it takes, start again, then `enginehouse engines test {name}`"
+                    )
+                } else {
+                    format!(
+                        "see that it runs and can be reached from here; then `enginehouse engines test {name}`"
+                    )
+                };
                 findings.push(match endpoint.health {
                     Some(health) if health.healthy.is_none() && endpoint.breaker.state == "closed" => {
                         FindingView::ok("engine", format!("{place} is judged by its work: {}", health.detail))

@@ -4,6 +4,7 @@ use super::{Service, average, store_error};
 use crate::caller::Caller;
 use crate::committer::Planned;
 use crate::gates::{OPERATOR_NOTE, OperatorWords};
+use crate::health::KeyCheck;
 use crate::settings::RegisteredEngine;
 use enginehouse_api::{
     ApiError, BalanceView, BreakerRequest, BreakerView, BreakerWord, CapabilitiesView, Code, EndpointView,
@@ -121,11 +122,11 @@ impl Service {
         Ok(self.engine_view(engine))
     }
 
-    /// Asks every endpoint for its health now.
+    /// Asks every endpoint for its health now, and whether it takes its key.
     pub async fn test_engine(&self, name: &str) -> Result<EngineTest, ApiError> {
         let engine = self.registered(name)?;
         for at in 0..engine.settings.endpoints.len() {
-            self.cx.check_endpoint(name, at).await;
+            self.cx.check_endpoint(name, at, KeyCheck::Now).await;
         }
         let endpoints = self.engine_view(engine).endpoints;
         let healthy = endpoints.iter().all(|e| e.health.as_ref().is_some_and(|h| h.healthy != Some(false)));
@@ -162,8 +163,8 @@ impl Service {
                     ejected_until: gate.balancer().ejected(at, now).map(Timestamp),
                 },
                 health: state.checked.get(&(at as usize)).map(|c| HealthView {
-                    healthy: c.health.healthy,
-                    detail: c.health.detail.clone(),
+                    healthy: c.is_well(),
+                    detail: c.detail().to_owned(),
                     latency_ms: c.health.latency,
                     checked_at: Timestamp(c.at),
                 }),
