@@ -343,6 +343,11 @@ impl Client {
         self.command(self.path(&["engines", name, "test"])?).await
     }
 
+    /// Lets a service work that was restored from a backup.
+    pub async fn resume(&self) -> Result<ResumeAnswer, ClientError> {
+        self.command(self.path(&["resume"])?).await
+    }
+
     pub async fn workers(&self) -> Result<WorkersAnswer, ClientError> {
         self.fetch(self.path(&["workers"])?).await
     }

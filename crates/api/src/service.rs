@@ -408,9 +408,10 @@ pub struct KeysAnswer {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct HealthAnswer {
-    /// `ok`; `degraded`: work is taken, and something critical is wrong.
+    /// `ok`; `degraded`: work is taken, and something critical is wrong; `paused`: work is taken, and none is started until
+    /// `POST /v1/resume`.
     pub status: String,
-    /// The alerts that make it degraded.
+    /// The alerts that make it degraded, and `paused`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub reasons: Vec<String>,
 }
@@ -423,4 +424,12 @@ pub struct IdentityAnswer {
     /// file `address` in the service's data directory; `null`: the service has no such file.
     #[schema(required)]
     pub proof: Option<String>,
+}
+
+/// The answer to `POST /v1/resume`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct ResumeAnswer {
+    /// False: it was not paused.
+    pub resumed: bool,
 }

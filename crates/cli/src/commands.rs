@@ -157,6 +157,8 @@ enum Command {
     Engines(operate::Engines),
     /// What waits, and why
     Queue,
+    /// Let a service work that was restored from a backup; until then it starts nothing
+    Resume,
     /// How many workers there are, why, and by which rules
     Scaling(scaling::Scaling),
     /// Export the service's own traffic for the lab
@@ -271,6 +273,7 @@ async fn call(
         Command::Priority(priority) => priority.run(client, output).await,
         Command::Engines(engines) => engines.run(client, output).await,
         Command::Queue => operate::queue(client, output).await,
+        Command::Resume => operate::resume(client, output).await,
         Command::Scaling(scaling) => scaling.run(client, output).await,
         Command::Trace(trace) => trace.run(client, output).await,
         Command::Workers(workers) => workers.run(client, output).await,

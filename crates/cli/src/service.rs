@@ -378,6 +378,11 @@ impl ExecutionService {
         self.service.resume_engine(&Caller::local(), name).await
     }
 
+    /// Lets a store work that was restored from a backup, which starts nothing until then; false: it was not paused.
+    pub async fn resume(&self) -> Result<bool, ApiError> {
+        Ok(self.service.resume(&Caller::local()).await?.resumed)
+    }
+
     /// The whole application API, as the HTTP server uses it.
     #[must_use]
     pub fn service(&self) -> Service {

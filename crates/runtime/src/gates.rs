@@ -236,8 +236,9 @@ impl Context {
         self.load_operator_words().await
     }
 
-    /// Brings pauses and forced breakers to what operators said last, on whichever node.
+    /// Brings pauses, the service's and the engines', and forced breakers to what operators said last, on whichever node.
     pub(crate) async fn load_operator_words(&self) -> Result<(), StoreError> {
+        self.load_pause().await?;
         let docs = self.store.docs(DocKind::Engine).await?;
         let now = self.store.now();
         for engine in self.registry.iter() {

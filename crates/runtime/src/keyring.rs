@@ -88,6 +88,14 @@ pub(crate) async fn unlock(store: &dyn Store, settings: &Settings) -> Result<(Se
     Err(unavailable(StoreError::Unavailable("the key ring kept changing".to_owned())))
 }
 
+/// The id of the seal key that opens a store, by its documents of the kind `Setting`; `None`: none is needed yet.
+#[must_use]
+pub fn needed_seal_key(docs: &[Doc]) -> Option<String> {
+    let body = |id: &str| docs.iter().find(|doc| doc.id == id).map(|doc| &doc.body);
+    let before_rings = || body(BEFORE_RINGS)?.as_str().filter(|id| *id != HAS_RING).and_then(KeyId::parse);
+    body(RING).and_then(needs).or_else(before_rings).map(|id| id.to_string())
+}
+
 /// A command may take its time, so it is waited for on a thread of its own.
 async fn read(seal: &SealSettings) -> Result<Vec<SealKey>, SealError> {
     if !seal.source.is_slow() {

@@ -22,6 +22,7 @@ mod keyring;
 mod link;
 mod machine;
 mod node;
+mod pause;
 mod pool;
 mod pools;
 mod processes;
@@ -49,7 +50,9 @@ mod workers;
 pub use alerts::{ALERTS, AlertRule, AlertSpec, Severity, alerts_markdown, default_alerts};
 pub use blobs::{BlobSettings, LargeResult, blobs_beside, copy_blobs};
 pub use caller::{Caller, Scope};
+pub use keyring::needed_seal_key;
 pub use node::Node;
+pub use pause::restored_mark;
 pub use seal::SealKeySource;
 pub use service::{
     Awaited, EventFilter, EventItem, EventStream, EventsFrom, ResultAnswer, Service, Submitted,

@@ -13,6 +13,7 @@ use crate::history::History;
 use crate::hub::Hub;
 use crate::inputs::InputCache;
 use crate::keyring::{self, Keeper};
+use crate::pause::once_resumed;
 use crate::pool::Assigned;
 use crate::processes::Processes;
 use crate::provider::{InProcess, Provider};
@@ -98,6 +99,11 @@ impl Node {
         if tells {
             webhooks::begin(&cx).await.map_err(|e| unavailable(&e))?;
         }
+        // Before the first grant.
+        cx.load_pause().await.map_err(|e| unavailable(&e))?;
+        if let Some(pause) = &*cx.registry.pause().borrow() {
+            tracing::warn!("{}", pause.words());
+        }
         node.bring_up().await.map_err(|e| unavailable(&e))?;
         node.role("timers", |stop| Timers { cx: cx.clone() }.run(stop));
         node.role("reaper", |stop| Reaper { cx: cx.clone(), seen: BTreeMap::new() }.run(stop));
@@ -106,11 +112,14 @@ impl Node {
         node.role("watcher", |stop| Watcher::new(cx.clone()).run(stop));
         node.role("health", |stop| HealthChecks { cx: cx.clone() }.run(stop));
         if tells {
-            node.role("webhooks", |stop| Webhooks::new(cx.clone()).run(stop));
+            let webhooks = Webhooks::new(cx.clone());
+            node.role("webhooks", |stop| once_resumed(cx.clone(), stop, |stop| webhooks.run(stop)));
         }
-        node.role("retention", |stop| Retention { cx: cx.clone() }.run(stop));
+        let retention = Retention { cx: cx.clone() };
+        node.role("retention", |stop| once_resumed(cx.clone(), stop, |stop| retention.run(stop)));
         if cx.blobs.is_some() {
-            node.role("sweeper", |stop| Sweeper { cx: cx.clone() }.run(stop));
+            let sweeper = Sweeper { cx: cx.clone() };
+            node.role("sweeper", |stop| once_resumed(cx.clone(), stop, |stop| sweeper.run(stop)));
         }
         node.role("tracer", |stop| Tracer { cx: cx.clone(), cursor }.run(stop));
         node.role("keeper", |stop| Keeper { cx: cx.clone(), looked: None }.run(stop));

@@ -1,5 +1,6 @@
 //! The configured engines of this node: settings, adapters, and what is known of their health.
 
+use crate::pause::Paused;
 use crate::settings::{EngineSettings, RegisteredEngine};
 use enginehouse_api::{ApiError, Code};
 use enginehouse_core::queue::{EndpointRules, EngineRules};
@@ -8,6 +9,7 @@ use enginehouse_engine::{Engine, Health};
 use parking_lot::Mutex;
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use tokio::sync::watch;
 
 /// The last health check of one endpoint.
 #[derive(Debug, Clone)]
@@ -21,6 +23,8 @@ pub(crate) struct Checked {
 pub(crate) struct Registry {
     engines: BTreeMap<String, RegisteredEngine>,
     state: Mutex<BTreeMap<String, EngineState>>,
+    /// While the whole service is paused, every engine is.
+    pause: Paused,
 }
 
 #[derive(Debug, Clone, Default)]
@@ -47,7 +51,16 @@ impl Registry {
         let engines: BTreeMap<String, RegisteredEngine> =
             engines.into_iter().map(|e| (e.settings.name.clone(), e)).collect();
         let state = engines.keys().map(|name| (name.clone(), EngineState::default())).collect();
-        Registry { engines, state: Mutex::new(state) }
+        Registry { engines, state: Mutex::new(state), pause: watch::Sender::new(None) }
+    }
+
+    pub(crate) fn pause(&self) -> &Paused {
+        &self.pause
+    }
+
+    /// Nothing more is started on it, by its own pause or by the service's.
+    pub(crate) fn is_paused(&self, name: &str) -> bool {
+        self.pause.borrow().is_some() || self.state(name).paused
     }
 
     pub(crate) fn get(&self, name: &str) -> Option<&RegisteredEngine> {
@@ -124,7 +137,7 @@ impl Registry {
     /// What the queue needs to know of an engine.
     pub(crate) fn rules(&self, settings: &EngineSettings) -> EngineRules {
         let endpoints = settings.endpoints.iter().map(|e| EndpointRules { weight: e.weight }).collect();
-        let paused = self.state(&settings.name).paused;
+        let paused = self.is_paused(&settings.name);
         EngineRules { engine_type: settings.engine_type.clone(), paused, endpoints }
     }
 }

@@ -6,8 +6,9 @@ use super::{Exit, Failure};
 use clap::Args;
 use enginehouse::config::BLOBS_DIRECTORY;
 use enginehouse::{SealKeySource, directory};
-use enginehouse_runtime::{blobs_beside, copy_blobs};
-use enginehouse_store::sqlite;
+use enginehouse_core::time::Time;
+use enginehouse_runtime::{blobs_beside, copy_blobs, needed_seal_key, restored_mark};
+use enginehouse_store::{DocKind, StoreError, sqlite};
 use std::path::{Path, PathBuf};
 
 /// Where a backup goes.
@@ -63,6 +64,10 @@ impl Backup {
 The service of the directory must not run. The backup is checked before anything is replaced. The
 large results in FILE.blobs, if there are any, are brought along.
 
+The restored copy starts nothing by itself: its service takes requests and answers, and starts no
+execution, sends no webhook and removes nothing until `enginehouse resume --data DIR`. The command
+tells which seal key opens the copy.
+
 Example:
   enginehouse restore /backups/enginehouse-monday.sqlite --data /var/lib/enginehouse")]
 pub(crate) struct Restore {
@@ -83,26 +88,62 @@ impl Restore {
         };
         let wrong = |error: std::io::Error| Failure::call(format!("{}: {error}", dir.display()));
         let key = self.seal_key_file.as_deref().map(existing).transpose()?;
+        let failed = |error: StoreError| Failure::call(error.to_string());
+        let needed = needed_seal_key(&sqlite::documents(&self.file, DocKind::Setting).map_err(failed)?);
+        if let (Some(key), Some(needed)) = (&key, &needed) {
+            holds(key, needed).map_err(Failure::usage)?;
+        }
         let dir = directory::prepare(&dir).map_err(wrong)?;
-        sqlite::restore(&self.file, &dir, self.replace).map_err(|error| Failure::call(error.to_string()))?;
+        let mark = restored_mark(Time(jiff::Timestamp::now().as_millisecond()));
+        sqlite::restore(&self.file, &dir, self.replace, &[mark]).map_err(failed)?;
         copy(&blobs_beside(&self.file), &dir.join(BLOBS_DIRECTORY))?;
         if let Some(key) = &key {
             directory::remember_seal_key(&dir, &SealKeySource::File(key.clone())).map_err(wrong)?;
         }
         let key = directory::known_seal_key(&dir);
         if output.is_json() {
-            output.document(&serde_json::json!({ "dataDir": dir, "sealKeyFile": key }))?;
-        } else {
-            output.line(&format!("{} was restored", dir.display()))?;
-            match key {
-                Some(key) => tell!("it opens with the seal key {}", key.display()),
-                None => tell!(
-                    "say where its seal key is: storage.seal_key_file in the configuration, or --seal-key-file here"
-                ),
-            }
+            output.document(&serde_json::json!({
+                "dataDir": dir, "sealKeyFile": key, "sealKey": needed, "paused": true,
+            }))?;
+            return Ok(Exit::Done);
         }
+        output.line(&format!("{} was restored, and is paused", dir.display()))?;
+        let with = if dir.join(directory::ADMIN_KEY).exists() {
+            ""
+        } else {
+            ", with an admin key that the backup knows (--key-file or ENGINEHOUSE_API_KEY)"
+        };
+        let place = dir.display();
+        tell!("its service starts nothing until you say so: enginehouse resume --data {place}{with}");
+        tell_key(key.as_deref(), needed.as_deref());
         Ok(Exit::Done)
     }
+}
+
+/// Which key opens a copy, and where it is as far as that is known.
+fn tell_key(file: Option<&Path>, needed: Option<&str>) {
+    let Some(needed) = needed else {
+        tell!("nothing in it is sealed yet, so any seal key will do");
+        return;
+    };
+    let elsewhere = "say where that is: storage.seal_key_file in the configuration, or --seal-key-file here";
+    match file.map(|file| (file, holds(file, needed))) {
+        Some((file, Ok(()))) => {
+            tell!("it opens with the seal key {needed}, which is in {}", file.display())
+        }
+        Some((_, Err(why))) => tell!("it opens with the seal key {needed}; {why}; {elsewhere}"),
+        None => tell!("it opens with the seal key {needed}; {elsewhere}"),
+    }
+}
+
+/// Whether a file holds the seal key with this id; the error says what is wrong, in words.
+fn holds(file: &Path, needed: &str) -> Result<(), String> {
+    let shown = file.display();
+    let ids = SealKeySource::key_ids(file).map_err(|why| format!("{shown} cannot be used: {why}"))?;
+    if ids.iter().any(|id| id == needed) {
+        return Ok(());
+    }
+    Err(format!("{shown} holds {}, and not the key {needed} that the backup needs", ids.join(", ")))
 }
 
 fn copy(from: &Path, to: &Path) -> Result<(u64, u64), Failure> {

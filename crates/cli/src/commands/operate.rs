@@ -223,6 +223,19 @@ fn breaker(breaker: &BreakerView, now: jiff::Timestamp) -> String {
     text
 }
 
+/// Ends the pause in which a restored copy begins.
+pub(crate) async fn resume(client: &Client, output: &mut Output) -> Result<Exit, Failure> {
+    let answer = client.resume().await?;
+    if output.is_json() {
+        output.document(&answer)?;
+    } else if answer.resumed {
+        output.line("resumed: what is due starts")?;
+    } else {
+        output.line("it was not paused")?;
+    }
+    Ok(Exit::Done)
+}
+
 pub(crate) async fn queue(client: &Client, output: &mut Output) -> Result<Exit, Failure> {
     let queue = client.queue().await?;
     if output.is_json() {

@@ -29,6 +29,7 @@ mod ledger;
 mod load;
 mod metrics;
 mod origins;
+mod restored;
 mod results;
 mod retention;
 mod scaling;

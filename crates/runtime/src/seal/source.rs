@@ -56,6 +56,15 @@ impl SealKeySource {
         }
     }
 
+    /// The ids of the keys in a file; nothing is made.
+    ///
+    /// # Errors
+    /// Why they cannot be read.
+    pub fn key_ids(file: &Path) -> Result<Vec<String>, String> {
+        let text = read_file(file).map_err(|error| error.to_string())?;
+        Ok(parse(&text)?.iter().map(|key| key.id.to_string()).collect())
+    }
+
     /// Whether reading it may take longer than a look into a file.
     pub(crate) fn is_slow(&self) -> bool {
         matches!(self, SealKeySource::Command(_))

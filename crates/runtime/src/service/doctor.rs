@@ -20,6 +20,7 @@ impl Service {
     /// the whole store. What cannot be looked at is a finding too.
     pub async fn doctor(&self, full: bool) -> DoctorAnswer {
         let mut findings = self.store_findings(full).await;
+        findings.extend(self.pause_finding());
         findings.extend(self.lease_findings().await);
         findings.extend(self.engine_findings().await);
         findings.push(self.worker_finding());
@@ -68,6 +69,13 @@ impl Service {
                 vec![FindingView::failed("store", error.to_string(), remedy)]
             }
         }
+    }
+
+    fn pause_finding(&self) -> Option<FindingView> {
+        let pause = self.cx.registry.pause().borrow().clone()?;
+        let text = format!("the service is paused since {}: {}", Timestamp(pause.since), pause.why);
+        let remedy = "once the service that the backup is of starts nothing any more: `enginehouse resume`";
+        Some(FindingView::warning("pause", text, remedy))
     }
 
     /// Whether the place of large results can be written, read and cleared.

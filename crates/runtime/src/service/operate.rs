@@ -5,10 +5,12 @@ use crate::caller::Caller;
 use crate::committer::Planned;
 use crate::gates::{OPERATOR_NOTE, OperatorWords};
 use crate::health::KeyCheck;
+use crate::pause::Pause;
 use crate::settings::RegisteredEngine;
 use enginehouse_api::{
     ApiError, BalanceView, BreakerRequest, BreakerView, BreakerWord, CapabilitiesView, Code, EndpointView,
-    EngineTest, EngineView, EnginesAnswer, ForcedView, HealthView, LimitView, QueueView, Timestamp,
+    EngineTest, EngineView, EnginesAnswer, ForcedView, HealthView, LimitView, QueueView, ResumeAnswer,
+    Timestamp,
 };
 use enginehouse_core::breaker::{Breaker, Forced, State};
 use enginehouse_core::execution::Status;
@@ -45,6 +47,26 @@ impl Service {
         let engine = self.registered(name)?;
         let said = json!({ "paused": paused });
         self.operate(caller, engine, said, |words| words.paused = paused).await
+    }
+
+    /// Ends the pause of the whole service, in which a restored copy begins.
+    pub async fn resume(&self, caller: &Caller) -> Result<ResumeAnswer, ApiError> {
+        let resumed = self.cx.take_pause_away().await.map_err(|e| store_error(&e))?;
+        if resumed {
+            tracing::info!(by = caller.key_id, "resumed: what is due starts");
+            let data = json!({ "paused": false, "by": caller.key_id });
+            let note = Note { kind: OPERATOR_NOTE.to_owned(), data };
+            self.cx.commit(vec![Planned::Other(Write::Note(note))], 0).await.map_err(|e| store_error(&e))?;
+            self.cx.load_operator_words().await.map_err(|e| store_error(&e))?;
+            self.cx.grant_nudge.notify_one();
+        }
+        Ok(ResumeAnswer { resumed })
+    }
+
+    /// Why nothing is started, in words; `None`: it is.
+    #[must_use]
+    pub fn pause_words(&self) -> Option<String> {
+        self.cx.registry.pause().borrow().as_ref().map(Pause::words)
     }
 
     /// Forces the breaker of one endpoint, or of all, open or closed, or lets it go by what is measured again.
@@ -174,7 +196,7 @@ impl Service {
             name: settings.name.clone(),
             engine_type: settings.engine_type.clone(),
             default: settings.default,
-            paused: state.paused,
+            paused: self.cx.registry.is_paused(&settings.name),
             allow_inline: settings.allow_inline,
             capabilities: CapabilitiesView {
                 cancel: can.cancel,

@@ -12,7 +12,7 @@ use enginehouse_core::execution::{Execution, Status};
 use enginehouse_core::failure::{Failure, FailureKind};
 use enginehouse_core::id::{Key, path_segment};
 use enginehouse_core::limits::FAILURE_MESSAGE_BYTES_MAX;
-use enginehouse_core::wait::{self, Blocker};
+use enginehouse_core::wait::{self, Blocker, WaitReason};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 
@@ -69,6 +69,7 @@ impl Service {
             let outlook = wait::outlook(row, &wait, &scheduler.queue, &scheduler.gates, now);
             (wait, outlook)
         };
+        let service_paused = self.pause_words().filter(|_| wait.reason == WaitReason::Paused);
         let blockers = outlook.blockers.into_iter().filter_map(|blocker| self.blocker_view(row, blocker));
         Some(WaitView {
             reason: wait.reason.as_str().to_owned(),
@@ -77,7 +78,7 @@ impl Service {
             position: wait.position,
             eta_ms: outlook.eta.map(|eta| EtaView { low: eta.low, high: eta.high }),
             blockers: blockers.collect(),
-            text: wait.text,
+            text: service_paused.unwrap_or(wait.text),
         })
     }
 

@@ -9,7 +9,7 @@ use crate::table::{Operation, Policy, Route, Shape, Tag, Verb};
 use axum::response::Response;
 use enginehouse_api::{
     AlertsAnswer, ApiError, Code, DoctorAnswer, HealthAnswer, IdentityAnswer, MetricsHistory, MetricsView,
-    QueueView, Span, StorageView,
+    QueueView, ResumeAnswer, Span, StorageView,
 };
 use enginehouse_core::time::HOUR;
 use enginehouse_runtime::Scope;
@@ -107,6 +107,19 @@ pub(crate) const ROUTES: &[Route] = &[
         }),
     },
     Route {
+        verb: Verb::Post,
+        path: "/v1/resume",
+        policy: Policy::Scope(Scope::Admin),
+        handler: |call| -> Answer { Box::pin(resume(call)) },
+        operation: Some(Operation {
+            description: "A store that was restored from a backup is paused: requests are taken and wait with the reason \
+                          `paused`, no webhook is sent and nothing is removed. This ends that, for good.",
+            answers: &[ok("Whether it was paused.", Shape::of::<ResumeAnswer>())],
+            problems: &[Code::StoreUnavailable],
+            ..Operation::new("resume", Tag::Service, "Let a restored copy work")
+        }),
+    },
+    Route {
         verb: Verb::Get,
         path: "/identity",
         policy: Policy::Public,
@@ -192,6 +205,12 @@ async fn doctor(call: Call) -> Result<Response, ApiError> {
     answer::json(StatusCode::OK, &call.app.to_the_end(async move { Ok(service.doctor(full).await) }).await?)
 }
 
+async fn resume(mut call: Call) -> Result<Response, ApiError> {
+    call.no_body().await?;
+    let (service, caller) = (call.service().clone(), call.caller.clone());
+    answer::json(StatusCode::OK, &call.app.to_the_end(async move { service.resume(&caller).await }).await?)
+}
+
 async fn identity(call: Call) -> Result<Response, ApiError> {
     let good =
         |text: &&str| CHALLENGE_CHARS.contains(&text.len()) && text.bytes().all(|b| b.is_ascii_graphic());
@@ -211,7 +230,11 @@ async fn ready(call: Call) -> Result<Response, ApiError> {
         return Err(ApiError::new(Code::Stopping, "the service is stopping"));
     }
     call.service().ready()?;
-    let reasons: Vec<String> = call.service().degraded().into_iter().map(str::to_owned).collect();
-    let status = if reasons.is_empty() { "ok" } else { "degraded" };
+    let mut reasons: Vec<String> = call.service().degraded().into_iter().map(str::to_owned).collect();
+    let mut status = if reasons.is_empty() { "ok" } else { "degraded" };
+    if call.service().pause_words().is_some() {
+        status = "paused";
+        reasons.push(status.to_owned());
+    }
     answer::json(StatusCode::OK, &HealthAnswer { status: status.to_owned(), reasons })
 }

@@ -2,9 +2,10 @@
 
 use super::migrate::Identity;
 use super::open::{self, FILE, RESTORING, findings, sync_dir, unavailable};
-use crate::StoreError;
+use super::{read, row};
+use crate::{Doc, DocKind, StoreError};
 use rusqlite::backup::{Backup, StepResult};
-use rusqlite::{Connection, OpenFlags};
+use rusqlite::{Connection, OpenFlags, params};
 use std::ffi::OsString;
 use std::fs::{self, OpenOptions};
 use std::os::unix::fs::OpenOptionsExt;
@@ -78,10 +79,10 @@ fn put_in_place(partial: &Path, to: &Path) -> Result<(), StoreError> {
 
 /// Puts the backup `from` into the data directory `dir` as its store.
 ///
-/// Refuses a directory that a process uses, and one that has a store unless `replace` is set; then the old file is kept
+/// The documents `with` are in it from the first moment on. Refuses a directory that a process uses, and one that has a store unless `replace` is set; then the old file is kept
 /// beside the new one with `.replaced` at its name. `from` is read through first: it must be whole and of a format this
 /// program knows. If it is cut short, the store does not open until a restore is run again.
-pub fn restore(from: &Path, dir: &Path, replace: bool) -> Result<(), StoreError> {
+pub fn restore(from: &Path, dir: &Path, replace: bool, with: &[Doc]) -> Result<(), StoreError> {
     check_source(from)?;
     let _lock = open::lock(dir)?;
     let (target, restoring) = (dir.join(FILE), dir.join(RESTORING));
@@ -89,14 +90,19 @@ pub fn restore(from: &Path, dir: &Path, replace: bool) -> Result<(), StoreError>
         let why = format!("{} has a store already; say that it is to be replaced", dir.display());
         return Err(StoreError::Refused(why));
     }
-    if restoring.exists() {
-        fs::remove_file(&restoring).map_err(|e| unavailable("remove", &restoring, &e))?;
+    // What SQLite keeps beside a file must not meet another file of the same name.
+    for suffix in ["-journal", "-wal", "-shm", ""] {
+        let left = with_suffix(&restoring, suffix);
+        if left.exists() {
+            fs::remove_file(&left).map_err(|e| unavailable("remove", &left, &e))?;
+        }
     }
     let mut source = fs::File::open(from).map_err(|e| unavailable("read", from, &e))?;
     let copied = make_new(&restoring).and_then(|mut file| {
         let copied = std::io::copy(&mut source, &mut file).and_then(|_| file.sync_all());
         copied.map_err(|e| unavailable("copy the backup to", &restoring, &e))
     });
+    let copied = copied.and_then(|()| put_in(&restoring, with));
     if let Err(error) = copied {
         let _ = fs::remove_file(&restoring);
         return Err(error);
@@ -105,6 +111,34 @@ pub fn restore(from: &Path, dir: &Path, replace: bool) -> Result<(), StoreError>
     put_aside(dir)?;
     fs::rename(&restoring, &target).map_err(|e| unavailable("put the backup in place as", &target, &e))?;
     sync_dir(dir)
+}
+
+/// Puts documents into a store's file that nobody has open.
+fn put_in(file: &Path, docs: &[Doc]) -> Result<(), StoreError> {
+    if docs.is_empty() {
+        return Ok(());
+    }
+    let db = open::connect(file, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
+    // Without a log there is one file to put in place; the next opening brings the log back.
+    db.execute_batch("PRAGMA journal_mode = DELETE; PRAGMA synchronous = FULL; BEGIN IMMEDIATE")?;
+    for doc in docs {
+        let rev = read::doc(&db, doc.kind, &doc.id)?.map_or(0, |there| there.rev) + 1;
+        let sql = "INSERT OR REPLACE INTO doc (kind, id, rev, body) VALUES (?, ?, ?, ?)";
+        let (kind, body) = (read::kind_name(doc.kind)?, row::to_json(&doc.body)?);
+        db.execute(sql, params![kind, doc.id, row::signed(rev), body])?;
+    }
+    db.execute_batch("COMMIT")?;
+    drop(db);
+    sync_file(file)
+}
+
+/// The documents of one kind in a backup.
+///
+/// # Errors
+/// When it is no backup that this program knows.
+pub fn documents(backup: &Path, kind: DocKind) -> Result<Vec<Doc>, StoreError> {
+    check_file(backup)?;
+    read::docs(&open_unchanging(backup)?, kind)
 }
 
 /// A log must never meet a file it does not belong to, so it leaves before the file does.
@@ -128,6 +162,15 @@ fn put_aside(dir: &Path) -> Result<(), StoreError> {
 }
 
 fn check_source(from: &Path) -> Result<(), StoreError> {
+    check_file(from)?;
+    match findings(&open_unchanging(from)?, "PRAGMA integrity_check(8)")? {
+        found if found.is_empty() => Ok(()),
+        found => Err(StoreError::Corrupt(format!("{}: {}", from.display(), found.join("; ")))),
+    }
+}
+
+/// Whether it is a whole file of a format that is known, by what it says of itself.
+fn check_file(from: &Path) -> Result<(), StoreError> {
     let log = with_suffix(from, "-wal");
     if fs::metadata(&log).is_ok_and(|log| log.len() > 0) {
         let why = format!(
@@ -146,10 +189,7 @@ fn check_source(from: &Path) -> Result<(), StoreError> {
     if identity.is_empty() {
         return Err(StoreError::Refused(format!("{name} is empty, not a backup of a store")));
     }
-    match findings(&db, "PRAGMA integrity_check(8)")? {
-        found if found.is_empty() => Ok(()),
-        found => Err(StoreError::Corrupt(format!("{name}: {}", found.join("; ")))),
-    }
+    Ok(())
 }
 
 /// A backup may lie where nothing can be written, so SQLite must not look for a log there.

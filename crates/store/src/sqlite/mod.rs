@@ -21,7 +21,7 @@ mod row;
 mod submit;
 mod writer;
 
-pub use backup::{backup_from_dir, restore};
+pub use backup::{backup_from_dir, documents, restore};
 
 use crate::{
     Batch, Clock, Committed, Cursor, Depth, Doc, DocKind, EndedRow, Features, FeedPage, LaneCount, ListQuery,

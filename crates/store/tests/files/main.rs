@@ -8,7 +8,9 @@ use enginehouse_core::lifecycle::{self, NewExecution};
 use enginehouse_core::rank::HeadStarts;
 use enginehouse_core::retry::RetryPolicy;
 use enginehouse_core::time::{DAY, HOUR, Time};
-use enginehouse_store::{Batch, Depth, New, Outcome, Ref, SqliteOptions, SqliteStore, Store, Write, sqlite};
+use enginehouse_store::{
+    Batch, Depth, Doc, DocKind, New, Outcome, Ref, SqliteOptions, SqliteStore, Store, Write, sqlite,
+};
 use std::io::{BufRead, BufReader, Seek, SeekFrom, Write as _};
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -142,8 +144,18 @@ fn a_backup_taken_during_commits_is_whole() {
         assert!(store.backup(&to).await.is_err(), "a backup writes a new file");
         let fresh = other.path().join("data");
         std::fs::create_dir(&fresh).unwrap();
-        sqlite::restore(&to, &fresh, false).unwrap();
+        let body = serde_json::json!({"said": 1});
+        let mark = Doc { kind: DocKind::Setting, id: "mark".to_owned(), rev: 7, body };
+        // What a restore that was cut short left must not meet the new file.
+        for left in ["", "-journal", "-wal", "-shm"] {
+            std::fs::write(fresh.join(format!("enginehouse.sqlite.restoring{left}")), "left over").unwrap();
+        }
+        sqlite::restore(&to, &fresh, false, std::slice::from_ref(&mark)).unwrap();
         let restored = open(&fresh).unwrap();
+        let marks = restored.docs(DocKind::Setting).await.unwrap();
+        assert_eq!(marks, [Doc { rev: 1, ..mark }], "it is there from the first moment on");
+        assert!(sqlite::documents(&to, DocKind::Setting).unwrap().is_empty(), "the backup stays as it is");
+        assert_eq!(std::fs::read_dir(&fresh).unwrap().count(), 4, "the store, its log, and the lock");
         let accepted = restored.totals().await.unwrap().accepted;
         assert!((49..150).contains(&accepted), "{accepted}");
         assert!(restored.check(Depth::Full).await.unwrap().findings.is_empty());
