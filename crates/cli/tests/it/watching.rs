@@ -170,7 +170,7 @@ fn the_doctor_looks_at_a_service_and_at_files() {
     assert!(metrics.contains("enginehouse_audit_violations_total 0"), "{metrics}");
     house.halt();
     let said = String::from_utf8(house.cli(&["doctor", "--config", "enginehouse.toml"]).stdout).unwrap();
-    assert!(said.contains("ok       store") && said.contains("does not answer"), "{said}");
+    assert!(said.contains("ok       store") && said.contains("does not run"), "{said}");
     std::fs::write(
         house.data().join("enginehouse.sqlite"),
         b"not a database at all, but long enough to be looked at",
