@@ -186,12 +186,12 @@ impl Committer {
         if !self.cx.scheduler.lock().needs_hydration() {
             return;
         }
-        self.cx.scheduler.lock().take_changed_elsewhere();
+        let begun = self.cx.scheduler.lock().begin_hydration();
         self.ahead.clear();
         match read_all(&self.cx.store).await {
             Ok((sessions, lanes, running)) => {
                 let queue = self.cx.fresh_queue(&sessions);
-                self.cx.scheduler.lock().hydrate(queue, lanes, &running);
+                self.cx.scheduler.lock().hydrate(begun, queue, lanes, &running);
                 // A grant whose commit was answered by an error may stand although its worker never heard of it.
                 running.into_iter().for_each(|row| self.cx.take_on(row));
             }

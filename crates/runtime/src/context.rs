@@ -276,8 +276,9 @@ impl Context {
 
     // ---- what follows from a commit; called by the committer, so nothing here waits
 
-    /// This node made the commit at `cursor` and told everyone of it.
-    pub(crate) fn made(&self, cursor: Cursor) {
+    /// This node made the commit at `cursor`, if it has a place in the feed, and told everyone of it.
+    pub(crate) fn made(&self, cursor: Option<Cursor>) {
+        let Some(cursor) = cursor else { return };
         let mut known = self.known.lock();
         if known.0 + 1 == cursor.0 {
             *known = cursor;

@@ -52,6 +52,7 @@ impl Relay {
                 Err(StoreError::Gone { oldest }) => {
                     // What lies between is not known: read the queue anew, and go on from the oldest commit kept.
                     self.cx.scheduler.lock().lose_track();
+                    self.cx.grant_nudge.notify_one();
                     *self.cx.known.lock() = Cursor(oldest.0.saturating_sub(1));
                     self.cx.look_for_own().await?;
                     continue;
@@ -83,12 +84,10 @@ impl Relay {
 
     /// Takes in what another node committed.
     async fn follow(&self, changes: &[Change]) -> Result<(), StoreError> {
-        let schedules = self.cx.scheduler.lock().may_grant();
         for change in changes {
             // What another node wrote is newer than what is remembered here.
             self.cx.rows.lock().remove(&change.key);
-            if schedules {
-                self.cx.scheduler.lock().heard(change, self.cx.store.now());
+            if self.cx.scheduler.lock().heard(change, self.cx.store.now()) {
                 self.cx.grant_nudge.notify_one();
             }
             let local = change.holder.is_some_and(|h| self.cx.ports.lock().contains_key(&h));

@@ -28,6 +28,8 @@ pub(crate) struct Scheduler {
     epoch: Option<u64>,
     /// The queue mirrors the store.
     hydrated: bool,
+    /// How often it lost track of the store: what was read before the last time is not enough.
+    losses: u64,
     /// Rows that other nodes changed since they were read last.
     changed_elsewhere: BTreeSet<Key>,
     /// For the auto-scaler: what came and what ended.
@@ -44,6 +46,7 @@ impl Scheduler {
             gate_changes: Vec::new(),
             epoch: None,
             hydrated: false,
+            losses: 0,
             changed_elsewhere: BTreeSet::new(),
             traffic: Traffic::default(),
             abandoned: BTreeMap::new(),
@@ -62,10 +65,16 @@ impl Scheduler {
         }));
     }
 
-    /// Another node changed a row. The row itself is read where no commit of this node can come between, see
-    /// [`Committer`](crate::committer::Committer).
-    pub(crate) fn heard(&mut self, change: &Change, now: Time) {
-        if let Some(lease) = self.queue.occupancy().lease(change.key)
+    /// Another node changed a row; `false`: this node does not schedule. The row itself is read where no commit of this node
+    /// can come between, see [`Committer`](crate::committer::Committer). While the queue is being read anew the change is
+    /// remembered too: what was read before it does not show it, and nobody tells of it twice.
+    pub(crate) fn heard(&mut self, change: &Change, now: Time) -> bool {
+        if self.epoch.is_none() {
+            return false;
+        }
+        self.changed_elsewhere.insert(change.key);
+        if self.hydrated
+            && let Some(lease) = self.queue.occupancy().lease(change.key)
             && let Some(gate) = self.gates.get_mut(&lease.engine)
         {
             let (endpoint, retry, engine) = (lease.endpoint, lease.retry, lease.engine.clone());
@@ -75,7 +84,7 @@ impl Scheduler {
             let observed = gate.observe(endpoint, change.key, &change.event, retry, now);
             self.gate_changes.extend(observed.map(|change| GateChange { engine, endpoint, change }));
         }
-        self.changed_elsewhere.insert(change.key);
+        true
     }
 
     /// The rows to read anew.
@@ -106,13 +115,21 @@ impl Scheduler {
     pub(crate) fn elect(&mut self, epoch: Option<u64>) {
         if self.epoch != epoch {
             self.epoch = epoch;
-            self.hydrated = false;
+            self.lose_track();
         }
     }
 
     /// What was written is not known: the queue must be read anew.
     pub(crate) fn lose_track(&mut self) {
         self.hydrated = false;
+        self.losses += 1;
+    }
+
+    /// The queue is about to be read anew: what changed elsewhere until now will be in what is read. Gives what
+    /// [`hydrate`](Self::hydrate) wants back.
+    pub(crate) fn begin_hydration(&mut self) -> u64 {
+        self.changed_elsewhere.clear();
+        self.losses
     }
 
     pub(crate) fn needs_hydration(&self) -> bool {
@@ -143,8 +160,9 @@ impl Scheduler {
             .collect()
     }
 
-    /// Replaces all rows and leases by what the store holds; engines and workers stay.
-    pub(crate) fn hydrate(&mut self, fresh: Queue, lanes: Vec<LaneCount>, running: &[Execution]) {
+    /// Replaces all rows and leases by what the store held since [`begin_hydration`](Self::begin_hydration); engines and
+    /// workers stay. When track was lost once more meanwhile, it must be read once more.
+    pub(crate) fn hydrate(&mut self, begun: u64, fresh: Queue, lanes: Vec<LaneCount>, running: &[Execution]) {
         self.queue = fresh;
         for row in running {
             self.lease_running(row);
@@ -160,7 +178,7 @@ impl Scheduler {
             self.queue.hydrate(&lane.lane, lane.rows);
         }
         self.abandoned.clear();
-        self.hydrated = true;
+        self.hydrated = begun == self.losses;
     }
 
     pub(crate) fn wants_refill(&self) -> Option<(Lane, Option<(Rank, Key)>)> {
@@ -292,4 +310,50 @@ fn entry(row: &Execution) -> Entry {
     let pinned = row.state.pinned();
     let fail_fast = row.fixed.spec.fail_fast;
     Entry { key: row.key(), rank: row.state.rank, priority: row.state.priority, pinned, fail_fast }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use enginehouse_core::event::EventData;
+
+    fn change(key: i64) -> Change {
+        Change {
+            key: Key(key),
+            ext_id: None,
+            engine: "e".into(),
+            status: Status::Pending,
+            holder: None,
+            event: Event {
+                seq: 1,
+                kind: EventType::ExecutionSubmitted,
+                at: Time(1),
+                attempt: 0,
+                data: EventData::default(),
+            },
+        }
+    }
+
+    #[test]
+    fn what_changes_elsewhere_while_the_queue_is_read_anew_is_not_forgotten() {
+        let mut scheduler = Scheduler::new(Queue::new(1), Gates::default());
+        assert!(!scheduler.heard(&change(1), Time(1)), "another node schedules");
+        scheduler.elect(Some(1));
+        scheduler.heard(&change(2), Time(1));
+        let begun = scheduler.begin_hydration();
+        assert!(scheduler.heard(&change(3), Time(2)), "what was read may not show it");
+        scheduler.hydrate(begun, Queue::new(1), Vec::new(), &[]);
+        assert!(scheduler.may_grant());
+        assert_eq!(scheduler.take_changed_elsewhere(), [Key(3)]);
+    }
+
+    #[test]
+    fn track_that_is_lost_while_the_queue_is_read_anew_is_lost() {
+        let mut scheduler = Scheduler::new(Queue::new(1), Gates::default());
+        scheduler.elect(Some(1));
+        let begun = scheduler.begin_hydration();
+        scheduler.lose_track();
+        scheduler.hydrate(begun, Queue::new(1), Vec::new(), &[]);
+        assert!(!scheduler.may_grant() && scheduler.needs_hydration());
+    }
 }

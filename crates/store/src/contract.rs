@@ -269,7 +269,8 @@ pub struct Note {
 pub struct Committed {
     /// The store's time of the commit.
     pub at: Time,
-    pub cursor: Cursor,
+    /// Its own place in the feed; `None` when it had nothing to tell there, for then the newest place is another commit's.
+    pub cursor: Option<Cursor>,
     /// One per write, in order.
     pub outcomes: Vec<Outcome>,
 }

@@ -69,9 +69,9 @@ impl Store for MemoryStore {
         // The time is read under the lock, so that times follow the order of commits.
         let now = self.shared.clock.now();
         let committed = tables.commit(batch, now);
-        self.shared
-            .changed
-            .send_if_modified(|newest| std::mem::replace(newest, committed.cursor) != committed.cursor);
+        if let Some(cursor) = committed.cursor {
+            self.shared.changed.send_replace(cursor);
+        }
         Ok(committed)
     }
 
@@ -333,19 +333,18 @@ impl Tables {
         let epoch = batch.scheduler_epoch;
         let outcomes =
             batch.writes.into_iter().map(|write| self.write(write, epoch, now, &mut trace)).collect();
-        if trace.touched {
-            self.publish(trace, batch.node, now);
-        }
-        Committed { at: now, cursor: self.cursor, outcomes }
+        let cursor = trace.touched.then(|| self.publish(trace, batch.node, now));
+        Committed { at: now, cursor, outcomes }
     }
 
-    fn publish(&mut self, trace: Trace, node: NodeId, at: Time) {
+    fn publish(&mut self, trace: Trace, node: NodeId, at: Time) -> Cursor {
         self.cursor = Cursor(self.cursor.0 + 1);
         let commit = Commit { cursor: self.cursor, at, node, changes: trace.changes, notes: trace.notes };
         self.feed.insert(self.cursor, commit);
         if self.feed.len() > FEED_COMMITS_MAX {
             self.feed.pop_first();
         }
+        self.cursor
     }
 
     fn write(&mut self, write: Write, epoch: Option<u64>, now: Time, trace: &mut Trace) -> Outcome {

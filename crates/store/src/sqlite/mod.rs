@@ -194,8 +194,9 @@ impl SqliteStore {
 impl Engine {
     fn commit(&mut self, batch: Batch) -> Answer {
         let committed = self.writer.commit(batch)?;
-        let newest = committed.cursor;
-        self.changed.send_if_modified(|cursor| std::mem::replace(cursor, newest) != newest);
+        if let Some(cursor) = committed.cursor {
+            self.changed.send_replace(cursor);
+        }
         self.move_log();
         Ok(committed)
     }

@@ -92,16 +92,16 @@ impl Writer {
         for write in batch.writes {
             outcomes.push(self.write(write, batch.scheduler_epoch, now, &mut trace)?);
         }
-        if trace.touched {
+        let tells = trace.touched;
+        if tells {
             self.memory.standing.cursor += 1;
-            let cursor = Cursor(self.memory.standing.cursor);
-            self.memory.feed.append(&self.db, cursor, now, batch.node, trace)?;
+            self.memory.feed.append(&self.db, self.cursor(), now, batch.node, trace)?;
         }
         self.memory.standing.at = now;
         self.memory.standing.feed_bytes = self.memory.feed.bytes;
         self.store_standing()?;
         match self.db.prepare_cached("COMMIT").and_then(|mut s| s.raw_execute()) {
-            Ok(_) => Ok(Committed { at: now, cursor: self.cursor(), outcomes }),
+            Ok(_) => Ok(Committed { at: now, cursor: tells.then(|| self.cursor()), outcomes }),
             Err(error) => {
                 // A full disk or a busy file stops a commit before its sync; anything else leaves its outcome open.
                 let code = error.sqlite_error_code();

@@ -160,6 +160,19 @@ pub(crate) async fn a_closed_store_answers_so(harness: &mut Harness) {
     assert!(matches!(store.sessions().await, Err(StoreError::Closed)));
 }
 
+/// Whoever makes such a commit must not think that the newest place is its own, or it would never read what stands there.
+pub(crate) async fn a_commit_with_nothing_to_tell_has_no_place_in_the_feed(harness: &mut Harness) {
+    let row = harness.row(plain(1));
+    let told = harness.commit(vec![Write::Submit(vec![harness.packed(&row)])]).await;
+    let newest = *harness.store().changed().borrow();
+    assert_eq!(told.cursor, Some(newest));
+    let again = harness.commit(vec![Write::Submit(vec![harness.packed(&row)])]).await;
+    let nothing = harness.commit(Vec::new()).await;
+    assert_eq!((again.cursor, nothing.cursor), (None, None));
+    assert_eq!(*harness.store().changed().borrow(), newest);
+    assert_eq!(harness.store().feed(Cursor(0), 10).await.unwrap().next, newest);
+}
+
 pub(crate) async fn two_commits_at_once_both_stand(harness: &mut Harness) {
     let rows: Vec<_> = (1..=40).map(|key| harness.row(plain(key))).collect();
     let commits = rows.iter().map(|row| {
@@ -168,7 +181,7 @@ pub(crate) async fn two_commits_at_once_both_stand(harness: &mut Harness) {
     });
     let mut cursors: Vec<Cursor> = Vec::new();
     for committed in futures_util::future::join_all(commits).await {
-        cursors.push(committed.unwrap().cursor);
+        cursors.extend(committed.unwrap().cursor);
     }
     cursors.sort();
     cursors.dedup();

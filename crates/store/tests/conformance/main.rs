@@ -27,7 +27,8 @@ macro_rules! conformance {
                 commits: refused_writes_leave_the_others, sessions_are_opened_renewed_and_closed,
                     a_role_passes_on_when_its_time_is_over, documents_change_by_their_rev,
                     the_feed_tells_every_change_in_order, what_was_committed_is_there_after_a_restart,
-                    a_closed_store_answers_so, two_commits_at_once_both_stand;
+                    a_closed_store_answers_so, two_commits_at_once_both_stand,
+                    a_commit_with_nothing_to_tell_has_no_place_in_the_feed;
                 reads: due_work_is_found_by_lane_and_rank, work_not_yet_due_is_found_by_its_time,
                     what_starts_is_read_with_its_request_if_that_is_small_enough,
                     running_rows_are_found_by_their_holder, lists_filter_and_page, a_sound_store_has_no_findings;
