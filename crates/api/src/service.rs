@@ -308,7 +308,7 @@ pub struct QueueView {
     pub by_engine: BTreeMap<String, u64>,
     /// Due executions by priority.
     pub by_priority: BTreeMap<String, u64>,
-    /// Pending executions by wait reason.
+    /// Pending executions by wait reason; of more than 2,000 the newest 2,000. What nothing holds is not counted.
     pub by_wait_reason: BTreeMap<String, u64>,
 }
 

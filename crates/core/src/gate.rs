@@ -50,7 +50,7 @@ pub struct EndpointGate {
 }
 
 /// See the module's text.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Gate {
     rules: GateRules,
     endpoints: Vec<EndpointGate>,
@@ -342,7 +342,7 @@ fn load_of(failure: &Failure, retry_after: Option<Millis>) -> Ended {
 }
 
 /// The gates of all engines, by name. An engine without one lets everything in.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub struct Gates {
     gates: BTreeMap<String, Gate>,
     draws: Draws,

@@ -25,6 +25,7 @@ mod lane;
 mod occupancy;
 mod place;
 mod questions;
+mod trial;
 pub use occupancy::{Lease, Occupancy};
 pub use place::Placement;
 
@@ -86,7 +87,7 @@ struct Class {
     retry: bool,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 struct EngineQueue {
     rules: EngineRules,
     /// Users with something that could start, by class, the next one first.
@@ -108,7 +109,7 @@ impl EngineQueue {
     }
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 struct UserLanes {
     lanes: BTreeSet<LaneNo>,
     /// Its present entries in the engine's heads.
@@ -116,7 +117,7 @@ struct UserLanes {
 }
 
 /// See the module's text.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Queue {
     engines: BTreeMap<String, EngineQueue>,
     lanes: Vec<LaneRows>,

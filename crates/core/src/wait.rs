@@ -1,4 +1,7 @@
 //! Why a pending execution is not running yet: a closed list, answered by the code that decides.
+//!
+//! Where nothing holds it, nothing is said: it starts as soon as the scheduler looks. [`audit`] compares what is said with what
+//! the queue does.
 
 use crate::execution::{Execution, Status};
 use crate::failure::FailureKind;
@@ -6,7 +9,9 @@ use crate::gate::{Gates, Shut};
 use crate::queue::Queue;
 use crate::time::Time;
 
+mod audit;
 mod outlook;
+pub use audit::{Audit, audit};
 pub use outlook::{Blocker, Eta, Outlook, outlook};
 
 /// The closed list of wait reasons.
@@ -57,55 +62,86 @@ pub struct Wait {
     pub text: String,
 }
 
-/// Why `row` waits; `None` when it is not pending.
+/// Why `row` waits; `None` when it is not pending, or nothing holds it and it starts now.
 #[must_use]
 pub fn explain(row: &Execution, queue: &Queue, gates: &Gates, now: Time) -> Option<Wait> {
     if row.status() != Status::Pending {
         return None;
     }
+    if let Some(early) = held_by_time(row, now) {
+        return Some(early);
+    }
+    if queue.occupancy().lease(row.key()).is_some() {
+        // Its start is decided and being written.
+        return None;
+    }
+    if row.state.due && !queue.holds(row.key()) && !queue.reaches_behind_memory(&row.lane()) {
+        // It was read before it started, and has gone on since then.
+        return None;
+    }
+    held_by_engine(row, queue, gates, now)
+        .or_else(|| held_by_key(row, queue))
+        .or_else(|| held_by_slots(row, queue, gates, now))
+}
+
+/// Why `row` waits, as far as the row itself says so: all that is known where no queue is at hand.
+#[must_use]
+pub fn held_by_time(row: &Execution, now: Time) -> Option<Wait> {
     let state = &row.state;
-    let wait = |reason, text: String| Wait { reason, until: None, position: None, text };
-    if !state.due && state.ready_at > now {
-        let until = Some(state.ready_at);
-        let again = state.retrying || state.refused > 0 || state.node_crashes > 0;
-        let (reason, text) = if let Some(taken) = taken(row) {
-            (WaitReason::Conflict, format!("{taken}; it is looked at again then"))
-        } else if again {
-            (WaitReason::Backoff, format!("waits before attempt {}", state.attempt + 1))
-        } else {
-            (WaitReason::Scheduled, "its time has not come".to_owned())
-        };
-        return Some(Wait { until, ..wait(reason, text) });
+    if row.status() != Status::Pending || state.due || state.ready_at <= now {
+        return None;
     }
-    if let Some(held) = held_by_engine(row, queue, gates, now) {
-        return Some(held);
-    }
-    if row.fixed.ckey.as_deref().is_some_and(|k| queue.key_is_full(k)) {
-        return Some(wait(
-            WaitReason::ConcurrencyKey,
-            "others with its concurrency key are running".to_owned(),
-        ));
-    }
-    let engine_type = queue.engine(&row.fixed.engine).map_or("", |rules| rules.engine_type.as_str());
-    if let Some(at) = queue.expected_worker(engine_type).filter(|_| !queue.has_free_slot(engine_type)) {
-        let text = "all worker slots are taken; more workers are starting".to_owned();
-        return Some(Wait {
-            until: Some(at),
-            position: queue.position(row.key()),
-            ..wait(WaitReason::ScalingUp, text)
-        });
-    }
-    let position = queue.position(row.key());
-    let text = match position {
-        Some(0) => "it is the first of its lane; all worker slots are taken".to_owned(),
-        Some(n) => format!("{n} stand before it in its lane; all worker slots are taken"),
-        None => "many stand before it; all worker slots are taken".to_owned(),
+    let again = state.retrying || state.refused > 0 || state.node_crashes > 0;
+    let (reason, text) = if let Some(taken) = taken(row) {
+        (WaitReason::Conflict, format!("{taken}; it is looked at again then"))
+    } else if again {
+        (WaitReason::Backoff, format!("waits before attempt {}", state.attempt + 1))
+    } else {
+        (WaitReason::Scheduled, "its time has not come".to_owned())
     };
-    if queue.is_outshared(&row.fixed.user) {
-        let text = format!("{text}; other users have had less of the slots' time and go first");
-        return Some(Wait { position, ..wait(WaitReason::FairShare, text) });
+    Some(Wait { reason, until: Some(state.ready_at), position: None, text })
+}
+
+fn held_by_key(row: &Execution, queue: &Queue) -> Option<Wait> {
+    let full = row.fixed.ckey.as_deref().is_some_and(|key| queue.key_is_full(key));
+    full.then(|| Wait {
+        reason: WaitReason::ConcurrencyKey,
+        until: None,
+        position: queue.position(row.key()),
+        text: "others with its concurrency key are running".to_owned(),
+    })
+}
+
+/// Whether the slots are taken, or will be by those before it.
+fn held_by_slots(row: &Execution, queue: &Queue, gates: &Gates, now: Time) -> Option<Wait> {
+    let engine_type = queue.engine(&row.fixed.engine).map_or("", |rules| rules.engine_type.as_str());
+    let (_, free) = queue.slots_of(engine_type);
+    let position = queue.position(row.key());
+    let many = position.is_none() && row.state.due && queue.reaches_behind_memory(&row.lane());
+    let behind_window = many && queue.window_is_full(&row.lane());
+    if (free > 0 && !behind_window) || (position.is_none() && !many) {
+        return None;
     }
-    Some(Wait { position, ..wait(WaitReason::Behind, text) })
+    let place = match position {
+        Some(0) => "it is the first of its lane",
+        Some(1) => "1 stands before it in its lane",
+        Some(n) => &format!("{n} stand before it in its lane"),
+        None => "many stand before it in its lane",
+    };
+    let wait = |reason, text: String| Some(Wait { reason, until: None, position, text });
+    if free > 0 {
+        return wait(WaitReason::Behind, format!("{place}, and it is not looked at before they are gone"));
+    }
+    if let Some(at) = queue.expected_worker(engine_type) {
+        let text = "all worker slots are taken; more workers are starting".to_owned();
+        return Some(Wait { reason: WaitReason::ScalingUp, until: Some(at), position, text });
+    }
+    let text = format!("{place}; all worker slots are taken");
+    if queue.is_outshared(&row.fixed.user, engine_type, gates, now) {
+        let text = format!("{text}; other users have had less of the slots' time and go first");
+        return wait(WaitReason::FairShare, text);
+    }
+    wait(WaitReason::Behind, text)
 }
 
 /// What of the row's own is taken at its engine, if its last try met that.
@@ -168,3 +204,6 @@ fn held_by_engine(row: &Execution, queue: &Queue, gates: &Gates, now: Time) -> O
     }
     None
 }
+
+#[cfg(test)]
+mod tests;

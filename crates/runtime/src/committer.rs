@@ -6,7 +6,7 @@
 use crate::ahead::{self, ReadAhead};
 use crate::breakpoints::Kinds;
 use crate::context::{Context, rules_of};
-use enginehouse_core::execution::{Execution, Status};
+use enginehouse_core::execution::{Execution, State, Status};
 use enginehouse_core::id::Key;
 use enginehouse_core::lifecycle::{self, Grant, Transition};
 use enginehouse_core::limits::{COMMIT_BYTES_MAX, COMMIT_WRITES_MAX, READY_REFILL};
@@ -58,7 +58,7 @@ impl Request {
             _ => Outcome::Applied,
         };
         let outcomes = self.writes.iter().map(stored).collect();
-        let _ = self.reply.send(Ok(Settled { at, outcomes }));
+        let _ = self.reply.send(Ok(Settled { at, outcomes, started: Vec::new() }));
     }
 }
 
@@ -67,6 +67,8 @@ impl Request {
 pub(crate) struct Settled {
     pub(crate) at: Time,
     pub(crate) outcomes: Vec<Outcome>,
+    /// What it submitted and what started in the same commit, as it is since then.
+    pub(crate) started: Vec<(Key, State)>,
 }
 
 pub(crate) struct Committer {
@@ -370,6 +372,7 @@ impl Committer {
         now: Time,
     ) {
         let (own, cursor) = (committed.outcomes.split_off(shape.grants_from), committed.cursor);
+        let mut started: Vec<Vec<(Key, State)>> = vec![Vec::new(); requests.len()];
         {
             let cx = self.cx.clone();
             let mut scheduler = cx.scheduler.lock();
@@ -382,7 +385,12 @@ impl Committer {
             for granted in grants {
                 let outcome = match granted.folded {
                     Some((request, write, item)) => {
-                        folded_outcome(&committed.outcomes[shape.places[request][write]], item)
+                        let stored = &committed.outcomes[shape.places[request][write]];
+                        let outcome = folded_outcome(stored, item);
+                        if matches!(outcome, Some(Outcome::Applied)) {
+                            started[request].push((granted.row.key(), granted.transition.next.clone()));
+                        }
+                        outcome
                     }
                     None => own.next().cloned(),
                 };
@@ -391,9 +399,11 @@ impl Committer {
         }
         self.cx.made(cursor);
         let mut outcomes: Vec<Option<Outcome>> = committed.outcomes.into_iter().map(Some).collect();
+        let mut started = started.into_iter();
         for (request, places) in requests.into_iter().zip(&shape.places) {
             let outcomes = places.iter().filter_map(|place| outcomes[*place].take()).collect();
-            let _ = request.reply.send(Ok(Settled { at: committed.at, outcomes }));
+            let started = started.next().unwrap_or_default();
+            let _ = request.reply.send(Ok(Settled { at: committed.at, outcomes, started }));
         }
     }
 

@@ -15,6 +15,7 @@ use enginehouse_core::queue::{Entry, Lease, Pick, Queue};
 use enginehouse_core::rank::Rank;
 use enginehouse_core::session::Session;
 use enginehouse_core::time::Time;
+use enginehouse_core::wait::{self, Wait};
 use enginehouse_store::{Change, LaneCount, Ready, SessionWrite, Write};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -179,6 +180,20 @@ impl Scheduler {
         }
         self.abandoned.clear();
         self.hydrated = begun == self.losses;
+    }
+
+    /// The queue holds all that this node has heard of.
+    pub(crate) fn is_in_step(&self) -> bool {
+        self.may_grant() && self.changed_elsewhere.is_empty()
+    }
+
+    /// Why the row waits. A node that does not schedule, or has lost track of the store, has no queue to go by.
+    pub(crate) fn explain(&self, row: &Execution, now: Time) -> Option<Wait> {
+        if self.may_grant() {
+            wait::explain(row, &self.queue, &self.gates, now)
+        } else {
+            wait::held_by_time(row, now)
+        }
     }
 
     pub(crate) fn wants_refill(&self) -> Option<(Lane, Option<(Rank, Key)>)> {

@@ -299,6 +299,10 @@ fn explained(view: &ExecutionView, now: jiff::Timestamp) -> [String; 2] {
             (status, _, Some(at)) => {
                 format!("{status} {} ago, after {}", age(at, now), counted(view.attempt as usize, "attempt"))
             }
+            ("pending", ..) => {
+                let first = "pending; nothing is known to hold it back".to_owned();
+                return [first, "it starts as soon as the scheduler looks at it".to_owned()];
+            }
             (status, ..) => status.to_owned(),
         };
         let engine_run = view.engine_run_id.as_deref().unwrap_or("not known");

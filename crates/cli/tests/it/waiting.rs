@@ -127,6 +127,29 @@ fn each_reason_is_told_with_what_is_in_the_way() {
     drop(house);
 }
 
+/// What starts in the commit that stores it is told as running, and nothing that nothing holds is told to wait.
+#[test]
+fn a_start_on_an_idle_service_is_not_told_to_wait() {
+    let house = House::start("[scaling]\nmin_workers = 1\nmax_workers = 1\nworker_capacity = 30\n");
+    submit(&house, "first", "demo", &json!({"parameters": {"sleepMs": 0}}));
+    house.ended("first");
+    for n in 0..20 {
+        let request = json!({"engine": "demo", "workflowId": "w", "parameters": {"sleepMs": 600_000}});
+        let view = house.must("POST", "/v1/executions", Some(&request));
+        assert_eq!((&view["status"], &view["wait"]), (&json!("running"), &Value::Null), "{n}: {view:#}");
+        assert!(view["startedAt"].is_string() && view["worker"].is_string(), "{view:#}");
+    }
+    let batch: Vec<Value> =
+        (0..3).map(|n| json!({"id": format!("b{n}"), "engine": "demo", "workflowId": "w"})).collect();
+    let answer = house.must("POST", "/v1/executions/batch", Some(&json!({"executions": batch})));
+    for item in answer["executions"].as_array().unwrap() {
+        assert_eq!(item["status"], "running", "{answer:#}");
+    }
+    let told = house.must("GET", "/v1/queue", None)["byWaitReason"].clone();
+    assert_eq!(told, json!({}), "nobody waits");
+    drop(house);
+}
+
 #[test]
 fn who_has_no_worker_is_told_whether_one_comes() {
     // The only worker that may exist drains, and what it runs takes for ever.

@@ -8,7 +8,7 @@ use crate::rank::Rank;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Rows in memory are a prefix of the lane's rows in the store.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct LaneRows {
     pub(super) lane: Lane,
     rows: BTreeMap<(Rank, Key), Entry>,

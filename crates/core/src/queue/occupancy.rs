@@ -21,7 +21,7 @@ pub struct Lease {
 }
 
 /// Live leases, and the engine room that abandoned calls still hold.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub struct Occupancy {
     leases: BTreeMap<Key, Lease>,
     ghosts: Vec<Ghost>,
@@ -30,7 +30,7 @@ pub struct Occupancy {
     ckeys: BTreeMap<String, u32>,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 struct Ghost {
     engine: String,
     endpoint: u32,

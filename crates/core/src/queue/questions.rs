@@ -1,8 +1,8 @@
 //! What others ask of the queue: counts, places, and whether its derived counts agree. Nothing here changes it.
 
 use super::place::{serves, serves_one_of};
-use super::{EngineQueue, LaneNo, LaneRows, Occupancy, Queue, WorkerRules};
-use crate::execution::Priority;
+use super::{Class, EngineQueue, LaneNo, LaneRows, Occupancy, Queue, WorkerRules};
+use crate::execution::{Lane, Priority};
 use crate::gate::{Gates, Shut};
 use crate::id::{Key, SessionId};
 use crate::rank::Rank;
@@ -184,10 +184,40 @@ impl Queue {
         mildest
     }
 
-    /// Whether another user's work goes before this one's although slots are free for nobody else.
+    /// Whether another user, who has had less of the slots' time, has work that would take the next slot for this engine
+    /// type.
     #[must_use]
-    pub fn is_outshared(&self, user: &Option<String>) -> bool {
-        self.vtime.get(user).is_some_and(|vtime| *vtime > self.served) && self.users.len() > 1
+    pub fn is_outshared(&self, user: &Option<String>, engine_type: &str, gates: &Gates, now: Time) -> bool {
+        let own = self.vtime.get(user).copied().unwrap_or(self.served);
+        let rivals = self.engines.iter().filter(|(_, engine)| {
+            let theirs = &engine.rules.engine_type;
+            let share = |w: &WorkerRules| w.open && serves(w, engine_type) && serves(w, theirs);
+            !engine.rules.paused && (theirs == engine_type || self.workers.values().any(share))
+        });
+        let starts = |name: &str, engine: &EngineQueue, class: &Class| {
+            let gate = gates.get(name);
+            let lets_in = gate.is_none_or(|g| g.has_token(now) && (!class.retry || g.may_retry(now)));
+            lets_in && self.has_endpoint(name, engine, gate, class.pin, now)
+        };
+        rivals.into_iter().any(|(name, engine)| {
+            engine.heads.iter().any(|(class, heads)| {
+                let first = heads.first();
+                first.is_some_and(|(vtime, .., other)| *vtime < own && other != user)
+                    && starts(name, engine, class)
+            })
+        })
+    }
+
+    /// Whether so many rows of the lane are in memory that none is read before some of them are gone.
+    #[must_use]
+    pub fn window_is_full(&self, lane: &Lane) -> bool {
+        self.lane_numbers.get(lane).is_some_and(|number| !self.lanes[*number].is_hungry())
+    }
+
+    /// Whether due rows of the lane stand behind those in memory, known by number only.
+    #[must_use]
+    pub fn reaches_behind_memory(&self, lane: &Lane) -> bool {
+        self.lane_numbers.get(lane).is_some_and(|number| self.lanes[*number].tail > 0)
     }
 
     #[must_use]

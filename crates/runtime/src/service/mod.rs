@@ -33,6 +33,7 @@ use enginehouse_core::execution::Execution;
 use enginehouse_core::id::{ExecutionId, Key};
 use enginehouse_core::lifecycle::Refused;
 use enginehouse_core::time::SECOND;
+use enginehouse_core::wait as waiting;
 use enginehouse_store::{Ref, StoreError};
 use std::path::Path;
 use std::sync::Arc;
@@ -95,6 +96,19 @@ impl Service {
     #[must_use]
     pub fn audit(&self) -> Vec<String> {
         self.cx.scheduler.lock().queue.audit()
+    }
+
+    /// What is untrue of the reasons that callers are told now; nothing is looked at on a node that does not schedule, or in
+    /// the middle of a commit. `pending` is read by `read` once that is known.
+    #[must_use]
+    pub fn audit_waits(&self, pending: impl FnOnce() -> Vec<Execution>) -> waiting::Audit {
+        let Ok(_between) = self.cx.batch.try_lock() else { return waiting::Audit::default() };
+        let scheduler = self.cx.scheduler.lock();
+        if !scheduler.is_in_step() {
+            return waiting::Audit::default();
+        }
+        let whole = !self.cx.store.features().shared;
+        waiting::audit(&pending(), whole, &scheduler.queue, &scheduler.gates, self.cx.store.now())
     }
 
     /// A consistent copy of the store in a new file, while work goes on. Large results that lie in a directory are put beside

@@ -17,12 +17,12 @@ use enginehouse_core::execution::Status;
 use enginehouse_core::gate::{EndpointGate, Gate};
 use enginehouse_core::limits::{NAME_BYTES_MAX, SPAN_MAX};
 use enginehouse_core::time::Time;
-use enginehouse_core::wait;
 use enginehouse_store::{DocKind, Filter, ListQuery, Note, Write};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 
-/// Pending rows told apart one by one for the queue's figures; beyond it reasons are told per lane only.
+/// Pending rows whose reasons are counted for the queue's figures, the newest: naming each of a long backlog would mean reading
+/// it all.
 const EXPLAINED_MAX: usize = 2_000;
 
 impl Service {
@@ -221,14 +221,9 @@ impl Service {
         let scheduler = self.cx.scheduler.lock();
         let mut by_wait_reason: BTreeMap<String, u64> = BTreeMap::new();
         for row in &pending {
-            if let Some(wait) = wait::explain(row, &scheduler.queue, &scheduler.gates, now) {
+            if let Some(wait) = scheduler.explain(row, now) {
                 *by_wait_reason.entry(wait.reason.as_str().to_owned()).or_default() += 1;
             }
-        }
-        let told = pending.len() as u64;
-        if totals.pending > told && told == EXPLAINED_MAX as u64 {
-            // The oldest rows of a long backlog wait for a slot; naming each would mean reading them all.
-            *by_wait_reason.entry("behind".to_owned()).or_default() += totals.pending - told;
         }
         let mut by_priority: BTreeMap<String, u64> = BTreeMap::new();
         for (priority, count) in scheduler.queue.due_by_priority() {

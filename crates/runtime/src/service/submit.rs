@@ -161,8 +161,8 @@ impl Service {
         let rows: Vec<Execution> = group.iter().map(|n| n.row.clone()).collect();
         let bytes = group.iter().map(|n| n.input.len()).sum();
         let settled = self.cx.commit(vec![Planned::Submit(group)], bytes).await;
-        let outcome = match settled {
-            Ok(settled) => settled.outcomes.into_iter().next(),
+        let (outcome, started) = match settled {
+            Ok(settled) => (settled.outcomes.into_iter().next(), settled.started),
             Err(error) => {
                 self.drop_inputs(&rows);
                 return Err(store_error(&error));
@@ -172,6 +172,7 @@ impl Service {
             Some(Outcome::Submitted(items)) => {
                 let mut replayed = Vec::with_capacity(rows.len());
                 let mut stored = Vec::with_capacity(rows.len());
+                let mut started: BTreeMap<_, _> = started.into_iter().collect();
                 for (row, item) in rows.into_iter().zip(items) {
                     replayed.push(matches!(item, SubmitOutcome::Existing(_)));
                     stored.push(match item {
@@ -179,7 +180,11 @@ impl Service {
                             self.cx.inputs.lock().take(row.key());
                             *existing
                         }
-                        SubmitOutcome::Stored { .. } => row,
+                        // What started in the same commit is told as it is, not as it was before.
+                        SubmitOutcome::Stored { .. } => match started.remove(&row.key()) {
+                            Some(state) => Execution { state, ..row },
+                            None => row,
+                        },
                     });
                 }
                 Ok((stored, replayed))

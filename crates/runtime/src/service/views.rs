@@ -65,7 +65,7 @@ impl Service {
         let now = self.cx.store.now();
         let (wait, outlook) = {
             let scheduler = self.cx.scheduler.lock();
-            let wait = wait::explain(row, &scheduler.queue, &scheduler.gates, now)?;
+            let wait = scheduler.explain(row, now)?;
             let outlook = wait::outlook(row, &wait, &scheduler.queue, &scheduler.gates, now);
             (wait, outlook)
         };

@@ -65,6 +65,8 @@ struct Sum {
     events: usize,
     late_results: usize,
     fired: BTreeMap<&'static str, u64>,
+    /// Pending executions by what they were told, each looked at after each step.
+    said: BTreeMap<&'static str, u64>,
     failed: Vec<(u64, Kind, Vec<String>)>,
     /// From the loss of an attempt to the start of the next, in milliseconds of simulated time.
     recoveries: Vec<u64>,
@@ -79,6 +81,9 @@ impl Sum {
         self.recoveries.extend(came.verdict.recoveries);
         for (name, count) in came.fired {
             *self.fired.entry(name).or_default() += count;
+        }
+        for (reason, count) in came.said {
+            *self.said.entry(reason).or_default() += count;
         }
         if !came.verdict.violations.is_empty() {
             self.failed.push((seed, kind, came.verdict.violations));
@@ -96,6 +101,9 @@ impl Sum {
         }
         for (name, count) in &self.fired {
             println!("fault {name} {count}");
+        }
+        for (reason, count) in &self.said {
+            println!("told {reason} {count}");
         }
         println!(
             "{kind:?}: accepted {} events {} late results refused {}",

@@ -9,13 +9,17 @@ use crate::store::{Outage, Reference, SimClock, SimStore};
 use enginehouse_api::SubmitRequest;
 use enginehouse_core::autoscaler::ScalingRules;
 use enginehouse_core::breaker::BreakerRules;
+use enginehouse_core::execution::{Execution, Status};
 use enginehouse_core::id::{Key, NodeId};
 use enginehouse_core::time::SECOND;
 use enginehouse_runtime::{
     Caller, EndpointSettings, EngineSettings, Node, RegisteredEngine, ScalingSettings, SealKeySource,
     SealSettings, Service, Settings,
 };
-use enginehouse_store::{Durability, MemoryStore, Ref, SqliteOptions, SqliteStore, Store, Threads};
+use enginehouse_store::{
+    Durability, Filter, ListQuery, MemoryStore, Ref, SqliteOptions, SqliteStore, Store, Threads,
+};
+use futures_util::FutureExt;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use serde_json::json;
@@ -89,12 +93,15 @@ pub(crate) struct Run {
     at_most_once: BTreeSet<String>,
     key_file: std::path::PathBuf,
     audits: Vec<String>,
+    /// What pending executions were told, by reason.
+    said: BTreeMap<&'static str, u64>,
 }
 
 /// What came of a run.
 pub(crate) struct Came {
     pub(crate) verdict: Verdict,
     pub(crate) fired: BTreeMap<&'static str, u64>,
+    pub(crate) said: BTreeMap<&'static str, u64>,
 }
 
 pub(crate) fn simulate(seed: u64, kind: Kind) -> Came {
@@ -141,6 +148,7 @@ impl Run {
             at_most_once: BTreeSet::new(),
             key_file: key_file(directory),
             audits: Vec::new(),
+            said: BTreeMap::new(),
         }
     }
 
@@ -406,7 +414,20 @@ impl Run {
         for life in lives {
             let findings = life.node.service().audit();
             self.audits.extend(findings.into_iter().map(|finding| format!("I14 {finding}")));
+            let looked = life.node.service().audit_waits(|| self.pending());
+            self.audits.extend(looked.findings.into_iter().map(|finding| format!("I15 {finding}")));
+            for (reason, count) in looked.said {
+                *self.said.entry(reason).or_default() += count;
+            }
         }
+    }
+
+    /// What the store holds and does not run, as of now.
+    fn pending(&self) -> Vec<Execution> {
+        let filter = Filter { statuses: vec![Status::Pending], ..Filter::default() };
+        let query = ListQuery { filter, after: None, limit: usize::MAX };
+        let read = self.store.list(&query).now_or_never();
+        read.expect("nothing to wait for").expect("the reference store answers")
     }
 
     async fn go(mut self) -> Came {
@@ -433,7 +454,7 @@ impl Run {
         for life in lives {
             life.node.stop().await;
         }
-        Came { verdict, fired: self.fired.counts() }
+        Came { verdict, fired: self.fired.counts(), said: self.said }
     }
 
     /// Waits until everything has ended, within the bound, and then for whoever comes late.
