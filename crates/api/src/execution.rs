@@ -245,8 +245,12 @@ pub struct ExecutionView {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<BTreeMap<String, Value>>)]
     pub metadata: Option<BTreeMap<String, Box<RawValue>>>,
-    /// Attempts begun.
+    /// Attempts begun, over all generations. It may pass `maxRetries + 1`: not every attempt counts, see `attemptsCounted`.
     pub attempt: u32,
+    /// Attempts of this generation that reported an end, of which there are at most `maxRetries + 1`. What was interrupted, was
+    /// refused before it reached the engine, or was taken up again does not count.
+    #[serde(default)]
+    pub attempts_counted: u32,
     /// Attempts beyond the first that may report a failure before it counts.
     pub max_retries: u32,
     pub created_at: Timestamp,
@@ -278,6 +282,10 @@ pub struct ExecutionView {
     /// The workflow stopped to ask a human, or at a breakpoint.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub needs_input: bool,
+    /// It ended (cancelled, timed out, its end never learned) without the engine's word on its run: the engine may still be
+    /// running it. Told already while it is being cancelled, where its engine cannot stop runs.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub abandoned: bool,
     /// Paths of what belongs to it, by name.
     pub links: BTreeMap<String, String>,
     /// Only in the answer to a submit with `?wait=` that ended in time, and only with the scope `read:payload`.
@@ -440,6 +448,9 @@ pub struct ResultView {
     pub started_at: Option<Timestamp>,
     #[schema(required)]
     pub ended_at: Option<Timestamp>,
+    /// It ended without the engine's word on its run: the engine may still be running it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub abandoned: bool,
 }
 
 /// The attempts of one execution, in order.
@@ -472,6 +483,9 @@ pub struct AttemptView {
     pub outcome: Option<String>,
     #[schema(required)]
     pub failure: Option<FailureView>,
+    /// It was given up without the engine's word: the engine may still be running it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub abandoned: bool,
 }
 
 /// What the attempts of one execution logged.

@@ -131,6 +131,9 @@ pub struct EventData {
     /// How long the engine asked to be left alone, in milliseconds.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub retry_after: Option<Millis>,
+    /// It ended without the engine's word on its run, which may still be going there.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub abandoned: bool,
     /// The end of an execution whose caller wants to be told of it.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub callback: bool,

@@ -195,6 +195,9 @@ pub struct State {
     /// Size of the stored result before sealing, in bytes.
     #[serde(default)]
     pub output_bytes: u64,
+    /// It ended without the engine's word on its last run, which may still be going there.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub abandoned: bool,
 }
 
 impl State {

@@ -85,8 +85,8 @@ pub enum Outcome {
         /// Whether it is retried where neither a rule nor the request says so; `None`: as its kind is.
         by_default: Option<bool>,
     },
-    /// The engine stopped the run.
-    Cancelled,
+    /// The run was stopped; `abandoned`: without the engine's word, so it may still be running.
+    Cancelled { abandoned: bool },
     /// Let go: drain, stop, a lease that could not be renewed. Burns nothing.
     Interrupted { reason: String },
     /// Provably never reached the engine. Burns nothing; the next try waits a little longer each time.
@@ -184,6 +184,7 @@ pub fn submit(new: NewExecution, head_starts: &HeadStarts, now: Time) -> Executi
         failure: None,
         needs_input: false,
         output_bytes: 0,
+        abandoned: false,
     };
     let fixed = Fixed {
         key: new.key,
@@ -273,7 +274,8 @@ pub fn finish(
     check_lease(row, fence)?;
     // A stored wish to cancel beats retries, lost leases and a late success alike.
     if row.state.cancel_at.is_some() && !planted::has(Bug::CancelForgotten) {
-        return Ok(end(row, Status::Cancelled, None, now));
+        let cancelled = end(row, Status::Cancelled, None, now);
+        return Ok(given_up(cancelled, leaves_open(row, &outcome)));
     }
     Ok(match outcome {
         Outcome::Succeeded { needs_input, output_bytes } => {
@@ -283,11 +285,17 @@ pub fn finish(
             done.next.output_bytes = output_bytes;
             done
         }
-        Outcome::Cancelled => end(row, Status::Cancelled, None, now),
+        Outcome::Cancelled { abandoned } => given_up(end(row, Status::Cancelled, None, now), abandoned),
         Outcome::Interrupted { reason } => interrupt(row, reason, now),
         Outcome::Refused { failure } if planted::has(Bug::RefusalBurnt) => {
-            let end =
-                ReportedEnd { failure, retry_after: None, fate: Fate::Over, retry: None, by_default: None };
+            let end = ReportedEnd {
+                failure,
+                retry_after: None,
+                fate: Fate::Over,
+                open_end: false,
+                retry: None,
+                by_default: None,
+            };
             fail_or_retry(row, end, head_starts, jitter, now)
         }
         Outcome::Refused { failure } if row.fixed.spec.retry.not_on.contains(&failure.kind) => {
@@ -310,7 +318,7 @@ pub fn finish(
                 again.next.maybe_started = true;
                 again
             } else {
-                let end = ReportedEnd { failure, retry_after, fate, retry, by_default };
+                let end = ReportedEnd { failure, retry_after, fate, open_end, retry, by_default };
                 fail_or_retry(row, end, head_starts, jitter, now)
             }
         }
@@ -323,7 +331,7 @@ pub fn lose(row: &Execution, loss: Loss, jitter: f64, now: Time) -> Result<Trans
         return Err(Refused::StaleLease);
     }
     if row.state.cancel_at.is_some() {
-        return Ok(end(row, Status::Cancelled, None, now));
+        return Ok(given_up(end(row, Status::Cancelled, None, now), true));
     }
     let reattach = can_reattach(row);
     if row.fixed.spec.at_most_once && !reattach && !planted::has(Bug::OnceTwice) {
@@ -349,7 +357,7 @@ pub fn lose(row: &Execution, loss: Loss, jitter: f64, now: Time) -> Result<Trans
             let (lost, node_crashes) = (next.lost, next.node_crashes);
             let mut dead = end(row, Status::Failed, Some(own_failure(row, FailureKind::Lost, "poison")), now);
             (dead.next.lost, dead.next.node_crashes) = (lost, node_crashes);
-            return Ok(dead);
+            return Ok(given_up(dead, true));
         }
         if loss != Loss::Worker && next.node_crashes >= NODE_CRASHES_BACKOFF_FROM {
             let crashes = next.node_crashes - NODE_CRASHES_BACKOFF_FROM + 1;
@@ -374,7 +382,7 @@ pub fn cancel(row: &Execution, by: Option<String>, now: Time) -> Result<Transiti
             Ok(Transition::new(row, next, EventType::ExecutionCancelRequested, data, now))
         }
         Status::Completed | Status::Failed | Status::Pending => {
-            let mut done = end(row, Status::Cancelled, None, now);
+            let mut done = given_up(end(row, Status::Cancelled, None, now), may_run(row));
             done.next.cancel_at = Some(now);
             done.event.data.by = by;
             Ok(done)
@@ -389,7 +397,7 @@ pub fn wake(row: &Execution, now: Time) -> Result<Transition, Refused> {
     }
     if now >= row.deadline() {
         let failure = own_failure(row, FailureKind::Timeout, "total_timeout");
-        return Ok(end(row, Status::Failed, Some(failure), now));
+        return Ok(given_up(end(row, Status::Failed, Some(failure), now), may_run(row)));
     }
     if row.expiry().is_some_and(|at| now >= at) {
         let failure = own_failure(row, FailureKind::Expired, "expired");
@@ -414,7 +422,7 @@ pub fn fail_fast(row: &Execution, message: Vec<u8>, now: Time) -> Result<Transit
     }
     let failure = own_failure(row, FailureKind::Unavailable, "breaker_open");
     let failure = Failure { message, retryable: true, ..failure };
-    Ok(end(row, Status::Failed, Some(failure), now))
+    Ok(given_up(end(row, Status::Failed, Some(failure), now), may_run(row)))
 }
 
 /// Puts a failed or cancelled execution back: generation + 1, the retry budget starts anew, fences and attempts go on.
@@ -443,6 +451,7 @@ pub fn redrive(
     next.maybe_started = false;
     next.cancel_at = None;
     next.failure = None;
+    next.abandoned = false;
     Ok(back_to_pending(row, next, EventType::ExecutionRedriven, None, by, now))
 }
 
@@ -482,6 +491,29 @@ pub fn check_lease(row: &Execution, fence: Fence) -> Result<(), Refused> {
 
 fn can_reattach(row: &Execution) -> bool {
     row.state.can_reattach && row.state.engine_run.is_some()
+}
+
+/// Whether the engine may be running the execution although no attempt follows it.
+fn may_run(row: &Execution) -> bool {
+    row.state.pinned().is_some()
+}
+
+/// Whether the engine may go on with the run after an attempt that ended so.
+fn leaves_open(row: &Execution, outcome: &Outcome) -> bool {
+    match outcome {
+        Outcome::Succeeded { .. } => false,
+        Outcome::Failed { open_end, .. } => *open_end,
+        Outcome::Cancelled { abandoned } => *abandoned,
+        Outcome::Interrupted { .. } => true,
+        Outcome::Refused { .. } => may_run(row),
+    }
+}
+
+/// Says of an end whether it came without the engine's word that its run is over.
+fn given_up(mut ended: Transition, abandoned: bool) -> Transition {
+    ended.next.abandoned = abandoned;
+    ended.event.data.abandoned = abandoned;
+    ended
 }
 
 /// When a timer must look at a pending row: at its time if that is still to come, and at its limits.
@@ -566,7 +598,7 @@ fn wait_unburnt(row: &Execution, failure: Failure, reason: &str, jitter: f64, no
 
 fn open_ended(row: &Execution, now: Time) -> Transition {
     let failure = own_failure(row, FailureKind::UnknownOutcome, "at_most_once");
-    end(row, Status::Failed, Some(failure), now)
+    given_up(end(row, Status::Failed, Some(failure), now), true)
 }
 
 /// What became of the engine's run when its attempt ended.
@@ -597,13 +629,15 @@ struct ReportedEnd {
     failure: Failure,
     retry_after: Option<Millis>,
     fate: Fate,
+    /// The engine did not say that its run is over.
+    open_end: bool,
     retry: Option<bool>,
     by_default: Option<bool>,
 }
 
 fn fail_or_retry(
     row: &Execution,
-    ReportedEnd { mut failure, retry_after, fate, retry: rule, by_default }: ReportedEnd,
+    ReportedEnd { mut failure, retry_after, fate, open_end, retry: rule, by_default }: ReportedEnd,
     head_starts: &HeadStarts,
     jitter: f64,
     now: Time,
@@ -623,7 +657,7 @@ fn fail_or_retry(
         let mut dead = end(row, Status::Failed, Some(failure), now);
         dead.next.reported = reported;
         dead.event.data.retry_after = retry_after;
-        return dead;
+        return given_up(dead, open_end);
     }
     let mut next = waiting_again(row);
     next.reported = reported;

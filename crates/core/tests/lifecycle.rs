@@ -2,7 +2,8 @@
 //!
 //! A table begins with `case NAME: OPTIONS`. Each line is `VERB ARGUMENTS @SECONDS => ROW`. Time starts at 0, jitter is 0.5,
 //! retries are 3 with a delay of 10 s and factor 2. A row reads `status event aATTEMPT rREPORTED runN` and then what stands
-//! out: `due`, `at=SECONDS` (ready then), `lost=N`, `crashes=N`, `gen=N`, `reattach`, `maybe`, `cancel`, `failure=KIND/CODE`.
+//! out: `due`, `at=SECONDS` (ready then), `lost=N`, `crashes=N`, `gen=N`, `reattach`, `maybe`, `cancel`, `failure=KIND/CODE`,
+//! `abandoned`.
 
 use enginehouse_core::execution::{Execution, Priority, Spec, Status};
 use enginehouse_core::failure::{Failure, FailureKind};
@@ -103,13 +104,13 @@ case odd answers about a run that is known burn an attempt, and the next one loo
   fail bad_response open @60         => pending execution_retrying a1 r1 run1 at=65 reattach failure=bad_response/c
   wake @65                           => pending execution_ready a1 r1 run1 due reattach failure=bad_response/c
   grant @65                          => running execution_started a2 r1 run1 reattach failure=bad_response/c
-  fail bad_response open @130        => failed execution_failed a2 r2 run1 reattach failure=bad_response/c
+  fail bad_response open @130        => failed execution_failed a2 r2 run1 reattach failure=bad_response/c abandoned
 
 case a key that is refused for a run that is known ends it
   submit @0                          => pending execution_submitted a0 r0 run1 due
   grant @0                           => running execution_started a1 r0 run1
   attach @0                          => running execution_attached a1 r0 run1 reattach
-  fail auth open @60                 => failed execution_failed a1 r1 run1 reattach failure=auth/c
+  fail auth open @60                 => failed execution_failed a1 r1 run1 reattach failure=auth/c abandoned
 
 case what the engine took is not repeated, whatever its kind says
   submit @0                          => pending execution_submitted a0 r0 run1 due
@@ -130,7 +131,7 @@ case a time limit ends a run that the engine did not stop, too
   submit @0                          => pending execution_submitted a0 r0 run1 due
   grant @0                           => running execution_started a1 r0 run1
   attach @0                          => running execution_attached a1 r0 run1 reattach
-  fail timeout open @60              => failed execution_failed a1 r1 run1 reattach failure=timeout/c
+  fail timeout open @60              => failed execution_failed a1 r1 run1 reattach failure=timeout/c abandoned
 
 case and what is retried after it is a run of its own
   submit on=timeout @0               => pending execution_submitted a0 r0 run1 due
@@ -158,7 +159,7 @@ case three lost workers are poison
   grant @1                           => running execution_started a2 r0 run1 lost=1 maybe
   lose @2                            => pending execution_interrupted a2 r0 run1 due lost=2 maybe
   grant @2                           => running execution_started a3 r0 run1 lost=2 maybe
-  lose @3                            => failed execution_failed a3 r0 run1 lost=3 failure=lost/poison
+  lose @3                            => failed execution_failed a3 r0 run1 lost=3 failure=lost/poison abandoned
 
 case a worker that somebody killed weighs as little as a node's death, and from the third on it waits
   submit @0                          => pending execution_submitted a0 r0 run1 due
@@ -188,7 +189,7 @@ case an answer is lost to an engine that can be asked about it: nothing is burnt
 case at most once: a lost worker leaves the outcome open
   submit once @0                     => pending execution_submitted a0 r0 run1 due
   grant @0                           => running execution_started a1 r0 run1
-  lose @1                            => failed execution_failed a1 r0 run1 failure=unknown_outcome/at_most_once
+  lose @1                            => failed execution_failed a1 r0 run1 failure=unknown_outcome/at_most_once abandoned
 
 case at most once: but a run that can be taken up again is
   submit once @0                     => pending execution_submitted a0 r0 run1 due
@@ -204,7 +205,56 @@ case at most once: so is one that never left
 case at most once: a lost answer is an open end
   submit once @0                     => pending execution_submitted a0 r0 run1 due
   grant @0                           => running execution_started a1 r0 run1
-  fail connection open @1            => failed execution_failed a1 r0 run1 failure=unknown_outcome/at_most_once
+  fail connection open @1            => failed execution_failed a1 r0 run1 failure=unknown_outcome/at_most_once abandoned
+
+case a cancel that the engine confirmed is the end of its run
+  submit @0                          => pending execution_submitted a0 r0 run1 due
+  grant @0                           => running execution_started a1 r0 run1
+  attach @0                          => running execution_attached a1 r0 run1 reattach
+  cancel @1                          => running execution_cancel_requested a1 r0 run1 reattach cancel
+  stopped @2                         => cancelled execution_cancelled a1 r0 run1 reattach cancel
+
+case one that it did not confirm says so
+  submit @0                          => pending execution_submitted a0 r0 run1 due
+  grant @0                           => running execution_started a1 r0 run1
+  cancel @1                          => running execution_cancel_requested a1 r0 run1 cancel
+  stopped open @2                    => cancelled execution_cancelled a1 r0 run1 cancel abandoned
+  redrive @3                         => pending execution_redriven a1 r0 run2 due gen=2
+
+case so does one whose engine could not be reached any more
+  submit @0                          => pending execution_submitted a0 r0 run1 due
+  grant @0                           => running execution_started a1 r0 run1
+  cancel @1                          => running execution_cancel_requested a1 r0 run1 cancel
+  fail connection open @2            => cancelled execution_cancelled a1 r0 run1 cancel abandoned
+
+case so does one whose worker went
+  submit @0                          => pending execution_submitted a0 r0 run1 due
+  grant @0                           => running execution_started a1 r0 run1
+  cancel @1                          => running execution_cancel_requested a1 r0 run1 cancel
+  handback @2                        => cancelled execution_cancelled a1 r0 run1 cancel abandoned
+
+case cancelling what waits to be taken up again leaves its run to be stopped
+  submit @0                          => pending execution_submitted a0 r0 run1 due
+  grant @0                           => running execution_started a1 r0 run1
+  attach @0                          => running execution_attached a1 r0 run1 reattach
+  die @1                             => pending execution_interrupted a1 r0 run1 due reattach
+  cancel @2                          => cancelled execution_cancelled a1 r0 run1 reattach cancel abandoned
+
+case cancelling what reported an end is the end
+  submit @0                          => pending execution_submitted a0 r0 run1 due
+  grant @0                           => running execution_started a1 r0 run1
+  fail unavailable @1                => pending execution_retrying a1 r1 run2 at=6 failure=unavailable/c
+  cancel @2                          => cancelled execution_cancelled a1 r1 run2 cancel
+
+case a time limit that the engine did not confirm says so
+  submit @0                          => pending execution_submitted a0 r0 run1 due
+  grant @0                           => running execution_started a1 r0 run1
+  fail timeout open @2               => failed execution_failed a1 r1 run1 failure=timeout/c abandoned
+
+case one that it confirmed does not
+  submit @0                          => pending execution_submitted a0 r0 run1 due
+  grant @0                           => running execution_started a1 r0 run1
+  fail timeout @2                    => failed execution_failed a1 r1 run1 failure=timeout/c
 
 case at most once: a run that is known is looked at, but not for ever
   submit once @0                     => pending execution_submitted a0 r0 run1 due
@@ -213,13 +263,13 @@ case at most once: a run that is known is looked at, but not for ever
   fail unavailable open @40          => pending execution_retrying a1 r0 run1 at=40.375 reattach failure=unavailable/c
   wake @60                           => pending execution_ready a1 r0 run1 due reattach failure=unavailable/c
   grant @60                          => running execution_started a2 r0 run1 reattach failure=unavailable/c
-  fail bad_response open @99         => failed execution_failed a2 r0 run1 reattach failure=unknown_outcome/at_most_once
+  fail bad_response open @99         => failed execution_failed a2 r0 run1 reattach failure=unknown_outcome/at_most_once abandoned
 
 case at most once: a time limit that the engine did not confirm leaves the outcome open
   submit once @0                     => pending execution_submitted a0 r0 run1 due
   grant @0                           => running execution_started a1 r0 run1
   attach @0                          => running execution_attached a1 r0 run1 reattach
-  fail timeout open @60              => failed execution_failed a1 r0 run1 reattach failure=unknown_outcome/at_most_once
+  fail timeout open @60              => failed execution_failed a1 r0 run1 reattach failure=unknown_outcome/at_most_once abandoned
 
 case cancelling what waits ends it
   submit @0                          => pending execution_submitted a0 r0 run1 due
@@ -236,7 +286,7 @@ case and a lost lease
   submit @0                          => pending execution_submitted a0 r0 run1 due
   grant @0                           => running execution_started a1 r0 run1
   cancel @1                          => running execution_cancel_requested a1 r0 run1 cancel
-  lose @2                            => cancelled execution_cancelled a1 r0 run1 cancel
+  lose @2                            => cancelled execution_cancelled a1 r0 run1 cancel abandoned
 
 case but not an end that came first
   submit @0                          => pending execution_submitted a0 r0 run1 due
@@ -359,6 +409,7 @@ fn act(row: &Execution, verb: &str, arguments: &[&str], now: Time) -> Result<Tra
             let kind = arguments.first().and_then(|word| FailureKind::parse(word));
             finish(Outcome::Refused { failure: failure(kind.unwrap_or(FailureKind::Connection)) })
         }
+        "stopped" => finish(Outcome::Cancelled { abandoned: arguments.contains(&"open") }),
         "handback" => finish(Outcome::Interrupted { reason: "node_stopped".into() }),
         "lose" => lifecycle::lose(row, Loss::Worker, 0.5, now),
         "die" => lifecycle::lose(row, Loss::Node, 0.5, now),
@@ -405,6 +456,9 @@ fn shown(row: &Execution) -> String {
     }
     if let Some(failure) = &s.failure {
         add(format!("failure={}/{}", failure.kind.as_str(), failure.code));
+    }
+    if s.abandoned {
+        add("abandoned".into());
     }
     text
 }

@@ -302,7 +302,7 @@ impl NodeLink {
                 parts.push((Part::Output, output.unwrap_or_else(|| seal(Column::Output, &result))));
                 (Outcome::Succeeded { needs_input, output_bytes: result.len() as u64 }, parts, false)
             }
-            End::Cancelled { abandoned } => (Outcome::Cancelled, parts, abandoned),
+            End::Cancelled { abandoned } => (Outcome::Cancelled { abandoned }, parts, abandoned),
             End::Interrupted { reason } => (Outcome::Interrupted { reason }, parts, false),
             End::Failed { failure: told, abandoned } => {
                 let retry = self.rule_for(lease, &told);

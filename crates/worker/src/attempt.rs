@@ -230,8 +230,14 @@ fn classify(outcome: Outcome, stopped: Option<Why>, abandoned: bool) -> Option<E
         (Outcome::Succeeded { result, needs_input }, _) => End::Succeeded { result, needs_input },
         (Outcome::Cancelled, None) => End::Cancelled { abandoned: false },
         (Outcome::Failed(failure), None) => End::Failed { failure, abandoned: false },
-        (Outcome::Cancelled | Outcome::Failed(_), Some(Why::Cancel)) => End::Cancelled { abandoned },
-        (Outcome::Cancelled | Outcome::Failed(_), Some(Why::Timeout(code))) => {
+        (Outcome::Cancelled, Some(Why::Cancel)) => End::Cancelled { abandoned },
+        // What failed while it was being stopped may be the way to the engine, and not the run.
+        (Outcome::Failed(failure), Some(Why::Cancel)) => {
+            End::Cancelled { abandoned: abandoned || failure.reached == Reached::Maybe }
+        }
+        (ended @ (Outcome::Cancelled | Outcome::Failed(_)), Some(Why::Timeout(code))) => {
+            let open = |failure: &EngineFailure| failure.reached == Reached::Maybe;
+            let abandoned = abandoned || matches!(&ended, Outcome::Failed(failure) if open(failure));
             let reached = if abandoned { Reached::Maybe } else { Reached::Yes };
             let text = match code {
                 "idle_timeout" => "the engine made no progress for its idle timeout",

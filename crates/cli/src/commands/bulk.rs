@@ -1,6 +1,6 @@
 //! Cancelling and redriving: some by id, or all that match a filter.
 
-use super::executions::FilterArgs;
+use super::executions::{ABANDONED, FilterArgs};
 use super::output::Output;
 use super::printable::tell;
 use super::{Exit, Failure};
@@ -106,5 +106,6 @@ fn tell(verb: Verb, view: &ExecutionView, output: &mut Output) -> Result<(), Fai
         (Verb::Cancel, "running") => "asked to stop".to_owned(),
         (_, status) => status.to_owned(),
     };
-    output.line(&format!("{}  {what}", view.id))
+    let open = if view.abandoned { format!("; abandoned: {ABANDONED}") } else { String::new() };
+    output.line(&format!("{}  {what}{open}", view.id))
 }

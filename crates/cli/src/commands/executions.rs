@@ -6,7 +6,7 @@ use super::{Exit, Failure};
 use clap::Args;
 use enginehouse_api::client::Client;
 use enginehouse_api::{
-    BlockerView, EtaView, ExecutionView, FilterRequest, PatchRequest, PriorityName, Timestamp,
+    AttemptView, BlockerView, EtaView, ExecutionView, FilterRequest, PatchRequest, PriorityName, Timestamp,
 };
 use enginehouse_core::time::Time;
 
@@ -42,10 +42,11 @@ impl One {
         } else if let Some(result) = &view.result {
             output.document(result)?;
         }
+        let open = if view.abandoned { format!("; abandoned: {ABANDONED}") } else { String::new() };
         if let Some(failure) = &view.failure {
-            tell!("{}: {}", view.status, failure_text(failure));
+            tell!("{}: {}{open}", view.status, failure_text(failure));
         } else if view.status == "cancelled" {
-            tell!("cancelled");
+            tell!("cancelled{open}");
         } else if view.needs_input {
             tell!("{NEEDS_INPUT}");
         }
@@ -77,7 +78,7 @@ impl One {
                     dash(took.as_deref()),
                     dash(attempt.worker.as_deref()),
                     dash(attempt.engine_run_id.as_deref()),
-                    attempt.failure.as_ref().map(failure_text).unwrap_or_default(),
+                    attempt_end(attempt),
                 ]
             })
             .collect();
@@ -185,7 +186,7 @@ fn list_table(views: &[ExecutionView], first: bool, output: &mut Output) -> Resu
                 view.priority.0.as_str().to_owned(),
                 view.engine.clone(),
                 printable(&view.workflow_id),
-                format!("{}/{}", view.attempt, view.max_retries + 1),
+                attempts_short(view),
                 age(view.created_at, now),
                 match &view.wait {
                     Some(wait) => wait.reason.clone(),
@@ -264,6 +265,7 @@ pub(crate) fn show(view: &ExecutionView, output: &mut Output) -> Result<Exit, Fa
         ("status", Some(view.status.clone())),
         ("waits for", wait),
         ("failure", view.failure.as_ref().map(failure_text)),
+        ("abandoned", view.abandoned.then(|| ABANDONED.to_owned())),
         ("needs input", view.needs_input.then(|| NEEDS_INPUT.to_owned())),
         ("workflow", Some(printable(&view.workflow_id))),
         ("engine", Some(format!("{} ({})", view.engine, view.engine_type))),
@@ -271,7 +273,7 @@ pub(crate) fn show(view: &ExecutionView, output: &mut Output) -> Result<Exit, Fa
         ("engine run", view.engine_run_id.clone()),
         ("worker", view.worker.clone()),
         ("priority", Some(view.priority.0.as_str().to_owned())),
-        ("attempt", Some(format!("{} of at most {}", view.attempt, view.max_retries + 1))),
+        ("attempt", Some(attempts(view))),
         ("generation", (view.generation > 1).then(|| view.generation.to_string())),
         ("user", view.user_id.as_deref().map(printable)),
         ("tags", (!view.tags.is_empty()).then(|| printable(&view.tags.join(", ")))),
@@ -285,17 +287,52 @@ pub(crate) fn show(view: &ExecutionView, output: &mut Output) -> Result<Exit, Fa
     Ok(Exit::Done)
 }
 
+/// What an execution is told about that ended without its engine's word.
+pub(crate) const ABANDONED: &str = "the engine may still be running it";
+
+fn attempt_end(attempt: &AttemptView) -> String {
+    let failure = attempt.failure.as_ref().map(failure_text).unwrap_or_default();
+    match (attempt.abandoned, failure.is_empty()) {
+        (false, _) => failure,
+        (true, true) => format!("abandoned: {ABANDONED}"),
+        (true, false) => format!("{failure}; abandoned: {ABANDONED}"),
+    }
+}
+
+/// More attempts were begun than those that count, and one under way or cut short, explain.
+fn uncounted(view: &ExecutionView) -> bool {
+    view.attempt > view.attempts_counted + 1 || view.attempt > view.max_retries + 1
+}
+
+/// The attempt of how many, and how many of them count where that is not the same.
+fn attempts(view: &ExecutionView) -> String {
+    let most = view.max_retries + 1;
+    if uncounted(view) {
+        let why = if view.generation > 1 { "redriven, taken up again" } else { "taken up again" };
+        let others = format!("the others were {why}, interrupted or never reached the engine");
+        format!("{} ({} of {most} counted; {others})", view.attempt, view.attempts_counted)
+    } else {
+        format!("{} of at most {most}", view.attempt)
+    }
+}
+
+/// The same for a column.
+fn attempts_short(view: &ExecutionView) -> String {
+    let most = view.max_retries + 1;
+    if uncounted(view) {
+        format!("{} ({}/{most})", view.attempt, view.attempts_counted)
+    } else {
+        format!("{}/{most}", view.attempt)
+    }
+}
+
 /// What an execution waits for and when that may be over, or how it stands.
 fn explained(view: &ExecutionView, now: jiff::Timestamp) -> [String; 2] {
     let Some(wait) = &view.wait else {
         let first = match (view.status.as_str(), view.started_at, view.ended_at) {
-            ("running", Some(at), _) => format!(
-                "running for {} on engine {}, attempt {} of at most {}",
-                age(at, now),
-                view.engine,
-                view.attempt,
-                view.max_retries + 1
-            ),
+            ("running", Some(at), _) => {
+                format!("running for {} on engine {}, attempt {}", age(at, now), view.engine, attempts(view))
+            }
             (status, _, Some(at)) => {
                 format!("{status} {} ago, after {}", age(at, now), counted(view.attempt as usize, "attempt"))
             }
@@ -311,6 +348,7 @@ fn explained(view: &ExecutionView, now: jiff::Timestamp) -> [String; 2] {
             None if view.needs_input => NEEDS_INPUT.to_owned(),
             None => format!("the engine's own id of the run: {}", printable(engine_run)),
         };
+        let second = if view.abandoned { format!("abandoned: {ABANDONED}; {second}") } else { second };
         return [first, second];
     };
     let first = format!("{} for {}: {}", wait.reason, age(wait.since, now), printable(&wait.text));

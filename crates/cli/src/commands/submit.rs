@@ -1,6 +1,6 @@
 //! Submitting: one execution from flags or a file, or many from an NDJSON file.
 
-use super::executions::{NEEDS_INPUT, parse_priority};
+use super::executions::{ABANDONED, NEEDS_INPUT, parse_priority};
 use super::follow::{Outages, follow, has_ended, over};
 use super::ndjson::{self, Ndjson};
 use super::output::{Output, failure_text, printable};
@@ -459,7 +459,8 @@ fn tell_end(view: &ExecutionView, failure: Option<&FailureView>) {
         _ => String::new(),
     };
     let why = failure.map(|failure| format!(": {}", failure_text(failure))).unwrap_or_default();
-    tell!("{} {}{took}{why}", view.id, view.status);
+    let open = if view.abandoned { format!("; abandoned: {ABANDONED}") } else { String::new() };
+    tell!("{} {}{took}{why}{open}", view.id, view.status);
     if view.needs_input {
         tell!("{NEEDS_INPUT}");
     }

@@ -290,9 +290,17 @@ fn work_waits_for_an_engine_that_is_away_and_burns_nothing() {
     submit(&house, &patient);
     let waiting = house.until("patient", |view| view["attempt"] == 2);
     assert!(matches!(waiting["status"].as_str(), Some("pending" | "running")), "{waiting}");
+    assert_eq!(waiting["attemptsCounted"], 0, "{waiting}");
+    let shown = String::from_utf8(house.cli(&["get", "patient"]).stdout).unwrap();
+    assert!(
+        shown.contains("(0 of 1 counted; the others were taken up again, interrupted or never"),
+        "{shown}"
+    );
     let test = house.must("POST", "/v1/engines/demo/test", None);
     assert_eq!(test["healthy"], false, "{test}");
     switch("back", false);
-    assert_eq!(house.ended("patient")["status"], "completed", "without a retry to spare");
+    let ended = house.ended("patient");
+    assert_eq!(ended["status"], "completed", "without a retry to spare");
+    assert_eq!(ended["attemptsCounted"], 1, "{ended}");
     house.stop();
 }

@@ -61,12 +61,56 @@ fn an_engine_that_does_not_answer_is_abandoned_and_its_slot_is_free() {
     assert_eq!(status, 202, "{view}");
     let ended = front.ended("stuck");
     assert_eq!((&ended["status"], &ended["attempt"]), (&json!("cancelled"), &json!(1)), "{ended}");
+    says_that_it_may_go_on(&front, "stuck");
     submit(&front, "next", "demo", json!({}), json!({}));
     assert_eq!(front.ended("next")["status"], "completed", "the only slot is free");
+    let limited = json!({"timeout": 200, "maxRetries": 0});
     behind.signal("CONT");
+    submit(&front, "late", "other", json!({"sleepMs": 600_000}), limited);
+    let late = front.ended("late");
+    assert_eq!(
+        (&late["failure"]["code"], &late["abandoned"]),
+        (&json!("attempt_timeout"), &Value::Null),
+        "{late}"
+    );
     assert_eq!(front.ended("stuck")["status"], "cancelled");
     front.stop();
     behind.stop();
+}
+
+/// Cancelled means stopped, or says everywhere that it may not be.
+fn says_that_it_may_go_on(house: &House, id: &str) {
+    const WORDS: &str = "abandoned: the engine may still be running it";
+    let view = house.must("GET", &format!("/v1/executions/{id}"), None);
+    assert_eq!(view["abandoned"], true, "{view:#}");
+    let (status, again) = cancel(house, id);
+    assert_eq!((status, &again["abandoned"]), (200, &json!(true)), "{again:#}");
+    assert_eq!(house.must("GET", &format!("/v1/executions/{id}/result"), None)["abandoned"], true);
+    let attempts = house.must("GET", &format!("/v1/executions/{id}/attempts"), None);
+    assert_eq!(attempts["attempts"][0]["abandoned"], true, "{attempts:#}");
+    let said = |arguments: &[&str]| {
+        let output = house.cli(arguments);
+        String::from_utf8([output.stdout, output.stderr].concat()).unwrap()
+    };
+    for command in ["explain", "cancel", "attempts", "result"] {
+        let text = said(&[command, id]);
+        assert!(text.contains(WORDS), "{command}: {text}");
+    }
+    let shown = said(&["get", id]);
+    assert!(shown.contains("abandoned") && shown.contains("the engine may still be running it"), "{shown}");
+    let events = said(&["watch", id]);
+    assert!(events.contains("abandoned true"), "{events}");
+}
+
+#[test]
+fn what_was_stopped_does_not_say_that_it_may_go_on() {
+    let house = House::start("");
+    submit(&house, "stopped", "demo", json!({"sleepMs": 600_000}), json!({}));
+    house.until("stopped", |view| view["status"] == "running");
+    cancel(&house, "stopped");
+    let ended = house.ended("stopped");
+    assert_eq!((&ended["status"], &ended["abandoned"]), (&json!("cancelled"), &Value::Null), "{ended}");
+    house.stop();
 }
 
 #[test]

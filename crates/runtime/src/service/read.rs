@@ -81,6 +81,7 @@ impl Service {
             needs_input: row.state.needs_input,
             started_at: row.state.started_at.map(Timestamp),
             ended_at: row.state.ended_at.map(Timestamp),
+            abandoned: row.state.abandoned,
         };
         Ok(ResultAnswer { view, large })
     }

@@ -40,6 +40,7 @@ impl Service {
             tags: fixed.tags.clone(),
             metadata: payload.map(|r| r.metadata.clone()).filter(|m| !m.is_empty()),
             attempt: state.attempt,
+            attempts_counted: state.reported,
             max_retries: fixed.spec.retry.max_retries,
             created_at: Timestamp(fixed.created_at),
             client_created_at: payload.and_then(|r| r.created_at),
@@ -52,10 +53,18 @@ impl Service {
             wait: self.wait_view(row),
             failure: state.failure.as_ref().map(|f| self.failure_view(caller, row.key(), f)),
             needs_input: state.needs_input,
+            abandoned: state.abandoned || self.is_beyond_stopping(row),
             links: links(&id),
             result: None,
             id,
         }
+    }
+
+    /// Its caller wishes it to stop, and its engine cannot stop runs.
+    fn is_beyond_stopping(&self, row: &Execution) -> bool {
+        let wished = row.status() == Status::Running && row.state.cancel_at.is_some();
+        let engine = self.cx.registry.get(&row.fixed.engine).filter(|_| wished);
+        engine.is_some_and(|engine| !engine.adapter.capabilities().cancel)
     }
 
     fn wait_view(&self, row: &Execution) -> Option<WaitView> {
@@ -139,6 +148,7 @@ impl Service {
         put("engineRunId", data.engine_run.clone().map(Value::from));
         put("reattached", data.reattach.then_some(json!(true)));
         put("failure", data.failure.as_ref().map(|f| json!(self.failure_view(caller, key, f))));
+        put("abandoned", data.abandoned.then_some(json!(true)));
         put("readyAt", data.ready_at.map(|at| json!(Timestamp(at))));
         put("retryAfterMs", data.retry_after.map(Value::from));
         put("reason", data.reason.clone().map(Value::from));
@@ -170,6 +180,7 @@ impl Service {
                     ended_at: None,
                     outcome: None,
                     failure: None,
+                    abandoned: false,
                 });
                 continue;
             }
@@ -182,6 +193,7 @@ impl Service {
             if let Some(outcome) = ended(event) {
                 last.ended_at = Some(Timestamp(event.at));
                 last.outcome = Some(outcome.to_owned());
+                last.abandoned = event.data.abandoned;
                 last.failure = event.data.failure.as_ref().map(|f| self.failure_view(caller, row.key(), f));
             }
         }

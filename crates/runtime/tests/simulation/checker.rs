@@ -186,6 +186,11 @@ fn check_runs(
 ) {
     let Some(id) = row.fixed.ext_id.as_ref().map(|id| id.as_str()) else { return };
     let started = outside.world.runs_of(id);
+    let key = format!("{id}.{}", row.state.run);
+    if row.fixed.engine == "attach" && !row.state.abandoned && outside.world.goes_on(&key) {
+        let status = row.status().as_str();
+        violations.push(format!("I16 {id}: it ended {status}, its run {key} goes on, and nobody says so"));
+    }
     // A redrive is a person's decision to run it once more.
     if outside.at_most_once.contains(id) && started > row.state.generation as usize {
         violations

@@ -122,6 +122,12 @@ impl EngineWorld {
         self.inside().places.values_mut().for_each(|place| place.down = false);
     }
 
+    /// Whether a run that was started under the key goes on for ever, with nobody to stop it.
+    pub(crate) fn goes_on(&self, key: &str) -> bool {
+        let goes_on = |run: &Run| run.key == key && run.hangs && !run.cancelled && !run.crashed;
+        self.inside().runs.iter().any(|run| goes_on(run) && run.fails.is_none())
+    }
+
     pub(crate) fn runs_of(&self, execution: &str) -> usize {
         self.inside().runs.iter().filter(|r| r.execution == execution).count()
     }

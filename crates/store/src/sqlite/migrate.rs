@@ -9,8 +9,11 @@ pub(super) const APPLICATION_ID: i64 = 0x456e_6768;
 pub(super) const OLDEST: i64 = 1;
 
 /// Step n makes format n + 1 (counted from 0); the first makes everything.
-const STEPS: [&str; 2] =
-    [include_str!("migrations/0001_executions.sql"), include_str!("migrations/0002_packed_feed.sql")];
+const STEPS: [&str; 3] = [
+    include_str!("migrations/0001_executions.sql"),
+    include_str!("migrations/0002_packed_feed.sql"),
+    include_str!("migrations/0003_abandoned.sql"),
+];
 
 /// The format this program reads and writes.
 pub(super) const NEWEST: i64 = STEPS.len() as i64;

@@ -16,7 +16,7 @@ use std::sync::{Arc, LazyLock};
 pub(super) const SEPARATOR: &str = ",\n";
 
 /// The columns a transition writes, in the order of [`put_state`].
-const STATE_COLUMNS: [&str; 31] = [
+const STATE_COLUMNS: [&str; 32] = [
     "rev",
     "generation",
     "status",
@@ -48,6 +48,7 @@ const STATE_COLUMNS: [&str; 31] = [
     "failure",
     "needs_input",
     "output_bytes",
+    "abandoned",
 ];
 
 /// The columns a submit fixes for good, in the order of [`put_fixed`].
@@ -180,6 +181,7 @@ pub(super) fn put_state(
         failure,
         needs_input,
         output_bytes,
+        abandoned,
     } = state;
     let time = |at: &Option<Time>| at.map(|at| at.0);
     binder.put(rev)?;
@@ -200,12 +202,9 @@ pub(super) fn put_state(
     binder.put(worker)?;
     binder.put(holder.map(|holder| holder.0))?;
     binder.put(signed(fence.0))?;
-    binder.put(attempt)?;
-    binder.put(reported)?;
-    binder.put(lost)?;
-    binder.put(node_crashes)?;
-    binder.put(refused)?;
-    binder.put(run)?;
+    for count in [attempt, reported, lost, node_crashes, refused, run] {
+        binder.put(count)?;
+    }
     binder.put(engine_run)?;
     binder.put(can_reattach)?;
     binder.put(maybe_started)?;
@@ -213,6 +212,7 @@ pub(super) fn put_state(
     binder.put(failure.as_ref().map(to_json).transpose()?)?;
     binder.put(needs_input)?;
     binder.put(signed(*output_bytes))?;
+    binder.put(abandoned)?;
     Ok(())
 }
 
@@ -310,6 +310,7 @@ fn state(columns: &mut Columns<'_, '_>) -> Result<State, StoreError> {
         failure: columns.json("failure")?,
         needs_input: columns.take()?,
         output_bytes: unsigned(columns.take()?),
+        abandoned: columns.take()?,
     })
 }
 

@@ -44,7 +44,7 @@ CREATE TABLE execution (
     spec           TEXT NOT NULL,
     -- JSON events separated by a comma and a newline; '[' || history || ']' is a JSON array.
     history        TEXT NOT NULL
-) STRICT;
+, abandoned INTEGER NOT NULL DEFAULT 0) STRICT;
 
 CREATE UNIQUE INDEX by_ext_id ON execution (ext_id) WHERE ext_id IS NOT NULL;
 

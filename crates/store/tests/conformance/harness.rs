@@ -184,7 +184,14 @@ pub(crate) fn failure(kind: FailureKind) -> End {
         attempt: 1,
         engine_status: Some(500),
     };
-    End::Failed { failure, retry_after: None, open_end: false, recognised: false, retry: None }
+    End::Failed {
+        failure,
+        retry_after: None,
+        open_end: false,
+        recognised: false,
+        retry: None,
+        by_default: None,
+    }
 }
 
 pub(crate) fn finish(row: &Execution, end: End, now: Time) -> Transition {
