@@ -49,7 +49,7 @@ pub enum Rule {
     Occupancy,
     /// The decrease is too small to be worth an action.
     Tolerance,
-    /// The last increase was too short ago, and this one is not urgent.
+    /// The last increase was too short ago: for one that is not urgent, and in the threshold policy for a decrease.
     UpCooldown,
     /// The last decrease was too short ago.
     DownCooldown,
@@ -57,6 +57,8 @@ pub enum Rule {
     Restart,
     /// Memory in use, or what further workers would need of it.
     GuardMemory,
+    /// The same guard before the last workers have shown what memory they use.
+    GuardUnmeasured,
     /// What further workers would need of the processors.
     GuardCpu,
     /// All work stands still for memory too often.
@@ -93,7 +95,7 @@ impl Rule {
             Rule::UpCooldown => "up_cooldown",
             Rule::DownCooldown => "down_cooldown",
             Rule::Restart => "restart",
-            Rule::GuardMemory => "guard_memory",
+            Rule::GuardMemory | Rule::GuardUnmeasured => "guard_memory",
             Rule::GuardCpu => "guard_cpu",
             Rule::GuardPressure => "guard_pressure",
             Rule::Stale => "stale",

@@ -32,12 +32,23 @@ fn cooling(last: Option<Time>, cooldown: Millis, now: Time) -> bool {
 pub(super) struct Wish {
     pub(super) workers: u32,
     pub(super) rule: Rule,
+    /// What it would be if that rule did not hold it.
+    pub(super) unheld: u32,
 }
 
 impl Wish {
+    fn new(workers: u32, rule: Rule) -> Wish {
+        Wish { workers, rule, unheld: workers }
+    }
+
     /// The larger one; the earlier rule when both ask for the same.
     fn or_more(self, workers: u32, rule: Rule) -> Wish {
-        if workers > self.workers { Wish { workers, rule } } else { self }
+        if workers > self.workers { Wish::new(workers, rule) } else { self }
+    }
+
+    /// The same, held at another number.
+    fn held(self, workers: u32, rule: Rule) -> Wish {
+        Wish { workers, rule, unheld: self.workers }
     }
 }
 
@@ -59,17 +70,16 @@ impl Autoscaler {
             Policy::LeadTime => self.lead_time(seen, now, lead, &demand, &mut figures),
             Policy::Threshold => self.threshold(seen, now, &demand, &figures),
         };
-        let wish = if wish.workers >= self.rules.max_workers {
+        let current = figures.ready + figures.starting;
+        let grows = self.rules.policy == Policy::LeadTime || wish.workers > current;
+        let wish = if wish.workers >= self.rules.max_workers && grows {
             // It would be more still: the target is the same, and that it is not enough is said.
-            Wish {
-                workers: wish.workers.saturating_add(workers_for(f64::from(demand.beyond), capacity)),
-                ..wish
-            }
+            let workers = wish.workers.saturating_add(workers_for(f64::from(demand.beyond), capacity));
+            Wish::new(workers, wish.rule)
         } else {
             wish
         };
         figures.computed = wish.workers;
-        let current = figures.ready + figures.starting;
         let bounded = self.bounded(wish);
         let (wish, may_launch) = self.permitted(seen, now, current, bounded, &mut figures);
         let wish = self.damped(seen, now, current, wish, &demand, &figures);
@@ -146,7 +156,7 @@ impl Autoscaler {
             let want = demand.at_once(seen.pool.busy_slots);
             let rule = if want > f64::from(seen.pool.busy_slots) { Rule::Waiting } else { Rule::Forecast };
             figures.want = want;
-            Wish { workers: workers_for(want - ROUND_SLACK * capacity, capacity), rule }
+            Wish::new(workers_for(want - ROUND_SLACK * capacity, capacity), rule)
         };
         if demand.occupied > 0 {
             wish = wish.or_more(1, Rule::FirstWorker);
@@ -187,7 +197,7 @@ impl Autoscaler {
             }
         }
         (figures.expected, figures.want) = (expected, want);
-        Wish { workers: workers_for(want - ROUND_SLACK * capacity, capacity), rule }
+        Wish::new(workers_for(want - ROUND_SLACK * capacity, capacity), rule)
     }
 
     /// Keeps what was needed a moment ago, if an arrival is likely within the time in which keeping it pays.
@@ -220,24 +230,36 @@ impl Autoscaler {
         if figures.utilization > rules.scale_up_threshold || starved {
             let slots = f64::from(rules.worker_capacity.max(1)) * rules.target_utilization;
             let toward = workers_for(f64::from(seen.pool.busy_slots), slots).max(current + 1);
-            return Wish { workers: toward, rule: Rule::ThresholdUp };
+            return Wish::new(toward, if starved { Rule::FirstWorker } else { Rule::ThresholdUp });
         }
-        if figures.utilization < rules.scale_down_threshold && !up_cools && current > least {
-            return Wish { workers: current - 1, rule: Rule::ThresholdDown };
+        let low = figures.utilization < rules.scale_down_threshold;
+        if low && !up_cools && current > least {
+            return Wish::new(current - 1, Rule::ThresholdDown);
         }
         if seen.idle_too_long > 0 && current > least {
             let fewer = current.saturating_sub(seen.idle_too_long).max(least);
-            return Wish { workers: fewer, rule: Rule::MaxIdle };
+            return Wish::new(fewer, Rule::MaxIdle);
         }
-        Wish { workers: current, rule: Rule::ThresholdBand }
+        if !low {
+            return Wish::new(current, Rule::ThresholdBand);
+        }
+        // It would shrink, and may not.
+        let fewer = Wish::new(current.saturating_sub(1), Rule::ThresholdDown);
+        match current.cmp(&least) {
+            std::cmp::Ordering::Greater => fewer.held(current, Rule::UpCooldown),
+            _ if least > rules.min_workers => fewer.held(current, Rule::FirstWorker),
+            _ => fewer.held(current, Rule::Floor),
+        }
     }
 
     fn bounded(&self, wish: Wish) -> Wish {
         let (least, most) = (self.rules.min_workers, self.rules.max_workers.max(self.rules.min_workers));
         if wish.workers > most {
-            Wish { workers: most, rule: Rule::Ceiling }
+            wish.held(most, Rule::Ceiling)
+        } else if wish.workers < least {
+            wish.held(least, Rule::Floor)
         } else {
-            wish.or_more(least, Rule::Floor)
+            wish
         }
     }
 
@@ -253,11 +275,8 @@ impl Autoscaler {
         let least = self.rules.min_workers;
         let waits = seen.engines.iter().any(|engine| engine.queued_total() > 0);
         let frozen = seen.stale && (wish.workers < current || !waits);
-        let wish = if frozen {
-            Wish { workers: current.min(self.rules.max_workers).max(least), rule: Rule::Stale }
-        } else {
-            wish
-        };
+        // What is too old to act on is no reason to leave the bounds.
+        let wish = if frozen { self.bounded(wish.held(current, Rule::Stale)) } else { wish };
         let allowed = seen.resources.as_ref().map_or(Allowed::default(), |resources| {
             let starting = u32::try_from(seen.pool.starting.len()).unwrap_or(u32::MAX);
             let workers = seen.pool.ready.saturating_add(starting);
@@ -266,13 +285,14 @@ impl Autoscaler {
         figures.guard = allowed.workers.map(|(workers, _)| workers);
         if let Some(rule) = allowed.shrink.filter(|_| !frozen) {
             // Workers drain, so nothing that is busy is stopped for it.
-            let fewer = current.saturating_sub(1).max(least);
-            return (Wish { workers: wish.workers.min(fewer).max(least), rule }, false);
+            let fewer = current.saturating_sub(1);
+            let shrunk = if wish.workers <= fewer { wish } else { wish.held(fewer, rule) };
+            return (self.bounded(shrunk), false);
         }
         if wish.workers < current {
             let held = self.hold_until.is_some_and(|until| now < until) && current <= self.rules.max_workers;
             let may_launch = allowed.shut.is_none() && self.memory.startup.blocked(now).is_none();
-            return (if held { Wish { workers: current, rule: Rule::Restart } } else { wish }, may_launch);
+            return (if held { wish.held(current, Rule::Restart) } else { wish }, may_launch);
         }
         // Draining workers that come back are no launches.
         let without_launch = current.saturating_add(seen.pool.draining);
@@ -286,7 +306,7 @@ impl Autoscaler {
             lower(workers.max(without_launch), rule);
         }
         if let Some(launches) = allowed.launches {
-            lower(without_launch.saturating_add(launches), Rule::GuardMemory);
+            lower(without_launch.saturating_add(launches), Rule::GuardUnmeasured);
         }
         if let Some(rule) = allowed.shut {
             lower(without_launch, rule);
@@ -296,7 +316,7 @@ impl Autoscaler {
         }
         match bound {
             Some((workers, rule)) if workers < wish.workers => {
-                (Wish { workers: workers.max(least).min(wish.workers), rule }, workers > without_launch)
+                (wish.held(workers.max(least).min(wish.workers), rule), workers > without_launch)
             }
             _ => (wish, bound.is_none_or(|(workers, _)| workers > without_launch)),
         }
@@ -320,7 +340,7 @@ impl Autoscaler {
             let urgent = rules.policy == Policy::LeadTime
                 && (demand.waiting > 0 || figures.utilization >= rules.scale_up_threshold);
             if !urgent && !outside && cooling(damping.last_up, rules.scale_up_cooldown, now) {
-                return Wish { workers: current, rule: Rule::UpCooldown };
+                return wish.held(current, Rule::UpCooldown);
             }
             damping.last_up = Some(now);
         } else if wish.workers < current {
@@ -332,10 +352,10 @@ impl Autoscaler {
                 && used >= rules.scale_down_threshold
                 && seen.idle_too_long == 0;
             if small && damped && !outside {
-                return Wish { workers: current, rule: Rule::Tolerance };
+                return wish.held(current, Rule::Tolerance);
             }
             if damped && !outside && cooling(damping.last_down, rules.scale_down_cooldown, now) {
-                return Wish { workers: current, rule: Rule::DownCooldown };
+                return wish.held(current, Rule::DownCooldown);
             }
             damping.last_down = Some(now);
         }

@@ -133,7 +133,12 @@ fn held_back(decision: &Decision) -> Option<Rule> {
     let wants = decision.figures.computed > decision.current || decision.figures.queued > 0;
     let holds = matches!(
         decision.rule,
-        Rule::Ceiling | Rule::GuardMemory | Rule::GuardCpu | Rule::GuardPressure | Rule::LaunchBackoff
+        Rule::Ceiling
+            | Rule::GuardMemory
+            | Rule::GuardUnmeasured
+            | Rule::GuardCpu
+            | Rule::GuardPressure
+            | Rule::LaunchBackoff
     );
     (wants && holds).then_some(decision.rule)
 }

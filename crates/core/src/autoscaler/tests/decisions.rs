@@ -84,7 +84,7 @@ fn the_threshold_policy_is_exact() {
         (pool(4, 12), 4, "threshold_band"),
         (pool(4, 11), 3, "threshold_down"),
         (pool(3, 0), 2, "threshold_down"),
-        (pool(2, 0), 2, "threshold_band"),
+        (pool(2, 0), 2, "floor"),
         // What waits does not count while any worker is ready, and with none it does.
         (Seen { queued: 500, ..pool(2, 10) }, 2, "threshold_band"),
         (Seen { queued: 1, ..pool(0, 0) }, 2, "floor"),
@@ -105,7 +105,7 @@ fn cooldowns_hold_in_their_own_direction() {
         (4, 6, 60, 6, "up_cooldown"),
         (5, 6, 60, 9, "threshold_up"),
         // No decrease while an increase is fresh.
-        (9, 9, 10, 9, "threshold_band"),
+        (9, 9, 10, 9, "up_cooldown"),
         (10, 9, 10, 8, "threshold_down"),
         (15, 8, 10, 8, "down_cooldown"),
         // An increase does not wait for a decrease's cooldown.
@@ -219,4 +219,80 @@ fn a_reason_answers_why() {
     let ceiling = Seen { queued: 300, ..Seen::default() };
     let decision = settled(&rules).step(&observation(ceiling, START.plus(201 * SECOND)));
     assert!(decision.confidence < 0.01, "not enough, and known: {}", decision.confidence);
+}
+
+/// One a line: the policy and what is seen, then the whole answer. `after=N`: so many seconds after an increase (`up`) or a
+/// decrease (`down`).
+const REASONS: &str = "
+threshold ready=2                             => no_action floor: 0 % of the slots are in use, less than 30 %, and min_workers is 2; 2 workers stay
+threshold ready=4                             => scale_down threshold_down: 0 % of the slots are in use, less than 30 %; 1 worker fewer
+threshold ready=4 up after=3                  => no_action up_cooldown: 0 % of the slots are in use, less than 30 %, and the last increase was short ago; 4 workers stay
+threshold ready=4 up after=5                  => scale_down threshold_down: 0 % of the slots are in use, less than 30 %; 1 worker fewer
+threshold ready=4 down after=3                => no_action down_cooldown: 3 workers would do, and the last decrease was short ago; 4 workers stay
+threshold ready=4 busy=40 queued=9 up after=3 => no_action up_cooldown: 6 workers would be better, and the last increase was short ago; 4 workers stay
+threshold ready=4 busy=20                     => no_action threshold_band: 50 % of the slots are in use, between 30 % and 80 %; 4 workers stay
+threshold ready=4 busy=40                     => scale_up threshold_up: 100 % of the slots are in use, more than 80 %; 2 workers more
+threshold ready=1 busy=2 min=1                => no_action floor: 20 % of the slots are in use, less than 30 %, and min_workers is 1; 1 worker stays
+threshold ready=1 busy=2 min=0                => no_action first_worker: there is work and it needs a worker; 1 worker stays
+threshold queued=1 min=0                      => scale_up first_worker: there is work and it needs a worker; 1 worker more
+threshold min=0                               => no_action floor: min_workers is 0; 0 workers stay
+threshold ready=1                             => scale_up floor: min_workers is 2; 1 worker more
+threshold ready=20 busy=200                   => no_action ceiling: 29 workers would be needed and max_workers is 20; 20 workers stay
+threshold ready=25 busy=125                   => scale_down ceiling: max_workers is 20; 5 workers fewer
+threshold ready=25 busy=10                    => scale_down ceiling: max_workers is 20; 5 workers fewer
+threshold ready=1 stale                       => scale_up floor: min_workers is 2; 1 worker more
+threshold ready=25 stale                      => scale_down ceiling: max_workers is 20; 5 workers fewer
+threshold ready=5 stale                       => no_action stale: the measured values are too old to act on; 5 workers stay
+threshold ready=2 busy=10 memory=93           => no_action floor: min_workers is 2; 2 workers stay
+threshold ready=4 busy=20 memory=93           => scale_down guard_memory: 4 workers would be needed and memory does not allow it; 1 worker fewer
+threshold ready=4 memory=93                   => scale_down threshold_down: 0 % of the slots are in use, less than 30 %; 1 worker fewer
+threshold ready=4 busy=40 memory=86           => no_action guard_memory: 6 workers would be needed and memory does not allow it; 4 workers stay
+threshold ready=4 busy=40 failed=1            => no_action launch_backoff: 6 workers would be needed and the last launch failed; the next try waits; 4 workers stay
+threshold ready=4 busy=16 idle=1              => scale_down max_idle: workers were idle for longer than max_idle_time; 1 worker fewer
+lead_time ready=2                             => no_action floor: min_workers is 2; 2 workers stay
+lead_time ready=1                             => scale_up floor: min_workers is 2; 1 worker more
+lead_time ready=2 busy=20 queued=40           => scale_up waiting: 40 jobs wait and too few slots free within 2.0 s; 4 workers more
+lead_time ready=2 busy=20 queued=400          => scale_up ceiling: 42 workers would be needed and max_workers is 20; 18 workers more
+lead_time ready=10 busy=90 min=9              => no_action tolerance: 9 workers would do, too small a difference to act on; 10 workers stay
+lead_time ready=10 busy=100 queued=9 down after=3 => no_action forecast: 100 slots in use; 10 workers stay
+lead_time ready=10 down after=3               => no_action down_cooldown: 2 workers would do, and the last decrease was short ago; 10 workers stay
+lead_time ready=10 stale                      => no_action stale: the measured values are too old to act on; 10 workers stay
+";
+
+#[test]
+fn each_decision_names_what_really_held_it() {
+    for line in REASONS.lines().filter(|line| !line.is_empty()) {
+        let (words, expected) = line.split_once("=>").expect("two sides");
+        let words: Vec<&str> = words.split_whitespace().collect();
+        let number = |name: &str| {
+            let value = words.iter().find_map(|word| word.strip_prefix(name)?.strip_prefix('='));
+            value.map_or(0, |value| value.parse::<u32>().expect("a number"))
+        };
+        let has = |word: &str| words.contains(&word);
+        let policy = if has("threshold") { Policy::Threshold } else { Policy::LeadTime };
+        let least = if words.iter().any(|word| word.starts_with("min=")) { number("min") } else { 2 };
+        let rules = ScalingRules { policy, min_workers: least, ..ScalingRules::default() };
+        let seen = Seen {
+            ready: number("ready"),
+            busy: number("busy"),
+            queued: number("queued"),
+            idle_too_long: number("idle"),
+            memory_share: f64::from(number("memory")) / 100.0,
+            failed: number("failed"),
+            stale: has("stale"),
+            ..Seen::default()
+        };
+        let mut autoscaler = settled(&rules);
+        let begun = START.plus(300 * SECOND);
+        if has("up") || has("down") {
+            let (ready, busy) = if has("up") { (3, 30) } else { (12, 0) };
+            let before = autoscaler.step(&observation(Seen { ready, busy, ..Seen::default() }, begun));
+            let moved = if has("up") { ScalingAction::ScaleUp } else { ScalingAction::ScaleDown };
+            assert_eq!(before.action, moved, "{line}: {}", before.reason);
+        }
+        let after = u64::from(number("after")) * SECOND;
+        let decision = autoscaler.step(&observation(seen, begun.plus(after)));
+        let said = format!("{} {}: {}", decision.action.as_str(), decision.rule.as_str(), decision.reason);
+        assert_eq!(said, expected.trim(), "{line}");
+    }
 }
