@@ -498,11 +498,18 @@ fn may_run(row: &Execution) -> bool {
     row.state.pinned().is_some()
 }
 
+/// Whether a failure tells nothing of a run that an earlier attempt may have started: this one was to look for it, and did not
+/// come to that.
+fn is_unsettled(row: &Execution, kind: FailureKind) -> bool {
+    let tells = matches!(kind, FailureKind::EngineError | FailureKind::Timeout);
+    row.state.maybe_started && row.state.engine_run.is_none() && !tells
+}
+
 /// Whether the engine may go on with the run after an attempt that ended so.
 fn leaves_open(row: &Execution, outcome: &Outcome) -> bool {
     match outcome {
         Outcome::Succeeded { .. } => false,
-        Outcome::Failed { open_end, .. } => *open_end,
+        Outcome::Failed { failure, open_end, .. } => *open_end || is_unsettled(row, failure.kind),
         Outcome::Cancelled { abandoned } => *abandoned,
         Outcome::Interrupted { .. } => true,
         Outcome::Refused { .. } => may_run(row),
@@ -642,6 +649,8 @@ fn fail_or_retry(
     jitter: f64,
     now: Time,
 ) -> Transition {
+    let unsettled = is_unsettled(row, failure.kind);
+    let fate = if unsettled && fate == Fate::Over { Fate::Open } else { fate };
     let retry = &row.fixed.spec.retry;
     let reported = row.state.reported + 1;
     failure.retryable = retry.retries_by(failure.kind, rule, by_default);
@@ -657,7 +666,7 @@ fn fail_or_retry(
         let mut dead = end(row, Status::Failed, Some(failure), now);
         dead.next.reported = reported;
         dead.event.data.retry_after = retry_after;
-        return given_up(dead, open_end);
+        return given_up(dead, open_end || unsettled);
     }
     let mut next = waiting_again(row);
     next.reported = reported;

@@ -207,6 +207,26 @@ case at most once: a lost answer is an open end
   grant @0                           => running execution_started a1 r0 run1
   fail connection open @1            => failed execution_failed a1 r0 run1 failure=unknown_outcome/at_most_once abandoned
 
+case an engine that is too busy to be asked about a run says nothing of it: the next attempt asks for the same one
+  submit @0                          => pending execution_submitted a0 r0 run1 due
+  grant @0                           => running execution_started a1 r0 run1
+  lose @1                            => pending execution_interrupted a1 r0 run1 due lost=1 maybe
+  grant @1                           => running execution_started a2 r0 run1 lost=1 maybe
+  fail rate_limited @2               => pending execution_retrying a2 r1 run1 at=7 lost=1 maybe failure=rate_limited/c
+  wake @7                            => pending execution_ready a2 r1 run1 due lost=1 maybe failure=rate_limited/c
+  grant @7                           => running execution_started a3 r1 run1 lost=1 maybe failure=rate_limited/c
+  fail unavailable @8                => pending execution_retrying a3 r2 run1 at=18 lost=1 maybe failure=unavailable/c
+  wake @18                           => pending execution_ready a3 r2 run1 due lost=1 maybe failure=unavailable/c
+  grant @18                          => running execution_started a4 r2 run1 lost=1 maybe failure=unavailable/c
+  fail auth @19                      => failed execution_failed a4 r3 run1 lost=1 failure=auth/c abandoned
+
+case one that says how it ended does
+  submit @0                          => pending execution_submitted a0 r0 run1 due
+  grant @0                           => running execution_started a1 r0 run1
+  lose @1                            => pending execution_interrupted a1 r0 run1 due lost=1 maybe
+  grant @1                           => running execution_started a2 r0 run1 lost=1 maybe
+  fail engine_error @2               => failed execution_failed a2 r1 run1 lost=1 failure=engine_error/c
+
 case a cancel that the engine confirmed is the end of its run
   submit @0                          => pending execution_submitted a0 r0 run1 due
   grant @0                           => running execution_started a1 r0 run1
