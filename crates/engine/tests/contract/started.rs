@@ -59,7 +59,7 @@ fn end_of(outcome: Outcome, recognised: bool) -> End {
         Outcome::Succeeded { result, needs_input } => {
             End::Succeeded { needs_input, output_bytes: result.len() as u64 }
         }
-        Outcome::Cancelled => End::Cancelled,
+        Outcome::Cancelled => End::Cancelled { abandoned: false },
         Outcome::LetGo => End::Interrupted { reason: "let_go".into() },
         Outcome::Failed(told) => {
             let failure = Failure {
