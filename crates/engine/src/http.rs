@@ -278,4 +278,8 @@ impl Tracked for Http {
     fn can_reattach(&self) -> bool {
         self.config.follow.is_some()
     }
+
+    fn tells_stops(&self) -> bool {
+        self.config.success.is_some() || self.config.cancelled.is_some()
+    }
 }

@@ -31,6 +31,11 @@ pub(crate) trait Tracked: Send + Sync {
     fn can_reattach(&self) -> bool {
         true
     }
+
+    /// Whether the end of a run says that it was stopped. Where it does not, an end that follows an accepted stop is one.
+    fn tells_stops(&self) -> bool {
+        true
+    }
 }
 
 /// What came of a start.
@@ -64,6 +69,7 @@ pub(crate) async fn drive<T: Tracked + ?Sized>(engine: &T, call: &Call) -> Outco
     match follow.await {
         // Some engines forget a run that was cancelled.
         Outcome::Failed(failure) if accepted && failure.code == RUN_LOST => Outcome::Cancelled,
+        Outcome::Succeeded { .. } if accepted && !engine.tells_stops() => Outcome::Cancelled,
         outcome => outcome,
     }
 }

@@ -101,7 +101,7 @@ impl One {
         if output.is_json() {
             output.document(&view)?;
         } else {
-            output.line(&view.id)?;
+            output.id(&view.id)?;
             tell!("submitted as a new execution; follow it with: enginehouse watch {}", shell_word(&view.id));
         }
         Ok(Exit::Done)

@@ -318,7 +318,7 @@ fn tell(batch: &[Line], items: &[BatchItem], output: &mut Output) -> Result<(), 
                 "line": line.number, "id": item.id, "status": item.status, "replayed": item.replayed,
             }))?;
         } else {
-            output.line(&item.id)?;
+            output.id(&item.id)?;
         }
     }
     output.flush()

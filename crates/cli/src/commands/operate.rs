@@ -108,7 +108,7 @@ async fn list(client: &Client, output: &mut Output) -> Result<Exit, Failure> {
                 engine.name.clone(),
                 engine.engine_type.clone(),
                 state(engine).to_owned(),
-                format!("{well}/{} healthy", engine.endpoints.len()),
+                healthy(well, engine),
                 engine.pending.to_string(),
                 engine.running.to_string(),
                 if engine.default { "yes" } else { "" }.to_owned(),
@@ -127,6 +127,17 @@ fn state(engine: &EngineView) -> &'static str {
         "parked"
     } else {
         "ready"
+    }
+}
+
+/// How many endpoints said that they are well, and how many cannot be asked.
+fn healthy(well: usize, engine: &EngineView) -> String {
+    let unasked = |e: &&EndpointView| e.health.as_ref().is_some_and(|h| h.healthy.is_none());
+    let (all, unasked) = (engine.endpoints.len(), engine.endpoints.iter().filter(unasked).count());
+    match unasked {
+        0 => format!("{well}/{all} healthy"),
+        n if n == all => format!("{all} judged by work"),
+        n => format!("{well}/{all} healthy, {n} judged by work"),
     }
 }
 

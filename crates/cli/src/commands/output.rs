@@ -47,6 +47,11 @@ impl Output {
         writeln!(self.to, "{}", printable(text)).map_err(Failure::from_output)
     }
 
+    /// An id on a line of its own: as it is for programs, which give it back.
+    pub(crate) fn id(&mut self, id: &str) -> Result<(), Failure> {
+        if self.terminal { self.line(id) } else { self.text(&format!("{id}\n")) }
+    }
+
     /// Text as it is.
     pub(crate) fn text(&mut self, text: &str) -> Result<(), Failure> {
         self.to.write_all(text.as_bytes()).map_err(Failure::from_output)

@@ -177,7 +177,7 @@ impl Submit {
             if output.is_json() {
                 output.document(&answer.execution)?;
             } else {
-                output.line(&answer.execution.id)?;
+                output.id(&answer.execution.id)?;
             }
             return Ok(Exit::Done);
         }

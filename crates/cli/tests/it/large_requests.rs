@@ -40,7 +40,7 @@ fn a_large_request_is_taken_whole_where_it_is_allowed() {
     std::fs::write(&file, text.replace("body_max_mib = 64", "body_max_mib = 1")).unwrap();
     house.launch();
     let replayed = house.must("POST", "/v1/executions/waits/replay", None);
-    assert_eq!(replayed["status"], "pending", "{replayed}");
+    assert!(replayed["id"].is_string(), "{replayed}");
     assert_eq!(
         house.must("GET", "/v1/executions/waits/request", None)["parameters"]["echo"].as_str().unwrap().len(),
         5 * MIB

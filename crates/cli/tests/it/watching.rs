@@ -28,7 +28,8 @@ fn until(house: &House, path: &str, wanted: impl Fn(&Value) -> bool) -> Value {
 #[test]
 fn the_ten_figures_are_what_can_be_counted() {
     let mut house = House::start(
-        "[metrics]\ncollection_interval = \"200ms\"\n\n[scaling]\nmin_workers = 2\nmax_workers = 2\nworker_capacity = 5\n",
+        "[metrics]\ncollection_interval = \"200ms\"\n\n[scaling]\nmin_workers = 2\nmax_workers = 2\nworker_capacity = 5\n\n\
+         [fault_tolerance.circuit_breaker_config]\nfailure_threshold = 100\n",
     );
     let mut ended: Vec<String> = (0..12).map(|_| submit(&house, "demo", json!({"sleepMs": 20}))).collect();
     ended.extend((0..3).map(|_| submit(&house, "demo", json!({"failTimes": 9, "failKind": "unavailable"}))));

@@ -115,6 +115,14 @@ impl Occupancy {
         charges
     }
 
+    /// Calls of one endpoint that were abandoned and still hold its room: how many, and when the last of them lets go.
+    #[must_use]
+    pub fn abandoned(&self, engine: &str, endpoint: u32) -> Option<(usize, Time)> {
+        let there = self.ghosts.iter().filter(|ghost| ghost.engine == engine && ghost.endpoint == endpoint);
+        let untils: Vec<Time> = there.map(|ghost| ghost.until).collect();
+        Some((untils.len(), untils.into_iter().max()?))
+    }
+
     pub(super) fn haunt(&mut self, engine: String, endpoint: u32, until: Time) {
         *self.endpoints.entry((engine.clone(), endpoint)).or_default() += 1;
         self.ghosts.push(Ghost { engine, endpoint, until });

@@ -200,7 +200,15 @@ fn endpoints(row: &Execution, queue: &Queue, gates: &Gates, now: Time) -> Vec<Bl
         } else if endpoint.frozen_until.is_some_and(|until| until > now) {
             "it asked to be left alone for a while".to_owned()
         } else {
-            format!("{used} of {} attempts run on it", gate.limit(at).unwrap_or(used))
+            let most = gate.limit(at).unwrap_or(used);
+            match queue.occupancy().abandoned(engine, at) {
+                None => format!("{used} of {most} attempts run on it"),
+                Some((abandoned, until)) => format!(
+                    "{used} of {most} attempts run on it, {abandoned} of them abandoned: the engine may still be at work on \
+                     what was cancelled or out of time, and its room is kept for {} s at most",
+                    until.since(now).div_ceil(SECOND)
+                ),
+            }
         };
         Some(Blocker::Endpoint { at, detail })
     });

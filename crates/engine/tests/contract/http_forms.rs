@@ -282,6 +282,40 @@ async fn the_end_of_a_stream_is_told_from_a_lost_connection() {
     assert_eq!(result_of(&outcome), Some(r#"{"type":"final","out":7}"#), "{outcome:?}");
 }
 
+/// A service of which nothing says what its success looks like was told to stop, and then its run was over.
+#[tokio::test]
+async fn an_end_after_an_accepted_stop_is_no_success_where_nothing_tells_them_apart() {
+    fn service(method: &str, path: &str, n: usize) -> Reply {
+        match (method, path) {
+            ("POST", "/jobs") => Reply::json(202, json!({"id": 1})),
+            ("POST", _) => Reply::json(200, json!({})),
+            _ if n < 5 => Reply::json(200, json!({"state": "running"})),
+            _ => Reply::json(200, json!({"state": "cancelled"})),
+        }
+    }
+    let rows = [
+        (None, Outcome::Cancelled),
+        // It says what success is, so what is none failed.
+        (Some("body.state != 'cancelled'".to_owned()), Outcome::Cancelled),
+    ];
+    for (cancelled, expected) in rows {
+        let stub = Stub::start(Arc::new(Scripted(service)), Fake::new(RunState::Succeeded), None).await;
+        let (stop, call) = call(&Arc::new(NotingHost::default()), "w", "{}");
+        let cancelled = cancelled.map(|_| "body.state == 'cancelled'".to_owned());
+        let config = HttpConfig {
+            follow: follow(|_| ()),
+            cancel: Some(HttpStep::new("POST", "/jobs/{{ run_id }}/stop")),
+            cancelled,
+            ..HttpConfig::new(settings(stub.url()), "/jobs")
+        };
+        let engine = Adapter::new(config).unwrap();
+        let task = tokio::spawn(async move { engine.run(call).await });
+        crate::until(|| !stub.seen(Step::Status).is_empty()).await;
+        stop.send_replace(Some(enginehouse_engine::Stop::Timeout));
+        assert_eq!(within(task).await.unwrap(), expected);
+    }
+}
+
 /// With a proxy the request goes there, and names the endpoint.
 #[tokio::test]
 async fn a_configured_proxy_is_used() {

@@ -41,7 +41,7 @@ section! {
         path: Text = Text("/".to_owned());
         /// Templates of headers, by name; for secrets use the engine's own `headers`.
         headers: BTreeMap<String, Text> = BTreeMap::new();
-        /// Template of a JSON body, each value as JSON. Absent: the parameters as they are.
+        /// Template of a JSON body, each value as JSON. Absent: in `request` the parameters as they are, in `cancel` none.
         body: Option<Text> = None;
     }
 
@@ -59,7 +59,7 @@ section! {
     pub struct FollowRaw {
         /// JSON pointer to the service's id of the run, in the answer to `request`; or `location`: the last part of the path in its `Location` header.
         run_id: Text = Text("/id".to_owned());
-        /// Where the URL of the run's status is in that answer, instead of an id: a JSON pointer or `location`. Its path and query are asked for at the endpoint, and `path` is not used.
+        /// Where the URL of the run's status is in that answer, instead of an id: a JSON pointer or `location`. Its path and query are asked for at the endpoint, and `path` is not used; `run_id` in the templates of `cancel` and `events` is the last part of its path.
         status_url: Option<Text> = None;
         /// Where the URL of the result is in the answer that says that the run has ended: a JSON pointer or `location`. Absent: that answer holds it. An answer with status 303 leads to the result in any case.
         result_url: Option<Text> = None;
