@@ -301,11 +301,11 @@ pub fn finish(
         Outcome::Refused { failure } if row.fixed.spec.retry.not_on.contains(&failure.kind) => {
             end(row, Status::Failed, Some(Failure { retryable: false, ..failure }), now)
         }
-        Outcome::Refused { failure } => wait_unburnt(row, failure, "refused", jitter, now),
+        Outcome::Refused { failure } => wait_unburnt(row, failure, "refused", None, jitter, now),
         Outcome::Failed { failure, retry_after, open_end, recognised, retry, by_default } => {
             let fate = if open_end { Fate::of(row, failure.kind) } else { Fate::Over };
             if fate == Fate::Known && failure.kind.is_out_of_reach() {
-                wait_unburnt(row, failure, "unreachable", jitter, now)
+                wait_unburnt(row, failure, "unreachable", retry_after, jitter, now)
             } else if fate == Fate::Open
                 && recognised
                 && row.state.lost + 1 < LOST_MAX
@@ -313,7 +313,7 @@ pub fn finish(
             {
                 // Nothing was reported: the next attempt asks what became of this one. A workflow that takes its engine
                 // down each time is poison, so that is not done for ever.
-                let mut again = wait_unburnt(row, failure, "answer_lost", jitter, now);
+                let mut again = wait_unburnt(row, failure, "answer_lost", retry_after, jitter, now);
                 again.next.lost += 1;
                 again.next.maybe_started = true;
                 again
@@ -589,17 +589,25 @@ fn interrupt(row: &Execution, reason: String, now: Time) -> Transition {
 }
 
 /// Back to the queue with nothing burnt, a little later each time in a row.
-fn wait_unburnt(row: &Execution, failure: Failure, reason: &str, jitter: f64, now: Time) -> Transition {
+fn wait_unburnt(
+    row: &Execution,
+    failure: Failure,
+    reason: &str,
+    retry_after: Option<Millis>,
+    jitter: f64,
+    now: Time,
+) -> Transition {
     let mut next = waiting_again(row);
     next.refused += 1;
     next.due = false;
     // No breaker ends the wait for what other work holds, so its looks become rarer.
     let longest = if failure.kind == FailureKind::Conflict { 30 * SECOND } else { 10 * SECOND };
     let pace = crate::retry::RetryPolicy { delay: SECOND / 2, max_delay: longest, ..Default::default() };
-    next.ready_at = now.plus(pace.backoff(next.refused, 0.5 + jitter / 2.0, None));
+    next.ready_at = now.plus(pace.backoff(next.refused, 0.5 + jitter / 2.0, retry_after));
     let mut again = back_to_pending(row, next, EventType::ExecutionRetrying, Some(reason), None, now);
     again.next.failure = Some(failure.clone());
     again.event.data.failure = Some(failure);
+    again.event.data.retry_after = retry_after;
     again
 }
 

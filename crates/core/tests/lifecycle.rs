@@ -186,6 +186,11 @@ case an answer is lost to an engine that can be asked about it: nothing is burnt
   grant @120                         => running execution_started a3 r0 run1 lost=2 maybe failure=connection/c
   fail connection open known @120    => pending execution_retrying a3 r1 run1 at=125 lost=2 maybe failure=connection/c
 
+case and an engine that asked to be left alone is
+  submit @0                          => pending execution_submitted a0 r0 run1 due
+  grant @0                           => running execution_started a1 r0 run1
+  fail rate_limited open known after=60 @1 => pending execution_retrying a1 r0 run1 at=61.375 lost=1 maybe failure=rate_limited/c
+
 case at most once: a lost worker leaves the outcome open
   submit once @0                     => pending execution_submitted a0 r0 run1 due
   grant @0                           => running execution_started a1 r0 run1

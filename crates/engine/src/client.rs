@@ -314,6 +314,18 @@ impl Answer {
         }
     }
 
+    /// Whether it is an engine's answer to a stop: that it stops the run, or that it knows no run that could be stopped. A page
+    /// of something on the way is neither.
+    pub(crate) fn takes_a_stop(&self) -> bool {
+        let own =
+            without_mark(&self.body).trim_ascii().is_empty() || self.json::<serde::de::IgnoredAny>().is_ok();
+        match self.status {
+            200..300 => !self.is_web_page(),
+            404 | 409 | 410 => own,
+            _ => false,
+        }
+    }
+
     /// Whether it is a page for people, which no engine answers.
     pub(crate) fn is_web_page(&self) -> bool {
         without_mark(&self.body).trim_ascii_start().starts_with(b"<")

@@ -268,11 +268,8 @@ impl Tracked for Http {
         };
         let values = self.run_values(engine_run)?;
         let answer = self.client.send(self.request("cancel", cancel, endpoint, &values)?).await?;
-        match answer.status {
-            // Unknown and already ended runs have nothing left to stop.
-            200..300 | 404 | 409 | 410 => Ok(()),
-            _ => Err(self.client.refusal(&answer)),
-        }
+        // Unknown and already ended runs have nothing left to stop.
+        if answer.takes_a_stop() { Ok(()) } else { Err(self.client.refusal(&answer)) }
     }
 
     fn can_reattach(&self) -> bool {

@@ -153,7 +153,9 @@ impl Langflow {
                 .until_known(
                     &self.client,
                     || self.status_request(call, job),
-                    |answer| match wire::Job::read(&answer) {
+                    |answer| match wire::about(&answer, job)
+                        .map_or_else(|f| Some(Err(f)), |()| wire::Job::read(&answer))
+                    {
                         Some(job) => job.map(|job| (!matches!(job, wire::Job::Unknown)).then_some(job)),
                         None => Err(self.client.refusal(&answer)),
                     },
@@ -303,11 +305,8 @@ impl Tracked for Langflow {
         let url = self.client.url(endpoint, &["api", "v2", "workflows", "stop"])?;
         let body = serde_json::json!({ "job_id": job }).to_string();
         let answer = self.client.send(self.client.post(url, body)).await?;
-        match answer.status {
-            // A job that is over or unknown needs no stop.
-            200..300 | 404 | 409 => Ok(()),
-            _ => Err(self.client.refusal(&answer)),
-        }
+        // A job that is over or unknown needs no stop.
+        if answer.takes_a_stop() { Ok(()) } else { Err(self.client.refusal(&answer)) }
     }
 }
 

@@ -35,9 +35,9 @@ fn run_bytes_max(call: &Call) -> usize {
     RUN_BYTES_MAX.max(4 * call.parameters.len())
 }
 /// Runs of a thread that are looked through for the one an earlier attempt started; the newest come first.
-const RUNS_LISTED: &str = "10";
+const RUNS_LISTED: &str = "100";
 /// The same where others may have queued up behind it.
-const QUEUED_RUNS_LISTED: &str = "100";
+const QUEUED_RUNS_LISTED: &str = "1000";
 
 /// A configured Agent Server.
 #[derive(Debug, Clone)]
@@ -162,8 +162,9 @@ impl Langsmith {
             std::future::pending::<()>().await;
         };
         tokio::pin!(watching);
+        let mut unnamed_before = false;
         loop {
-            let status = poll
+            let told = poll
                 .until_known(
                     &self.client,
                     || {
@@ -171,16 +172,18 @@ impl Langsmith {
                             .map(|request| request.body_bytes_max(run_bytes_max(call)))
                     },
                     |answer| match answer.status {
-                        200..300 => Ok(Some(answer.json::<wire::RunStatus>()?.status)),
+                        200..300 => of_this_run(run, answer.json()?).map(Some),
                         404 if wire::is_not_found(&answer) => Ok(None),
                         _ => Err(self.client.refusal(&answer)),
                     },
                 )
                 .await?;
-            match status.as_deref().map(wire::End::of) {
-                None => return Err(self.why_unknown(call, run, poll).await?),
-                Some(Some(end)) => return Ok(end),
-                Some(None) => {}
+            let Some(told) = told else { return Err(self.why_unknown(call, run, poll).await?) };
+            match wire::End::of(&told.status) {
+                // What does not name the run may be the word of something on the way, so it has to say so twice.
+                Some(_) if told.run_id.is_none() && !unnamed_before => unnamed_before = true,
+                Some(end) => return Ok(end),
+                None => unnamed_before = false,
             }
             tokio::select! {
                 biased;
@@ -307,11 +310,8 @@ impl Tracked for Langsmith {
         let url = self.client.url(endpoint, &["threads", &thread, "runs", &id, "cancel"])?;
         let request = self.client.request(reqwest::Method::POST, url);
         let answer = self.client.send(request.query("action", "interrupt").query("wait", "false")).await?;
-        match answer.status {
-            // Unknown and already ended runs are answered alike.
-            200..300 | 404 | 409 => Ok(()),
-            _ => Err(self.client.refusal(&answer)),
-        }
+        // Unknown and already ended runs are answered alike.
+        if answer.takes_a_stop() { Ok(()) } else { Err(self.client.refusal(&answer)) }
     }
 }
 
@@ -348,6 +348,16 @@ fn thread_of(call: &Call) -> Uuid {
         },
         None => Uuid::new_v5(&THREADS, format!("run:{}", call.idempotency_key).as_bytes()),
     }
+}
+
+/// A status that is about this run, as far as it says.
+fn of_this_run(run: &RunId, told: wire::RunStatus) -> Result<wire::RunStatus, EngineFailure> {
+    if told.run_id.is_none_or(|id| id == run.run) {
+        return Ok(told);
+    }
+    let message = "the engine's answer is about another run";
+    let failure = EngineFailure::new(FailureKind::BadResponse, "contradictory_answer", message);
+    Err(failure.with_reached(Reached::Maybe))
 }
 
 /// Whether a refusal says that the thread has a run already; servers of before 2025 say so with status 422.

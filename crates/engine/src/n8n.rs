@@ -258,11 +258,8 @@ impl Tracked for N8n {
         }
         let url = self.api(endpoint, &["executions", engine_run, "stop"])?;
         let answer = self.ask(self.client.request(Method::POST, url)).await?;
-        match answer.status {
-            // Unknown and already ended executions have nothing left to stop.
-            200..300 | 404 | 409 => Ok(()),
-            _ => Err(self.refusal(&answer)),
-        }
+        // Unknown and already ended executions have nothing left to stop.
+        if answer.takes_a_stop() { Ok(()) } else { Err(self.refusal(&answer)) }
     }
 }
 

@@ -103,26 +103,23 @@ async fn begin<T: Tracked + ?Sized>(engine: &T, call: &Call) -> Result<String, O
     }
 }
 
-/// Repeats a cancel while the engine cannot be reached. `false` when the engine refuses to cancel: the run then goes
-/// on, and its follower with it.
+/// Repeats a cancel until the engine takes it: a refusal may be of something on the way. `false` where the run cannot be
+/// stopped at all: it then goes on, and its follower with it.
 async fn cancel_until_accepted<T: Tracked + ?Sized>(engine: &T, call: &Call, engine_run: &str) -> bool {
+    let mut refused = false;
     loop {
-        match engine.cancel(call.endpoint, engine_run).await {
-            Ok(()) => return true,
-            Err(failure) if failure.kind.retried_by_default() => {
-                let wait = failure.retry_after.map_or(CANCEL_PAUSE, Duration::from_millis);
-                tokio::time::sleep(wait.max(CANCEL_PAUSE)).await;
-            }
-            Err(failure) => {
-                tracing::warn!(
-                    execution = %call.execution_id,
-                    kind = failure.kind.as_str(),
-                    code = %failure.code,
-                    "the engine refuses to cancel a run"
-                );
-                return false;
-            }
+        let Err(failure) = engine.cancel(call.endpoint, engine_run).await else { return true };
+        let known = matches!(failure.code.as_str(), "cannot_cancel" | RUN_LOST | "template");
+        if !failure.kind.retried_by_default() && !refused {
+            refused = true;
+            let (kind, code) = (failure.kind.as_str(), failure.code.as_str());
+            tracing::warn!(execution = %call.execution_id, kind, code, "the engine refuses to cancel a run");
         }
+        if known {
+            return false;
+        }
+        let wait = failure.retry_after.map_or(CANCEL_PAUSE, Duration::from_millis);
+        tokio::time::sleep(wait.max(CANCEL_PAUSE)).await;
     }
 }
 

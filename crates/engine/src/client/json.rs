@@ -40,6 +40,11 @@ pub(crate) fn check_result(result: &[u8], bytes_max: usize) -> Result<(), Engine
     if result.len() > bytes_max {
         return refuse("result_too_large", format!("the result is over {bytes_max} bytes"));
     }
+    if std::str::from_utf8(result).is_err() {
+        let failure =
+            EngineFailure::new(FailureKind::BadResponse, "malformed_answer", "the result is not UTF-8");
+        return Err(failure.not_repeated());
+    }
     if check_depth(result, JSON_DEPTH_MAX).is_err() {
         return refuse("result_too_deep", format!("the result is nested deeper than {JSON_DEPTH_MAX}"));
     }
@@ -110,6 +115,7 @@ mod tests {
     #[test]
     fn a_result_over_a_limit_is_refused_for_good() {
         assert_eq!(check_result(b"[1]", 3), Ok(()));
+        assert_eq!(check_result(b"\"\xe9\"", 9).unwrap_err().code, "malformed_answer");
         assert_eq!(check_result(b"[1]", 2).unwrap_err().code, "result_too_large");
         let deep = "[".repeat(JSON_DEPTH_MAX + 1);
         assert_eq!(check_result(deep.as_bytes(), 1_000).unwrap_err().kind, FailureKind::TooLarge);

@@ -148,6 +148,12 @@ impl Poll {
         }
     }
 
+    /// One more answer by which the engine knows no such run; whether that is to be believed now.
+    pub(crate) fn is_known_as_unknown(&mut self) -> bool {
+        self.unknown.add();
+        self.unknown.are_over(LOOKS_MIN, self.lag)
+    }
+
     /// The same for what only an engine that knows the run can answer. `read` gives `None` for the engine's own "no such
     /// run", and so does this once it has been said often enough.
     pub(crate) async fn until_known<T>(
@@ -161,8 +167,7 @@ impl Poll {
                 self.unknown = Looks::default();
                 return Ok(Some(value));
             }
-            self.unknown.add();
-            if self.unknown.are_over(LOOKS_MIN, self.lag) {
+            if self.is_known_as_unknown() {
                 return Ok(None);
             }
             self.pause().await;

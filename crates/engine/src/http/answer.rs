@@ -57,6 +57,12 @@ impl Http {
             || self.says(&self.config.cancelled, "cancelled", &values)? == Some(true))
     }
 
+    /// Whether an answer with a success for its status is one by the condition, too.
+    pub(super) fn is_success(&self, answer: &Answer) -> Result<bool, EngineFailure> {
+        let values = AnswerValues::compared(answer.status, without_mark(&answer.body));
+        Ok(self.says(&self.config.success, "success", &values)? != Some(false))
+    }
+
     /// Whether a condition holds; `None` where it is not configured.
     fn says(
         &self,

@@ -9,6 +9,7 @@ use super::{Http, HttpFollow, LOCATION, pointer};
 use crate::client::{Answer, Poll, Request, StreamEvent, watch_events};
 use crate::contract::{Call, EngineFailure, Outcome};
 use crate::tracked::run_lost;
+use enginehouse_core::failure::FailureKind;
 use minijinja::context;
 use minijinja::value::Value;
 use reqwest::Url;
@@ -133,6 +134,7 @@ impl Http {
         stream_ended: &Notify,
     ) -> Result<Outcome, EngineFailure> {
         let mut poll = self.client.poll(call).doubting();
+        let mut elsewhere = self.client.poll(call);
         let limit = self.client.transfer_timeout();
         let ask = || {
             let request = if follow.status_url.is_some() {
@@ -149,7 +151,12 @@ impl Http {
             match polled {
                 None => return Err(run_lost("the service does not know this run any more")),
                 Some(Polled::Ended(answer)) => return self.ended(call, follow, &mut poll, &answer).await,
-                Some(Polled::ResultAt(url)) => return self.result_at(call, &mut poll, url).await,
+                Some(Polled::ResultAt(url)) => match self.seen_at(call, url).await {
+                    Ok(outcome) => return Ok(outcome),
+                    Err(failure) if failure.kind == FailureKind::EngineError => return Err(failure),
+                    // It may be no result but a page on the way: the run is asked for again.
+                    Err(failure) => elsewhere.missed(self.client.scrubbed(failure))?,
+                },
                 Some(Polled::GoesOn) => {}
             }
             tokio::select! {
@@ -171,7 +178,8 @@ impl Http {
             let _: serde::de::IgnoredAny = answer.json()?;
             let values = AnswerValues::compared(answer.status, &answer.body);
             let done = self.templates.holds("follow.done", &follow.done, &values)?;
-            return Ok(Some(if done { Polled::Ended(Box::new(answer)) } else { Polled::GoesOn }));
+            let over = done || self.says_it_is_over(&answer)?;
+            return Ok(Some(if over { Polled::Ended(Box::new(answer)) } else { Polled::GoesOn }));
         }
         // "See other": the run has ended, and its result is there. A sign-in page is elsewhere.
         if answer.status == 303
@@ -180,7 +188,9 @@ impl Http {
             return Ok(Some(Polled::ResultAt(url)));
         }
         let is_json = answer.json::<serde::de::IgnoredAny>().is_ok();
-        if is_json && !is_out_of_service(answer.status) && self.says_it_is_over(&answer)? {
+        let of_the_way = is_out_of_service(answer.status)
+            || matches!(answer.status, 300..=399 | 401 | 403..=405 | 407 | 410);
+        if is_json && !of_the_way && self.says_it_is_over(&answer)? {
             return Ok(Some(Polled::Ended(Box::new(answer))));
         }
         if is_json && matches!(answer.status, 404 | 410) {
@@ -221,6 +231,23 @@ impl Http {
                 self.result_at(call, poll, url).await
             }
         }
+    }
+
+    /// What stands where a run's own answer led to.
+    async fn seen_at(&self, call: &Call, url: Url) -> Result<Outcome, EngineFailure> {
+        let limit = self.client.transfer_timeout();
+        let request = self.client.get(url).within(limit, limit).body_bytes_max(2 * call.result_bytes_max);
+        let answer = self.client.send(request).await?;
+        if !answer.is_success() {
+            return Err(self.client.refusal(&answer));
+        }
+        if answer.is_web_page() {
+            return Err(web_page(&answer));
+        }
+        if self.says_it_is_over(&answer)? || self.is_success(&answer)? {
+            return self.conclude(&answer, call.result_bytes_max);
+        }
+        Err(malformed(&answer, "what the service led to as its result does not fulfil success".to_owned()))
     }
 
     /// Fetches the result of a run that has succeeded.

@@ -87,11 +87,13 @@ struct Reading<'a> {
     answer: Option<StreamEvent>,
     /// The text that came in pieces.
     pieces: Option<String>,
+    /// A mark of the end was seen, which all known streams of pieces have.
+    finished: bool,
 }
 
 impl Reading<'_> {
     fn new(rules: &HttpStream, bytes_max: usize) -> Reading<'_> {
-        Reading { rules, bytes_max, answer: None, pieces: None }
+        Reading { rules, bytes_max, answer: None, pieces: None, finished: false }
     }
 
     fn take(&mut self, event: &StreamEvent) -> Result<Taken, EngineFailure> {
@@ -101,7 +103,9 @@ impl Reading<'_> {
             return Ok(Taken::Failure);
         }
         let named = self.rules.answer.as_deref().is_some_and(|answer| Some(answer) == name);
+        self.finished |= is_end(name, data.as_ref());
         if is_mark(event, name, data.as_ref()) && !named {
+            self.finished = true;
             return Ok(Taken::Mark);
         }
         if let Some(piece) = self.piece(event, name, data.as_ref()) {
@@ -132,7 +136,11 @@ impl Reading<'_> {
 
     /// What stands for the body of the answer.
     fn end(self) -> Result<Bytes, EngineFailure> {
-        if let Some(text) = self.pieces {
+        if let Some(text) = self.pieces.filter(|text| !text.is_empty()) {
+            if !self.finished && self.rules.join.is_none() {
+                let message = "the stream of the answer's text ended before its end was said";
+                return Err(EngineFailure::new(FailureKind::BadResponse, "truncated_answer", message));
+            }
             return Ok(Bytes::from(Value::from(text).to_string()));
         }
         match self.answer {
@@ -160,10 +168,21 @@ fn name_of<'a>(event: &'a StreamEvent, data: Option<&'a Value>) -> Option<&'a st
 
 /// The name says so, or all that the event holds is an error.
 fn is_failure(named: &str, name: Option<&str>, data: Option<&Value>) -> bool {
-    let only_error = data
-        .and_then(Value::as_object)
-        .is_some_and(|fields| fields.len() == 1 && fields.get("error").is_some_and(|error| !error.is_null()));
-    name == Some(named) || (name.is_none() && only_error)
+    let error =
+        data.and_then(|data| data.get("error")).filter(|error| error.is_object() || error.is_string());
+    let only = data.and_then(Value::as_object).is_some_and(|fields| fields.len() == 1);
+    let is_error = error.is_some_and(|error| only || error.is_object())
+        || data.and_then(|data| data.get("object")?.as_str()) == Some("error");
+    name == Some(named)
+        || matches!(name, Some("response.failed" | "response.incomplete"))
+        || (name.is_none() && is_error)
+}
+
+/// Whether an event says that the text is whole.
+fn is_end(name: Option<&str>, data: Option<&Value>) -> bool {
+    let reason = data.and_then(|data| data.pointer("/choices/0/finish_reason"));
+    reason.is_some_and(Value::is_string)
+        || matches!(name, Some("message_stop" | "response.completed" | "end"))
 }
 
 fn is_mark(event: &StreamEvent, name: Option<&str>, data: Option<&Value>) -> bool {
@@ -174,18 +193,43 @@ fn is_mark(event: &StreamEvent, name: Option<&str>, data: Option<&Value>) -> boo
 
 /// Reports of progress, by their name or by holding nothing else.
 fn is_progress(name: Option<&str>, data: Option<&Value>) -> bool {
-    let named =
-        matches!(name, Some("progress" | "token" | "delta" | "chunk" | "ping" | "heartbeat" | "keepalive"));
+    let named = matches!(
+        name,
+        Some(
+            "progress"
+                | "token"
+                | "delta"
+                | "chunk"
+                | "ping"
+                | "heartbeat"
+                | "keepalive"
+                | "start"
+                | "metadata"
+                | "usage"
+                | "message_start"
+                | "message_delta"
+                | "message_stop"
+                | "content_block_start"
+                | "content_block_delta"
+                | "content_block_stop"
+        )
+    );
+    let share =
+        data.and_then(|data| data.get("progress")?.as_f64()).is_some_and(|share| (0.0..1.0).contains(&share));
     let only = data
         .and_then(Value::as_object)
         .is_some_and(|fields| fields.len() == 1 && fields.contains_key("progress"));
-    named || only
+    named || only || share
 }
 
 /// The text of an event of Flowise, of OpenAI's chat completions and responses, or of Anthropic's messages.
 fn known_piece(name: Option<&str>, data: &Value) -> Option<String> {
     let text = |value: Option<&Value>| value.and_then(Value::as_str).map(str::to_owned);
     if let Some(choice) = data.pointer("/choices/0").filter(|choice| choice.get("delta").is_some()) {
+        // Of several answers side by side the first is the answer.
+        if choice.get("index").and_then(Value::as_u64).unwrap_or(0) > 0 {
+            return Some(String::new());
+        }
         return Some(text(choice.pointer("/delta/content")).unwrap_or_default());
     }
     match name? {
@@ -246,6 +290,21 @@ mod tests {
             (&usual, &[("", r#"{"error":null}"#)], r#"{"error":null}"#),
             (&usual, &[("", &hel), ("", &lo), ("", r#"{"event":"end","data":"[DONE]"}"#)], "\"Hello\""),
             (&usual, &[("", &role), ("", &hi), ("", "[DONE]")], "\"hi\""),
+            (&usual, &[("", &hi)], "truncated_answer"),
+            (
+                &usual,
+                &[("", &hi), ("", r#"{"error":{"message":"away"},"code":500}"#)],
+                r#"failed {"error":{"message":"away"},"code":500}"#,
+            ),
+            (
+                &usual,
+                &[
+                    ("", r#"{"type":"response.output_text.delta","delta":"a"}"#),
+                    ("", r#"{"type":"response.failed"}"#),
+                ],
+                r#"failed {"type":"response.failed"}"#,
+            ),
+            (&usual, &[("", r#"{"progress":0.5,"step":"a"}"#)], "no_answer_event"),
             (
                 &usual,
                 &[("content_block_delta", r#"{"delta":{"text":"a"}}"#), ("message_stop", "{\"type\":\"x\"}")],

@@ -89,6 +89,22 @@ pub(super) fn detail_text(answer: &Answer) -> Option<String> {
     Some(plain_words(&words))
 }
 
+/// Refuses an answer that names another job.
+pub(super) fn about(answer: &Answer, job: Uuid) -> Result<(), EngineFailure> {
+    #[derive(Deserialize)]
+    struct Named {
+        job_id: Option<Uuid>,
+    }
+    match answer.json::<Named>() {
+        Result::Ok(Named { job_id: Some(other) }) if other != job => {
+            let message = "the engine's answer is about another job";
+            let failure = EngineFailure::new(FailureKind::BadResponse, "contradictory_answer", message);
+            Err(failure.with_reached(Reached::Maybe))
+        }
+        _ => Result::Ok(()),
+    }
+}
+
 /// A job as a status answer tells it.
 #[derive(Debug)]
 pub(super) enum Job {

@@ -107,15 +107,15 @@ impl Langsmith {
             Ok(self.with_state(call, self.client.get(url)))
         };
         let read = |answer: Answer| match answer.status {
-            200..300 => match wire::read_state(&answer.body, run.run)? {
-                wire::State::Of(checkpoint) => Gave::of(&checkpoint, &answer, call).map(Newest::Own),
-                wire::State::Another => Ok(Newest::Another),
-                wire::State::Unread => Ok(Newest::NotTold),
-            },
-            404 if wire::is_not_found(&answer) => Ok(Newest::NotTold),
+            200..300 => Ok(Some(match wire::read_state(&answer.body, run.run)? {
+                wire::State::Of(checkpoint) => Newest::Own(Gave::of(&checkpoint, &answer, call)?),
+                wire::State::Another => Newest::Another,
+                wire::State::Unread => Newest::NotTold,
+            })),
+            404 if wire::is_not_found(&answer) => Ok(None),
             _ => Err(self.client.refusal(&answer)),
         };
-        poll.until_read(&self.client, request, read).await
+        Ok(poll.until_known(&self.client, request, read).await?.unwrap_or(Newest::NotTold))
     }
 
     /// The newest checkpoint of the run among those of its thread.

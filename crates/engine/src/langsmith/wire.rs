@@ -29,6 +29,8 @@ pub(super) struct Created {
 #[derive(Deserialize)]
 pub(super) struct RunStatus {
     pub(super) status: String,
+    #[serde(default)]
+    pub(super) run_id: Option<Uuid>,
 }
 
 /// Whether a 404 has the form of the engine's own.
@@ -271,6 +273,11 @@ pub(super) fn read_state(body: &[u8], run: Uuid) -> Result<State<'_>, EngineFail
         Result::Ok(snapshot) if body.trim_ascii_start().starts_with(b"{") => {
             Result::Ok(snapshot.checkpoint_of(run).map_or(State::Another, State::Of))
         }
+        _ if body.trim_ascii_start().starts_with(b"{") => {
+            let message = "the engine's answer about a thread's state is none";
+            let failure = EngineFailure::new(FailureKind::BadResponse, "malformed_answer", message);
+            Err(failure.with_reached(Reached::Maybe))
+        }
         _ => crate::client::parse::<serde::de::IgnoredAny>(body).map(|_| State::Unread),
     }
 }
@@ -465,7 +472,8 @@ mod tests {
             "Another"
         );
         assert_eq!(told(r#"{"values":{},"metadata":null}"#), "Another");
-        assert_eq!(told("{}"), "Unread");
+        assert_eq!(told("{}"), "malformed_answer");
+        assert_eq!(told(r#"{"message":"maintenance"}"#), "malformed_answer");
         assert_eq!(told("[]"), "Unread");
         assert_eq!(told("<html>"), "malformed_answer");
         assert_eq!(

@@ -26,7 +26,10 @@ impl N8n {
                 &self.client,
                 || self.execution(call.endpoint, id, true),
                 |answer| match answer.status {
-                    200..300 => Ok(Some(answer.json::<Execution>()?).filter(Execution::has_data)),
+                    // Without its id it is no execution, but the word of something on the way.
+                    200..300 => answer
+                        .json::<wire::Named>()
+                        .and_then(|_| Ok(Some(answer.json::<Execution>()?).filter(Execution::has_data))),
                     404 if wire::is_not_found(&answer) => Ok(None),
                     _ => Err(self.client.refusal(&answer)),
                 },

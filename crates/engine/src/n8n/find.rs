@@ -4,7 +4,8 @@ use super::N8n;
 use super::data::{Execution, NoData};
 use super::wire::{self, Listed, Page, is_id};
 use crate::client::Poll;
-use crate::contract::{Call, EngineFailure};
+use crate::contract::{Call, EngineFailure, Reached};
+use enginehouse_core::failure::FailureKind;
 use std::collections::BTreeSet;
 
 /// The header a workflow is called with; its value is the idempotency key of the run.
@@ -35,6 +36,23 @@ impl N8n {
         Ok(newest)
     }
 
+    /// Looks for the execution of this call until it would have been shown: n8n may list what it took some time later.
+    pub(super) async fn find_in_time(
+        &self,
+        call: &Call,
+        workflow: &str,
+        after: u64,
+    ) -> Result<Option<String>, EngineFailure> {
+        let mut poll = self.client.poll(call);
+        loop {
+            let found = self.find(&mut poll, call, workflow, after).await?;
+            if found.is_some() || poll.is_known_as_unknown() {
+                return Ok(found);
+            }
+            poll.pause().await;
+        }
+    }
+
     /// The execution of this call among those of the workflow after number `after`.
     ///
     /// An execution that shows nothing of what it was called with (older versions do so only at the end) might be the
@@ -46,7 +64,7 @@ impl N8n {
         workflow: &str,
         after: u64,
     ) -> Result<Option<String>, EngineFailure> {
-        let mut open = self.candidates(poll, call, workflow, after).await?;
+        let (mut open, all) = self.candidates(poll, call, workflow, after).await?;
         loop {
             let mut dark = Vec::new();
             for id in open {
@@ -56,8 +74,13 @@ impl N8n {
                     Err(NoData) => dark.push(id),
                 }
             }
-            if dark.is_empty() {
+            if dark.is_empty() && all {
                 return Ok(None);
+            }
+            if dark.is_empty() {
+                let message = "too many executions of the workflow began since to find out whether n8n started this one";
+                let failure = EngineFailure::new(FailureKind::BadResponse, "start_unknown", message);
+                return Err(failure.with_reached(Reached::Maybe));
             }
             open = dark;
             poll.pause().await;
@@ -73,7 +96,7 @@ impl N8n {
         after: u64,
         seen: &mut Seen,
     ) -> Result<Option<String>, EngineFailure> {
-        for id in self.candidates(poll, call, workflow, after).await? {
+        for id in self.candidates(poll, call, workflow, after).await?.0 {
             if seen.strangers.contains(&id) {
                 continue;
             }
@@ -86,15 +109,17 @@ impl N8n {
         Ok(None)
     }
 
-    /// Executions of the workflow, the newest first. Running ones have to be asked for by their status.
+    /// Executions of the workflow, the newest first, and whether these are all. Running ones have to be asked for by their
+    /// status.
     async fn candidates(
         &self,
         poll: &mut Poll,
         call: &Call,
         workflow: &str,
         after: u64,
-    ) -> Result<Vec<String>, EngineFailure> {
+    ) -> Result<(Vec<String>, bool), EngineFailure> {
         let mut found: BTreeSet<(u64, String)> = BTreeSet::new();
+        let mut all = true;
         for status in [Some("running"), Some("waiting"), None] {
             let mut cursor = None;
             for _ in 0..PAGES_MAX {
@@ -107,8 +132,9 @@ impl N8n {
                     break;
                 }
             }
+            all &= cursor.is_none();
         }
-        Ok(found.into_iter().rev().map(|(_, id)| id).collect())
+        Ok((found.into_iter().rev().map(|(_, id)| id).collect(), all))
     }
 
     async fn page(

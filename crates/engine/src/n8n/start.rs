@@ -26,14 +26,17 @@ impl N8n {
             None => (call.workflow_id.clone(), self.webhook_of(call.endpoint, &call.workflow_id).await?),
         };
         if call.maybe_started
-            && let Some(id) = self.find(&mut self.client.poll(call), call, &workflow, 0).await?
+            && let Some(id) = self.find_in_time(call, &workflow, 0).await?
         {
             return Ok(id);
         }
         match webhook.mode {
             N8nMode::Track | N8nMode::Ack => {
                 let answer = self.call_webhook(call, &webhook, None).await?;
-                self.read_answer(call, &workflow, 0, &answer).await
+                match told_id(&answer) {
+                    Some(id) => Ok(id),
+                    None => self.read_answer(call, &workflow, 0, &answer).await,
+                }
             }
             N8nMode::Lookup => self.start_and_look(call, &workflow, &webhook).await,
         }
@@ -138,24 +141,22 @@ impl N8n {
         after: u64,
         answer: &Answer,
     ) -> Result<String, EngineFailure> {
-        if let Some(id) = answer.header("x-execution-id").filter(|id| wire::is_id(id)) {
-            return Ok(id.to_owned());
-        }
-        if let Some(id) = wire::execution_id(&answer.body) {
-            return Ok(id);
-        }
         if wire::is_not_registered(answer) {
             return Err(self.not_registered(call.endpoint, workflow).await);
         }
         // A workflow answers what it likes, with any status, and n8n answers 500 when it failed or was stopped: only
         // n8n's own record says whether there is an execution, and how it ends.
-        let out_of_service = matches!(answer.status, 408 | 429 | 502..=504);
-        let mut poll = if out_of_service { self.client.poll_once(call) } else { self.client.poll(call) };
-        match self.find(&mut poll, call, workflow, after).await {
+        if matches!(answer.status, 408 | 429 | 502..=504) {
+            // n8n itself may be out of service, and may show what it took later: the next attempt looks again first.
+            let found = self.find(&mut self.client.poll_once(call), call, workflow, after).await;
+            return match found {
+                Ok(Some(id)) => Ok(id),
+                _ => Err(self.refusal(answer).with_reached(Reached::Maybe)),
+            };
+        }
+        match self.find_in_time(call, workflow, after).await {
             Ok(Some(id)) => Ok(id),
             Ok(None) => Err(self.untracked(workflow, answer)),
-            // n8n itself may be out of service. Whether the workflow was started, the next attempt finds out.
-            Err(_) if out_of_service => Err(self.refusal(answer).with_reached(Reached::Maybe)),
             Err(failure) => Err(failure.with_reached(Reached::Maybe)),
         }
     }
@@ -184,4 +185,10 @@ impl N8n {
         // It has run.
         EngineFailure::new(FailureKind::InvalidRequest, "untracked", message).not_repeated()
     }
+}
+
+/// The execution's id as a workflow tells it that is made for it.
+fn told_id(answer: &Answer) -> Option<String> {
+    let header = answer.header("x-execution-id").filter(|id| wire::is_id(id));
+    header.map(str::to_owned).or_else(|| wire::execution_id(&answer.body))
 }

@@ -64,6 +64,13 @@ impl Listed {
     }
 }
 
+/// What is an execution at all.
+#[derive(Debug, Deserialize)]
+pub(super) struct Named {
+    #[serde(rename = "id", deserialize_with = "text_or_number")]
+    _id: String,
+}
+
 /// A page of executions.
 #[derive(Debug, Deserialize)]
 pub(super) struct Page {

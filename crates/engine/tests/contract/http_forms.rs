@@ -187,6 +187,54 @@ async fn a_redirect_to_a_sign_in_page_is_no_result() {
     assert_eq!((result_of(&outcome), asked.len()), (Some(r#"{"state":"done"}"#), 4), "{outcome:?}");
 }
 
+/// What a 303 leads to is judged like any other end, and a page on the way is no end.
+#[tokio::test]
+async fn what_a_redirect_leads_to_is_judged() {
+    fn judged(http: HttpSettings) -> HttpConfig {
+        HttpConfig {
+            follow: follow(|f| f.step = HttpStep::new("GET", "/status")),
+            success: Some("body.state == 'done'".to_owned()),
+            failure: Some("body.state == 'failed'".to_owned()),
+            cancelled: Some("body.state == 'cancelled'".to_owned()),
+            ..HttpConfig::new(http, "/jobs")
+        }
+    }
+    let rows: [(Script, Option<&str>); 4] = [
+        (|m, p, _| at_the_end(m, p, r#"{"state":"done"}"#), Some(r#"{"state":"done"}"#)),
+        (|m, p, _| at_the_end(m, p, r#"{"state":"failed"}"#), None),
+        (|m, p, _| at_the_end(m, p, r#"{"state":"cancelled"}"#), None),
+        (
+            |m, p, n| match (p, n) {
+                ("/end", 0) => Reply::json(200, json!({"error": "sign in first"})),
+                _ => at_the_end(m, p, r#"{"state":"done"}"#),
+            },
+            Some(r#"{"state":"done"}"#),
+        ),
+    ];
+    for (script, result) in rows {
+        let (outcome, ..) = run(script, judged).await;
+        assert_eq!(result_of(&outcome), result, "{outcome:?}");
+    }
+    // A poll that says that the run failed ends it, whatever `done` waits for.
+    let script: Script = |m, _, n| match (m, n) {
+        ("POST", _) => Reply::json(200, json!({"id": 1})),
+        (_, 0) => Reply::json(401, json!({"state": "failed"})),
+        _ => Reply::json(200, json!({"state": "failed"})),
+    };
+    let waits =
+        |http| HttpConfig { follow: follow(|f| f.done = "body.state == 'done'".to_owned()), ..judged(http) };
+    let (outcome, asked, _stub) = run(script, waits).await;
+    assert_eq!((failure_of(outcome).code.as_str(), asked.len()), ("workflow_failed", 3));
+}
+
+fn at_the_end(method: &str, path: &str, end: &str) -> Reply {
+    match (method, path) {
+        ("POST", _) => Reply::json(200, json!({"id": 1})),
+        (_, "/end") => Reply::json(200, end),
+        _ => Reply::of(303, "", "").with_header("location", "/end"),
+    }
+}
+
 #[tokio::test]
 async fn an_accepted_request_with_a_useless_answer_is_not_repeated() {
     let rows: [(Script, &str); 5] = [

@@ -430,7 +430,15 @@ async fn running(
 
 #[tokio::test]
 async fn a_wish_to_stop_stops_the_run_in_the_engine() {
-    let faults = [None, Some((Fault::Reset, 2)), Some((Fault::Status(503), 2)), Some((Fault::LostAnswer, 1))];
+    let faults = [
+        None,
+        Some((Fault::Reset, 2)),
+        Some((Fault::Status(503), 2)),
+        Some((Fault::LostAnswer, 1)),
+        // They may be of something on the way.
+        Some((Fault::Status(403), 1)),
+        Some((Fault::Redirect, 1)),
+    ];
     for dialect in dialects() {
         for (stop_by, fault) in [Stop::Cancel, Stop::Timeout].into_iter().flat_map(|s| faults.map(|f| (s, f)))
         {

@@ -148,6 +148,10 @@ impl Dialect for N8n {
                 match *path {
                     // It answers when its workflow has ended, and that does not.
                     "silent" if fake.notes.contains(&"hold".to_owned()) => Reply::of(200, "", "").held(),
+                    // It speaks of another's execution.
+                    "silent" if fake.notes.contains(&"foreign".to_owned()) => {
+                        Reply::json(200, json!({"executionId": "1"})).with_header("x-execution-id", "1")
+                    }
                     "silent" => Reply::json(200, json!([{"echo": "hi"}])),
                     _ => Reply::json(200, json!({"executionId": number(index)})),
                 }
@@ -196,10 +200,13 @@ impl Dialect for N8n {
     }
 
     fn differs(&self, step: Step, fault: Fault) -> Option<Expected> {
-        use FailureKind::{BadResponse, EngineError, InvalidRequest};
+        use FailureKind::{EngineError, InvalidRequest, RateLimited, Unavailable};
         match (step, fault) {
-            // It says that it succeeded and shows nothing of it.
-            (Step::Result, Fault::Empty) => Some(Expected::Fails(BadResponse, Reached::Yes)),
+            // The workflow may have been started all the same: the next attempt looks for it.
+            (Step::Submit, Fault::Busy | Fault::Status(408)) => {
+                Some(Expected::Fails(RateLimited, Reached::Maybe))
+            }
+            (Step::Submit, Fault::Status(503)) => Some(Expected::Fails(Unavailable, Reached::Maybe)),
             // A webhook may answer anything; what counts is whether its execution is found, and here there is none.
             (
                 Step::Submit,
@@ -228,6 +235,19 @@ async fn a_silent_workflow_is_found_by_its_header() {
     let outcome = within(adapter(settings(stub.url()), false).run(call)).await;
     assert!(matches!(outcome, Outcome::Succeeded { .. }), "{outcome:?}");
     assert_eq!(stub.fake(|fake| fake.runs.len()), 2);
+}
+
+/// What a workflow answers that is not made for it is its own business, an id in it as well.
+#[tokio::test]
+async fn an_id_in_the_answer_of_a_silent_workflow_is_not_believed() {
+    let stub = Stub::start(Arc::new(N8n), Fake::new(RunState::Succeeded), None).await;
+    stub.fake(|fake| fake.start("somebody.1"));
+    stub.fake(|fake| fake.notes.push("foreign".to_owned()));
+    let host = Arc::new(NotingHost::default());
+    let (_stop, call) = call(&host, SILENT, "{}");
+    let outcome = within(adapter(settings(stub.url()), false).run(call)).await;
+    assert!(matches!(outcome, Outcome::Succeeded { .. }), "{outcome:?}");
+    assert_eq!(host.engine_run().as_deref(), Some("2"));
 }
 
 /// Webhooks may be called elsewhere than the API, below another prefix.
