@@ -414,6 +414,10 @@ impl Run {
         for life in lives {
             let findings = life.node.service().audit();
             self.audits.extend(findings.into_iter().map(|finding| format!("I14 {finding}")));
+            if life.fate.is_dead() {
+                // It ended in the middle of a commit, and nobody can ask it.
+                continue;
+            }
             let looked = life.node.service().audit_waits(|| self.pending());
             self.audits.extend(looked.findings.into_iter().map(|finding| format!("I15 {finding}")));
             for (reason, count) in looked.said {
