@@ -5,6 +5,7 @@ use crate::scalar::{PriorityName, Span, Timestamp};
 use crate::word::{
     BlockerWord, FailureKindWord, OutcomeWord, PriorityWord, StatusWord, WaitReasonWord, schema,
 };
+use enginehouse_core::exact::ExactJson;
 use enginehouse_core::id::ExecutionId;
 use enginehouse_core::limits::{TAG_CHARS_MAX, TAGS_MAX};
 use serde::{Deserialize, Serialize};
@@ -519,7 +520,7 @@ pub struct EventView {
     pub status: Option<String>,
     /// What the event says beside its type; never payload.
     #[schema(value_type = Value)]
-    pub data: serde_json::Value,
+    pub data: ExactJson,
 }
 
 /// What can be changed of a pending execution.

@@ -5,6 +5,7 @@
 //! A call whose answer was lost is sent again as it was: that changes nothing a second time.
 
 use crate::word::{FailureKindWord, LimitCodeWord, OrderWord, ReachedWord, WorkerEndWord};
+use enginehouse_core::exact::ExactJson;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use std::collections::BTreeMap;
@@ -270,7 +271,7 @@ pub struct WorkerProgress {
     /// What the engine said: any JSON.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<Value>)]
-    pub data: Option<serde_json::Value>,
+    pub data: Option<ExactJson>,
 }
 
 /// The worker wants to go: it gets nothing new, finishes what it has, and is dismissed by a pull.

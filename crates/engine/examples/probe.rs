@@ -182,7 +182,8 @@ impl Host for PrintingHost {
     }
 
     fn progress(&self, progress: Progress) {
-        self.say(&format!("progress {:?} {}", progress.fraction, progress.data.unwrap_or_default()));
+        let data = progress.data.as_ref().map_or("null", |data| data.get());
+        self.say(&format!("progress {:?} {data}", progress.fraction));
     }
 
     fn log(&self, line: &str) {

@@ -16,6 +16,8 @@ pub(crate) const ANSWER_BYTES_MAX: usize = 256 << 20;
 pub(crate) const STREAM_EVENT_BYTES_MAX: usize = 256 << 10;
 /// The data of one progress item; above it the item is only a sign of life.
 pub(crate) const PROGRESS_BYTES_MAX: usize = 16 << 10;
+/// Its JSON may be nested so deeply: the messages that carry it have room for as much and for themselves.
+pub(crate) const PROGRESS_DEPTH_MAX: usize = enginehouse_core::limits::JSON_DEPTH_MAX - 16;
 /// Endpoints of one engine.
 pub(crate) const ENDPOINTS_MAX: usize = 256;
 

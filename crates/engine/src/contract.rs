@@ -1,11 +1,14 @@
 //! The contract between a worker and an adapter.
 
-use crate::config::PROGRESS_BYTES_MAX;
+use crate::config::{PROGRESS_BYTES_MAX, PROGRESS_DEPTH_MAX};
 use async_trait::async_trait;
 use bytes::Bytes;
+use enginehouse_core::exact::ExactJson;
 use enginehouse_core::failure::FailureKind;
 use enginehouse_core::time::Millis;
 use serde::Serialize;
+use serde_json::value::RawValue;
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use tokio::sync::watch;
@@ -173,7 +176,7 @@ pub struct Progress {
     pub fraction: Option<f64>,
     /// What the engine said, as JSON; live only, never stored.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub data: Option<serde_json::Value>,
+    pub data: Option<ExactJson>,
 }
 
 impl Progress {
@@ -184,13 +187,20 @@ impl Progress {
         if text.is_empty() || text.len() > PROGRESS_BYTES_MAX {
             return Progress::default();
         }
-        let data = match serde_json::from_str(text) {
-            Ok(object @ serde_json::Value::Object(_)) => object,
-            _ => serde_json::Value::from(text),
-        };
-        let fraction = data.get("progress").and_then(serde_json::Value::as_f64);
-        Progress { fraction: fraction.filter(|share| (0.0..=1.0).contains(share)), data: Some(data) }
+        match ExactJson::parse_within(text, PROGRESS_DEPTH_MAX) {
+            Ok(object) if object.get().starts_with('{') => {
+                Progress { fraction: share_of(&object), data: Some(object) }
+            }
+            _ => Progress { fraction: None, data: Some(serde_json::Value::from(text).into()) },
+        }
     }
+}
+
+/// How far a run is by the `progress` of what it says: 0 to 1.
+pub(crate) fn share_of(data: &ExactJson) -> Option<f64> {
+    let fields: BTreeMap<Cow<'_, str>, &RawValue> = serde_json::from_str(data.get()).ok()?;
+    let share: f64 = serde_json::from_str(fields.get("progress")?.get()).ok()?;
+    (0.0..=1.0).contains(&share).then_some(share)
 }
 
 /// The lease is gone; the adapter returns and its worker drops the attempt.

@@ -13,12 +13,13 @@ mod replay;
 mod wire;
 
 use crate::client::{Answer, HttpClient, Poll, Request, StreamEvent, watch_events};
-use crate::config::{ConfigError, HttpSettings, PROGRESS_BYTES_MAX};
+use crate::config::{ConfigError, HttpSettings, PROGRESS_BYTES_MAX, PROGRESS_DEPTH_MAX};
 use crate::contract::{
-    Call, Capabilities, Engine, EngineFailure, Health, Outcome, Progress, Reached, Workflow,
+    Call, Capabilities, Engine, EngineFailure, Health, Outcome, Progress, Reached, Workflow, share_of,
 };
 use crate::tracked::{Started, Tracked, drive, run_lost};
 use async_trait::async_trait;
+use enginehouse_core::exact::ExactJson;
 use enginehouse_core::failure::FailureKind;
 use enginehouse_core::limits::REQUEST_BODY_BYTES_MAX;
 use options::Options;
@@ -371,15 +372,9 @@ fn report(call: &Call, event: &StreamEvent) {
     if matches!(event.name.as_str(), "metadata" | "error" | "end") {
         return;
     }
-    let data = if event.data.len() <= PROGRESS_BYTES_MAX {
-        crate::client::parse::<serde_json::Value>(event.data.as_bytes()).ok()
-    } else {
-        None
-    };
-    let fraction = (event.name == "custom")
-        .then(|| data.as_ref()?.get("progress")?.as_f64())
-        .flatten()
-        .filter(|fraction| (0.0..=1.0).contains(fraction));
-    let data = data.map(|data| serde_json::json!({ "event": event.name, "data": data }));
+    let data = Some(event.data.as_str()).filter(|data| data.len() <= PROGRESS_BYTES_MAX);
+    let data = data.and_then(|data| ExactJson::parse_within(data, PROGRESS_DEPTH_MAX).ok());
+    let fraction = if event.name == "custom" { data.as_ref().and_then(share_of) } else { None };
+    let data = data.and_then(|data| wire::told(&event.name, &data));
     call.host.progress(Progress { fraction, data });
 }

@@ -94,7 +94,7 @@ mod tests {
             attempt: 1,
             engine: None,
             status: None,
-            data: serde_json::json!({"reason": "line\nbreak"}),
+            data: serde_json::json!({"reason": "line\nbreak"}).into(),
         };
         EventItem { id: seq.to_string(), view }
     }

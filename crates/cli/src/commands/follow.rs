@@ -6,6 +6,8 @@ use super::{Exit, Failure};
 use clap::Args;
 use enginehouse_api::client::{Client, ClientError, EventReader, ServerEvent};
 use enginehouse_api::{Code, EventView, ExecutionView, Span};
+use serde_json::value::RawValue;
+use std::collections::BTreeMap;
 use std::time::Duration;
 use tokio::time::Instant;
 
@@ -58,9 +60,7 @@ fn print(event: &ServerEvent, output: &mut Output) -> Result<(), Failure> {
 pub(super) fn print_with_id(event: &ServerEvent, output: &mut Output) -> Result<(), Failure> {
     let Ok(view) = event.view() else { return print(event, output) };
     if output.is_json() {
-        let mut value = serde_json::to_value(&view).unwrap_or_default();
-        value["eventId"] = serde_json::json!(event.id);
-        output.record(&value)?;
+        output.record(&Numbered { view: &view, event_id: event.id.as_deref() })?;
         return output.flush();
     }
     let engine = view.engine.as_deref().map_or(String::new(), |engine| format!("  {engine}"));
@@ -69,19 +69,26 @@ pub(super) fn print_with_id(event: &ServerEvent, output: &mut Output) -> Result<
     output.flush()
 }
 
+#[derive(serde::Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Numbered<'a> {
+    #[serde(flatten)]
+    view: &'a EventView,
+    event_id: Option<&'a str>,
+}
+
 /// What an event says beside its type.
 fn words(view: &EventView) -> String {
     let mut parts = Vec::new();
     if view.attempt > 0 {
         parts.push(format!("attempt {}", view.attempt));
     }
-    if let Some(data) = view.data.as_object() {
-        for (name, value) in data {
-            match value {
-                serde_json::Value::String(text) => parts.push(format!("{name} {text}")),
-                serde_json::Value::Null => {}
-                other => parts.push(format!("{name} {other}")),
-            }
+    let data: BTreeMap<String, &RawValue> = serde_json::from_str(view.data.get()).unwrap_or_default();
+    for (name, value) in data {
+        match (value.get(), serde_json::from_str::<String>(value.get())) {
+            ("null", _) => {}
+            (_, Ok(text)) => parts.push(format!("{name} {text}")),
+            (exact, Err(_)) => parts.push(format!("{name} {exact}")),
         }
     }
     printable(&parts.join(", "))

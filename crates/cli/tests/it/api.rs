@@ -161,6 +161,20 @@ fn events_are_followed_live_and_resumed() {
 }
 
 #[test]
+fn what_a_run_tells_keeps_each_digit_on_its_way_to_the_reader() {
+    let exact = r#"{"n":12345678901234567890123,"x":0.1000000000000000055,"f":1.0}"#;
+    let script = format!("for i in 1 2 3 4 5 6 7 8 9 10; do sleep 0.2; echo '{exact}' >&2; done; echo 1");
+    let argv = json!(["/bin/sh", "-c", script]);
+    let house = House::start(&format!("[engines.say]\ntype = \"command\"\nargv = {argv}\n"));
+    submit(&house, &json!({"id": "one", "engine": "say", "workflowId": "w"}));
+    let bearer = format!("Bearer {}", house.key);
+    let ask = request("GET", "/v1/executions/one/events", &[("authorization", &bearer)], b"");
+    let told = send(house.address, &ask).unwrap().text();
+    assert!(told.contains(&format!("\"data\":{{\"data\":{exact}}}")), "{told}");
+    house.stop();
+}
+
+#[test]
 fn waiting_work_is_explained_moved_and_cancelled() {
     let house = House::start("");
     house.must("POST", "/v1/engines/demo/pause", None);

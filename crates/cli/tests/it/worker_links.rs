@@ -5,6 +5,7 @@ use async_trait::async_trait;
 use enginehouse::api::{Code, DrainRequest, KeyRequest, WORKER_PROTOCOLS, WorkerRegisterRequest};
 use enginehouse::{Caller, EngineFailure, ExecutionService, FailureKind, Progress, SubmitRequest};
 use enginehouse_api::client::{Client, ClientOptions};
+use enginehouse_core::exact::ExactJson;
 use enginehouse_engine::Demo;
 use enginehouse_server::{Server, ServerSettings};
 use enginehouse_worker::{
@@ -138,11 +139,11 @@ async fn runs_to_their_ends(stage: &Stage, link: &dyn Link) {
     assert_eq!(link.attach(a.lease, "run-1", true).await, Ok(()), "the same again changes nothing");
     assert_eq!(stage.service.status("a").await.unwrap().engine_run_id.as_deref(), Some("run-1"));
     let mut events = stage.service.events("a", None).await.unwrap();
-    link.progress(a.lease, Progress { fraction: Some(0.5), data: Some(json!({"step": 2})) });
+    let exact = r#"{"n":12345678901234567890123,"x":0.1000000000000000055,"f":1.0}"#;
+    link.progress(a.lease, Progress { fraction: Some(0.5), data: Some(ExactJson::parse(exact).unwrap()) });
     let seen = async {
         while let Some(item) = events.recv().await {
-            let data = serde_json::to_value(&item.view).unwrap();
-            if data.to_string().contains("\"step\":2") {
+            if serde_json::to_string(&item.view).unwrap().contains(exact) {
                 return true;
             }
         }

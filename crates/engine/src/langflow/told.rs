@@ -140,7 +140,7 @@ impl JobProgress {
         };
         // Loops build a component more than once.
         let fraction = (self.of > 0).then(|| (self.done as f64 / self.of as f64).min(1.0));
-        Some(Progress { fraction, data: Some(data) })
+        Some(Progress { fraction, data: Some(data.into()) })
     }
 }
 
@@ -165,11 +165,11 @@ mod tests {
         assert_eq!(progress.take(r#"{"event":"vertices_sorted","data":{"to_run":["a","b"]}}"#), None);
         let half = progress.take(r#"{"event":"end_vertex","data":{"build_data":{"id":"a"}}}"#).unwrap();
         assert_eq!(half.fraction, Some(0.5));
-        assert_eq!(half.data.unwrap()["component"], "a");
+        assert_eq!(half.data.unwrap().get(), r#"{"component":"a","event":"end_vertex"}"#);
         assert_eq!(progress.take(""), Some(Progress::default()));
         assert_eq!(progress.take("oops"), None);
         let token = progress.take(r#"{"event":"token","data":{"chunk":"wor"}}"#).unwrap();
-        assert_eq!(token.data.unwrap()["chunk"], "wor");
+        assert_eq!(token.data.unwrap().get(), r#"{"chunk":"wor","event":"token"}"#);
         assert_eq!(progress.take(r#"{"event":"end","data":{"build_duration":1.0}}"#), None);
     }
 

@@ -4,6 +4,7 @@ use super::options::{Fields, Options};
 use crate::client::Answer;
 use crate::contract::{Call, EngineFailure, Reached};
 use bytes::Bytes;
+use enginehouse_core::exact::ExactJson;
 use enginehouse_core::failure::FailureKind;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -86,6 +87,16 @@ impl End {
             _ => None,
         }
     }
+}
+
+/// An event as it is told, beside the name it came under.
+pub(super) fn told(event: &str, data: &ExactJson) -> Option<ExactJson> {
+    #[derive(Serialize)]
+    struct Told<'a> {
+        event: &'a str,
+        data: &'a ExactJson,
+    }
+    ExactJson::parse(&serde_json::to_string(&Told { event, data }).ok()?).ok()
 }
 
 #[derive(Serialize)]

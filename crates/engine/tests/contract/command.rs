@@ -8,7 +8,6 @@ use enginehouse_engine::{
     Call, Command as Adapter, CommandConfig, CommandOutput, Engine, EngineFailure, Host, LetGo, Outcome,
     Progress, Stop,
 };
-use serde_json::json;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -64,12 +63,16 @@ async fn failures_say_what_happened() {
     assert!(failure.message.contains("it broke"), "{failure:?}");
     assert_eq!(*host.logs.lock().unwrap(), ["progress", "it broke"]);
     let told = host.progress.lock().unwrap().clone();
-    let told: Vec<_> = told.into_iter().map(|item| (item.fraction, item.data.unwrap())).collect();
-    assert_eq!(told, [(None, json!("progress")), (None, json!("it broke"))]);
+    let told: Vec<_> =
+        told.into_iter().map(|item| (item.fraction, item.data.unwrap().get().to_owned())).collect();
+    assert_eq!(told, [(None, "\"progress\"".to_owned()), (None, "\"it broke\"".to_owned())]);
     let lines = r#"echo '{"progress": 0.25, "step": "read"}' >&2; echo '{"progress": 7}' >&2; exit 3"#;
     let (_, host) = fails(shell(lines), "{}").await;
     let told: Vec<Option<f64>> = host.progress.lock().unwrap().iter().map(|item| item.fraction).collect();
     assert_eq!(told, [Some(0.25), None], "only a share is one");
+    let exact = r#"{"n":12345678901234567890123,"x":0.1000000000000000055,"f":1.0}"#;
+    let (_, host) = fails(shell(&format!("echo '{exact}' >&2; exit 3")), "{}").await;
+    assert_eq!(host.progress.lock().unwrap()[0].data.as_ref().unwrap().get(), exact, "each digit");
     for (config, kind, code) in [
         (shell("echo not json"), FailureKind::BadResponse, "malformed_output"),
         (shell("printf '{\"n\":NaN}'"), FailureKind::BadResponse, "malformed_output"),

@@ -179,7 +179,7 @@ impl Dialect for Langsmith {
                 let running = fake.runs.get(index_of(run)).is_some_and(|run| run.state == RunState::Running);
                 let events = Reply::events(
                     "event: metadata\ndata: {\"attempt\":1}\nid: 1-0\n\n\
-                     event: custom\ndata: {\"progress\":0.5,\"step\":1}\nid: 2-0\n\n",
+                     event: custom\ndata: {\"progress\":0.5,\"n\":12345678901234567890123,\"x\":0.1000000000000000055}\nid: 2-0\n\n",
                 );
                 let asked = fake.notes.iter().any(|note| note == "asked") && !running;
                 let question = "event: metadata\ndata: {\"attempt\":1}\nid: 1-0\n\n\
@@ -378,7 +378,9 @@ async fn a_run_is_asked_for_as_the_engine_wants_it() {
     assert_eq!(threads[1], threads[2], "a session is one thread");
     assert_eq!(threads[3], own, "a thread of the caller's is taken as it is");
     let progress = host.progress.lock().unwrap();
-    assert!(progress.iter().any(|item| item.fraction == Some(0.5)), "{progress:?}");
+    let told = progress.iter().find(|item| item.fraction == Some(0.5)).and_then(|item| item.data.clone());
+    let exact = r#"{"progress":0.5,"n":12345678901234567890123,"x":0.1000000000000000055}"#;
+    assert_eq!(told.unwrap().get(), format!(r#"{{"event":"custom","data":{exact}}}"#));
 }
 
 #[tokio::test]

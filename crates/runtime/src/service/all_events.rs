@@ -250,7 +250,16 @@ fn of_service(commit: &Commit, note: &Note) -> EventView {
 
 /// An event that belongs to no execution.
 fn service_event(kind: String, at: Timestamp, data: serde_json::Value) -> EventView {
-    EventView { id: String::new(), seq: None, kind, at, attempt: 0, engine: None, status: None, data }
+    EventView {
+        id: String::new(),
+        seq: None,
+        kind,
+        at,
+        attempt: 0,
+        engine: None,
+        status: None,
+        data: data.into(),
+    }
 }
 
 #[cfg(test)]

@@ -4,6 +4,7 @@ use super::{EventItem, EventStream, Service};
 use crate::caller::Caller;
 use crate::hub::{Live, Subscription};
 use enginehouse_api::{ApiError, Code, EventView, Timestamp};
+use enginehouse_core::exact::ExactJson;
 use enginehouse_core::execution::Execution;
 use enginehouse_core::id::Key;
 use serde_json::json;
@@ -118,15 +119,17 @@ impl Pump {
     }
 
     async fn live_item(&mut self, live: &Live) -> Result<(), Cut> {
-        let data = serde_json::to_value(&live.progress).unwrap_or_default();
+        // Told as the engine wrote it: a number of its own may have more digits than one of ours.
+        let data = serde_json::to_string(&live.progress).and_then(|text| ExactJson::parse(&text));
+        let data = data.unwrap_or_else(|_| json!({ "fraction": live.progress.fraction }).into());
         self.unnumbered("progress", live.attempt, data).await
     }
 
     async fn gap(&mut self, dropped: u64) -> Result<(), Cut> {
-        self.unnumbered("gap", 0, json!({ "dropped": dropped })).await
+        self.unnumbered("gap", 0, json!({ "dropped": dropped }).into()).await
     }
 
-    async fn unnumbered(&mut self, kind: &str, attempt: u32, data: serde_json::Value) -> Result<(), Cut> {
+    async fn unnumbered(&mut self, kind: &str, attempt: u32, data: ExactJson) -> Result<(), Cut> {
         self.live += 1;
         let at = Timestamp(self.service.cx.store.now());
         let view = EventView {

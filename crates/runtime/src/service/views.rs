@@ -161,7 +161,7 @@ impl Service {
             attempt: event.attempt,
             engine: None,
             status: None,
-            data: Value::Object(shown),
+            data: Value::Object(shown).into(),
         }
     }
 

@@ -193,7 +193,7 @@ mod tests {
             attempt: 1,
             engine: engine.map(str::to_owned),
             status: None,
-            data: serde_json::Value::Null,
+            data: serde_json::Value::Null.into(),
         }
     }
 
