@@ -13,7 +13,7 @@ mod poll;
 mod scrub;
 mod sse;
 
-pub(crate) use classify::{answer_text, if_taken, status_failure};
+pub(crate) use classify::{answer_text, if_taken, is_unanswered, status_failure};
 pub(crate) use json::{check_depth, check_result, parse, single_string, without_mark};
 pub(crate) use poll::Poll;
 pub(crate) use sse::{EventStream, StreamEvent, watch_events};

@@ -29,6 +29,9 @@ use template::Templates;
 /// A service that answers at the end of its work is bounded by the attempt, not by the request.
 const AS_LONG_AS_IT_TAKES: Duration = Duration::from_secs(366 * 24 * 3_600);
 
+/// What makes it safe to send a request again.
+const REMEDY: &str = "say `idempotent = true` where the service recognises a repeat by its Idempotency-Key";
+
 /// Says that something stands in the `Location` header of an answer instead of its body.
 pub const LOCATION: &str = "location";
 
@@ -250,7 +253,7 @@ impl Http {
 impl Tracked for Http {
     async fn start(&self, call: &Call) -> Result<Started, EngineFailure> {
         let started = self.begin(call).await;
-        if self.config.idempotent { started } else { started.map_err(if_taken) }
+        if self.config.idempotent { started } else { started.map_err(|failure| if_taken(failure, REMEDY)) }
     }
 
     async fn follow(&self, call: &Call, engine_run: &str) -> Outcome {

@@ -11,7 +11,7 @@ mod truncation;
 mod v1;
 mod wire;
 
-use crate::client::{Answer, HttpClient, Poll, Request, StreamEvent, check_result, if_taken, watch_events};
+use crate::client::{Answer, HttpClient, Poll, Request, StreamEvent, check_result, watch_events};
 use crate::config::{ANSWER_BYTES_MAX, CONTROL_BYTES_MAX, ConfigError, HttpSettings};
 use crate::contract::{Call, Capabilities, Engine, EngineFailure, Health, Outcome, Workflow};
 use crate::tracked::{Started, Tracked, drive, run_lost};
@@ -244,7 +244,7 @@ impl Engine for Langflow {
         if self.config.api == LangflowApi::V2 || call.engine_run.is_some() {
             return drive(self, &call).await;
         }
-        let outcome = self.run_v1(&call).await.map_err(if_taken);
+        let outcome = self.run_v1(&call).await;
         outcome.unwrap_or_else(|failure| Outcome::Failed(self.client.scrubbed(failure)))
     }
 

@@ -56,14 +56,35 @@ pub(super) fn body_failure(error: &reqwest::Error) -> EngineFailure {
 }
 
 /// The failure of a request that starts work, at an engine that cannot recognise a repeat of it: what the engine took, or
-/// may have taken, is not sent again by itself.
-pub(crate) fn if_taken(failure: EngineFailure) -> EngineFailure {
+/// may have taken, is not sent again by itself. `remedy` says what makes a repeat safe.
+pub(crate) fn if_taken(failure: EngineFailure, remedy: &str) -> EngineFailure {
     let accepted = failure.engine_status.is_some_and(|status| (200..300).contains(&status));
-    if accepted {
-        return failure.not_repeated();
+    let unanswered = is_unanswered(&failure);
+    if !accepted && !unanswered {
+        return failure;
     }
+    let broke_off = matches!(failure.code.as_str(), "truncated_answer" | "answer_stalled");
+    let (kind, word) = (failure.kind, failure.kind.as_str());
+    let message = if unanswered || broke_off {
+        let told = format!(
+            "{}; the request may have been taken, so it is not sent again by itself: {remedy}, or ask for it by \
+             retry.on = [\"{word}\"]",
+            failure.message
+        );
+        EngineFailure::new(kind, "", told).message
+    } else {
+        failure.message.clone()
+    };
+    let failure = EngineFailure { message, ..failure };
+    if accepted { failure.not_repeated() } else { EngineFailure { retried: Some(false), ..failure } }
+}
+
+/// Whether a request was sent whose engine may be at work on it, though nothing came back of it: the connection was lost, what
+/// came was no HTTP, or a gateway grew tired of waiting for the answer (504). A gateway says 502 and 503 of what it
+/// could not hand on.
+pub(crate) fn is_unanswered(failure: &EngineFailure) -> bool {
     let lost = failure.kind == FailureKind::Connection && failure.reached == Reached::Maybe;
-    EngineFailure { retried: if lost { Some(false) } else { failure.retried }, ..failure }
+    lost || failure.code == "not_http" || failure.engine_status == Some(504)
 }
 
 fn connect_code(error: &reqwest::Error) -> &'static str {
@@ -242,6 +263,31 @@ mod tests {
             (504, Unavailable),
         ] {
             assert_eq!(status_failure(&answer(status, &[], "")).kind, kind, "{status}");
+        }
+    }
+
+    #[test]
+    fn what_may_have_been_taken_is_not_repeated_and_says_what_makes_that_safe() {
+        let told = |code: &str, kind, status: Option<i32>, reached| {
+            let failure = EngineFailure::new(kind, code, "words").with_reached(reached);
+            if_taken(EngineFailure { engine_status: status, ..failure }, "do this")
+        };
+        use FailureKind::{BadResponse, Connection, Unavailable};
+        for (code, kind, status, reached, retried, says) in [
+            ("engine_unavailable", Unavailable, Some(504), Reached::Maybe, Some(false), true),
+            ("engine_unavailable", Unavailable, Some(502), Reached::Maybe, None, false),
+            ("engine_unavailable", Unavailable, Some(503), Reached::Yes, None, false),
+            ("server_error", BadResponse, Some(500), Reached::Maybe, None, false),
+            ("not_http", BadResponse, None, Reached::Maybe, Some(false), true),
+            ("connection_lost", Connection, None, Reached::Maybe, Some(false), true),
+            ("connection_refused", Connection, None, Reached::No, None, false),
+            ("truncated_answer", BadResponse, Some(200), Reached::Maybe, Some(false), true),
+            ("malformed_answer", BadResponse, Some(200), Reached::Maybe, Some(false), false),
+        ] {
+            let failure = told(code, kind, status, reached);
+            assert_eq!(failure.retried, retried, "{code} {status:?}");
+            let wanted = format!("do this, or ask for it by retry.on = [\"{}\"]", kind.as_str());
+            assert_eq!(failure.message.ends_with(&wanted), says, "{code} {status:?}");
         }
     }
 

@@ -3,7 +3,7 @@
 //! worker, which gives the call up.
 
 use super::{Langflow, request, wire};
-use crate::client::{check_result, single_string};
+use crate::client::{Request, check_result, if_taken, single_string};
 use crate::config::{ANSWER_BYTES_MAX, CONTROL_BYTES_MAX};
 use crate::contract::{Call, EngineFailure, Outcome, Reached};
 use bytes::Bytes;
@@ -17,6 +17,8 @@ use std::time::Duration;
 
 /// No run may hold a connection longer; the attempt's own limit is normally far below.
 const RUN_WITHIN: Duration = Duration::from_millis(DEFAULT_TOTAL_TIMEOUT);
+/// What makes it safe to send a request again.
+const REMEDY: &str = "use `api = \"v2\"`, which recognises a repeat";
 /// The text of a result is repeated so many times in an answer.
 const REPEATS: usize = 6;
 
@@ -104,6 +106,11 @@ impl Langflow {
         let bytes_max = call.result_bytes_max.saturating_mul(REPEATS).saturating_add(CONTROL_BYTES_MAX);
         let request = self.client.post(url, body).query("stream", "false");
         let request = request.within(RUN_WITHIN, RUN_WITHIN).body_bytes_max(bytes_max.min(ANSWER_BYTES_MAX));
+        self.ran(call, request).await.map_err(|failure| if_taken(failure, REMEDY))
+    }
+
+    /// Sends what runs the flow.
+    async fn ran(&self, call: &Call, request: Request) -> Result<Outcome, EngineFailure> {
         let answer = self.client.send(request).await?;
         match answer.status {
             200..300 => {

@@ -4,7 +4,7 @@ use super::find::{EXECUTION_KEY, Seen};
 use super::wire;
 use super::workflow::{N8nMode, N8nWebhook};
 use super::{N8n, lock};
-use crate::client::{Answer, Request, sensitive};
+use crate::client::{Answer, Request, if_taken, is_unanswered, sensitive};
 use crate::contract::{Call, EngineFailure, Reached};
 use bytes::Bytes;
 use enginehouse_core::failure::FailureKind;
@@ -13,6 +13,10 @@ use std::time::Duration;
 
 /// A webhook that answers at the end of its workflow is bounded by the attempt, not by the request.
 const AS_LONG_AS_IT_TAKES: Duration = Duration::from_secs(366 * 24 * 3_600);
+
+/// What makes it safe to call a webhook again.
+const REMEDY: &str = "let n8n save the executions of the workflow (saveDataSuccessExecution and saveDataErrorExecution in its \
+                      settings), so that one can be found";
 
 /// Workflows that are warned of.
 const WARNED_MAX: usize = 1_000;
@@ -32,10 +36,10 @@ impl N8n {
         }
         match webhook.mode {
             N8nMode::Track | N8nMode::Ack => {
-                let answer = self.call_webhook(call, &webhook, None).await?;
-                match told_id(&answer) {
+                let answer = self.call_webhook(call, &webhook, None).await;
+                match answer.as_ref().ok().and_then(told_id) {
                     Some(id) => Ok(id),
-                    None => self.read_answer(call, &workflow, 0, &answer).await,
+                    None => self.read_end(call, &workflow, 0, answer).await,
                 }
             }
             N8nMode::Lookup => self.start_and_look(call, &workflow, &webhook).await,
@@ -57,12 +61,12 @@ impl N8n {
         loop {
             tokio::select! {
                 biased;
-                answer = &mut answer => return self.read_answer(call, workflow, after, &answer?).await,
+                answer = &mut answer => return self.read_end(call, workflow, after, answer).await,
                 () = poll.pause() => {}
             }
             let found = tokio::select! {
                 biased;
-                answer = &mut answer => return self.read_answer(call, workflow, after, &answer?).await,
+                answer = &mut answer => return self.read_end(call, workflow, after, answer).await,
                 found = self.glance(&mut poll, call, workflow, after, &mut seen) => found?,
             };
             if seen.dark {
@@ -72,6 +76,37 @@ impl N8n {
                 // Closing the connection does not stop the workflow.
                 return Ok(id);
             }
+        }
+    }
+
+    async fn read_end(
+        &self,
+        call: &Call,
+        workflow: &str,
+        after: u64,
+        answer: Result<Answer, EngineFailure>,
+    ) -> Result<String, EngineFailure> {
+        match answer {
+            Ok(answer) => self.read_answer(call, workflow, after, &answer).await,
+            Err(failure) => self.unanswered(call, workflow, after, failure).await,
+        }
+    }
+
+    /// What comes of a call of which nothing came back. The next attempt looks for its execution first and calls again only when
+    /// there is none; but where the workflow keeps none, nothing tells one that has ended from one that never began.
+    async fn unanswered(
+        &self,
+        call: &Call,
+        workflow: &str,
+        after: u64,
+        failure: EngineFailure,
+    ) -> Result<String, EngineFailure> {
+        if !is_unanswered(&failure) || call.definition.is_some() || self.keeps_ends(call, workflow).await {
+            return Err(failure);
+        }
+        match self.find_in_time(call, workflow, after).await {
+            Ok(Some(id)) => Ok(id),
+            _ => Err(if_taken(failure, REMEDY)),
         }
     }
 
@@ -151,7 +186,10 @@ impl N8n {
             let found = self.find(&mut self.client.poll_once(call), call, workflow, after).await;
             return match found {
                 Ok(Some(id)) => Ok(id),
-                _ => Err(self.refusal(answer).with_reached(Reached::Maybe)),
+                _ => {
+                    let failure = self.refusal(answer).with_reached(Reached::Maybe);
+                    self.unanswered(call, workflow, after, failure).await
+                }
             };
         }
         match self.find_in_time(call, workflow, after).await {

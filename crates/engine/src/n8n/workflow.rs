@@ -1,7 +1,7 @@
 //! How a workflow is called: as configured, or as its own definition says.
 
 use super::{N8n, is_n8n, lock, not_started};
-use crate::contract::EngineFailure;
+use crate::contract::{Call, EngineFailure};
 use enginehouse_core::failure::FailureKind;
 use secrecy::SecretString;
 use serde::Deserialize;
@@ -74,6 +74,16 @@ pub(super) struct Described {
     pub(super) active: bool,
     #[serde(default)]
     nodes: Vec<Node>,
+    #[serde(default)]
+    settings: Settings,
+}
+
+/// Which of its executions a workflow keeps, where it does not leave that to n8n's own defaults.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+struct Settings {
+    save_data_success_execution: Value,
+    save_data_error_execution: Value,
 }
 
 #[derive(Debug, Deserialize)]
@@ -161,6 +171,14 @@ impl N8n {
             }
             _ => Err(self.refusal(&answer)),
         }
+    }
+
+    /// Whether an execution that has ended can be found. Only a workflow that says itself that it keeps none is known not to.
+    pub(super) async fn keeps_ends(&self, call: &Call, id: &str) -> bool {
+        self.describe(call.endpoint, id).await.map_or(true, |described| {
+            let settings = &described.settings;
+            settings.save_data_success_execution != "none" && settings.save_data_error_execution != "none"
+        })
     }
 
     /// Why a webhook is not registered: it may be soon, or never.

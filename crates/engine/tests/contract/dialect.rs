@@ -116,6 +116,13 @@ pub(crate) enum Fault {
     Redirect,
 }
 
+impl Fault {
+    /// Whether the engine did what it was asked to before this came of it.
+    pub(crate) fn comes_of_work(self) -> bool {
+        matches!(self, Fault::LostAnswer | Fault::NotHttp | Fault::Truncated | Fault::Status(504))
+    }
+}
+
 /// What must come of a call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Expected {

@@ -2,7 +2,7 @@
 
 use crate::dialect::{CANARY, Dialect, Expected, Fake, Fault, RunState, Step};
 use crate::host::{NotingHost, call};
-use crate::stub::{Reply, Seen, Stub};
+use crate::stub::{Plan, Reply, Seen, Stub};
 use crate::{settings, within};
 use bytes::Bytes;
 use enginehouse_core::failure::FailureKind;
@@ -74,6 +74,11 @@ fn adapter(settings: HttpSettings, allow_inline: bool) -> Adapter {
     Adapter::new(N8nConfig { workflows, allow_inline, ..N8nConfig::new(settings) }).unwrap()
 }
 
+/// Whether the executions of the workflow are over at once, and gone.
+fn keeps_none(fake: &Fake) -> bool {
+    fake.notes.iter().any(|note| note == "keeps none")
+}
+
 /// The part of the API about workflows; it knows one copy.
 fn workflows(request: &Seen, fake: &mut Fake) -> Reply {
     match (request.method.as_str(), request.segments().as_slice()) {
@@ -94,6 +99,10 @@ fn workflows(request: &Seen, fake: &mut Fake) -> Reply {
         ("POST", ["api", "v1", "workflows", id, "activate"]) => {
             fake.notes.push(format!("activate {id}"));
             Reply::json(200, json!({"id": id, "active": true}))
+        }
+        ("GET", ["api", "v1", "workflows", WORKFLOW]) => {
+            let settings = json!({"saveDataSuccessExecution": if keeps_none(fake) { "none" } else { "all" }});
+            Reply::json(200, json!({"active": true, "nodes": [], "settings": settings}))
         }
         ("GET", ["api", "v1", "workflows", "copy1"]) => {
             Reply::json(200, json!({"active": true, "nodes": []}))
@@ -161,6 +170,9 @@ impl Dialect for N8n {
                     "This webhook is not registered for GET requests. Did you mean to make a POST request?";
                 Reply::json(404, json!({"code": 404, "message": text}))
             }
+            ("GET", ["api", "v1", "executions"]) if keeps_none(fake) => {
+                Reply::json(200, json!({"data": [], "nextCursor": null}))
+            }
             ("GET", ["api", "v1", "executions"]) => {
                 let running = request.query.contains("status=running");
                 let rows = fake
@@ -207,6 +219,8 @@ impl Dialect for N8n {
                 Some(Expected::Fails(RateLimited, Reached::Maybe))
             }
             (Step::Submit, Fault::Status(503)) => Some(Expected::Fails(Unavailable, Reached::Maybe)),
+            // A gateway gave up, and n8n did not.
+            (Step::Submit, Fault::Status(504)) => Some(Expected::Succeeds),
             // A webhook may answer anything; what counts is whether its execution is found, and here there is none.
             (
                 Step::Submit,
@@ -222,6 +236,31 @@ impl Dialect for N8n {
             // n8n loses no execution: what it does not keep has ended.
             RunState::Forgotten => Some(Expected::Fails(FailureKind::BadResponse, Reached::Yes)),
             state => crate::dialect::usual_end(state),
+        }
+    }
+}
+
+/// What a workflow keeps no record of cannot be looked up: a call of which nothing came back is not made again by itself.
+#[tokio::test]
+async fn a_call_without_an_answer_is_not_repeated_where_nothing_is_kept() {
+    for (note, retried) in [("keeps none", Some(false)), ("", None)] {
+        for fault in [Fault::Status(504), Fault::NotHttp, Fault::LostAnswer, Fault::Status(503)] {
+            let fake = Fake { notes: vec![note.to_owned()], ..Fake::new(RunState::Succeeded) };
+            let plan = Plan { step: Step::Submit, fault, times: 1 };
+            let stub = Stub::start(Arc::new(N8n), fake, Some(plan)).await;
+            let (_stop, call) = call(&Arc::default(), WORKFLOW, "{}");
+            let outcome = within(adapter(settings(stub.url()), false).run(call)).await;
+            let retried = retried.filter(|_| fault != Fault::Status(503));
+            match outcome {
+                Outcome::Failed(failure) => {
+                    assert_eq!(failure.retried, retried, "{note} {fault:?}");
+                    assert_eq!(failure.message.contains("saveDataSuccess"), retried.is_some(), "{failure:?}");
+                }
+                outcome => {
+                    let found = note.is_empty() && fault == Fault::Status(504);
+                    assert!(found && matches!(outcome, Outcome::Succeeded { .. }), "{fault:?} {outcome:?}");
+                }
+            }
         }
     }
 }

@@ -228,6 +228,10 @@ async fn serve<S: AsyncRead + AsyncWrite + Unpin>(
                 return Ok((stream, true));
             }
             Some(fault) => {
+                // What a gateway gave up on, and what was spoilt on its way back, was done all the same.
+                if step == Step::Submit && fault.comes_of_work() {
+                    answer();
+                }
                 misbehave(&mut stream, fault, &request).await?;
                 return Ok((stream, false));
             }
