@@ -23,6 +23,7 @@ pub mod pool;
 pub mod pools;
 pub mod queue;
 pub mod rank;
+pub mod reach;
 pub mod retention;
 pub mod retry;
 pub mod run_times;

@@ -10,6 +10,7 @@ use crate::id::{ExecutionId, Fence, Key, SessionId};
 use crate::limits::{LOST_MAX, NODE_CRASHES_BACKOFF_FROM, NODE_CRASHES_MAX};
 use crate::planted::{self, Bug};
 use crate::rank::HeadStarts;
+use crate::reach::UNREACHABLE;
 use crate::time::{Millis, SECOND, Time};
 use std::sync::Arc;
 
@@ -305,7 +306,7 @@ pub fn finish(
         Outcome::Failed { failure, retry_after, open_end, recognised, retry, by_default } => {
             let fate = if open_end { Fate::of(row, failure.kind) } else { Fate::Over };
             if fate == Fate::Known && failure.kind.is_out_of_reach() {
-                wait_unburnt(row, failure, "unreachable", retry_after, jitter, now)
+                wait_unburnt(row, failure, UNREACHABLE, retry_after, jitter, now)
             } else if fate == Fate::Open
                 && recognised
                 && row.state.lost + 1 < LOST_MAX

@@ -43,7 +43,7 @@ const fn times(hold: Millis, recovery: Millis) -> AlertTimes {
 }
 
 /// Every rule.
-pub const ALERTS: [AlertSpec; 13] = [
+pub const ALERTS: [AlertSpec; 14] = [
     AlertSpec {
         name: "queue_wait",
         severity: Severity::Critical,
@@ -67,6 +67,14 @@ pub const ALERTS: [AlertSpec; 13] = [
         times: times(0, MINUTE),
         condition: "more than {} failed within the aggregation window because what their engine said could not be used (`bad_response`)",
         remedy: "see `enginehouse list --status failed` and `enginehouse explain ID` for the answer: a proxy in between, a setting of the engine, or one of its adapter",
+    },
+    AlertSpec {
+        name: "run_unreachable",
+        severity: Severity::Warning,
+        limit: Some((300.0, "s")),
+        times: times(0, MINUTE),
+        condition: "at least one execution has a run at its engine that has been out of reach for more than {}",
+        remedy: "see `enginehouse explain ID` for the last answer: bring the engine or the way to it back, and the run is taken up again; until then nothing ends it but `timeout`, `total_timeout` or `enginehouse cancel ID`",
     },
     AlertSpec {
         name: "breaker_open",

@@ -20,6 +20,7 @@ use crate::seal::Sealer;
 use crate::settings::Settings;
 use crate::tail::Tail;
 use crate::telemetry::Telemetry;
+use crate::unreached::Unreached;
 use crate::workers::{PoolNews, Wanted};
 use enginehouse_api::MetricsSample;
 use enginehouse_core::event::{EventType, SERVICE_EVENTS};
@@ -58,6 +59,7 @@ pub(crate) struct Context {
     pub(crate) registry: Registry,
     pub(crate) hub: Hub,
     pub(crate) figures: Mutex<Figures>,
+    pub(crate) unreached: Mutex<Unreached>,
     pub(crate) history: Mutex<History>,
     /// The figures as they were sampled last.
     pub(crate) sampled: watch::Sender<Option<MetricsSample>>,
@@ -297,6 +299,7 @@ impl Context {
     pub(crate) fn moved(&self, row: &Execution, transition: &Transition) {
         let next = &transition.next;
         self.figures.lock().moved(transition);
+        self.unreached.lock().heard(row.key(), &row.fixed.engine, &transition.event);
         let endpoint = |at| self.endpoint_name(&row.fixed.engine, at);
         self.telemetry.moved(row, transition, || self.public_id(row), endpoint);
         let after = || Execution { fixed: row.fixed.clone(), state: next.clone(), history: Vec::new() };

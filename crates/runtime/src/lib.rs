@@ -43,6 +43,7 @@ mod telemetry;
 mod timers;
 mod tracer;
 mod traffic;
+mod unreached;
 mod watcher;
 mod webhooks;
 mod workers;

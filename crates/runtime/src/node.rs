@@ -330,6 +330,7 @@ async fn context(
     let cx = Context {
         env: Env::new(settings.node, now, settings.seed),
         figures: Mutex::new(figures),
+        unreached: Mutex::default(),
         sampled: watch::Sender::new(None),
         history: Mutex::new(History::new(settings.collection_interval, settings.metrics_retention)),
         alerts: Mutex::new(Alerts::new(settings.alerts.clone())),

@@ -63,6 +63,7 @@ impl Relay {
             for commit in &page.commits {
                 for change in &commit.changes {
                     self.cx.hub.changed(change.key, change.status.is_terminal());
+                    self.cx.unreached.lock().heard(change.key, &change.engine, &change.event);
                 }
                 if commit.node != self.cx.settings.node {
                     self.follow(&commit.changes).await?;

@@ -9,7 +9,7 @@ use crate::figures::Rates;
 use crate::service::Service;
 use enginehouse_api::{MetricsSample, Timestamp};
 use enginehouse_core::autoscaler::Rule;
-use enginehouse_core::time::{MINUTE, SECOND, Time};
+use enginehouse_core::time::{MINUTE, Millis, SECOND, Time};
 use enginehouse_store::{Doc, DocKind, Note, Outcome, StoreError, Write};
 use serde_json::json;
 use std::collections::BTreeMap;
@@ -133,6 +133,9 @@ impl Watcher {
             );
             found.push(service("ends_unreadable", text));
         }
+        if let Some(limit) = limit("run_unreachable") {
+            found.extend(self.out_of_reach(limit, now));
+        }
         let dead = self.cx.receivers.dead.load(Ordering::Relaxed);
         if limit("webhook_dead_letters").is_some_and(|limit| dead as f64 > limit) {
             let text = format!("{dead} webhooks could not be delivered and were given up");
@@ -161,6 +164,20 @@ impl Watcher {
         found.extend(self.of_the_queue(now, limit("queue_wait")));
         found.extend(self.of_the_workers());
         found
+    }
+
+    fn out_of_reach(&self, limit: f64, now: Time) -> Vec<Breach> {
+        let tolerated = (limit * SECOND as f64) as Millis;
+        let lost = self.cx.unreached.lock().longer_than(tolerated, now);
+        let told = lost.into_iter().map(|(engine, lost)| {
+            let text = format!(
+                "the runs of {} executions at engine {engine} have been out of reach for more than {limit} s, the oldest for {} s",
+                lost.count,
+                lost.oldest / SECOND
+            );
+            Breach { rule: "run_unreachable", subject: engine, text }
+        });
+        told.collect()
     }
 
     fn of_the_queue(&self, now: Time, wait_limit: Option<f64>) -> Vec<Breach> {

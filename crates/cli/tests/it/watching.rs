@@ -2,6 +2,8 @@
 
 use crate::house::House;
 use serde_json::{Value, json};
+use std::io::{Read, Write};
+use std::net::TcpListener;
 use std::time::{Duration, Instant};
 
 const WITHIN: Duration = Duration::from_secs(20);
@@ -193,5 +195,71 @@ fn an_end_that_could_not_be_read_alerts() {
     let names: Vec<&str> =
         alerts["alerts"].as_array().unwrap().iter().map(|a| a["alert"].as_str().unwrap()).collect();
     assert_eq!(names, ["ends_unreadable"], "{alerts}");
+    house.stop();
+}
+
+/// A service that takes work and then says for ever that it is not available.
+fn taken_and_gone() -> u16 {
+    let door = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = door.local_addr().unwrap().port();
+    std::thread::spawn(move || {
+        for stream in door.incoming() {
+            let Ok(mut stream) = stream else { return };
+            let mut asked = Vec::new();
+            let mut piece = [0; 4096];
+            while !asked.windows(4).any(|end| end == b"\r\n\r\n") {
+                match stream.read(&mut piece) {
+                    Ok(n) if n > 0 => asked.extend_from_slice(&piece[..n]),
+                    _ => break,
+                }
+            }
+            let (status, body) = if asked.starts_with(b"POST") {
+                (200, r#"{"id":"r1"}"#)
+            } else {
+                (503, r#"{"message":"gone"}"#)
+            };
+            let length = body.len();
+            let head =
+                format!("HTTP/1.1 {status} X\r\ncontent-type: application/json\r\ncontent-length: {length}");
+            let _ = stream.write_all(format!("{head}\r\nconnection: close\r\n\r\n{body}").as_bytes());
+        }
+    });
+    port
+}
+
+#[test]
+fn a_run_that_stays_out_of_reach_alerts_and_its_wait_says_so() {
+    let url = format!("http://127.0.0.1:{}", taken_and_gone());
+    let house = House::start(&format!(
+        "[metrics]\ncollection_interval = \"200ms\"\n[alerts.run_unreachable]\nlimit = 1\n[engines.far]\ntype = \"http\"\n\
+         endpoints = [{{ url = \"{url}\" }}]\nrequest.path = \"/run\"\npoll.unreachable_after = \"100ms\"\nhealth = \"off\"\n\
+         [engines.far.follow]\npath = \"/run/{{{{ run_id }}}}\"\ndone = \"body.done\"\n",
+    ));
+    let id = submit(&house, "far", json!({}));
+    let fired =
+        |found: &Value| found["alerts"].as_array().unwrap().iter().any(|a| a["alert"] == "run_unreachable");
+    let alerts = until(&house, "/v1/alerts", fired);
+    let alert =
+        alerts["alerts"].as_array().unwrap().iter().find(|a| a["alert"] == "run_unreachable").unwrap();
+    assert_eq!(alert["subject"], "far", "{alert}");
+    assert!(alert["text"].as_str().unwrap().contains("1 executions at engine far"), "{alert}");
+    let path = format!("/v1/executions/{id}");
+    let waits =
+        |found: &Value| found["wait"]["text"].as_str().is_some_and(|text| text.contains("out of reach"));
+    let view = until(&house, &path, waits);
+    let text = view["wait"]["text"].as_str().unwrap();
+    assert!(
+        text.contains("out of reach since 20")
+            && text.contains("looks; last: engine_unavailable, status 503: "),
+        "{text}"
+    );
+    assert!(text.contains("gone"), "{text}");
+    let said = String::from_utf8(house.cli(&["explain", &id]).stdout).unwrap();
+    assert!(
+        said.contains("out of reach since") || house.must("GET", &path, None)["status"] != "pending",
+        "{said}"
+    );
+    house.must("POST", &format!("{path}/cancel"), None);
+    assert_eq!(house.ended(&id)["status"], "cancelled");
     house.stop();
 }

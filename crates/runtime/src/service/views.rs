@@ -12,6 +12,7 @@ use enginehouse_core::execution::{Execution, Status};
 use enginehouse_core::failure::{Failure, FailureKind};
 use enginehouse_core::id::{Key, path_segment};
 use enginehouse_core::limits::FAILURE_MESSAGE_BYTES_MAX;
+use enginehouse_core::reach::OutOfReach;
 use enginehouse_core::wait::{self, Blocker, WaitReason};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
@@ -50,7 +51,7 @@ impl Service {
             worker: state.worker.clone(),
             engine_run_id: state.engine_run.clone(),
             cancel_requested_at: state.cancel_at.map(Timestamp),
-            wait: self.wait_view(row),
+            wait: self.wait_view(caller, row),
             failure: state.failure.as_ref().map(|f| self.failure_view(caller, row.key(), f)),
             needs_input: state.needs_input,
             abandoned: state.abandoned || self.is_beyond_stopping(row),
@@ -67,7 +68,7 @@ impl Service {
         engine.is_some_and(|engine| !engine.adapter.capabilities().cancel)
     }
 
-    fn wait_view(&self, row: &Execution) -> Option<WaitView> {
+    fn wait_view(&self, caller: &Caller, row: &Execution) -> Option<WaitView> {
         if row.status() != Status::Pending {
             return None;
         }
@@ -87,8 +88,27 @@ impl Service {
             position: wait.position,
             eta_ms: outlook.eta.map(|eta| EtaView { low: eta.low, high: eta.high }),
             blockers: blockers.collect(),
-            text: service_paused.unwrap_or(wait.text),
+            text: match (service_paused, self.out_of_reach(caller, row)) {
+                (Some(paused), _) => paused,
+                (None, Some(lost)) => format!("{}; {lost}", wait.text),
+                (None, None) => wait.text,
+            },
         })
+    }
+
+    /// What is to be said of a run that is known and could not be asked for its end.
+    fn out_of_reach(&self, caller: &Caller, row: &Execution) -> Option<String> {
+        let lost = OutOfReach::told_by(&row.history)?;
+        let last = self.failure_view(caller, row.key(), row.state.failure.as_ref()?);
+        let status = last.engine_status.map(|status| format!(", status {status}")).unwrap_or_default();
+        let words = Some(last.message).filter(|words| !words.is_empty());
+        let words = words.map(|words| format!(": {words}")).unwrap_or_default();
+        Some(format!(
+            "its run at the engine is known, but has been out of reach since {}, over {} looks; last: {}{status}{words}",
+            Timestamp(lost.since),
+            lost.looks,
+            last.code
+        ))
     }
 
     /// `None` for an execution that has ended meanwhile.
