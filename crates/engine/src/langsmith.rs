@@ -35,10 +35,10 @@ const RUN_BYTES_MAX: usize = 4 * REQUEST_BODY_BYTES_MAX;
 fn run_bytes_max(call: &Call) -> usize {
     RUN_BYTES_MAX.max(4 * call.parameters.len())
 }
-/// Runs of a thread that are looked through for the one an earlier attempt started; the newest come first.
-const RUNS_LISTED: &str = "100";
-/// The same where others may have queued up behind it.
-const QUEUED_RUNS_LISTED: &str = "1000";
+/// Runs of a thread in one page of the list; the newest come first.
+const RUNS_LISTED: usize = 100;
+/// Pages that are looked through for a run. When a run was begun is not known to a later attempt, so age ends no search.
+const PAGES_MAX: usize = 10;
 
 /// A configured Agent Server.
 #[derive(Debug, Clone)]
@@ -78,32 +78,54 @@ impl Langsmith {
         Ok(self.client.get(self.client.url(endpoint, &segments)?).body_bytes_max(RUN_BYTES_MAX))
     }
 
-    /// Asks for a thread's runs, the newest first.
-    fn runs_request(&self, endpoint: usize, thread: Uuid, limit: &str) -> Result<Request, EngineFailure> {
+    /// Asks for a page of a thread's runs, the newest first.
+    fn runs_request(&self, endpoint: usize, thread: Uuid, page: usize) -> Result<Request, EngineFailure> {
+        let offset = (page * RUNS_LISTED).to_string();
+        let request = self.newest_runs(endpoint, thread, RUNS_LISTED)?;
+        Ok(if page == 0 { request } else { request.query("offset", &offset) })
+    }
+
+    fn newest_runs(&self, endpoint: usize, thread: Uuid, limit: usize) -> Result<Request, EngineFailure> {
         let url = self.client.url(endpoint, &["threads", &thread.to_string(), "runs"])?;
-        let mut request = self.client.get(url).query("limit", limit).body_bytes_max(4 * RUN_BYTES_MAX);
+        let request = self.client.get(url).query("limit", &limit.to_string());
+        let mut request = request.body_bytes_max(4 * RUN_BYTES_MAX);
         for column in ["run_id", "status", "metadata"] {
             request = request.query("select", column);
         }
         Ok(request)
     }
 
-    /// The run of this idempotency key on a thread, if an earlier attempt started it.
-    async fn find(
+    /// The run of this idempotency key on a thread, if an earlier attempt started it. `Err` when so many runs came after that
+    /// it cannot be found out.
+    async fn find(&self, call: &Call, thread: Uuid) -> Result<Option<RunId>, EngineFailure> {
+        for page in 0..PAGES_MAX {
+            let (found, last) = self.find_in(call, thread, page).await?;
+            if found.is_some() || last {
+                return Ok(found);
+            }
+        }
+        let message =
+            "too many runs of the thread began since to find out whether the engine started this one";
+        let failure = EngineFailure::new(FailureKind::BadResponse, "start_unknown", message);
+        Err(failure.with_reached(Reached::Maybe))
+    }
+
+    /// The same on one page, and whether it is the last.
+    async fn find_in(
         &self,
         call: &Call,
         thread: Uuid,
-        options: &Options<'_>,
-    ) -> Result<Option<RunId>, EngineFailure> {
-        let listed = if options.rejects() { RUNS_LISTED } else { QUEUED_RUNS_LISTED };
-        let answer = self.client.send(self.runs_request(call.endpoint, thread, listed)?).await?;
+        page: usize,
+    ) -> Result<(Option<RunId>, bool), EngineFailure> {
+        let answer = self.client.send(self.runs_request(call.endpoint, thread, page)?).await?;
         match answer.status {
             200 => {
                 let rows: Vec<wire::ListedRun> = answer.json()?;
+                let last = rows.len() < RUNS_LISTED;
                 let ours = rows.into_iter().find(|row| row.metadata.idempotency_key == call.idempotency_key);
-                Ok(ours.map(|row| RunId { thread, run: row.run_id }))
+                Ok((ours.map(|row| RunId { thread, run: row.run_id }), last))
             }
-            404 => Ok(None),
+            404 => Ok((None, true)),
             _ => Err(self.client.refusal(&answer)),
         }
     }
@@ -118,7 +140,8 @@ impl Langsmith {
                 let created: wire::Created = answer.json()?;
                 Ok(RunId { thread, run: created.run_id })
             }
-            409 | 422 if is_busy(&answer) => match self.find(call, thread, options).await? {
+            // What keeps a thread busy is among its newest runs.
+            409 | 422 if is_busy(&answer) => match self.find_in(call, thread, 0).await?.0 {
                 Some(run) => Ok(run),
                 None => Err(self.busy(&answer)),
             },
@@ -204,28 +227,29 @@ impl Langsmith {
         poll: &mut Poll,
     ) -> Result<EngineFailure, EngineFailure> {
         let thread = run.thread.to_string();
-        poll.until_read(
-            &self.client,
-            || self.runs_request(call.endpoint, run.thread, RUNS_LISTED),
-            |answer| {
-                let there = match answer.status {
-                    200..300 => {
-                        answer.json::<Vec<wire::ListedRun>>()?.iter().any(|row| row.run_id == run.run)
-                    }
-                    404 if wire::is_not_found(&answer) && wire::names(&answer, &thread) => false,
-                    _ => return Err(self.client.refusal(&answer)),
-                };
-                if there {
-                    let message =
-                        "the engine lists the run on its thread, but answers that there is no such run";
-                    let failure =
-                        EngineFailure::new(FailureKind::BadResponse, "contradictory_answer", message);
-                    return Ok(failure.with_reached(Reached::Maybe));
-                }
-                Ok(run_lost("the engine does not know this run any more"))
-            },
-        )
-        .await
+        for page in 0..PAGES_MAX {
+            let rows = poll
+                .until_read(
+                    &self.client,
+                    || self.runs_request(call.endpoint, run.thread, page),
+                    |answer| match answer.status {
+                        200..300 => answer.json::<Vec<wire::ListedRun>>(),
+                        404 if wire::is_not_found(&answer) && wire::names(&answer, &thread) => Ok(Vec::new()),
+                        _ => Err(self.client.refusal(&answer)),
+                    },
+                )
+                .await?;
+            if rows.iter().any(|row| row.run_id == run.run) {
+                let message = "the engine lists the run on its thread, but answers that there is no such run";
+                return Ok(contradictory(message));
+            }
+            if rows.len() < RUNS_LISTED {
+                return Ok(run_lost("the engine does not know this run any more"));
+            }
+        }
+        let message =
+            "the engine answers that there is no such run, and its thread has too many runs to look for it";
+        Ok(contradictory(message))
     }
 
     async fn outcome(&self, call: &Call, run: &RunId) -> Result<Outcome, EngineFailure> {
@@ -289,7 +313,7 @@ impl Tracked for Langsmith {
     async fn start(&self, call: &Call) -> Result<Started, EngineFailure> {
         let thread = thread_of(call);
         let options = Options::read(call.options.as_deref())?;
-        let earlier = if call.maybe_started { self.find(call, thread, &options).await? } else { None };
+        let earlier = if call.maybe_started { self.find(call, thread).await? } else { None };
         let run = match earlier {
             Some(run) => run,
             None => self.submit(call, thread, &options).await?,
@@ -356,9 +380,11 @@ fn of_this_run(run: &RunId, told: wire::RunStatus) -> Result<wire::RunStatus, En
     if told.run_id.is_none_or(|id| id == run.run) {
         return Ok(told);
     }
-    let message = "the engine's answer is about another run";
-    let failure = EngineFailure::new(FailureKind::BadResponse, "contradictory_answer", message);
-    Err(failure.with_reached(Reached::Maybe))
+    Err(contradictory("the engine's answer is about another run"))
+}
+
+fn contradictory(message: &str) -> EngineFailure {
+    EngineFailure::new(FailureKind::BadResponse, "contradictory_answer", message).with_reached(Reached::Maybe)
 }
 
 /// Whether a refusal says that the thread has a run already; servers of before 2025 say so with status 422.

@@ -206,8 +206,7 @@ impl Langsmith {
         run: &RunId,
         poll: &mut Poll,
     ) -> Result<Option<wire::ListedRun>, EngineFailure> {
-        let request =
-            || Ok(self.runs_request(call.endpoint, run.thread, "1")?.query("select", "assistant_id"));
+        let request = || Ok(self.newest_runs(call.endpoint, run.thread, 1)?.query("select", "assistant_id"));
         let read = |answer: Answer| match answer.status {
             200..300 => answer.json::<Vec<wire::ListedRun>>(),
             _ => Err(self.client.refusal(&answer)),

@@ -70,11 +70,6 @@ impl<'a> Options<'a> {
             durability: word(&fields, "durability", &DURABILITIES)?,
         })
     }
-
-    /// Whether the engine itself refuses a second run on a busy thread.
-    pub(super) fn rejects(&self) -> bool {
-        self.multitask_strategy.as_deref().is_none_or(|strategy| strategy == "reject")
-    }
 }
 
 fn check_config(config: &Fields<'_>) -> Result<(), EngineFailure> {

@@ -18,6 +18,12 @@ fn run_id(index: usize) -> String {
     format!("00000000-0000-7000-8000-{index:012}")
 }
 
+/// A number in a query.
+fn number_in(query: &str, name: &str) -> Option<usize> {
+    let pairs = query.split('&').filter_map(|pair| pair.split_once('='));
+    pairs.into_iter().find(|(key, _)| *key == name).and_then(|(_, value)| value.parse().ok())
+}
+
 fn index_of(id: &str) -> usize {
     id.rsplit('-').next().and_then(|digits| digits.parse().ok()).unwrap_or(usize::MAX)
 }
@@ -168,8 +174,8 @@ impl Dialect for Langsmith {
                     json!({ "run_id": run_id(index), "status": status_of(run.state), "assistant_id": run_id(8),
                         "metadata": { "idempotency_key": run.key } })
                 });
-                let most = if request.query.contains("limit=1&") { 1 } else { 10 };
-                Reply::json(200, Value::from_iter(rows.take(most)))
+                let (most, from) = (number_in(&request.query, "limit"), number_in(&request.query, "offset"));
+                Reply::json(200, Value::from_iter(rows.skip(from.unwrap_or(0)).take(most.unwrap_or(10))))
             }
             ("GET", ["threads", _, "runs", run]) => match fake.poll(index_of(run)) {
                 RunState::Forgotten => Reply::json(404, json!({ "detail": "Run not found" })),
@@ -413,6 +419,38 @@ async fn a_busy_thread_with_a_run_of_ours_is_that_run() {
         assert!(matches!(within(engine.run(call)).await, Outcome::Succeeded { .. }));
     }
     assert_eq!(stub.fake(|fake| fake.runs.len()), 1);
+}
+
+/// A run whose start was lost is found among those that came after it on its thread, or it is not started again.
+#[tokio::test]
+async fn a_lost_start_is_found_on_a_busy_thread_or_not_repeated() {
+    for (others, ours, expected) in [
+        (250, true, Ok(251)),
+        (999, true, Ok(1_000)),
+        (1_000, true, Err("start_unknown")),
+        (250, false, Ok(251)),
+    ] {
+        let stub = Stub::start(Arc::new(Langsmith), Fake::new(RunState::Succeeded), None).await;
+        stub.fake(|fake| {
+            if ours {
+                fake.start("e1.1");
+            }
+            for _ in 0..others {
+                let other = fake.start("not ours");
+                fake.runs[other].state = RunState::Succeeded;
+            }
+        });
+        let engine = Langsmith.engine(settings(stub.url()));
+        let (_stop, call) = call(&Arc::default(), "echo", "{}");
+        let call = Call { maybe_started: true, session_id: Some("shared".to_owned()), ..call };
+        let ended = match within(engine.run(call)).await {
+            Outcome::Succeeded { .. } => Ok(stub.fake(|fake| fake.runs.len())),
+            Outcome::Failed(failure) => Err(failure.code),
+            outcome => panic!("{outcome:?}"),
+        };
+        assert_eq!(ended, expected.map_err(str::to_owned), "{others} others");
+        assert_eq!(stub.seen(Step::Submit).len(), usize::from(!ours));
+    }
 }
 
 #[tokio::test]
