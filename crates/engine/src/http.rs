@@ -86,6 +86,8 @@ pub struct HttpFollow {
     pub status_url: Option<String>,
     /// Where in a polled answer the URL of the result is, as a JSON pointer or [`LOCATION`]; asked for at the end.
     pub result_url: Option<String>,
+    /// Where in a polled answer the id of its run is, as a JSON pointer: one that names another is not believed.
+    pub polled_id: Option<String>,
     pub step: HttpStep,
     /// Whether a polled answer is the end; `success` and `failure` then say which.
     pub done: String,
@@ -137,6 +139,9 @@ impl Http {
         config.request.compile("request", &mut templates)?;
         if let Some(poll) = &config.follow {
             poll.step.compile("follow", &mut templates)?;
+            if let Some(place) = &poll.polled_id {
+                pointer::check(place).map_err(|text| ConfigError::new("follow.polled_id", text))?;
+            }
             if let Some(events) = &poll.events {
                 events.compile("follow.events", &mut templates)?;
             }

@@ -377,7 +377,8 @@ fn thread_of(call: &Call) -> Uuid {
 
 /// A status that is about this run, as far as it says.
 fn of_this_run(run: &RunId, told: wire::RunStatus) -> Result<wire::RunStatus, EngineFailure> {
-    if told.run_id.is_none_or(|id| id == run.run) {
+    let of_run = told.run_id.is_none_or(|id| id == run.run);
+    if of_run && told.thread_id.is_none_or(|thread| thread == run.thread) {
         return Ok(told);
     }
     Err(contradictory("the engine's answer is about another run"))

@@ -146,7 +146,10 @@ impl Http {
         };
         loop {
             let polled = poll
-                .until_known(&self.client, ask, |answer| self.polled(call.endpoint, follow, answer))
+                .until_known(&self.client, ask, |answer| {
+                    self.is_about(engine_run, follow, &answer)?;
+                    self.polled(call.endpoint, follow, answer)
+                })
                 .await?;
             match polled {
                 None => return Err(run_lost("the service does not know this run any more")),
@@ -165,6 +168,19 @@ impl Http {
                 () = poll.pause() => {}
             }
         }
+    }
+
+    /// Refuses an answer that names another run, where it is configured how one names its own.
+    fn is_about(&self, engine_run: &str, follow: &HttpFollow, answer: &Answer) -> Result<(), EngineFailure> {
+        let named = follow
+            .polled_id
+            .as_ref()
+            .and_then(|place| pointer::text(&answer.json::<Box<RawValue>>().ok()?, place));
+        if named.is_none_or(|named| named == self.id_of(engine_run)) {
+            return Ok(());
+        }
+        let failure = malformed(answer, "the service's answer is about another run".to_owned());
+        Err(EngineFailure { code: "contradictory_answer".to_owned(), ..failure })
     }
 
     /// `None`: the service says, in its JSON, that it knows no such run.

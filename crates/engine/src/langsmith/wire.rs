@@ -32,6 +32,8 @@ pub(super) struct RunStatus {
     pub(super) status: String,
     #[serde(default)]
     pub(super) run_id: Option<Uuid>,
+    #[serde(default)]
+    pub(super) thread_id: Option<Uuid>,
 }
 
 /// Whether a 404 has the form of the engine's own.

@@ -6,8 +6,8 @@
 use super::N8n;
 use super::data::Execution;
 use super::wire::{self, End};
-use crate::client::{Poll, check_result};
-use crate::contract::{Call, EngineFailure, Outcome};
+use crate::client::{Answer, Poll, check_result};
+use crate::contract::{Call, EngineFailure, Outcome, Reached};
 use bytes::Bytes;
 use enginehouse_core::failure::FailureKind;
 use enginehouse_core::time::{Millis, SECOND};
@@ -18,7 +18,7 @@ const RUNNER_PATIENCE: Millis = 5 * SECOND;
 impl N8n {
     pub(super) async fn outcome(&self, call: &Call, id: &str) -> Result<Outcome, EngineFailure> {
         let mut poll = self.client.poll(call);
-        let Some(end) = self.until_ended(&mut poll, call, id).await? else {
+        let Some((end, named)) = self.until_ended(&mut poll, call, id).await? else {
             return Err(result_unavailable("n8n keeps no execution of this run"));
         };
         let data = poll
@@ -26,10 +26,8 @@ impl N8n {
                 &self.client,
                 || self.execution(call.endpoint, id, true),
                 |answer| match answer.status {
-                    // Without its id it is no execution, but the word of something on the way.
-                    200..300 => answer
-                        .json::<wire::Named>()
-                        .and_then(|_| Ok(Some(answer.json::<Execution>()?).filter(Execution::has_data))),
+                    200..300 => of_execution(&answer, &named)
+                        .and_then(|()| Ok(Some(answer.json::<Execution>()?).filter(Execution::has_data))),
                     404 if wire::is_not_found(&answer) => Ok(None),
                     _ => Err(self.client.refusal(&answer)),
                 },
@@ -44,30 +42,40 @@ impl N8n {
         }
     }
 
-    /// Waits for a status that ends the execution; `None` when n8n says that it knows no such execution.
+    /// Waits for a status that ends the execution, and answers the id that came with it; `None` when n8n says that it knows no
+    /// such execution. An end under another id than was asked for may be of something on the way, so it has to be said
+    /// twice.
     async fn until_ended(
         &self,
         poll: &mut Poll,
         call: &Call,
         id: &str,
-    ) -> Result<Option<End>, EngineFailure> {
+    ) -> Result<Option<(End, String)>, EngineFailure> {
+        let mut before = None;
         loop {
-            let end = poll
+            let told = poll
                 .until_known(
                     &self.client,
                     || self.execution(call.endpoint, id, false),
                     |answer| match answer.status {
-                        200..300 => answer.json::<wire::Listed>()?.end().map(Some),
+                        200..300 => {
+                            let told = answer.json::<wire::Listed>()?;
+                            Ok(Some((told.end()?, told.id)))
+                        }
                         404 if wire::is_not_found(&answer) => Ok(None),
                         _ => Err(self.client.refusal(&answer)),
                     },
                 )
                 .await?;
-            match end {
+            match told {
                 None => return Ok(None),
-                Some(Some(end)) => return Ok(Some(end)),
-                Some(None) => poll.pause().await,
+                Some((Some(end), named)) if named == id || before.as_ref() == Some(&named) => {
+                    return Ok(Some((end, named)));
+                }
+                Some((Some(_), named)) => before = Some(named),
+                Some((None, _)) => before = None,
             }
+            poll.pause().await;
         }
     }
 
@@ -95,6 +103,16 @@ impl N8n {
             End::Error => Err(workflow_failed(ended)),
         }
     }
+}
+
+/// Refuses what is no execution, or names another one than its status did: it is the word of something on the way.
+fn of_execution(answer: &Answer, named: &str) -> Result<(), EngineFailure> {
+    if answer.json::<wire::Named>()?.id == named {
+        return Ok(());
+    }
+    let message = "n8n's answer is about another execution";
+    let failure = EngineFailure::new(FailureKind::BadResponse, "contradictory_answer", message);
+    Err(failure.with_reached(Reached::Maybe))
 }
 
 fn workflow_failed(ended: &Execution) -> EngineFailure {

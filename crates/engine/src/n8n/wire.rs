@@ -67,8 +67,8 @@ impl Listed {
 /// What is an execution at all.
 #[derive(Debug, Deserialize)]
 pub(super) struct Named {
-    #[serde(rename = "id", deserialize_with = "text_or_number")]
-    _id: String,
+    #[serde(deserialize_with = "text_or_number")]
+    pub(super) id: String,
 }
 
 /// A page of executions.

@@ -175,6 +175,12 @@ impl Fake {
         Fake { runs: Vec::new(), end, polls_to_end: 2, healthy: true, notes: Vec::new(), names: Vec::new() }
     }
 
+    /// Whether something is noted; what is noted with "once" in front is noted until it was asked for.
+    pub(crate) fn takes_note(&mut self, note: &str) -> bool {
+        let once = self.notes.iter().position(|noted| *noted == format!("once {note}"));
+        once.map(|at| self.notes.remove(at)).is_some() || self.notes.iter().any(|noted| noted == note)
+    }
+
     /// Starts a run; answers its number, from 0.
     pub(crate) fn start(&mut self, key: &str) -> usize {
         self.runs.push(FakeRun { key: key.to_owned(), state: RunState::Running, polls: 0, cancels: 0 });

@@ -22,6 +22,7 @@ fn jobs(settings: HttpSettings) -> HttpConfig {
         follow: Some(HttpFollow {
             run_id: "/job/id".to_owned(),
             status_url: None,
+            polled_id: None,
             result_url: None,
             step: HttpStep::new("GET", "/jobs/{{ run_id }}"),
             done: "body.state != 'running'".to_owned(),
@@ -254,6 +255,7 @@ fn settings_that_cannot_work_are_refused_by_name() {
     let follow = HttpFollow {
         run_id: "/id".to_owned(),
         status_url: None,
+        polled_id: None,
         result_url: None,
         step: HttpStep::new("GET", "/{{ run_id }}"),
         done: "true".to_owned(),

@@ -79,6 +79,7 @@ fn follow(change: impl FnOnce(&mut HttpFollow)) -> Option<HttpFollow> {
     let mut follow = HttpFollow {
         run_id: "/id".to_owned(),
         status_url: None,
+        polled_id: None,
         result_url: None,
         step: HttpStep::new("GET", "/jobs/{{ run_id }}"),
         done: "body.state not in ['queued', 'running']".to_owned(),
@@ -169,6 +170,31 @@ async fn a_run_is_known_by_an_id_or_a_url_from_the_header_or_the_body() {
             );
         }
     }
+}
+
+/// Where it is configured how an answer names its run, one that names another is not taken for this one's end.
+#[tokio::test]
+async fn an_answer_about_another_run_is_looked_at_again() {
+    fn once(method: &str, _: &str, n: usize) -> Reply {
+        match (method, n) {
+            ("POST", _) => Reply::json(202, r#"{"id":7}"#),
+            (_, 0) => Reply::json(200, json!({"id": 8, "state": "done", "of": "another"})),
+            _ => Reply::json(200, json!({"id": "7", "state": "done"})),
+        }
+    }
+    fn always(method: &str, _: &str, _: usize) -> Reply {
+        let id = if method == "POST" { 7 } else { 8 };
+        Reply::json(200, json!({"id": id, "state": "done", "of": "another"}))
+    }
+    let names = |http| HttpConfig {
+        follow: follow(|follow| follow.polled_id = Some("/id".to_owned())),
+        ..HttpConfig::new(http, "/jobs")
+    };
+    assert_eq!(result_of(&run(once, names).await.0), Some(r#"{"id":"7","state":"done"}"#));
+    let failure = failure_of(run(always, names).await.0);
+    assert_eq!((failure.kind, failure.code.as_str()), (FailureKind::BadResponse, "contradictory_answer"));
+    let unnamed = |http| HttpConfig { follow: follow(|_| ()), ..HttpConfig::new(http, "/jobs") };
+    assert!(result_of(&run(always, unnamed).await.0).is_some_and(|result| result.contains("another")));
 }
 
 /// A redirect to another host in the middle of a run leads nowhere, and the run is looked at again.

@@ -179,7 +179,21 @@ impl Dialect for Langsmith {
             }
             ("GET", ["threads", _, "runs", run]) => match fake.poll(index_of(run)) {
                 RunState::Forgotten => Reply::json(404, json!({ "detail": "Run not found" })),
-                state => Reply::json(200, json!({ "run_id": run, "status": status_of(state), "kwargs": {} })),
+                state if state != RunState::Running && fake.takes_note("another thread") => {
+                    let thread = "00000000-0000-0000-0000-000000000009";
+                    Reply::json(
+                        200,
+                        json!({ "run_id": run, "thread_id": thread, "status": status_of(state) }),
+                    )
+                }
+                state => {
+                    let thread = request.segments()[1];
+                    let status = status_of(state);
+                    Reply::json(
+                        200,
+                        json!({ "run_id": run, "thread_id": thread, "status": status, "kwargs": {} }),
+                    )
+                }
             },
             ("GET", ["threads", _, "runs", run, "stream"]) => {
                 let running = fake.runs.get(index_of(run)).is_some_and(|run| run.state == RunState::Running);
@@ -419,6 +433,23 @@ async fn a_busy_thread_with_a_run_of_ours_is_that_run() {
         assert!(matches!(within(engine.run(call)).await, Outcome::Succeeded { .. }));
     }
     assert_eq!(stub.fake(|fake| fake.runs.len()), 1);
+}
+
+/// What is said of a run of another thread is not taken for this one's end.
+#[tokio::test]
+async fn an_answer_about_another_thread_is_looked_at_again() {
+    for (note, ends_well) in [("once another thread", true), ("another thread", false)] {
+        let stub = Stub::start(Arc::new(Langsmith), noted(RunState::Succeeded, &[note]), None).await;
+        let (_stop, call) = call(&Arc::default(), "echo", "{}");
+        match within(Langsmith.engine(settings(stub.url())).run(call)).await {
+            Outcome::Succeeded { .. } => assert!(ends_well, "{note}"),
+            Outcome::Failed(failure) => {
+                assert!(!ends_well, "{note}: {failure:?}");
+                assert_eq!(failure.code, "contradictory_answer");
+            }
+            outcome => panic!("{outcome:?}"),
+        }
+    }
 }
 
 /// A run whose start was lost is found among those that came after it on its thread, or it is not started again.

@@ -79,6 +79,26 @@ fn keeps_none(fake: &Fake) -> bool {
     fake.notes.iter().any(|note| note == "keeps none")
 }
 
+/// The part of the API about one execution.
+fn one(request: &Seen, id: &str, fake: &mut Fake) -> Reply {
+    let index = index_of(id);
+    let with_data = request.query.contains("includeData=true");
+    let key = fake.runs.get(index).map(|run| run.key.clone()).unwrap_or_default();
+    let state = if with_data {
+        fake.runs.get(index).map_or(RunState::Forgotten, |run| run.state)
+    } else {
+        fake.poll(index)
+    };
+    let about = if with_data { "another's data" } else { "another's status" };
+    match state {
+        RunState::Forgotten => Reply::json(404, json!({"message": "Not Found"})),
+        state if state != RunState::Running && fake.takes_note(about) => {
+            Reply::json(200, json!({"id": "77", "status": "error", "finished": false, "data": {}}))
+        }
+        state => Reply::json(200, execution(index, state, &key, with_data)),
+    }
+}
+
 /// The part of the API about workflows; it knows one copy.
 fn workflows(request: &Seen, fake: &mut Fake) -> Reply {
     match (request.method.as_str(), request.segments().as_slice()) {
@@ -186,20 +206,7 @@ impl Dialect for N8n {
                 let rows = if request.query.contains("status=waiting") { Vec::new() } else { rows };
                 Reply::json(200, json!({"data": rows, "nextCursor": null}))
             }
-            ("GET", ["api", "v1", "executions", id]) => {
-                let index = index_of(id);
-                let with_data = request.query.contains("includeData=true");
-                let key = fake.runs.get(index).map(|run| run.key.clone()).unwrap_or_default();
-                let state = if with_data {
-                    fake.runs.get(index).map_or(RunState::Forgotten, |run| run.state)
-                } else {
-                    fake.poll(index)
-                };
-                match state {
-                    RunState::Forgotten => not_found(),
-                    state => Reply::json(200, execution(index, state, &key, with_data)),
-                }
-            }
+            ("GET", ["api", "v1", "executions", id]) => one(request, id, fake),
             ("POST", ["api", "v1", "executions", id, "stop"]) => match fake.cancel(index_of(id)) {
                 true => Reply::json(200, json!({"status": "canceled"})),
                 false => {
@@ -237,6 +244,26 @@ impl Dialect for N8n {
             RunState::Forgotten => Some(Expected::Fails(FailureKind::BadResponse, Reached::Yes)),
             state => crate::dialect::usual_end(state),
         }
+    }
+}
+
+/// What is said of another execution is not taken for this one's end.
+#[tokio::test]
+async fn an_answer_about_another_execution_is_looked_at_again() {
+    for (note, expected) in [
+        ("once another's status", Ok(())),
+        ("once another's data", Ok(())),
+        ("another's data", Err((FailureKind::BadResponse, "contradictory_answer"))),
+    ] {
+        let fake = Fake { notes: vec![note.to_owned()], ..Fake::new(RunState::Succeeded) };
+        let stub = Stub::start(Arc::new(N8n), fake, None).await;
+        let (_stop, call) = call(&Arc::default(), WORKFLOW, "{}");
+        let ended = match within(adapter(settings(stub.url()), false).run(call)).await {
+            Outcome::Succeeded { .. } => Ok(()),
+            Outcome::Failed(failure) => Err((failure.kind, failure.code)),
+            outcome => panic!("{outcome:?}"),
+        };
+        assert_eq!(ended, expected.map_err(|(kind, code)| (kind, code.to_owned())), "{note}");
     }
 }
 

@@ -61,6 +61,8 @@ section! {
         run_id: Text = Text("/id".to_owned());
         /// Where the URL of the run's status is in that answer, instead of an id: a JSON pointer or `location`. Its path and query are asked for at the endpoint, and `path` is not used; `run_id` in the templates of `cancel` and `events` is the last part of its path.
         status_url: Option<Text> = None;
+        /// JSON pointer to the id of the run in a polled answer. One that names another run is not believed, and the run is looked at again. Absent: whatever is answered is about the run that was asked for.
+        polled_id: Option<Text> = None;
         /// Where the URL of the result is in the answer that says that the run has ended: a JSON pointer or `location`. Absent: that answer holds it. An answer with status 303 leads to the result in any case.
         result_url: Option<Text> = None;
         /// `GET` or another method.
@@ -105,6 +107,7 @@ pub(super) fn resolve(
         HttpFollow {
             run_id: follow.run_id.0.clone(),
             status_url: text(&follow.status_url),
+            polled_id: text(&follow.polled_id),
             result_url: text(&follow.result_url),
             step: HttpStep {
                 method: follow.method.0.clone(),
