@@ -147,8 +147,10 @@ impl Http {
         loop {
             let polled = poll
                 .until_known(&self.client, ask, |answer| {
-                    self.is_about(engine_run, follow, &answer)?;
-                    self.polled(call.endpoint, follow, answer)
+                    let about = self.is_about(engine_run, follow, &answer);
+                    // What says nothing about any run has an id of its own: that of the request, say.
+                    let polled = self.polled(call.endpoint, follow, answer)?;
+                    about.map(|()| polled)
                 })
                 .await?;
             match polled {

@@ -193,6 +193,18 @@ async fn an_answer_about_another_run_is_looked_at_again() {
     assert_eq!(result_of(&run(once, names).await.0), Some(r#"{"id":"7","state":"done"}"#));
     let failure = failure_of(run(always, names).await.0);
     assert_eq!((failure.kind, failure.code.as_str()), (FailureKind::BadResponse, "contradictory_answer"));
+    // What says nothing about any run keeps its meaning, though it has an id: that of the request.
+    fn away(method: &str, _: &str, _: usize) -> Reply {
+        let (status, id) = if method == "POST" { (202, "7") } else { (503, "request-8") };
+        Reply::json(status, json!({ "id": id }))
+    }
+    let failure = failure_of(run(away, names).await.0);
+    assert_eq!((failure.kind, failure.engine_status), (FailureKind::Unavailable, Some(503)));
+    // Not even that a run is lost is believed of an answer about another one.
+    fn unknown(method: &str, _: &str, _: usize) -> Reply {
+        if method == "POST" { Reply::json(202, r#"{"id":7}"#) } else { Reply::json(404, r#"{"id":8}"#) }
+    }
+    assert_eq!(failure_of(run(unknown, names).await.0).code, "contradictory_answer");
     let unnamed = |http| HttpConfig { follow: follow(|_| ()), ..HttpConfig::new(http, "/jobs") };
     assert!(result_of(&run(always, unnamed).await.0).is_some_and(|result| result.contains("another")));
 }
