@@ -518,7 +518,9 @@ pub struct EventView {
     pub engine: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub status: Option<String>,
-    /// What the event says beside its type; never payload.
+    /// What the event says beside its type, never payload, but for `progress`: `{"fraction": 0.5, "data": ...}`, each where the
+    /// engine told it. Its `data` is what the engine says of its run, whatever that is, with every digit of its numbers;
+    /// payload, so only with the scope `read:payload`. Progress is live only and stored nowhere.
     #[schema(value_type = Value)]
     pub data: ExactJson,
 }

@@ -162,7 +162,7 @@ fn events_are_followed_live_and_resumed() {
 
 #[test]
 fn what_a_run_tells_keeps_each_digit_on_its_way_to_the_reader() {
-    let exact = r#"{"n":12345678901234567890123,"x":0.1000000000000000055,"f":1.0}"#;
+    let exact = r#"{"n":12345678901234567890123,"x":0.1000000000000000055,"f":1.0,"progress":0.50}"#;
     let script = format!("for i in 1 2 3 4 5 6 7 8 9 10; do sleep 0.2; echo '{exact}' >&2; done; echo 1");
     let argv = json!(["/bin/sh", "-c", script]);
     let house = House::start(&format!("[engines.say]\ntype = \"command\"\nargv = {argv}\n"));
@@ -170,7 +170,15 @@ fn what_a_run_tells_keeps_each_digit_on_its_way_to_the_reader() {
     let bearer = format!("Bearer {}", house.key);
     let ask = request("GET", "/v1/executions/one/events", &[("authorization", &bearer)], b"");
     let told = send(house.address, &ask).unwrap().text();
-    assert!(told.contains(&format!("\"data\":{{\"data\":{exact}}}")), "{told}");
+    assert!(told.contains(&format!("\"data\":{{\"fraction\":0.5,\"data\":{exact}}}")), "{told}");
+    // It may be the result, piece by piece, so who may not read that reads only how far the run is.
+    let key = house.must("POST", "/v1/keys", Some(&json!({"name": "eyes", "scopes": ["read"]})));
+    submit(&house, &json!({"id": "two", "engine": "say", "workflowId": "w"}));
+    let bearer = format!("Bearer {}", key["secret"].as_str().unwrap());
+    let ask = request("GET", "/v1/executions/two/events", &[("authorization", &bearer)], b"");
+    let told = send(house.address, &ask).unwrap().text();
+    assert!(told.contains("event: progress\n") && told.contains("\"fraction\":0.5"), "{told}");
+    assert!(!told.contains("123456789"), "{told}");
     house.stop();
 }
 

@@ -1,12 +1,13 @@
 //! The event stream of one execution: durable events from its history, live items in between.
 
 use super::{EventItem, EventStream, Service};
-use crate::caller::Caller;
+use crate::caller::{Caller, Scope};
 use crate::hub::{Live, Subscription};
 use enginehouse_api::{ApiError, Code, EventView, Timestamp};
 use enginehouse_core::exact::ExactJson;
 use enginehouse_core::execution::Execution;
 use enginehouse_core::id::Key;
+use enginehouse_engine::Progress;
 use serde_json::json;
 use std::time::Duration;
 use tokio::sync::broadcast::error::RecvError;
@@ -119,8 +120,11 @@ impl Pump {
     }
 
     async fn live_item(&mut self, live: &Live) -> Result<(), Cut> {
+        // What an engine says of its run is payload: it may be the result, piece by piece.
+        let open = self.caller.may(Scope::ReadPayload);
+        let told = Progress { data: live.progress.data.clone().filter(|_| open), ..live.progress };
         // Told as the engine wrote it: a number of its own may have more digits than one of ours.
-        let data = serde_json::to_string(&live.progress).and_then(|text| ExactJson::parse(&text));
+        let data = serde_json::to_string(&told).and_then(|text| ExactJson::parse(&text));
         let data = data.unwrap_or_else(|_| json!({ "fraction": live.progress.fraction }).into());
         self.unnumbered("progress", live.attempt, data).await
     }

@@ -131,7 +131,8 @@ pub(crate) const ROUTES: &[Route] = &[
         handler: |call| -> Answer { Box::pin(stream_events(call)) },
         operation: Some(Operation {
             description: "Server-sent events: `id` (opaque), `event` (the type), `data` (an EventView). Durable events come \
-                          first, then live ones; the stream ends after the terminal event, or sooner for a reader that is too \
+                          first, then live ones: `progress` with how far the run is (`fraction`) and what the engine says of it \
+                          (`data`, payload, so only with the scope `read:payload`); the stream ends after the terminal event, or sooner for a reader that is too \
                           slow, which resumes with `Last-Event-ID`. A comment beats every 15 s.",
             headers: LAST_EVENT_ID,
             answers: &[Success {
