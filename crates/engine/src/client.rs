@@ -15,6 +15,7 @@ mod sse;
 
 pub(crate) use classify::{answer_text, if_taken, is_unanswered, status_failure};
 pub(crate) use json::{check_depth, check_result, parse, single_string, without_mark};
+pub(crate) use key::is_the_engines;
 pub(crate) use poll::Poll;
 pub(crate) use sse::{EventStream, StreamEvent, watch_events};
 

@@ -40,11 +40,12 @@ pub trait Engine: Send + Sync + 'static {
     /// Asks one endpoint how it is; bounded by the adapter's own connect and request time limits.
     async fn health(&self, endpoint: usize) -> Health;
 
-    /// Finds out by one request whether an endpoint takes the key that is configured. Fails only when the engine refuses the
-    /// key, or wants one and none is configured: whether it can be reached is for [`health`](Engine::health) to say.
-    async fn check_key(&self, endpoint: usize) -> Result<(), EngineFailure> {
+    /// Finds out by one request whether an endpoint takes the key that is configured: `true` where it answered what only a good
+    /// key opens, `false` where nothing was heard about the key. Fails only when the engine refuses the key, or wants one
+    /// and none is configured: whether it can be reached is for [`health`](Engine::health) to say.
+    async fn check_key(&self, endpoint: usize) -> Result<bool, EngineFailure> {
         let _ = endpoint;
-        Ok(())
+        Ok(false)
     }
 
     /// Ends what a dead Enginehouse process left running for this run, before the work is queued again.

@@ -224,9 +224,9 @@ impl Engine for Http {
         self.client.health(endpoint, &[], |_| true).await
     }
 
-    async fn check_key(&self, endpoint: usize) -> Result<(), EngineFailure> {
+    async fn check_key(&self, endpoint: usize) -> Result<bool, EngineFailure> {
         if self.config.http.api_key.is_none() && self.config.http.headers.is_empty() {
-            return Ok(());
+            return Ok(false);
         }
         self.client.check_key_at_health(endpoint).await
     }

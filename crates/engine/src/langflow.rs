@@ -11,7 +11,9 @@ mod truncation;
 mod v1;
 mod wire;
 
-use crate::client::{Answer, HttpClient, Poll, Request, StreamEvent, check_result, watch_events};
+use crate::client::{
+    Answer, HttpClient, Poll, Request, StreamEvent, check_result, is_the_engines, watch_events,
+};
 use crate::config::{ANSWER_BYTES_MAX, CONTROL_BYTES_MAX, ConfigError, HttpSettings};
 use crate::contract::{Call, Capabilities, Engine, EngineFailure, Health, Outcome, Workflow};
 use crate::tracked::{Started, Tracked, drive, run_lost};
@@ -257,17 +259,22 @@ impl Engine for Langflow {
         self.client.health(endpoint, &["health_check"], accept).await
     }
 
-    async fn check_key(&self, endpoint: usize) -> Result<(), EngineFailure> {
+    async fn check_key(&self, endpoint: usize) -> Result<bool, EngineFailure> {
         // A job that cannot be there: v2 looks at the key first. v1 tells whose key it is.
-        let request = match self.config.api {
-            LangflowApi::V2 => self
-                .workflows_url(endpoint)
-                .map(|url| self.client.get(url).query("job_id", &Uuid::nil().to_string())),
-            LangflowApi::V1 => {
-                self.client.url(endpoint, &["api", "v1", "users", "whoami"]).map(|url| self.client.get(url))
+        match self.config.api {
+            LangflowApi::V2 => {
+                let nobody = Uuid::nil().to_string();
+                let request = self.workflows_url(endpoint);
+                let request = request.map(|url| self.client.get(url).query("job_id", &nobody));
+                let unknown =
+                    |answer: &Answer| matches!(wire::Job::read(answer), Some(Ok(wire::Job::Unknown)));
+                self.client.check_key(request, unknown).await
             }
-        };
-        self.client.check_key(request).await
+            LangflowApi::V1 => {
+                let url = self.client.url(endpoint, &["api", "v1", "users", "whoami"]);
+                self.client.check_key(url.map(|url| self.client.get(url)), is_the_engines).await
+            }
+        }
     }
 }
 

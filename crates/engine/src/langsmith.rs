@@ -12,7 +12,7 @@ mod options;
 mod replay;
 mod wire;
 
-use crate::client::{Answer, HttpClient, Poll, Request, StreamEvent, watch_events};
+use crate::client::{Answer, HttpClient, Poll, Request, StreamEvent, is_the_engines, watch_events};
 use crate::config::{ConfigError, HttpSettings, PROGRESS_BYTES_MAX, PROGRESS_DEPTH_MAX};
 use crate::contract::{
     Call, Capabilities, Engine, EngineFailure, Health, Outcome, Progress, Reached, Workflow, share_of,
@@ -302,9 +302,10 @@ impl Engine for Langsmith {
         self.client.health(endpoint, &["ok"], accept).await
     }
 
-    async fn check_key(&self, endpoint: usize) -> Result<(), EngineFailure> {
+    async fn check_key(&self, endpoint: usize) -> Result<bool, EngineFailure> {
         let url = self.client.url(endpoint, &["assistants", "search"]);
-        self.client.check_key(url.map(|url| self.client.post(url, r#"{"limit":1}"#))).await
+        let request = url.map(|url| self.client.post(url, r#"{"limit":1}"#));
+        self.client.check_key(request, is_the_engines).await
     }
 }
 

@@ -14,7 +14,7 @@ mod workflow;
 
 pub use workflow::{N8nMode, N8nWebhook};
 
-use crate::client::{Answer, HttpClient, Request, check_base, url_below};
+use crate::client::{Answer, HttpClient, Request, check_base, is_the_engines, url_below};
 use crate::config::{ANSWER_BYTES_MAX, ConfigError, HttpSettings};
 use crate::contract::{Call, Capabilities, Engine, EngineFailure, Health, Outcome, Reached, Workflow};
 use crate::tracked::{Started, Tracked, drive, run_lost};
@@ -234,9 +234,9 @@ impl Engine for N8n {
         self.client.health(endpoint, &["healthz", "readiness"], accept).await
     }
 
-    async fn check_key(&self, endpoint: usize) -> Result<(), EngineFailure> {
+    async fn check_key(&self, endpoint: usize) -> Result<bool, EngineFailure> {
         let url = self.api(endpoint, &["executions"]);
-        self.client.check_key(url.map(|url| self.client.get(url).query("limit", "1"))).await
+        self.client.check_key(url.map(|url| self.client.get(url).query("limit", "1")), is_the_engines).await
     }
 }
 

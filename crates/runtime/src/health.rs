@@ -28,7 +28,7 @@ impl HealthChecks {
                 () = stop.cancelled() => return,
                 () = self.cx.check_all(key) => {}
             }
-            key = KeyCheck::WhereRefused;
+            key = KeyCheck::WhereNeeded;
             tokio::select! {
                 biased;
                 () = stop.cancelled() => return,
@@ -42,8 +42,8 @@ impl HealthChecks {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum KeyCheck {
     Now,
-    /// Only where it did not the last time: a key may be made in the engine later.
-    WhereRefused,
+    /// Only where it did not the last time, since a key may be made in the engine later, and where it did not answer.
+    WhereNeeded,
 }
 
 impl Context {
@@ -65,9 +65,13 @@ impl Context {
         let Some(engine) = self.registry.get(name) else {
             return;
         };
-        let before = self.registry.state(name).checked.remove(&endpoint).and_then(|last| last.key_refused);
+        let last = self.registry.state(name).checked.remove(&endpoint);
+        let first = last.is_none();
+        // Of one that did not answer nothing was heard, and it may come back with other keys.
+        let was_away = last.as_ref().is_some_and(|last| last.health.healthy == Some(false));
+        let before = last.and_then(|last| last.key_refused);
         let key = async {
-            if key == KeyCheck::WhereRefused && before.is_none() {
+            if key == KeyCheck::WhereNeeded && before.is_none() && !was_away {
                 return None;
             }
             Some(engine.adapter.check_key(endpoint).await)
@@ -79,18 +83,26 @@ impl Context {
             let change = scheduler.gates.checked(name, at, health.healthy, self.store.now());
             scheduler.gate_changes.extend(change);
         }
+        let key_taken = match (&key, &engine.settings.key_source) {
+            (Some(Ok(true)), Some(source)) => Some(format!("it takes the API key from {source}")),
+            _ => None,
+        };
         let key_refused = match key {
             Some(Err(failure)) => Some(refused_key(engine, &failure)),
-            Some(Ok(())) if health.healthy != Some(false) => None,
+            Some(Ok(true)) => None,
+            Some(Ok(false)) if health.healthy != Some(false) => None,
             // Of an engine that does not answer nothing new is heard of its key.
             _ => before.clone(),
         };
-        match (&before, &key_refused) {
-            (None, Some(why)) => tracing::warn!(engine = name, endpoint, "{why}"),
-            (Some(_), None) => tracing::info!(engine = name, endpoint, "its API key is taken now"),
+        match (&before, &key_refused, &key_taken) {
+            (None, Some(why), _) => tracing::warn!(engine = name, endpoint, "{why}"),
+            (_, None, Some(taken)) if first || was_away || before.is_some() => {
+                tracing::info!(engine = name, endpoint, "{taken}")
+            }
+            (Some(_), None, None) => tracing::info!(engine = name, endpoint, "its API key is taken now"),
             _ => {}
         }
-        let checked = Checked { health, key_refused, at: self.store.now() };
+        let checked = Checked { health, key_refused, key_taken, at: self.store.now() };
         self.registry.set_health(name, endpoint, checked);
     }
 }

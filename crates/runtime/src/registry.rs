@@ -17,6 +17,8 @@ pub(crate) struct Checked {
     pub(crate) health: Health,
     /// Why the engine does not take its key, as far as that was looked at.
     pub(crate) key_refused: Option<String>,
+    /// That it takes its key, where this check looked and it said so.
+    pub(crate) key_taken: Option<String>,
     pub(crate) at: Time,
 }
 
@@ -41,8 +43,12 @@ impl Checked {
     }
 
     /// What it said, or what is wrong with its key.
-    pub(crate) fn detail(&self) -> &str {
-        self.key_refused.as_deref().unwrap_or(&self.health.detail)
+    pub(crate) fn detail(&self) -> String {
+        match (&self.key_refused, &self.key_taken) {
+            (Some(refused), _) => refused.clone(),
+            (None, Some(taken)) => format!("{}; {taken}", self.health.detail),
+            (None, None) => self.health.detail.clone(),
+        }
     }
 }
 

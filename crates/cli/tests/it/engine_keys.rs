@@ -4,10 +4,10 @@ use crate::house::House;
 use serde_json::Value;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::time::{Duration, Instant};
 
 /// Plays every engine: whoever asks for its health is answered, anything else needs the key.
-fn engines() -> SocketAddr {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+fn engines(listener: TcpListener) -> SocketAddr {
     let address = listener.local_addr().unwrap();
     std::thread::spawn(move || {
         for connection in listener.incoming().flatten() {
@@ -29,6 +29,8 @@ fn answer(mut connection: TcpStream) -> Option<()> {
     let health = ["/healthz/readiness", "/health_check", "/ok"].contains(&path);
     let (status, body) = if health {
         ("200 OK", r#"{"status":"ok","ok":true,"chat":"ok","db":"ok"}"#)
+    } else if head.contains("api-key: good-key\r\n") && path.starts_with("/api/v2/workflows?") {
+        ("404 Not Found", r#"{"detail":{"code":"JOB_NOT_FOUND"}}"#)
     } else if head.contains("api-key: good-key\r\n") {
         ("200 OK", "[]")
     } else if path.starts_with("/api/v1/executions") {
@@ -52,6 +54,7 @@ fn house(address: SocketAddr, key: &str, of: &str) -> House {
     let service = "type = \"http\"\nhealth = \"/status\"\n[engines.service.request]\npath = \"/run\"";
     let mut house = House::prepare(
         &[
+            "[health]\ninterval = \"1s\"\n".to_owned(),
             table("n8n", "type = \"n8n\""),
             table("langflow", "type = \"langflow\""),
             table("langflow-v1", "type = \"langflow\"\napi = \"v1\""),
@@ -69,9 +72,20 @@ fn house(address: SocketAddr, key: &str, of: &str) -> House {
     house
 }
 
+fn until(house: &House, what: &str, holds: impl Fn() -> bool) {
+    let deadline = Instant::now() + Duration::from_secs(20);
+    while !holds() {
+        assert!(Instant::now() < deadline, "{what}: {}", house.said());
+        std::thread::sleep(Duration::from_millis(50));
+    }
+}
+
+/// What each engine but the service says of a good key: whether its path needs one is not known.
+const TAKEN: &str = "it takes the API key from the environment variable KEY_OF_THE_TEST";
+
 #[test]
-fn a_wrong_key_is_told_with_its_place() {
-    let address = engines();
+fn a_wrong_key_is_told_with_its_place_and_so_is_a_good_one() {
+    let address = engines(TcpListener::bind("127.0.0.1:0").unwrap());
     let named = "api_key = { env = \"KEY_OF_THE_TEST\" }";
     for (key, of, place) in [
         (named, "bad-key", "from the environment variable KEY_OF_THE_TEST"),
@@ -87,15 +101,17 @@ fn a_wrong_key_is_told_with_its_place() {
             assert_eq!(tested.status.code(), Some(i32::from(!good)), "{name}: {said}");
             assert!(good || said.contains(place), "{name}: {said}");
             assert!(!said.contains("bad-key"), "{name}: {said}");
+            assert_eq!(said.contains(TAKEN), of == "good-key" && name != "service", "{name}: {said}");
         }
         let doctor = house.cli(&["doctor", "--json"]);
         let told: Value = serde_json::from_slice(&doctor.stdout).unwrap();
-        let failed: Vec<&Value> = told["findings"]
-            .as_array()
-            .unwrap()
-            .iter()
-            .filter(|finding| finding["check"] == "engine" && finding["verdict"] == "failed")
-            .collect();
+        let of_engines = told["findings"].as_array().unwrap().iter();
+        let of_engines: Vec<&Value> = of_engines.filter(|finding| finding["check"] == "engine").collect();
+        let taken = of_engines.iter().filter(|finding| finding["text"].to_string().contains(TAKEN)).count();
+        let takers = if of == "good-key" { NAMES.len() - 1 } else { 0 };
+        assert_eq!(taken, takers, "{told}");
+        let failed: Vec<&&Value> =
+            of_engines.iter().filter(|finding| finding["verdict"] == "failed").collect();
         let refused = [NAMES.len() - 1, NAMES.len()][usize::from(!key.is_empty())];
         assert_eq!(failed.len(), if place.is_empty() { 0 } else { refused }, "{told}");
         for finding in failed {
@@ -105,9 +121,28 @@ fn a_wrong_key_is_told_with_its_place() {
         let alias = house.must("GET", "/v1/engines/langgraph", None);
         assert_eq!(alias["engineType"], "langsmith", "{alias}");
         // The start looked, too, before anybody asked.
-        let warned =
-            house.said().matches("API key from").count() + house.said().matches("names none").count();
+        let told = |words: &str| house.said().matches(words).count();
+        let warned = told("refuses the API key from") + told("names none");
         assert!(place.is_empty() == (warned == 0), "{}", house.said());
+        assert_eq!(told(TAKEN) > 0, takers > 0, "{}", house.said());
         house.stop();
     }
+}
+
+#[test]
+fn an_engine_that_comes_up_later_is_asked_for_its_key_then() {
+    let place = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = place.local_addr().unwrap();
+    drop(place);
+    let house = house(address, "api_key = { env = \"KEY_OF_THE_TEST\" }", "bad-key");
+    let away = || {
+        let engine = house.must("GET", "/v1/engines/n8n", None);
+        engine["endpoints"][0]["health"]["healthy"] == false
+    };
+    until(&house, "it is seen that nobody answers", away);
+    assert!(!house.said().contains("API key from"), "{}", house.said());
+    assert_eq!(engines(TcpListener::bind(address).unwrap()), address);
+    let told = || house.said().matches("it refuses the API key from").count() == NAMES.len();
+    until(&house, "each wrong key is told", told);
+    house.stop();
 }

@@ -118,7 +118,8 @@ impl Service {
             let known = self.cx.registry.state(name).checked;
             for (at, endpoint) in tested.endpoints.into_iter().enumerate() {
                 let place = format!("{name} at {}", endpoint.name);
-                let remedy = if known.get(&at).is_some_and(|last| last.key_refused.is_some()) {
+                let last = known.get(&at);
+                let remedy = if last.is_some_and(|last| last.key_refused.is_some()) {
                     format!(
                         "put a key there that it takes, start again, then `enginehouse engines test {name}`"
                     )
@@ -132,7 +133,12 @@ impl Service {
                         FindingView::ok("engine", format!("{place} is judged by its work: {}", health.detail))
                     }
                     Some(health) if health.healthy == Some(true) && endpoint.breaker.state == "closed" => {
-                        FindingView::ok("engine", format!("{place} answers in {} ms", health.latency_ms))
+                        let taken = last.and_then(|last| last.key_taken.as_deref());
+                        let taken = taken.map(|taken| format!("; {taken}")).unwrap_or_default();
+                        FindingView::ok(
+                            "engine",
+                            format!("{place} answers in {} ms{taken}", health.latency_ms),
+                        )
                     }
                     Some(health) if health.healthy != Some(false) => {
                         let text =

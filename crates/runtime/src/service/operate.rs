@@ -186,7 +186,7 @@ impl Service {
                 },
                 health: state.checked.get(&(at as usize)).map(|c| HealthView {
                     healthy: c.is_well(),
-                    detail: c.detail().to_owned(),
+                    detail: c.detail(),
                     latency_ms: c.health.latency,
                     checked_at: Timestamp(c.at),
                 }),
