@@ -170,9 +170,23 @@ impl House {
         Ok(())
     }
 
+    /// A command of the same program about this service: its exit code, and what it wrote.
+    pub(crate) fn cli(&self, args: &[&str]) -> Result<(Option<i32>, String)> {
+        let mut command = Command::new(&self.program);
+        command.args(args).arg("--data").arg(self.dir.join("data")).current_dir(&self.dir);
+        let done = command.stdin(Stdio::null()).output().with_context(|| format!("{args:?}"))?;
+        let said = [done.stdout, done.stderr].concat();
+        Ok((done.status.code(), String::from_utf8_lossy(&said).into_owned()))
+    }
+
+    /// What the service wrote since it was first launched.
+    pub(crate) fn log(&self) -> String {
+        std::fs::read_to_string(self.dir.join("serve.log")).unwrap_or_default()
+    }
+
     /// The last lines the service wrote.
     fn log_end(&self) -> String {
-        let text = std::fs::read_to_string(self.dir.join("serve.log")).unwrap_or_default();
+        let text = self.log();
         let lines: Vec<&str> = text.lines().collect();
         lines[lines.len().saturating_sub(20)..].join("\n")
     }

@@ -3,6 +3,7 @@
 
 mod crashes;
 mod ends;
+mod keys;
 mod odd;
 mod stage;
 mod threads;
@@ -14,7 +15,7 @@ pub(super) use stage::Stage;
 /// One row of the table.
 type Scenario = fn(&mut Stage) -> Result<Cell>;
 
-pub(super) const ALL: [(&str, Scenario); 23] = [
+pub(super) const ALL: [(&str, Scenario); 24] = [
     ("echo", ends::echo),
     ("parameters in, result out", ends::parameters),
     ("slow, cancelled while running", ends::cancelled),
@@ -23,6 +24,7 @@ pub(super) const ALL: [(&str, Scenario); 23] = [
     ("flaky, retried", ends::flaky),
     ("big", ends::big),
     ("wrong key", ends::wrong_key),
+    ("keys, looked at beforehand", keys::looked_at),
     ("unknown workflow", ends::unknown_workflow),
     ("inline definition", ends::inline),
     ("20 at once", ends::twenty),

@@ -1,6 +1,6 @@
 //! Scenarios in which both sides stay up: every way an execution can end.
 
-use super::stage::{SOON, Stage, brief, expect, failure, holds};
+use super::stage::{SOON, Stage, WRONG_KEY, brief, expect, failure, holds};
 use crate::e2e::engine::Kind;
 use crate::e2e::table::Cell;
 use anyhow::{Context, Result, bail};
@@ -103,7 +103,7 @@ pub(super) fn wrong_key(stage: &mut Stage) -> Result<Cell> {
     request["engine"] = json!("wrong-key");
     let view = stage.run(&request)?;
     let kind = failure(&view, "auth")?;
-    if view.to_string().contains("not-the-key-of-this-engine") {
+    if view.to_string().contains(WRONG_KEY) {
         bail!("the key stands in the answer: {}", brief(&view));
     }
     Ok(Cell::Ok(format!("{kind}, {} attempt", stage.attempts(&view)?.len())))

@@ -6,6 +6,7 @@ use crate::e2e::house::{House, place};
 use crate::e2e::proxy::Proxy;
 use anyhow::{Context, Result, bail};
 use serde_json::{Value, json};
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 /// How long an ordinary execution may take.
@@ -13,6 +14,8 @@ pub(super) const SOON: Duration = Duration::from_secs(60);
 /// How long one may take whose engine has to come back first.
 pub(super) const LATER: Duration = Duration::from_secs(180);
 const LOOK_EVERY: Duration = Duration::from_millis(100);
+/// A key that no engine takes.
+pub(super) const WRONG_KEY: &str = "not-the-key-of-this-engine";
 
 /// The engine and the service.
 pub(in crate::e2e) struct Stage {
@@ -27,8 +30,11 @@ pub(in crate::e2e) struct Stage {
 impl Stage {
     pub(in crate::e2e) fn new(engine: Engine, release: bool) -> Result<Stage> {
         let proxy = Proxy::start(engine.kind(), engine.url())?;
-        let config = configuration(&engine, &proxy);
-        let env = [("E2E_ENGINE_KEY", engine.key()), ("E2E_WRONG_KEY", "not-the-key-of-this-engine")];
+        let wrong = place("wrong.key");
+        std::fs::create_dir_all(place(""))?;
+        std::fs::write(&wrong, WRONG_KEY).with_context(|| wrong.display().to_string())?;
+        let config = configuration(&engine, &proxy, &wrong);
+        let env = [("E2E_ENGINE_KEY", engine.key()), ("E2E_WRONG_KEY", WRONG_KEY)];
         let house = House::start_built(&place(engine.kind().name()), &config, &env, release)?;
         Ok(Stage { engine, house, proxy, engine_is_down: false, serial: 0 })
     }
@@ -201,17 +207,21 @@ pub(super) fn holds(value: &Value, text: &str) -> bool {
     }
 }
 
-/// The service's configuration: the engine with its key, once more with a wrong one, and once more behind the proxy.
-fn configuration(engine: &Engine, proxy: &Proxy) -> String {
+/// The service's configuration: the engine with its key, with a wrong one from the environment and from a file, and behind
+/// the proxy.
+fn configuration(engine: &Engine, proxy: &Proxy, wrong: &Path) -> String {
     let mut config = "[health]\ninterval = \"1s\"\n\n".to_owned();
-    for (name, variable, url) in [
-        ("real", "E2E_ENGINE_KEY", engine.url()),
-        ("wrong-key", "E2E_WRONG_KEY", engine.url()),
-        ("behind", "E2E_ENGINE_KEY", proxy.url()),
+    let file = format!("file = {:?}", wrong.display().to_string());
+    let (good, bad) = ("env = \"E2E_ENGINE_KEY\"", "env = \"E2E_WRONG_KEY\"");
+    for (name, key, url) in [
+        ("real", good, engine.url()),
+        ("wrong-key", bad, engine.url()),
+        ("wrong-file", &file, engine.url()),
+        ("behind", good, proxy.url()),
     ] {
         let inline = engine.kind() != Kind::Langgraph;
         config.push_str(&format!(
-            "[engines.{name}]\ntype = \"{}\"\ndefault = {}\nendpoints = [{{ url = \"{}\" }}]\napi_key = {{ env = \"{variable}\" }}\nallow_inline = {inline}\n",
+            "[engines.{name}]\ntype = \"{}\"\ndefault = {}\nendpoints = [{{ url = \"{}\" }}]\napi_key = {{ {key} }}\nallow_inline = {inline}\n",
             engine.kind().engine_type(),
             name == "real",
             url,
