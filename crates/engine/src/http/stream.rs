@@ -10,8 +10,9 @@ use crate::contract::EngineFailure;
 use bytes::Bytes;
 use enginehouse_core::failure::FailureKind;
 use reqwest::header::CONTENT_TYPE;
-use serde_json::Value;
 use serde_json::value::RawValue;
+use std::borrow::Cow;
+use std::collections::BTreeMap;
 
 /// The data by which many services say that a stream is over.
 const DONE: &str = "[DONE]";
@@ -85,7 +86,7 @@ struct Reading<'a> {
     bytes_max: usize,
     /// The answer so far: the event of that name, or the last one that may be it.
     answer: Option<StreamEvent>,
-    /// The text that came in pieces.
+    /// The text that came in pieces, as it stands between the quotes of JSON: a piece may end within a character.
     pieces: Option<String>,
     /// A mark of the end was seen, which all known streams of pieces have.
     finished: bool,
@@ -97,38 +98,41 @@ impl Reading<'_> {
     }
 
     fn take(&mut self, event: &StreamEvent) -> Result<Taken, EngineFailure> {
-        let data: Option<Value> = serde_json::from_str(&event.data).ok();
-        let name = name_of(event, data.as_ref());
-        if is_failure(&self.rules.failure, name, data.as_ref()) {
+        // Read in its own form: a number too large for ours, or half of a surrogate pair, makes nothing else of an event.
+        let data: Option<&RawValue> = serde_json::from_str(&event.data).ok();
+        let name = name_of(event, data);
+        let name = name.as_deref();
+        if is_failure(&self.rules.failure, name, data) {
             return Ok(Taken::Failure);
         }
         let named = self.rules.answer.as_deref().is_some_and(|answer| Some(answer) == name);
-        self.finished |= is_end(name, data.as_ref());
-        if is_mark(event, name, data.as_ref()) && !named {
+        self.finished |= is_end(name, data);
+        if is_mark(event, name, data) && !named {
             self.finished = true;
             return Ok(Taken::Mark);
         }
-        if let Some(piece) = self.piece(event, name, data.as_ref()) {
+        if let Some(piece) = self.piece(name, data) {
             let pieces = self.pieces.get_or_insert_default();
             if pieces.len() + piece.len() > self.bytes_max {
                 return Err(too_large(self.bytes_max));
             }
             pieces.push_str(&piece);
-        } else if named || (self.rules.answer.is_none() && !is_progress(name, data.as_ref())) {
+        } else if named || (self.rules.answer.is_none() && !is_progress(name, data)) {
             self.answer = Some(event.clone());
         }
         Ok(Taken::Event)
     }
 
-    /// The piece of text that an event brings.
-    fn piece(&self, event: &StreamEvent, name: Option<&str>, data: Option<&Value>) -> Option<String> {
+    /// The piece of text that an event brings, as it stands between the quotes of JSON.
+    fn piece(&self, name: Option<&str>, data: Option<&RawValue>) -> Option<String> {
         if self.rules.answer.is_some() {
             return None;
         }
         match &self.rules.join {
             Some(at) => {
-                let raw: &RawValue = serde_json::from_str(&event.data).ok()?;
-                pointer::text(raw, at)
+                let found = pointer::find(data?, at)?.get();
+                let is_number = found.starts_with(|c: char| c == '-' || c.is_ascii_digit());
+                if is_number { Some(found.to_owned()) } else { between_quotes(found) }
             }
             None => known_piece(name, data?),
         }
@@ -141,7 +145,8 @@ impl Reading<'_> {
                 let message = "the stream of the answer's text ended before its end was said";
                 return Err(EngineFailure::new(FailureKind::BadResponse, "truncated_answer", message));
             }
-            return Ok(Bytes::from(Value::from(text).to_string()));
+            let whole = format!("\"{text}\"");
+            return Ok(Bytes::from(between_quotes(&whole).map_or(whole, |text| format!("\"{text}\""))));
         }
         match self.answer {
             Some(event) if event.over => Err(too_large(self.bytes_max)),
@@ -159,40 +164,42 @@ impl Reading<'_> {
     }
 }
 
-fn name_of<'a>(event: &'a StreamEvent, data: Option<&'a Value>) -> Option<&'a str> {
+fn name_of<'a>(event: &'a StreamEvent, data: Option<&RawValue>) -> Option<Cow<'a, str>> {
     if !matches!(event.name.as_str(), "" | "message") {
-        return Some(&event.name);
+        return Some(Cow::Borrowed(&event.name));
     }
-    ["event", "type"].iter().find_map(|field| data?.get(*field)?.as_str())
+    ["/event", "/type"].iter().find_map(|field| string(data?, field)).map(Cow::Owned)
 }
 
 /// The name says so, or all that the event holds is an error.
-fn is_failure(named: &str, name: Option<&str>, data: Option<&Value>) -> bool {
-    let error =
-        data.and_then(|data| data.get("error")).filter(|error| error.is_object() || error.is_string());
-    let only = data.and_then(Value::as_object).is_some_and(|fields| fields.len() == 1);
-    let is_error = error.is_some_and(|error| only || error.is_object())
-        || data.and_then(|data| data.get("object")?.as_str()) == Some("error");
+fn is_failure(named: &str, name: Option<&str>, data: Option<&RawValue>) -> bool {
+    let error = data.and_then(|data| pointer::find(data, "/error")).map(RawValue::get);
+    let is_error = error.is_some_and(|error| {
+        error.starts_with('{')
+            || (error.starts_with('"') && data.is_some_and(|data| holds_only(data, "error")))
+    });
+    let is_error = is_error || data.is_some_and(|data| string(data, "/object").as_deref() == Some("error"));
     name == Some(named)
         || matches!(name, Some("response.failed" | "response.incomplete"))
         || (name.is_none() && is_error)
 }
 
 /// Whether an event says that the text is whole.
-fn is_end(name: Option<&str>, data: Option<&Value>) -> bool {
-    let reason = data.and_then(|data| data.pointer("/choices/0/finish_reason"));
-    reason.is_some_and(Value::is_string)
+fn is_end(name: Option<&str>, data: Option<&RawValue>) -> bool {
+    let reason = data.and_then(|data| pointer::find(data, "/choices/0/finish_reason"));
+    reason.is_some_and(|reason| reason.get().starts_with('"'))
         || matches!(name, Some("message_stop" | "response.completed" | "end"))
 }
 
-fn is_mark(event: &StreamEvent, name: Option<&str>, data: Option<&Value>) -> bool {
-    let done = event.data.trim() == DONE || data.and_then(|data| data.get("data")?.as_str()) == Some(DONE);
+fn is_mark(event: &StreamEvent, name: Option<&str>, data: Option<&RawValue>) -> bool {
+    let done =
+        event.data.trim() == DONE || data.is_some_and(|data| string(data, "/data").as_deref() == Some(DONE));
     let empty = matches!(event.data.trim(), "" | "null" | "{}") && !event.over;
     done || (empty && matches!(name, Some("end" | "done" | "complete" | "close")))
 }
 
 /// Reports of progress, by their name or by holding nothing else.
-fn is_progress(name: Option<&str>, data: Option<&Value>) -> bool {
+fn is_progress(name: Option<&str>, data: Option<&RawValue>) -> bool {
     let named = matches!(
         name,
         Some(
@@ -214,30 +221,48 @@ fn is_progress(name: Option<&str>, data: Option<&Value>) -> bool {
                 | "content_block_stop"
         )
     );
-    let share =
-        data.and_then(|data| data.get("progress")?.as_f64()).is_some_and(|share| (0.0..1.0).contains(&share));
-    let only = data
-        .and_then(Value::as_object)
-        .is_some_and(|fields| fields.len() == 1 && fields.contains_key("progress"));
-    named || only || share
+    let share = data.and_then(|data| pointer::find(data, "/progress"));
+    let share = share.and_then(|share| serde_json::from_str::<f64>(share.get()).ok());
+    let only = data.is_some_and(|data| holds_only(data, "progress"));
+    named || only || share.is_some_and(|share| (0.0..1.0).contains(&share))
 }
 
-/// The text of an event of Flowise, of OpenAI's chat completions and responses, or of Anthropic's messages.
-fn known_piece(name: Option<&str>, data: &Value) -> Option<String> {
-    let text = |value: Option<&Value>| value.and_then(Value::as_str).map(str::to_owned);
-    if let Some(choice) = data.pointer("/choices/0").filter(|choice| choice.get("delta").is_some()) {
+/// The text of an event of Flowise, of OpenAI's chat completions and responses, or of Anthropic's messages, as it stands
+/// between the quotes of JSON.
+fn known_piece(name: Option<&str>, data: &RawValue) -> Option<String> {
+    let text = |at: &str| pointer::find(data, at).and_then(|found| between_quotes(found.get()));
+    if pointer::find(data, "/choices/0/delta").is_some() {
         // Of several answers side by side the first is the answer.
-        if choice.get("index").and_then(Value::as_u64).unwrap_or(0) > 0 {
+        let index = pointer::find(data, "/choices/0/index").map(RawValue::get);
+        if index.and_then(|index| index.parse::<u64>().ok()).unwrap_or(0) > 0 {
             return Some(String::new());
         }
-        return Some(text(choice.pointer("/delta/content")).unwrap_or_default());
+        return Some(text("/choices/0/delta/content").unwrap_or_default());
     }
     match name? {
-        "token" => text(data.get("data")),
-        "content_block_delta" => text(data.pointer("/delta/text")),
-        name if name.ends_with("output_text.delta") => text(data.get("delta")),
+        "token" => text("/data"),
+        "content_block_delta" => text("/delta/text"),
+        name if name.ends_with("output_text.delta") => text("/delta"),
         _ => None,
     }
+}
+
+fn string(data: &RawValue, at: &str) -> Option<String> {
+    serde_json::from_str(pointer::find(data, at)?.get()).ok()
+}
+
+/// Whether it is an object with this field alone.
+fn holds_only(data: &RawValue, field: &str) -> bool {
+    let fields: Option<BTreeMap<Cow<'_, str>, &RawValue>> = serde_json::from_str(data.get()).ok();
+    fields.is_some_and(|fields| fields.len() == 1 && fields.contains_key(field))
+}
+
+/// What stands between the quotes of a JSON string, with no more escapes than it needs; one that holds half of a surrogate pair
+/// stays as it is, because the other half may come with what follows.
+fn between_quotes(json: &str) -> Option<String> {
+    let short = serde_json::from_str::<String>(json).map(|text| serde_json::Value::from(text).to_string());
+    let written = short.as_deref().unwrap_or(json);
+    Some(written.strip_prefix('"')?.strip_suffix('"')?.to_owned())
 }
 
 #[cfg(test)]
@@ -328,5 +353,29 @@ mod tests {
             read(&usual, &pieces.each_ref().map(|(name, data)| (*name, data.as_str()))),
             "answer_too_large"
         );
+    }
+
+    /// A number too large for a double, or a piece that ends within a character, makes nothing else of an event.
+    #[test]
+    fn events_are_read_in_their_own_form() {
+        let usual = HttpStream::default();
+        let join = HttpStream { join: Some("/t".to_owned()), ..HttpStream::default() };
+        let piece = |text: &str| format!(r#"{{"event":"token","data":"{text}"}}"#);
+        type Row<'a> = (&'a HttpStream, &'a [(&'a str, &'a str)], &'a str);
+        let rows: &[Row<'_>] = &[
+            (&usual, &[("", r#"{"progress":0.5,"loss":1e400}"#)], "no_answer_event"),
+            (&usual, &[("", r#"{"type":"error","n":1e400}"#)], r#"failed {"type":"error","n":1e400}"#),
+            (&usual, &[("", r#"{"error":{"n":1e400}}"#)], r#"failed {"error":{"n":1e400}}"#),
+            (
+                &usual,
+                &[("", &piece(r"Hi \ud83d")), ("", &piece(r"\ude00\u0041")), ("end", "[DONE]")],
+                "\"Hi \u{1f600}A\"",
+            ),
+            (&join, &[("", r#"{"t":"\ud83d"}"#), ("", r#"{"t":"\ude00"}"#)], "\"\u{1f600}\""),
+            (&join, &[("", r#"{"t":"\ud83d"}"#), ("", r#"{"t":-1e400}"#)], r#""\ud83d-1e400""#),
+        ];
+        for (rules, events, expected) in rows {
+            assert_eq!(read(rules, events), *expected, "{events:?}");
+        }
     }
 }
