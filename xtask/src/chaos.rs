@@ -13,12 +13,15 @@ wake after their lease ended, and planted faults that must be found. Writes reli
 line is `seeds N faults N violations N`, and the exit status says whether all held.
 
 Usage: cargo xtask chaos [--seeds N] [--from N] [--zombies N] [--threads N] [--no-planted]
+       cargo xtask chaos --traffic N [--from N]
 
   --seeds N      how many seeds of any fault (default 10000; seeds that once failed come on top)
   --from N       the first of them (default 1)
   --zombies N    rounds with workers that stand still past their lease (default 500)
   --threads N    runs at a time (default: as many as there are cores)
   --no-planted   leave the planted faults out
+  --traffic N    instead of all this: seeds of made traffic through the lab, with the adaptive limit and
+                 without, on engines that are well and on engines that degrade
 
 A seed that fails is told; replay it with
   SEED=n cargo test --release -p enginehouse-runtime --test simulation every_seed -- --nocapture
@@ -30,6 +33,7 @@ struct Options {
     zombies: u64,
     threads: usize,
     planted: bool,
+    traffic: Option<u64>,
 }
 
 pub(crate) fn command(args: &[String]) -> Result<()> {
@@ -37,6 +41,9 @@ pub(crate) fn command(args: &[String]) -> Result<()> {
         return Ok(());
     }
     let options = options(args)?;
+    if let Some(seeds) = options.traffic {
+        return traffic(seeds, options.from);
+    }
     let begun = Instant::now();
     let reports = target_dir().join("chaos");
     std::fs::create_dir_all(&reports).context("a directory for the reports")?;
@@ -86,7 +93,7 @@ pub(crate) fn command(args: &[String]) -> Result<()> {
 
 fn options(args: &[String]) -> Result<Options> {
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
-    let mut options = Options { seeds: 10_000, from: 1, zombies: 500, threads, planted: true };
+    let mut options = Options { seeds: 10_000, from: 1, zombies: 500, threads, planted: true, traffic: None };
     let mut args = args.iter();
     while let Some(arg) = args.next() {
         let mut number = || -> Result<u64> {
@@ -98,11 +105,25 @@ fn options(args: &[String]) -> Result<Options> {
             "--from" => options.from = number()?,
             "--zombies" => options.zombies = number()?,
             "--threads" => options.threads = usize::try_from(number()?)?.max(1),
+            "--traffic" => options.traffic = Some(number()?),
             "--no-planted" => options.planted = false,
             other => bail!("{other:?} is not an option\n\n{HELP}"),
         }
     }
     Ok(options)
+}
+
+/// The adaptive limit on made traffic.
+fn traffic(seeds: u64, from: u64) -> Result<()> {
+    let mut command =
+        cargo(&["test", "--release", "--locked", "-p", "enginehouse-core", "--test", "traffic"]);
+    command.args(["--", "--nocapture"]).env("SEEDS", seeds.to_string()).env("FROM", from.to_string());
+    if watched(&mut command, &mut |_| {})? {
+        return Ok(());
+    }
+    bail!(
+        "the adaptive limit harms engines that are well, or gains nothing where they degrade; the lines above say where"
+    )
 }
 
 /// Builds the simulation as it is released, and gives its program.

@@ -167,7 +167,7 @@ impl Autoscaler {
                 }
             }
             let model = memory.engines.entry(load.name.clone()).or_default();
-            model.observe(load, seconds, self.rules.parts.limiter);
+            model.observe(load, seconds);
         }
         if let Some(resources) = &seen.resources {
             memory.needs.observe(resources, seconds);

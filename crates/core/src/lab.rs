@@ -15,6 +15,7 @@ mod measure;
 mod policy;
 mod run;
 mod scenario;
+pub mod traffic;
 
 pub use clairvoyant::{Clairvoyant, clairvoyant};
 pub use measure::{Measures, Waits, measure};

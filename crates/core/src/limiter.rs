@@ -2,23 +2,28 @@
 //!
 //! Speed is what the endpoint completes compared with what its own healthy run times say it should have completed of the
 //! same runs at the same ages. Runs that have not ended count, so a stuck engine is seen before anything ends. A slow
-//! endpoint is cut back *as an experiment*: if speed rises by more than the square root of the cut, concurrency was the
-//! cause, the limit stays and is probed upwards; if not, the slowness comes from elsewhere and the cut is undone. That
-//! policy with its constants was measured against others in simulation (`docs/decisions/011-breaker-and-limits.md`).
+//! endpoint is cut back *as an experiment*: if the calls that are left are faster by as much as concurrency explains, the limit
+//! stays, and is raised again and again to see whether it should; if not, the slowness comes from elsewhere and the cut is
+//! undone. What a cut may cost is bounded, and where nothing is clear there is no limit. That policy with its constants was
+//! measured on recorded and made traffic (`docs/decisions/046-limits-that-do-no-harm.md`).
 //! Beside it stands what needs no statistics: an answer that says "too much" (429, 503) cuts at once by half
 //! (Chiu and Jain, "Analysis of the increase and decrease algorithms", 1989).
 //!
 //! Invariants: the limit in force is at least `min` and at most `max`; nothing here is infinite or not a number.
 
 mod climb;
+mod judge;
+mod trial;
 
 use crate::id::Key;
 use crate::limits::RETRY_AFTER_MAX;
 use crate::run_times::RunTimes;
 use crate::time::{Millis, SECOND, Time};
 use climb::Climb;
+use judge::{Challenge, SPEED_MEMORY};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
+use trial::{Ages, Stretch, Tick};
 
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct LimiterRules {
@@ -88,16 +93,6 @@ struct Running {
     expected: f64,
 }
 
-/// What is summed up between two verdicts.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
-struct Epoch {
-    expected: f64,
-    completed: f64,
-    /// Calls at once, summed over time, and that time in seconds.
-    call_seconds: f64,
-    seconds: f64,
-}
-
 /// See the module's text.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Limiter {
@@ -116,12 +111,29 @@ pub struct Limiter {
     expected: f64,
     completed: f64,
     speed: f64,
-    epoch: Epoch,
-    /// Calls at once and speed before the last cut, or when the slowness was found to be external.
-    before: (f64, f64),
-    /// Completions a second before the last cut.
+    epoch: Stretch,
+    /// The time before the last cut.
     #[serde(default)]
-    rate_before: f64,
+    slow: Stretch,
+    /// How irregularly runs end here: the variance of completions over that of a Poisson process, at least 1.
+    #[serde(default = "full_pace")]
+    spread: f64,
+    /// Seconds by which the experiment under way has put off what waits.
+    #[serde(default)]
+    put_off_s: f64,
+    #[serde(default)]
+    challenge: Challenge,
+    /// The limit that an earlier cut has proven, while a deeper one is tried.
+    #[serde(default)]
+    proven: Option<f64>,
+    /// Completions expected and seen in the last epoch in which nothing was wrong.
+    #[serde(default)]
+    last_epoch: (f64, f64),
+    /// When more calls that complete no more are a reason for another experiment, and the pause after that.
+    #[serde(default)]
+    crowded_at: Time,
+    #[serde(default)]
+    crowded_s: f64,
     /// After an external slowness: how long until the next experiment, in seconds, and when that is.
     retry_s: f64,
     retry_at: Time,
@@ -136,6 +148,9 @@ pub struct Limiter {
     /// Completions expected since the last tick of calls that have ended since.
     #[serde(skip)]
     of_ended: f64,
+    /// What calls did at each age since the last tick.
+    #[serde(skip)]
+    ages: Ages,
     #[serde(skip)]
     running: BTreeMap<Key, Running>,
     /// Of this tick: completed runs in seconds, and calls that were answered.
@@ -150,25 +165,12 @@ pub struct Limiter {
     climb: Climb,
 }
 
-/// Runs to learn before speed is judged, and completions that the speed remembers.
+/// Runs to learn before speed is judged.
 const WARM: u64 = 50;
-/// Speed from which on the endpoint may be asked for more.
-const WELL: f64 = 0.85;
 /// Up to so many runs those that have not ended count as well. Later they would hide that an engine gets slow.
 const YOUNG: u64 = 300;
-const SPEED_MEMORY: f64 = 40.0;
-/// The least a cut leaves of the concurrency before it, and the most.
-const CUT_FLOOR: f64 = 0.34;
-const RECUT_FLOOR: f64 = 0.6;
-const CUT_CEILING: f64 = 0.8;
-/// Completions that are enough to compare rates by.
-const SURE: f64 = 10.0;
-const EXPERIMENT_FIRST_S: f64 = 150.0;
-const EXPERIMENT_MAX_S: f64 = 1_800.0;
-/// Calls at once that count as few.
-const FEW: f64 = 10.0;
-/// The share of the concurrency that was too much to which the limit comes back at once.
-const NEAR_WALL: f64 = 0.85;
+/// Runs end as regularly as chance lets them.
+const STEADY: f64 = 1.05;
 /// Completed runs kept within one tick; more say nothing new about the speed.
 const JUST_MAX: usize = 4_096;
 /// A tick that comes later than this is taken as this long: the time between was not observed.
@@ -192,10 +194,16 @@ impl Limiter {
             expected: 0.0,
             completed: 0.0,
             speed: 1.0,
-            epoch: Epoch::default(),
-            before: (1.0, 1.0),
-            rate_before: 0.0,
-            retry_s: EXPERIMENT_FIRST_S,
+            epoch: Stretch::default(),
+            slow: Stretch::default(),
+            spread: 1.0,
+            put_off_s: 0.0,
+            challenge: Challenge::default(),
+            proven: None,
+            last_epoch: (0.0, 0.0),
+            crowded_at: Time(0),
+            crowded_s: judge::CROWDED_FIRST_S,
+            retry_s: judge::EXPERIMENT_FIRST_S,
             retry_at: Time(0),
             calm_s: 0.0,
             grow_after: Time(0),
@@ -203,6 +211,7 @@ impl Limiter {
             progress: 0.0,
             pace: full_pace(),
             of_ended: 0.0,
+            ages: Ages::default(),
             running: BTreeMap::new(),
             just: Vec::new(),
             last_tick: None,
@@ -273,10 +282,24 @@ impl Limiter {
         if hazard.is_finite() { hazard.max(0.0) } else { 0.0 }
     }
 
+    /// Takes in the ages that a call had since the last tick; gives its age.
+    fn aged(&mut self, run: &Running, now: Time) -> f64 {
+        let age = now.since(run.since) as f64 / SECOND as f64;
+        let tick = self.last_tick.map_or(0.0, |tick| now.since(tick) as f64 / SECOND as f64);
+        self.ages.spend(age - tick.min(TICK_MAX_S), age);
+        age
+    }
+
     pub fn ended(&mut self, key: Key, how: Ended, now: Time) {
         let at_once = self.running.len().max(1) as f64;
         let progress = self.progress_at(now);
         let run = self.running.remove(&key);
+        if let Some(run) = &run {
+            let age = self.aged(run, now);
+            if how == Ended::Answered {
+                self.ages.end(age);
+            }
+        }
         match how {
             Ended::Unknown => self.of_ended += run.map_or(0.0, |run| self.expected_of(&run, progress)),
             Ended::Apart => {
@@ -328,7 +351,7 @@ impl Limiter {
         self.step = 1.0;
         self.answered = 0.0;
         self.last_cut = Some(now);
-        self.epoch = Epoch::default();
+        self.epoch = Stretch::default();
     }
 
     /// Learns from what happened since the last tick. Call about each second; any spacing works.
@@ -353,7 +376,8 @@ impl Limiter {
         }
         self.regain(now);
         if self.healthy.runs < WARM {
-            (self.expected, self.completed, self.epoch) = (0.0, 0.0, Epoch::default());
+            (self.expected, self.completed, self.epoch) = (0.0, 0.0, Stretch::default());
+            self.ages = Ages::default();
             return;
         }
         self.weigh(&just, span, expected, now);
@@ -366,19 +390,29 @@ impl Limiter {
         let kept = (-expected / SPEED_MEMORY).exp();
         self.expected = self.expected * kept + expected;
         self.completed = self.completed * kept + done;
+        let before = self.speed;
         self.speed = (self.completed + 2.0) / (self.expected + 2.0);
-        if self.mode == Mode::Cut && at_once > self.limit + 0.5 {
-            // The experiment begins when the excess runs have ended.
+        let slows = before >= self.rules.sick && self.speed < self.rules.sick;
+        if slows && self.mode == Mode::Open && self.spread < STEADY {
+            // The time in which it was well says nothing about the one in which it is not. Where runs end irregularly it is
+            // kept: a slow spell of such an endpoint passes by itself, and by itself it would look like more than it is.
+            self.epoch = Stretch::default();
+        }
+        let ages = std::mem::take(&mut self.ages);
+        let tick = Tick { expected, completed: done, at_once, seconds: span, ages };
+        if self.mode == Mode::Cut {
+            return self.experiment(&tick, now);
+        }
+        if self.mode == Mode::Hold && self.challenged(&tick, now) {
             return;
         }
-        let epoch = &mut self.epoch;
-        epoch.expected += expected;
-        epoch.completed += done;
-        epoch.call_seconds += at_once * span;
-        epoch.seconds += span;
-        let long = epoch.seconds >= 60.0 && epoch.expected >= 5.0;
-        if epoch.seconds >= 5.0 && (epoch.expected >= self.rules.epoch || long) {
+        self.epoch.add(&tick);
+        let long = self.epoch.seconds >= 60.0 && self.epoch.expected >= 5.0;
+        if self.epoch.seconds >= 5.0 && (self.epoch.expected >= self.rules.epoch || long) {
             let epoch = std::mem::take(&mut self.epoch);
+            if self.mode == Mode::Open {
+                self.learn_spread(&epoch);
+            }
             self.judge(epoch, now);
         }
     }
@@ -391,6 +425,7 @@ impl Limiter {
         let mut running = std::mem::take(&mut self.running);
         let mut expected = std::mem::take(&mut self.of_ended);
         for run in running.values_mut() {
+            self.aged(run, now);
             let hazard = self.expected_of(run, progress);
             run.expected += hazard;
             expected += hazard;
@@ -398,131 +433,6 @@ impl Limiter {
         self.running = running;
         self.progress = progress;
         expected
-    }
-
-    fn judge(&mut self, epoch: Epoch, now: Time) {
-        let at_once = epoch.call_seconds / epoch.seconds.max(f64::MIN_POSITIVE);
-        let speed = (epoch.completed + 0.5) / (epoch.expected + 0.5);
-        let sick = self.rules.sick;
-        let bad = self.speed < sick && speed < sick + 0.1 && at_once >= 2.0;
-        // By how much the speed rose for the concurrency that was taken away. Few calls are often slow because others use
-        // the same machine, and then a cut gives their share away: it has to pay more.
-        let power = if self.before.0 < FEW { 0.8 } else { 0.5 };
-        let less = self.before.0 / at_once.max(1e-6);
-        // The same said by completions alone. That needs no idea of how long runs should take, and holds when the speed before
-        // the cut was too low to be told exactly.
-        let rate = epoch.completed / epoch.seconds.max(f64::MIN_POSITIVE);
-        let done = epoch.completed >= SURE && rate >= self.rate_before * less.powf(power - 1.0);
-        let paid = speed / self.before.1.max(1e-6) >= less.powf(power) || done && self.rate_before > 0.0;
-        match self.mode {
-            Mode::Open if bad => self.cut(at_once, speed, rate, CUT_FLOOR),
-            Mode::Open => {}
-            Mode::Cut if (speed >= 0.75 && (paid || self.before.0 >= FEW)) || (self.limit <= 1.0 && paid) => {
-                self.mode = Mode::Hold;
-                self.step = 1.0;
-                (self.expected, self.completed) = (epoch.expected, epoch.completed);
-            }
-            Mode::Cut if paid => self.cut(at_once, speed, rate, CUT_FLOOR),
-            Mode::Cut => {
-                self.mode = Mode::External;
-                self.before = (at_once, speed);
-                self.retry_s = (self.retry_s * 2.0).min(EXPERIMENT_MAX_S);
-                self.retry_at = now.plus((self.retry_s * SECOND as f64) as Millis);
-                (self.expected, self.completed) = (epoch.expected, epoch.completed);
-            }
-            // Slowness is the price of what it completes, unless it completes less than it did.
-            Mode::Hold if bad && !self.climb.accounts_for(epoch.completed / epoch.seconds) => {
-                self.cut(at_once, speed, rate, RECUT_FLOOR);
-            }
-            Mode::Hold => self.probe(at_once, epoch, now),
-            Mode::External if self.speed > WELL => {
-                self.mode = Mode::Open;
-                self.retry_s = EXPERIMENT_FIRST_S;
-            }
-            Mode::External => {
-                // More calls and no more completions: it was the concurrency after all.
-                let crowded =
-                    at_once >= 1.4 * self.before.0 && at_once * speed <= 1.15 * self.before.0 * self.before.1;
-                if crowded || (now > self.retry_at && bad) {
-                    self.cut(at_once, speed, rate, CUT_FLOOR);
-                }
-            }
-        }
-    }
-
-    /// Raises the limit while the endpoint is well and uses it.
-    fn probe(&mut self, at_once: f64, epoch: Epoch, now: Time) {
-        if now < self.grow_after {
-            return;
-        }
-        if self.speed < WELL {
-            self.step = 1.0;
-            self.climb.start();
-        }
-        let whole = self.limit.floor().max(1.0);
-        if self.climb.on && at_once >= 0.85 * whole {
-            self.limit = self.climb.next(whole, epoch.completed, epoch.seconds);
-        } else if !self.climb.on && at_once >= 0.7 * self.limit {
-            self.grow();
-        } else if at_once < 0.5 * self.limit {
-            self.calm_s += epoch.seconds;
-            if self.calm_s > 120.0 {
-                self.limit *= 1.5;
-                self.calm_s = 60.0;
-                self.climb.stop();
-            }
-        }
-        self.open_if_grown();
-    }
-
-    /// After an overload answers alone raise the limit again: at once to just below what was too much, and beyond it by
-    /// single steps, as long as too few runs were learned to judge the speed.
-    fn regain(&mut self, now: Time) {
-        let answered = self.mode == Mode::Hold && now >= self.grow_after && self.answered >= self.limit;
-        let well = self.healthy.runs < WARM || self.speed >= WELL;
-        let Some(wall) = self.wall.filter(|_| answered && well) else { return };
-        if self.limit < NEAR_WALL * wall {
-            self.answered = 0.0;
-            self.limit = (NEAR_WALL * wall).ceil();
-        } else if self.healthy.runs < WARM && self.answered >= 4.0 * self.limit {
-            self.grow();
-            self.open_if_grown();
-        }
-    }
-
-    fn grow(&mut self) {
-        self.answered = 0.0;
-        let near_wall = self.wall.is_some_and(|wall| self.limit / wall.max(1.0) < 1.25);
-        if near_wall {
-            self.step = 1.0;
-        }
-        self.limit += self.step;
-        self.step = (2.0 * self.step).min((0.25 * self.limit).max(1.0));
-    }
-
-    fn open_if_grown(&mut self) {
-        let ceiling = self.rules.max.map_or(self.ceiling, f64::from);
-        if self.limit >= ceiling {
-            self.mode = Mode::Open;
-            self.climb.stop();
-            self.retry_s = EXPERIMENT_FIRST_S;
-            self.wall = None;
-            self.ceiling = 0.0;
-        }
-    }
-
-    fn cut(&mut self, at_once: f64, speed: f64, rate: f64, floor: f64) {
-        self.before = (at_once, speed);
-        self.rate_before = rate;
-        self.mode = Mode::Cut;
-        // It is slow with less than what it refuses, so that is not what bounds it.
-        self.wall = None;
-        self.climb.stop();
-        self.limit = (at_once * speed.clamp(floor, CUT_CEILING)).ceil().max(1.0);
-        self.ceiling = self.ceiling.max(at_once * 1.5);
-        (self.expected, self.completed) = (0.0, 0.0);
-        self.speed = speed.max(0.05);
-        self.step = 1.0;
     }
 }
 

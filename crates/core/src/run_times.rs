@@ -55,14 +55,16 @@ impl Default for RunTimes {
     }
 }
 
-fn edge(bucket: usize) -> f64 {
+/// The upper edge of a bucket, in seconds.
+pub(crate) fn edge(bucket: usize) -> f64 {
     EDGES[bucket]
 }
 
 static EDGES: LazyLock<[f64; BUCKETS]> =
     LazyLock::new(|| std::array::from_fn(|bucket| FIRST * 2f64.powf(bucket as f64 / PER_OCTAVE)));
 
-fn bucket_of(seconds: f64) -> usize {
+/// The bucket that a run time in seconds falls into.
+pub(crate) fn bucket_of(seconds: f64) -> usize {
     if seconds <= FIRST {
         0
     } else {

@@ -17,8 +17,6 @@ use std::sync::Arc;
 /// Workflows of one engine that have run times of their own, and the runs from which on those are trusted.
 const WORKFLOWS_MAX: usize = 16;
 const WORKFLOW_RUNS: u64 = 20;
-/// Runs of an engine before it is known; until then all of them are learned.
-const WARM_RUNS: u64 = 50;
 /// Steps of the fluid run.
 const FLUID_STEPS: u32 = 6;
 
@@ -37,12 +35,8 @@ impl EngineModel {
     }
 
     /// Takes in what happened within the last `seconds`.
-    pub(super) fn observe(&mut self, load: &EngineLoad, seconds: f64, limited: bool) {
+    pub(super) fn observe(&mut self, load: &EngineLoad, seconds: f64) {
         self.rate.observe(load.arrivals.iter().fold(0, |sum: u32, n| sum.saturating_add(*n)), seconds);
-        // Runs of an engine that is slow teach how slow it is, not how long its workflows take.
-        if limited && !load.reach.well && self.times.runs >= WARM_RUNS {
-            return;
-        }
         for run in &load.completed {
             let took = run.took as f64 / SECOND as f64;
             self.times.add(took);
@@ -157,20 +151,19 @@ impl Demand {
         let reach = load.reach;
         // More than the pool can ever hold is planned for as if it were full.
         let most = f64::from(rules.max_workers) * f64::from(rules.worker_capacity);
-        let (limit, speed) = if reach.parked {
-            (0.0, 1.0)
+        let limit = if reach.parked {
+            0.0
         } else if rules.parts.limiter {
-            let speed = if reach.speed.is_finite() { reach.speed.clamp(0.1, 1.0) } else { 1.0 };
-            (reach.limit.map_or(most, |limit| f64::from(limit).min(most)), speed)
+            reach.limit.map_or(most, |limit| f64::from(limit).min(most))
         } else {
-            (most, 1.0)
+            most
         };
         let ages = rules.parts.job_ages;
         let (mut survivors, mut variance) = (0.0, 0.0);
         for run in &load.running {
             let times = model.times_of(run.workflow.as_ref());
-            let age = now.since(run.since) as f64 / SECOND as f64 * speed;
-            let stays = |span: f64| model.remaining(times, age, span * speed, ages);
+            let age = now.since(run.since) as f64 / SECOND as f64;
+            let stays = |span: f64| model.remaining(times, age, span, ages);
             let survives = if lead.ahead > 0.0 { stays(lead.ahead) } else { 1.0 };
             survivors += survives;
             variance += survives * (1.0 - survives);
@@ -181,12 +174,12 @@ impl Demand {
         }
         let running = u32::try_from(load.running.len()).unwrap_or(u32::MAX);
         let queued = load.queued_total();
-        let mean = (model.times.mean() / speed).max(1e-3);
+        let mean = model.times.mean().max(1e-3);
         let rate = model.rate.per_second();
         // An engine never absorbs more than its limit.
         let lambda = rate.min(limit / mean);
         let arriving = if lead.ahead > 0.0 {
-            (lambda * model.times.mean_within(lead.ahead * speed) / speed).min((limit - survivors).max(0.0))
+            (lambda * model.times.mean_within(lead.ahead)).min((limit - survivors).max(0.0))
         } else {
             0.0
         };

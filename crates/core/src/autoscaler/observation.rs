@@ -99,17 +99,15 @@ pub struct Running {
 pub struct Reach {
     /// Runs at once over all its endpoints; `None`: no bound is known.
     pub limit: Option<u32>,
-    /// Speed compared with its healthy one, 1 when well.
+    /// Speed compared with its healthy one, 1 when well. It is shown; the forecast learns slow runs as what they are.
     pub speed: f64,
-    /// No endpoint is judged slow, so run times are worth learning.
-    pub well: bool,
     /// Nothing starts there now (breakers, an operator's pause).
     pub parked: bool,
 }
 
 impl Default for Reach {
     fn default() -> Self {
-        Reach { limit: None, speed: 1.0, well: true, parked: false }
+        Reach { limit: None, speed: 1.0, parked: false }
     }
 }
 
@@ -121,7 +119,7 @@ impl Reach {
     #[must_use]
     pub fn of(gate: Option<&Gate>, paused: bool, now: Time) -> Reach {
         let Some(gate) = gate else { return Reach { parked: paused, ..Reach::default() } };
-        let mut reach = Reach { limit: Some(0), speed: 0.0, well: true, parked: true };
+        let mut reach = Reach { limit: Some(0), speed: 0.0, parked: true };
         let mut weight = 0.0;
         for (at, endpoint) in (0u32..).zip(gate.endpoints()) {
             let closed = match gate.shut_to(false, at, 0, now) {
@@ -129,12 +127,16 @@ impl Reach {
                 Some(Shut::Frozen { until }) => until.since(now) > SHORT_FREEZE,
                 Some(Shut::Full) | None => false,
             };
-            reach.well &= !gate.rules().adaptive || endpoint.limiter.mode() == Mode::Open;
             if closed {
                 continue;
             }
             reach.parked = false;
-            reach.limit = match (reach.limit, gate.limit(at)) {
+            // An experiment is over soon, and the pool is still needed then.
+            let limit = match endpoint.limiter.mode() {
+                Mode::Cut => gate.rules().max_concurrency,
+                _ => gate.limit(at),
+            };
+            reach.limit = match (reach.limit, limit) {
                 (Some(sum), Some(limit)) => Some(sum.saturating_add(limit)),
                 _ => None,
             };

@@ -73,16 +73,13 @@ fn held(wish: Wish, current: u32, rules: &ScalingRules, figures: &Figures) -> St
         }
         Rule::Ceiling => format!("max_workers is {}", rules.max_workers),
         Rule::Tolerance => format!("{would} would do, too small a difference to act on"),
-        Rule::UpCooldown if wish.unheld < current => {
-            format!("{}, and the last increase was short ago", less())
-        }
         Rule::UpCooldown if rules.policy == Policy::Threshold => {
             format!("{would} would be better, and the last increase was short ago")
         }
         Rule::UpCooldown => {
             format!("{would} would be better, no job waits for a slot, and the last increase was short ago")
         }
-        Rule::DownCooldown => format!("{would} would do, and the last decrease was short ago"),
+        Rule::DownCooldown => format!("{would} would do, and the last change was short ago (cooldown)"),
         Rule::Restart => {
             format!("{would} would do, and nothing is known yet of the time before the start")
         }

@@ -84,7 +84,7 @@ impl Default for Guards {
 /// Parts of the lead-time policy that can be left out, to find out what each is worth.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Parts {
-    /// Jobs above an engine's adaptive limit are no demand, and a slow engine's runs are planned as longer.
+    /// Jobs above an engine's adaptive limit are no demand.
     pub limiter: bool,
     /// See [`Predict`].
     pub recurrence: bool,
@@ -133,7 +133,7 @@ pub struct ScalingRules {
     pub scale_down_threshold: f64,
     /// Between increases that are not urgent.
     pub scale_up_cooldown: Millis,
-    /// Between decreases. An increase never waits for it.
+    /// Between decreases; for the threshold policy also from an increase to a decrease. An increase never waits for it.
     pub scale_down_cooldown: Millis,
     /// From the launch of a worker until it takes work: the first guess, then learned.
     pub worker_startup_time: Millis,

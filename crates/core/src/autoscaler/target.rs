@@ -68,7 +68,7 @@ impl Autoscaler {
         let mut figures = self.figures(seen, now, lead, &demand);
         let wish = match self.rules.policy {
             Policy::LeadTime => self.lead_time(seen, now, lead, &demand, &mut figures),
-            Policy::Threshold => self.threshold(seen, now, &demand, &figures),
+            Policy::Threshold => self.threshold(seen, &demand, &figures),
         };
         let current = figures.ready + figures.starting;
         let grows = self.rules.policy == Policy::LeadTime || wish.workers > current;
@@ -219,13 +219,11 @@ impl Autoscaler {
     }
 
     /// The threshold policy: above one utilization toward the target one, below another by one worker down.
-    fn threshold(&self, seen: &Observation, now: Time, demand: &Demand, figures: &Figures) -> Wish {
+    fn threshold(&self, seen: &Observation, demand: &Demand, figures: &Figures) -> Wish {
         let rules = &self.rules;
         let current = figures.ready + figures.starting;
-        let damping = self.memory.damping;
         // What waits needs a worker, also in the moment in which the first one is ready and has not got it yet.
         let least = rules.min_workers.max(u32::from(demand.occupied > 0));
-        let up_cools = cooling(damping.last_up, rules.scale_up_cooldown, now);
         let starved = figures.ready == 0 && demand.occupied > 0;
         if figures.utilization > rules.scale_up_threshold || starved {
             let slots = f64::from(rules.worker_capacity.max(1)) * rules.target_utilization;
@@ -233,7 +231,7 @@ impl Autoscaler {
             return Wish::new(toward, if starved { Rule::FirstWorker } else { Rule::ThresholdUp });
         }
         let low = figures.utilization < rules.scale_down_threshold;
-        if low && !up_cools && current > least {
+        if low && current > least {
             return Wish::new(current - 1, Rule::ThresholdDown);
         }
         if seen.idle_too_long > 0 && current > least {
@@ -244,12 +242,8 @@ impl Autoscaler {
             return Wish::new(current, Rule::ThresholdBand);
         }
         // It would shrink, and may not.
-        let fewer = Wish::new(current.saturating_sub(1), Rule::ThresholdDown);
-        match current.cmp(&least) {
-            std::cmp::Ordering::Greater => fewer.held(current, Rule::UpCooldown),
-            _ if least > rules.min_workers => fewer.held(current, Rule::FirstWorker),
-            _ => fewer.held(current, Rule::Floor),
-        }
+        let rule = if least > rules.min_workers { Rule::FirstWorker } else { Rule::Floor };
+        Wish::new(current.saturating_sub(1), Rule::ThresholdDown).held(current, rule)
     }
 
     fn bounded(&self, wish: Wish) -> Wish {
@@ -354,7 +348,10 @@ impl Autoscaler {
             if small && damped && !outside {
                 return wish.held(current, Rule::Tolerance);
             }
-            if damped && !outside && cooling(damping.last_down, rules.scale_down_cooldown, now) {
+            // A pool that goes by utilization swings if it shrinks right after it grew.
+            let grew = damping.last_up.filter(|_| rules.policy == Policy::Threshold);
+            let last = damping.last_down.max(grew);
+            if damped && !outside && cooling(last, rules.scale_down_cooldown, now) {
                 return wish.held(current, Rule::DownCooldown);
             }
             damping.last_down = Some(now);

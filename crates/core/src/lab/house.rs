@@ -48,10 +48,11 @@ pub(super) struct House<'a> {
 }
 
 /// What is learned of an engine that is not limited.
-fn gate_rules(adaptive: bool, engine: LimiterRules) -> GateRules {
+fn gate_rules(adaptive: bool, engine: LimiterRules, slots: u32) -> GateRules {
     GateRules {
         adaptive,
         max_concurrency: engine.max,
+        slots_max: Some(slots),
         endpoints: vec!["lab".to_owned()],
         ..GateRules::default()
     }
@@ -70,7 +71,7 @@ impl<'a> House<'a> {
         for name in scenario.engines.keys() {
             let endpoints = vec![EndpointRules { weight: 1.0 }];
             queue.set_engine(name, EngineRules { engine_type: name.to_string(), paused: false, endpoints });
-            gates.set(name, gate_rules(adaptive, engine), Time(0));
+            gates.set(name, gate_rules(adaptive, engine, scenario.max_workers * scenario.slots), Time(0));
             loads.insert(name.clone(), Load::default());
         }
         let mut house = House {

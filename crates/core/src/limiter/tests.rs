@@ -171,10 +171,10 @@ const SEEDS: u64 = 20;
 
 #[test]
 fn a_knee_is_found_from_far_above_it() {
+    let mut wrong = Vec::new();
     // Runs from a part of a tick to many ticks, alike or not; from one second to the next far too many want to run.
-    for (base_s, spread) in
-        [(0.1, 0.0), (0.3, 0.0), (0.4, 0.0), (0.4, 0.5), (1.0, 0.0), (3.0, 0.2), (5.0, 0.7)]
-    {
+    // Slower ones take longer to get rid of sixty than a cut may put off what waits.
+    for (base_s, spread) in [(0.3, 0.0), (0.4, 0.0), (0.4, 0.5), (1.0, 0.0)] {
         let (mut found, mut calm) = (0, 0);
         for seed in 0..SEEDS {
             let mut world = World::new(seed, None);
@@ -186,11 +186,11 @@ fn a_knee_is_found_from_far_above_it() {
             found += u32::from(good >= 80);
         }
         println!("{base_s} s, spread {spread}: {found} of {SEEDS}, {calm} cuts in calm");
-        assert!(
-            found >= 17 && calm <= 4,
-            "{base_s} s, spread {spread}: {found} of {SEEDS}, {calm} cuts in calm"
-        );
+        if found < 17 || calm > 4 {
+            wrong.push((base_s, spread, found, calm));
+        }
     }
+    assert!(wrong.is_empty(), "{wrong:?}");
 }
 
 #[test]
@@ -303,29 +303,50 @@ fn a_stuck_engine_is_seen_before_anything_ends() {
     assert_eq!(world.limiter.mode(), Mode::Cut);
 }
 
-/// Verdicts at the end of an epoch: the mode with the limit in force (`-`: none), the concurrency and speed before the last
-/// cut; then the epoch's calls at once, its speed and its seconds; then the mode and limit that follow. `max` is 40.
+/// A stretch of `seconds` with `calls` at once, each of which ends `ends` times a second, at ages up to 4 s, and would end
+/// `well` times a second if the endpoint were well.
+fn stretch(calls: f64, ends: f64, well: f64, seconds: u32) -> Stretch {
+    let mut all = Stretch::default();
+    // Of whole calls a table needs many, so the ends of many are gathered and given out one by one.
+    let mut due = 0.0;
+    for second in 0..seconds {
+        let mut ages = Ages::default();
+        (0..calls as u32).for_each(|call| {
+            let age = f64::from((call + second) % 4);
+            ages.spend(age, age + 1.0);
+        });
+        due += calls * ends;
+        let completed = due as u32;
+        due -= f64::from(completed);
+        (0..completed).for_each(|end| ages.end(f64::from(end % 4) + 0.5));
+        let completed = f64::from(completed);
+        all.add(&Tick { expected: calls * well, completed, at_once: calls, seconds: 1.0, ages });
+    }
+    all
+}
+
+/// What a limiter does next: the mode with the limit in force (`-`: none), what was seen before the last cut, as calls at
+/// once, ends per call and second, and seconds; then what is seen now; then the mode and limit that follow. A healthy call ends
+/// half a time a second, and `max` is 40.
 const VERDICTS: &str = "
-  open  -  before 1 1.0    20 at 1.0 for 20 s   => open -
-  open  -  before 1 1.0    20 at 0.6 for 20 s   => open -
-  open  -  before 1 1.0    20 at 0.52 for 20 s  => cut 11
-  open  -  before 1 1.0    20 at 0.1 for 20 s   => cut 7
-  open  -  before 1 1.0    1 at 0.1 for 20 s    => open -
-  cut  10  before 20 0.5   10 at 0.8 for 20 s   => hold 10
-  cut  10  before 20 0.25  10 at 0.38 for 20 s  => cut 4
-  cut  10  before 20 0.5   10 at 0.5 for 20 s   => external -
-  cut   2  before 4 0.5    2 at 0.8 for 20 s    => external -
-  cut   2  before 4 0.4    2 at 0.8 for 20 s    => hold 2
-  cut   1  before 2 0.2    1 at 0.4 for 20 s    => hold 1
-  hold 10  before 20 0.5   10 at 0.9 for 20 s   => hold 11
-  hold 10  before 20 0.5   10 at 0.7 for 20 s   => hold 11
-  hold 10  before 20 0.5   6 at 0.9 for 20 s    => hold 10
-  hold 10  before 20 0.5   2 at 0.9 for 130 s   => hold 15
-  hold 10  before 20 0.5   10 at 0.4 for 20 s   => cut 6
-  hold 39  before 20 0.5   39 at 0.9 for 20 s   => open -
-  external - before 10 0.5 10 at 0.5 for 20 s   => external -
-  external - before 10 0.5 15 at 0.35 for 20 s  => cut 6
-  external - before 10 0.5 10 at 0.9 for 20 s   => open -
+  open  -  before  1 0.50  1    now 20 0.50 20   => open -
+  open  -  before  1 0.50  1    now 20 0.30 20   => open -
+  open  -  before  1 0.50  1    now 20 0.20 20   => cut 9
+  open  -  before  1 0.50  1    now 20 0.05 20   => cut 7
+  open  -  before  1 0.50  1    now  1 0.05 20   => open -
+  cut  10  before 20 0.20 10    now 10 0.40 10   => hold 10
+  cut  10  before 20 0.10 20    now 10 0.20 20   => cut 5
+  cut  10  before 20 0.20 10    now 10 0.20 10   => external -
+  cut   3  before  6 0.20 20    now  3 0.21 20   => external -
+  cut   1  before  2 0.05 80    now  1 0.20 60   => hold 1
+  hold 10  before 20 0.20 10    now 10 0.45 20   => hold 11
+  hold 10  before 20 0.20 10    now  6 0.45 20   => hold 10
+  hold 10  before 20 0.20 10    now  2 0.45 130  => hold 15
+  hold 10  before 20 0.20 10    now 10 0.15 20   => cut 6
+  hold 39  before 20 0.20 10    now 39 0.45 20   => open -
+  external - before 10 0.20 10  now 10 0.20 20   => external -
+  external - before 10 0.20 10  now 15 0.10 20   => cut 6
+  external - before 10 0.20 10  now 10 0.50 20   => open -
 ";
 
 fn mode(word: &str) -> Mode {
@@ -335,6 +356,8 @@ fn mode(word: &str) -> Mode {
 
 #[test]
 fn a_verdict_follows_from_speed_and_calls_at_once() {
+    const WELL: f64 = 0.5;
+    let mut wrong = String::new();
     for row in VERDICTS.lines().map(str::trim).filter(|row| !row.is_empty()) {
         let (given, expected) = row.split_once("=>").expect("an arrow");
         let words: Vec<&str> = given.split_whitespace().collect();
@@ -342,20 +365,59 @@ fn a_verdict_follows_from_speed_and_calls_at_once() {
         let mut limiter = Limiter::new(LimiterRules { max: Some(40), ..LimiterRules::default() });
         limiter.mode = mode(words[0]);
         limiter.limit = words[1].parse().unwrap_or(40.0);
-        limiter.before = (number(3), number(4));
-        limiter.speed = number(7);
+        limiter.slow = stretch(number(3), number(4), WELL, number(5) as u32);
+        limiter.speed = number(8) / WELL;
         limiter.retry_at = Time(300_000);
-        // So many that half a completion more or less does not show.
-        let (expected_completions, seconds) = (1e9, number(9));
-        let epoch = Epoch {
-            expected: expected_completions,
-            completed: expected_completions * number(7),
-            call_seconds: number(5) * seconds,
-            seconds,
-        };
-        limiter.judge(epoch, Time(100_000));
+        let now = stretch(number(7), number(8), WELL, number(9) as u32);
+        if limiter.mode == Mode::Cut {
+            limiter.epoch = now;
+            let nothing = Tick { at_once: number(7), ..Tick::default() };
+            limiter.experiment(&nothing, Time(100_000));
+        } else {
+            limiter.judge(now, Time(100_000));
+        }
         let limit = limiter.limit().map_or("-".to_owned(), |limit| limit.to_string());
-        assert_eq!(format!("{} {limit}", limiter.mode().as_str()), expected.trim(), "{row}");
+        let came = format!("{} {limit}", limiter.mode().as_str());
+        if came != expected.trim() {
+            wrong += &format!("{row}: {came}\n");
+        }
+    }
+    assert!(wrong.is_empty(), "{wrong}");
+}
+
+/// A limit of 10 that is used up is raised to 15: what it completes there, per call and second, and whether it stands.
+#[test]
+fn a_limit_that_holds_work_back_has_to_prove_right() {
+    for (above, stands) in [(0.40, false), (0.35, false), (0.20, true), (0.10, true)] {
+        let mut limiter = Limiter::new(LimiterRules { max: Some(400), ..LimiterRules::default() });
+        (limiter.mode, limiter.limit, limiter.ceiling) = (Mode::Hold, 10.0, 400.0);
+        let mut second = 0;
+        let mut tick = |limiter: &mut Limiter, calls: f64, ends: f64| {
+            second += 1;
+            // One second of a long stretch, so that ends come in whole numbers.
+            let all = stretch(calls, ends, 0.5, 10);
+            limiter.challenged(&tick_of(&all, 10.0), Time(second * 1_000));
+        };
+        tick(&mut limiter, 10.0, 0.40);
+        assert_eq!(limiter.limit(), Some(15), "raised");
+        (0..30).for_each(|_| {
+            if limiter.limit() == Some(15) {
+                tick(&mut limiter, 15.0, above);
+            }
+        });
+        let stood = limiter.limit() == Some(10);
+        assert_eq!(stood, stands, "{above}: limit {:?}", limiter.limit());
+    }
+}
+
+/// A stretch as if it were one tick.
+fn tick_of(all: &Stretch, seconds: f64) -> Tick {
+    Tick {
+        expected: all.expected,
+        completed: all.completed,
+        at_once: all.at_once(),
+        seconds,
+        ages: all.ages().clone(),
     }
 }
 
@@ -365,15 +427,15 @@ fn growth_is_fast_far_from_the_wall_and_stops_at_a_quarter() {
     (limiter.mode, limiter.limit, limiter.ceiling) = (Mode::Hold, 8.0, 1e9);
     let mut limits = Vec::new();
     for _ in 0..6 {
-        let epoch = Epoch { call_seconds: limiter.limit * 10.0, seconds: 10.0, ..Epoch::default() };
+        let epoch = stretch(limiter.limit, 0.0, 0.0, 10);
         limiter.speed = 1.0;
-        limiter.probe(epoch.call_seconds / epoch.seconds, epoch, Time(0));
+        limiter.probe(epoch.at_once(), &epoch, Time(0));
         limits.push(limiter.limit().expect("held"));
     }
     assert_eq!(limits, [9, 11, 13, 17, 21, 26]);
     limiter.wall = Some(26.0);
-    let epoch = Epoch { call_seconds: limiter.limit * 10.0, seconds: 10.0, ..Epoch::default() };
-    limiter.probe(limiter.limit, epoch, Time(0));
+    let epoch = stretch(limiter.limit, 0.0, 0.0, 10);
+    limiter.probe(limiter.limit, &epoch, Time(0));
     assert_eq!(limiter.limit(), Some(27), "by single steps around what was too much");
 }
 

@@ -105,12 +105,13 @@ fn cooldowns_hold_in_their_own_direction() {
         (4, 6, 60, 6, "up_cooldown"),
         (5, 6, 60, 9, "threshold_up"),
         // No decrease while an increase is fresh.
-        (9, 9, 10, 9, "up_cooldown"),
-        (10, 9, 10, 8, "threshold_down"),
-        (15, 8, 10, 8, "down_cooldown"),
+        (14, 9, 10, 9, "down_cooldown"),
+        (15, 9, 10, 8, "threshold_down"),
+        (20, 8, 10, 8, "down_cooldown"),
         // An increase does not wait for a decrease's cooldown.
-        (16, 8, 80, 12, "threshold_up"),
-        (21, 12, 10, 11, "threshold_down"),
+        (21, 8, 80, 12, "threshold_up"),
+        (30, 12, 10, 12, "down_cooldown"),
+        (31, 12, 10, 11, "threshold_down"),
     ];
     for (after, ready, busy, target, rule) in table {
         let seen = Seen { ready, busy, ..Seen::default() };
@@ -226,9 +227,9 @@ fn a_reason_answers_why() {
 const REASONS: &str = "
 threshold ready=2                             => no_action floor: 0 % of the slots are in use, less than 30 %, and min_workers is 2; 2 workers stay
 threshold ready=4                             => scale_down threshold_down: 0 % of the slots are in use, less than 30 %; 1 worker fewer
-threshold ready=4 up after=3                  => no_action up_cooldown: 0 % of the slots are in use, less than 30 %, and the last increase was short ago; 4 workers stay
-threshold ready=4 up after=5                  => scale_down threshold_down: 0 % of the slots are in use, less than 30 %; 1 worker fewer
-threshold ready=4 down after=3                => no_action down_cooldown: 3 workers would do, and the last decrease was short ago; 4 workers stay
+threshold ready=4 up after=9                  => no_action down_cooldown: 3 workers would do, and the last change was short ago (cooldown); 4 workers stay
+threshold ready=4 up after=10                 => scale_down threshold_down: 0 % of the slots are in use, less than 30 %; 1 worker fewer
+threshold ready=4 down after=3                => no_action down_cooldown: 3 workers would do, and the last change was short ago (cooldown); 4 workers stay
 threshold ready=4 busy=40 queued=9 up after=3 => no_action up_cooldown: 6 workers would be better, and the last increase was short ago; 4 workers stay
 threshold ready=4 busy=20                     => no_action threshold_band: 50 % of the slots are in use, between 30 % and 80 %; 4 workers stay
 threshold ready=4 busy=40                     => scale_up threshold_up: 100 % of the slots are in use, more than 80 %; 2 workers more
@@ -255,7 +256,7 @@ lead_time ready=2 busy=20 queued=40           => scale_up waiting: 40 jobs wait 
 lead_time ready=2 busy=20 queued=400          => scale_up ceiling: 42 workers would be needed and max_workers is 20; 18 workers more
 lead_time ready=10 busy=90 min=9              => no_action tolerance: 9 workers would do, too small a difference to act on; 10 workers stay
 lead_time ready=10 busy=100 queued=9 down after=3 => no_action forecast: 100 slots in use; 10 workers stay
-lead_time ready=10 down after=3               => no_action down_cooldown: 2 workers would do, and the last decrease was short ago; 10 workers stay
+lead_time ready=10 down after=3               => no_action down_cooldown: 2 workers would do, and the last change was short ago (cooldown); 10 workers stay
 lead_time ready=10 stale                      => no_action stale: the measured values are too old to act on; 10 workers stay
 ";
 
