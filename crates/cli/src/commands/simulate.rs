@@ -4,12 +4,16 @@
 //! `--set`, and over all the change of one what-if. So a rule that the service would refuse is refused here as well.
 
 mod chart;
+mod columns;
+mod formula;
+mod moment;
 mod report;
 mod scenario;
 mod trace;
 
 use super::configure::ConfigArgs;
 use super::output::Output;
+use super::printable::tell;
 use super::{Exit, Failure};
 use clap::Args;
 use enginehouse::config::Sources;
@@ -31,6 +35,10 @@ What to do with it:
   1. A trace is a CSV with one job a row, sorted:  arrival_s,service_s,engine,priority
      (priority 3 critical .. 0 low; a column workflow may follow). service_s is what the run takes
      on a healthy engine. `enginehouse trace export` writes what your service has seen.
+     CSV and JSON lines with other columns are mapped by flags; without --engine all jobs are of
+     one engine. Seconds can be computed from columns (a name with spaces in single quotes):
+       enginehouse simulate --trace AzureLLMInferenceTrace_conv.csv --time TIMESTAMP \\
+         --duration-expr \"0.2 + ContextTokens/5000 + GeneratedTokens/40\"
   2. Look at what your rules would have done:
        enginehouse simulate --trace week.csv --config enginehouse.toml
   3. Ask what would change, one line for each question:
@@ -56,9 +64,12 @@ if they are to differ from the configuration, tick_s, slo_wait_s, min_workers, m
 #[derive(Debug, Args)]
 #[command(after_help = HELP)]
 pub(crate) struct Simulate {
-    /// The jobs: CSV with arrival_s,service_s,engine,priority, sorted
-    #[arg(long, value_name = "FILE.csv")]
+    /// The jobs: CSV with arrival_s,service_s,engine,priority, sorted; or CSV or JSON lines with any columns, mapped by
+    /// the flags below. - is standard input
+    #[arg(long, value_name = "FILE.csv|.jsonl")]
     trace: PathBuf,
+    #[command(flatten)]
+    columns: columns::ColumnArgs,
     /// The world around: JSON [default: bounds from the configuration, healthy engines]
     #[arg(long, value_name = "FILE.json")]
     scenario: Option<PathBuf>,
@@ -147,7 +158,9 @@ impl Simulate {
         if let Some(path) = &self.report {
             report::check(path)?;
         }
-        let jobs = trace::read(&self.trace)?;
+        let trace::Trace { jobs, notes } = trace::read(&self.trace, &self.columns)?;
+        let name = trace::shown(&self.trace);
+        notes.iter().for_each(|note| tell!("{name}: {note}"));
         let world = match &self.scenario {
             Some(path) => scenario::read(path)?,
             None => World::default(),

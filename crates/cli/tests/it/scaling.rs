@@ -174,6 +174,44 @@ fn the_own_traffic_comes_out_as_a_trace() {
     house.stop();
 }
 
+#[test]
+fn a_trace_of_others_is_mapped_by_flags_whatever_its_format() {
+    let house = House::prepare("");
+    let dir = house.dir.path();
+    let (mut csv, mut lines) = ("TIMESTAMP,ContextTokens,GeneratedTokens\n".to_owned(), String::new());
+    for second in 0..60 {
+        csv.push_str(&format!("2023-11-16 18:15:{second:02}.6805900,5000,{}\n", second * 4));
+        let row = json!({"timestamp": second * 1_000, "input_length": 5000, "output_length": second * 4});
+        lines.push_str(&format!("{row}\n"));
+    }
+    std::fs::write(dir.join("azure.csv"), &csv).unwrap();
+    std::fs::write(dir.join("mooncake.jsonl"), &lines).unwrap();
+    let simulated = |more: &[&str]| {
+        let said = house.cli(&[&["simulate", "--json", "--startup-s", "1", "--trace"], more].concat());
+        assert!(said.status.success(), "{said:?}");
+        serde_json::from_slice::<Value>(&said.stdout).unwrap()
+    };
+    let formula = "0.2 + ContextTokens/5000 + GeneratedTokens/40";
+    let one = simulated(&["azure.csv", "--time", "TIMESTAMP", "--duration-expr", formula]);
+    let formula = "0.2 + input_length/5000 + output_length/40";
+    let flags = ["--time", "timestamp", "--time-unit", "ms", "--duration-expr", formula];
+    let other = simulated(&[&["mooncake.jsonl"], &flags[..]].concat());
+    assert_eq!(one[0]["jobs"], 60, "{one}");
+    assert_eq!(one, other, "the same jobs in two formats");
+
+    let refused = |more: &[&str]| {
+        let said = house.cli(&[&["simulate", "--trace"], more].concat());
+        assert_eq!(said.status.code(), Some(2), "{said:?}");
+        String::from_utf8(said.stderr).unwrap()
+    };
+    let text = refused(&["azure.csv"]);
+    let wanted = "--trace azure.csv --time TIMESTAMP --duration-expr \"0.2 + ContextTokens/5000 + GeneratedTokens/40\"";
+    assert!(text.contains(wanted), "{text}");
+    assert!(refused(&["mooncake.jsonl"]).contains("--time timestamp --time-unit ms"));
+    let text = refused(&["azure.csv", "--time", "TIMESTAMP", "--duration", "TIMESTAMP"]);
+    assert!(text.contains("azure.csv:2: TIMESTAMP must be a number of seconds"), "{text}");
+}
+
 /// A group of the kernel's memory controller (version 1) with a limit; `None` where this process may not make one.
 struct MemoryGroup(std::path::PathBuf);
 
