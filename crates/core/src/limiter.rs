@@ -167,7 +167,7 @@ pub struct Limiter {
 
 /// Runs to learn before speed is judged.
 const WARM: u64 = 50;
-/// Up to so many runs those that have not ended count as well. Later they would hide that an engine gets slow.
+/// While fewer runs than this have ended, those that have not count as well. Later they would hide that an engine gets slow.
 const YOUNG: u64 = 300;
 /// Runs end as regularly as chance lets them.
 const STEADY: f64 = 1.05;
@@ -386,7 +386,7 @@ impl Limiter {
 
     /// Takes what was expected and what came, and judges at the end of an epoch.
     fn weigh(&mut self, just: &[f64], span: f64, expected: f64, now: Time) {
-        let (done, at_once) = (just.len() as f64, self.running.len() as f64);
+        let done = just.len() as f64;
         let kept = (-expected / SPEED_MEMORY).exp();
         self.expected = self.expected * kept + expected;
         self.completed = self.completed * kept + done;
@@ -399,6 +399,7 @@ impl Limiter {
             self.epoch = Stretch::default();
         }
         let ages = std::mem::take(&mut self.ages);
+        let at_once = ages.call_seconds() / span;
         let tick = Tick { expected, completed: done, at_once, seconds: span, ages };
         if self.mode == Mode::Cut {
             return self.experiment(&tick, now);

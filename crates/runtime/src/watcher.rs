@@ -170,8 +170,9 @@ impl Watcher {
         let tolerated = (limit * SECOND as f64) as Millis;
         let lost = self.cx.unreached.lock().longer_than(tolerated, now);
         let told = lost.into_iter().map(|(engine, lost)| {
+            let executions = if lost.count == 1 { "execution" } else { "executions" };
             let text = format!(
-                "the runs of {} executions at engine {engine} have been out of reach for more than {limit} s, the oldest for {} s",
+                "runs of {} {executions} at engine {engine} have been out of reach for more than {limit} s, the oldest for {} s",
                 lost.count,
                 lost.oldest / SECOND
             );

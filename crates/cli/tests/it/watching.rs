@@ -242,7 +242,7 @@ fn a_run_that_stays_out_of_reach_alerts_and_its_wait_says_so() {
     let alert =
         alerts["alerts"].as_array().unwrap().iter().find(|a| a["alert"] == "run_unreachable").unwrap();
     assert_eq!(alert["subject"], "far", "{alert}");
-    assert!(alert["text"].as_str().unwrap().contains("1 executions at engine far"), "{alert}");
+    assert!(alert["text"].as_str().unwrap().contains("runs of 1 execution at engine far"), "{alert}");
     let path = format!("/v1/executions/{id}");
     let waits =
         |found: &Value| found["wait"]["text"].as_str().is_some_and(|text| text.contains("out of reach"));

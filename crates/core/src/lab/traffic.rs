@@ -112,12 +112,12 @@ enum Runs {
     Drift {
         factor: f64,
     },
-    /// Another kind of work each so many seconds.
+    /// The kind of work changes at a fixed period, in seconds.
     Switch {
         factor: f64,
         every: f64,
     },
-    /// The first runs, those of so many seconds, are shorter by a factor.
+    /// Runs of the first seconds are shorter by a factor.
     ColdStart {
         factor: f64,
         seconds: f64,

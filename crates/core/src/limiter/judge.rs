@@ -28,11 +28,12 @@ const CAUSE_FROM_FEW: f64 = 0.8;
 /// Standard errors from which on a cut is clear, and by how many one that costs too much must speak for concurrency.
 const CUT_CLEAR: f64 = 1.3;
 const LEANS: f64 = 1.0;
-/// How long a cut may put off what waits: so many seconds, or so much of a run at the endpoint's speed. A collapsed endpoint
-/// takes long to get rid of its runs, and what waits for it waits anyway.
+/// How long a cut may put off what waits: the longer of a time in seconds and a share of a mean run at the speed before the cut.
+/// A speed below `PUT_OFF_SLOW` counts as that. A collapsed endpoint takes long to get rid of its runs, and what waits for it waits
+/// anyway.
 const PUT_OFF_S: f64 = 3.0;
 const PUT_OFF_RUN: f64 = 0.25;
-const PUT_OFF_POWER: f64 = -1.5;
+const PUT_OFF_SLOW: f64 = 0.1;
 /// The longest that is looked at the calls that are left, in seconds.
 const CUT_LASTS_S: f64 = 30.0;
 /// The share of all slots that leaves none for more.
@@ -118,7 +119,7 @@ impl Limiter {
         if self.is_full(self.slow.at_once()) {
             return f64::INFINITY;
         }
-        PUT_OFF_S.max(PUT_OFF_RUN * self.healthy.mean() * self.speed.clamp(0.05, 1.0).powf(PUT_OFF_POWER))
+        PUT_OFF_S.max(PUT_OFF_RUN * self.healthy.mean() / self.slow.speed().clamp(PUT_OFF_SLOW, 1.0))
     }
 
     /// Fewer calls were faster by as much as concurrency explains.
@@ -164,7 +165,7 @@ impl Limiter {
     pub(super) fn challenged(&mut self, tick: &Tick, now: Time) -> bool {
         let Some(from) = self.challenge.from else { return self.challenge_begins(tick, now) };
         if tick.at_once < from * RAISED {
-            return true;
+            return tick.at_once >= from;
         }
         let challenge = &mut self.challenge;
         challenge.above.add(tick);
@@ -219,7 +220,7 @@ impl Limiter {
         true
     }
 
-    /// Whether so many calls at once use up all the workers there may be: work waits then whatever is tried.
+    /// Whether this number of calls at once uses up all the workers there may be: work waits then whatever is tried.
     fn is_full(&self, at_once: f64) -> bool {
         self.rules.max.is_some_and(|max| at_once >= FULL * f64::from(max))
     }

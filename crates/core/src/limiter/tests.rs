@@ -531,3 +531,30 @@ proptest! {
         }
     }
 }
+
+/// The load goes from 60 % of what the engine can do at its knee to 150 %: the limits of the last minute and a half, and what is
+/// completed of what is possible.
+fn pressed(base_s: f64, spread: f64, seed: u64) -> (Vec<u32>, f64) {
+    const KNEE: f64 = 8.0;
+    let engine = Engine { base_s, spread, knee: KNEE, thrash: 0.6, ..SOUND };
+    let can = KNEE / (base_s * (spread * spread / 2.0).exp());
+    let mut world = World::new(seed, Some(160));
+    world.run_open(engine, 0.6 * can, 30 + (50.0 * base_s) as u32);
+    world.run_open(engine, 1.5 * can, 45 + (100.0 * base_s) as u32);
+    let came = world.run_open(engine, 1.5 * can, 90);
+    (came.limits.iter().map(|limit| limit.unwrap_or(160)).collect(), came.completed as f64 / (90.0 * can))
+}
+
+/// Much more than the engine can do comes from one second to the next.
+#[test]
+fn a_pressed_engine_is_held_near_its_knee() {
+    for (base_s, spread) in [(0.4, 0.3), (1.0, 0.0), (1.0, 0.5), (3.0, 0.5)] {
+        let came: Vec<(Vec<u32>, f64)> = (0..5).map(|seed| pressed(base_s, spread, seed)).collect();
+        let mean = came.iter().map(|(_, share)| share).sum::<f64>() / 5.0;
+        println!(
+            "{base_s} s, spread {spread}: {mean:.2} of what is possible, limits {:?}",
+            came[0].0.iter().step_by(15).collect::<Vec<_>>()
+        );
+        assert!(mean >= 0.6, "{base_s} s, spread {spread}: {mean:.2}");
+    }
+}

@@ -14,7 +14,7 @@
 use crate::run_times::{BUCKETS as FINE, bucket_of as fine_of, edge as fine_edge};
 use serde::{Deserialize, Serialize};
 
-/// Ages are told apart by this many of the histogram's steps.
+/// Steps of the histogram of run times that count as one age.
 const STEPS: usize = 3;
 const BUCKETS: usize = FINE.div_ceil(STEPS);
 
@@ -51,6 +51,11 @@ impl Ages {
         }
     }
 
+    /// Seconds that calls spent, all ages together.
+    pub(super) fn call_seconds(&self) -> f64 {
+        self.spent.iter().map(|spent| f64::from(*spent)).sum()
+    }
+
     /// A call ended at an age in seconds.
     pub(super) fn end(&mut self, age: f64) {
         self.ended[bucket_of(age)] += 1.0;
@@ -74,7 +79,7 @@ pub(super) struct Stretch {
     /// Calls at once, summed over time, and that time in seconds.
     pub(super) call_seconds: f64,
     pub(super) seconds: f64,
-    /// Not kept over a restart, after which what was under way begins anew.
+    /// A restart forgets it: a stretch that was under way begins again.
     #[serde(skip)]
     ages: Ages,
 }
