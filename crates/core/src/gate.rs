@@ -9,7 +9,7 @@ use crate::breaker::{Breaker, BreakerRules, Change, Forced, Sign};
 use crate::event::{Event, EventType};
 use crate::failure::{Failure, FailureKind};
 use crate::id::Key;
-use crate::limiter::{Ended, Limiter, LimiterRules};
+use crate::limiter::{Ended, Holding, Limiter, LimiterRules};
 use crate::limits::{ENGINE_FREEZE_DEFAULT, ENGINE_FREEZE_MAX};
 use crate::pace::{Rate, RetryBudget, RetryBudgetRules, TokenBucket};
 use crate::planted::{self, Bug};
@@ -157,6 +157,14 @@ impl Gate {
             (Some(configured), Some(learned)) => Some(configured.min(learned)),
             (configured, learned) => configured.or(learned),
         }
+    }
+
+    /// The account of the learned limit, where that is the one in force.
+    #[must_use]
+    pub fn holding(&self, at: u32) -> Option<&Holding> {
+        let limiter = &self.endpoint(at).filter(|_| self.rules.adaptive)?.limiter;
+        let learned = limiter.limit()?;
+        limiter.holding().filter(|_| self.rules.max_concurrency.is_none_or(|most| learned < most))
     }
 
     /// Why the endpoint takes nothing more while `used` calls hold its room; `None` when it does.
@@ -416,6 +424,13 @@ impl Gates {
         changes
     }
 
+    /// Takes in that so many executions wait for the learned limit of an endpoint alone, as they have since the last time;
+    /// gives the seconds that are charged for it.
+    pub(crate) fn hold_back(&mut self, engine: &str, at: u32, held: u64, now: Time) -> f64 {
+        let endpoint = self.gates.get_mut(engine).and_then(|gate| gate.endpoints.get_mut(at as usize));
+        endpoint.map_or(0.0, |endpoint| endpoint.limiter.hold_back(held, now))
+    }
+
     /// An endpoint's health was asked; `None`: it cannot be.
     pub fn checked(&mut self, engine: &str, at: u32, healthy: Option<bool>, now: Time) -> Option<GateChange> {
         let gate = self.gates.get_mut(engine)?;
@@ -468,6 +483,9 @@ impl Gates {
         }
     }
 }
+
+mod told;
+pub use told::{LimitTold, LimitWhy};
 
 #[cfg(test)]
 mod tests;

@@ -11,6 +11,7 @@
 //!
 //! Invariants: the limit in force is at least `min` and at most `max`; nothing here is infinite or not a number.
 
+mod account;
 mod climb;
 mod judge;
 mod trial;
@@ -19,6 +20,8 @@ use crate::id::Key;
 use crate::limits::RETRY_AFTER_MAX;
 use crate::run_times::RunTimes;
 use crate::time::{Millis, SECOND, Time};
+use account::Account;
+pub use account::{Cause, Holding, Lowered, Slowness};
 use climb::Climb;
 use judge::{Challenge, SPEED_MEMORY};
 use serde::{Deserialize, Serialize};
@@ -163,6 +166,8 @@ pub struct Limiter {
     dirty: u32,
     #[serde(default)]
     climb: Climb,
+    #[serde(default)]
+    account: Account,
 }
 
 /// Runs to learn before speed is judged.
@@ -218,6 +223,7 @@ impl Limiter {
             answered: 0.0,
             dirty: 0,
             climb: Climb::default(),
+            account: Account::default(),
         }
     }
 
@@ -318,6 +324,7 @@ impl Limiter {
                 }
             }
         }
+        self.keep_account(now);
     }
 
     /// Forgets calls that do not run any more although their end was never heard of.
@@ -356,6 +363,11 @@ impl Limiter {
 
     /// Learns from what happened since the last tick. Call about each second; any spacing works.
     pub fn tick(&mut self, now: Time) {
+        self.learn(now);
+        self.keep_account(now);
+    }
+
+    fn learn(&mut self, now: Time) {
         let span = self.last_tick.map_or(0.0, |last| now.since(last) as f64 / SECOND as f64);
         let expected = if span > 0.0 { self.expected_completions(now) } else { 0.0 };
         self.last_tick = Some(self.last_tick.map_or(now, |last| last.max(now)));

@@ -21,11 +21,13 @@ use crate::time::{SECOND, Time};
 use lane::LaneRows;
 use std::collections::{BTreeMap, BTreeSet};
 
+mod held;
 mod lane;
 mod occupancy;
 mod place;
 mod questions;
 mod trial;
+pub use held::Waited;
 pub use occupancy::{Lease, Occupancy};
 pub use place::Placement;
 

@@ -188,7 +188,8 @@ fn held_by_engine(row: &Execution, queue: &Queue, gates: &Gates, now: Time) -> O
             return wait(WaitReason::EngineLimit, Some(until), text);
         }
         Some(_) => {
-            return wait(WaitReason::EngineLimit, None, format!("engine {engine} runs as many as it may"));
+            let text = full_told(engine, queue, gates, pinned, now);
+            return wait(WaitReason::EngineLimit, None, text);
         }
         None => {}
     }
@@ -203,6 +204,22 @@ fn held_by_engine(row: &Execution, queue: &Queue, gates: &Gates, now: Time) -> O
         return wait(WaitReason::RetryBudget, Some(until).filter(|until| *until > now), text);
     }
     None
+}
+
+/// Which limit of which endpoint holds back what may go to `pinned`, or to any. Of several the first that was learned: what is
+/// configured is known to whoever configured it.
+fn full_told(engine: &str, queue: &Queue, gates: &Gates, pinned: Option<u32>, now: Time) -> String {
+    let place = gates.get(engine).and_then(|gate| {
+        let ends = gate.endpoints().count();
+        let pinned = pinned.filter(|at| (*at as usize) < ends);
+        let full = |at: &u32| {
+            let used = queue.occupancy().of_endpoint(engine, *at);
+            pinned.is_none_or(|pinned| pinned == *at) && gate.shut(*at, used, now) == Some(Shut::Full)
+        };
+        let full = (0u32..).take(ends).filter(full);
+        full.min_by_key(|at| gate.holding(*at).is_none()).map(|at| gate.full_told(engine, at, now))
+    });
+    place.unwrap_or_else(|| format!("engine {engine} runs as many as it may"))
 }
 
 #[cfg(test)]

@@ -558,3 +558,61 @@ fn a_pressed_engine_is_held_near_its_knee() {
         assert!(mean >= 0.6, "{base_s} s, spread {spread}: {mean:.2}");
     }
 }
+
+/// The account of each limit that was in force while `offered` calls wanted to run, one a second.
+fn accounts(world: &mut World, engine: Engine, offered: usize, seconds: u32) -> Vec<(Mode, Option<Holding>)> {
+    let look = |world: &mut World| {
+        world.run(engine, offered, 1);
+        (world.limiter.mode(), world.limiter.holding().copied())
+    };
+    (0..seconds).map(|_| look(world)).collect()
+}
+
+#[test]
+fn the_account_says_what_lowered_the_limit() {
+    let (mut held, mut faster) = (0, 0);
+    for seed in 0..SEEDS {
+        let mut world = World::new(seed, None);
+        let engine = Engine { knee: 8.0, ..SOUND };
+        accounts(&mut world, engine, 6, 60);
+        let began = Time(world.now_ms);
+        let seen = accounts(&mut world, engine, 60, 200);
+        let with = seen.iter().filter_map(|(mode, holding)| Some((*mode, (*holding)?)));
+        for (mode, holding) in with {
+            assert!(matches!(mode, Mode::Cut | Mode::Hold), "{mode:?} {holding:?}");
+            let Cause::Slow(slow) = holding.lowered.cause else { panic!("nothing was refused: {holding:?}") };
+            assert!(slow.speed < 0.65 && slow.expected > 4.0 && slow.seconds >= 1.0, "{slow:?}");
+            assert!(holding.since >= began && holding.since <= holding.lowered.at, "{holding:?}");
+        }
+        let first = seen.iter().find_map(|(_, holding)| *holding).expect("sixty calls are too many");
+        assert_eq!((first.lowered.from, first.since), (None, first.lowered.at), "{first:?}");
+        for (before, after) in seen.iter().zip(&seen[1..]) {
+            let lowered = before.1.zip(after.1).is_some_and(|(a, b)| a.lowered != b.lowered);
+            assert!(!lowered || after.0 == Mode::Cut, "a raise that is taken back lowers nothing: {after:?}");
+        }
+        if world.limiter.mode() == Mode::Hold {
+            held += 1;
+            faster += u32::from(world.limiter.speed_rose());
+        }
+    }
+    assert!(held >= 5 && 10 * faster >= 8 * held, "{held} limits held, {faster} of them made it faster");
+}
+
+#[test]
+fn the_account_of_refusals_and_of_slowness_from_elsewhere() {
+    let mut world = World::new(1, None);
+    let refusing = Engine { refuses_above: 8, ..SOUND };
+    let seen = accounts(&mut world, refusing, 40, 30);
+    let holdings: Vec<Holding> = seen.iter().filter_map(|(_, holding)| *holding).collect();
+    assert!(holdings.len() > 20, "{holdings:?}");
+    assert!(holdings.iter().all(|holding| holding.lowered.cause == Cause::Refused), "{holdings:?}");
+    assert!(holdings.iter().all(|holding| (1..=8).contains(&holding.lowered.to)), "{holdings:?}");
+    assert!(!world.limiter.speed_rose());
+
+    let mut world = World::new(2, Some(40));
+    world.run(SOUND, 20, 120);
+    let seen = accounts(&mut world, Engine { slow: 4.0, ..SOUND }, 20, 400);
+    let tried = seen.iter().filter(|(mode, holding)| *mode == Mode::Cut && holding.is_some()).count();
+    assert!(tried > 0, "fewer were tried out");
+    assert_eq!((world.limiter.mode(), world.limiter.holding()), (Mode::External, None));
+}

@@ -67,6 +67,12 @@ impl LaneRows {
         self.by_pin.iter().filter_map(|(pin, rows)| Some((*pin, *rows.first()?)))
     }
 
+    /// Rows that are bound to the endpoint, or to none. Of those behind the window it is not known; they count as bound to none.
+    pub(super) fn bound_to(&self, pin: Option<u32>) -> u64 {
+        let behind = if pin.is_none() { self.tail } else { 0 };
+        behind + self.by_pin.get(&pin).map_or(0, |rows| rows.len() as u64)
+    }
+
     pub(super) fn position(&self, rank: Rank, key: Key) -> u64 {
         self.rows.range(..(rank, key)).count() as u64
     }

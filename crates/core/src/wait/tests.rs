@@ -4,7 +4,9 @@
 
 use super::*;
 use crate::breaker::Forced;
+use crate::event::{Event, EventData, EventType};
 use crate::execution::{Priority, Spec};
+use crate::failure::Failure;
 use crate::gate::GateRules;
 use crate::id::{Key, SessionId};
 use crate::lifecycle::{self, NewExecution};
@@ -34,7 +36,9 @@ queued no-worker starting           => scaling_up: the first worker for it is st
 queued no-worker                    => no_capable_worker: no worker that takes new work serves demo
 queued key-running                  => concurrency_key: others with its concurrency key are running
 leased key                          => -
-queued limit=1 running=1            => engine_limit: engine e runs as many as it may
+queued limit=1 running=1            => engine_limit: engine e runs as many as it may: its `max_concurrency` of 1 is used up
+queued running=2 refused            => engine_limit: the adaptive limit holds it back: Enginehouse lowered the limit of engine e from none to 1 at 00:16:40 UTC, because the engine answered that it is too much (429 or 503); it is raised again as the engine's answers allow; work has waited 0 s for it in all; `adaptive = false` in [engines.e] switches it off
+queued running=2 refused limit=2    => engine_limit: the adaptive limit holds it back: Enginehouse lowered the limit of engine e from its `max_concurrency` of 2 to 1 at 00:16:40 UTC, because the engine answered that it is too much (429 or 503); it is raised again as the engine's answers allow; work has waited 0 s for it in all; `adaptive = false` in [engines.e] switches it off
 queued limit=1                      => -
 queued parked                       => parked: the circuit breaker of every endpoint of engine e holds it back; it burns no attempt
 queued parked running=2             => parked: the circuit breaker of every endpoint of engine e holds it back; it burns no attempt
@@ -84,7 +88,8 @@ impl World {
         let endpoints = vec![EndpointRules { weight: 1.0 }];
         let rules = EngineRules { engine_type: "demo".into(), paused: false, endpoints };
         self.queue.set_engine(name, rules);
-        let rules = GateRules { max_concurrency: limit, endpoints: vec!["0".into()], ..GateRules::default() };
+        let endpoints = vec!["0".into()];
+        let rules = GateRules { max_concurrency: limit, adaptive: true, endpoints, ..GateRules::default() };
         self.gates.set(name, rules, Time(0));
         if parked {
             let forced = Forced { open: true, reason: "to see it".into(), by: None, since: NOW, until: None };
@@ -107,6 +112,20 @@ impl World {
         let has = |word: &str| words.contains(&word);
         if has("parked") {
             self.set_engine("e", None, true);
+        }
+        if has("refused") {
+            let failure = Failure {
+                kind: FailureKind::Unavailable,
+                code: "c".into(),
+                message: Vec::new(),
+                retryable: true,
+                attempt: 1,
+                engine_status: Some(503),
+            };
+            let data = EventData { failure: Some(failure), ..EventData::default() };
+            let event = Event { seq: 3, kind: EventType::ExecutionRetrying, at: NOW, attempt: 1, data };
+            self.gates.get_mut("e").unwrap().observe(0, Key(0), &event, false, NOW);
+            self.queue.release(Key(0), NOW, true);
         }
         if has("paused") {
             let rules = self.queue.engine("e").cloned().unwrap();

@@ -1,0 +1,163 @@
+//! The account of a limit: since when it is in force, what lowered it, and what it has cost what waits.
+//!
+//! It only watches: nothing that is decided goes by it. It is kept with the limiter, so a restart does not begin it anew.
+
+use super::{Limiter, Mode, TICK_MAX_S};
+use crate::time::{SECOND, Time};
+use serde::{Deserialize, Serialize};
+
+/// The speed now over the speed before the limit from which on the limit counts as worth it.
+const ROSE: f64 = 1.2;
+
+/// What a limit was lowered for.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Cause {
+    /// The endpoint completed less than its own usual run times let expect.
+    Slow(Slowness),
+    /// It answered that it is too much (429, 503).
+    Refused,
+}
+
+/// What was seen of a slow endpoint before its limit was lowered.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct Slowness {
+    /// The mean run while nothing is wrong.
+    pub usual_s: f64,
+    /// What was completed compared with what was to be expected, 1 being as much.
+    pub speed: f64,
+    /// Runs that ended, and those of the same ages that usually do, within so many seconds.
+    pub ended: f64,
+    pub expected: f64,
+    pub seconds: f64,
+}
+
+impl Slowness {
+    /// What a mean run took; `None` where no run ended.
+    #[must_use]
+    pub fn run_s(&self) -> Option<f64> {
+        (self.ended >= 1.0 && self.speed > 0.0).then(|| self.usual_s / self.speed)
+    }
+}
+
+/// The last time that a limit was lowered.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct Lowered {
+    pub at: Time,
+    /// The learned limit before; `None`: there was none.
+    pub from: Option<u32>,
+    pub to: u32,
+    pub cause: Cause,
+}
+
+/// A limit in force.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct Holding {
+    /// Since when there has been a limit without a break.
+    pub since: Time,
+    pub lowered: Lowered,
+    /// The speed before there was a limit.
+    pub speed_before: f64,
+    /// Seconds that executions waited for this limit alone since `since`, all of them together.
+    pub waited_s: f64,
+    /// Executions that waited for it alone at the last look.
+    pub held: u64,
+    /// The last look at which some did.
+    pub held_at: Option<Time>,
+}
+
+/// What was seen of the limiter at the last look.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+struct Seen {
+    mode: Mode,
+    limit: Option<u32>,
+    cut: Option<Time>,
+}
+
+/// See the module's text.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub(super) struct Account {
+    seen: Option<Seen>,
+    holding: Option<Holding>,
+    /// When it was last looked at what waits; the time between two processes is not charged.
+    #[serde(skip)]
+    looked: Option<Time>,
+}
+
+impl Limiter {
+    /// The account of the limit in force.
+    #[must_use]
+    pub fn holding(&self) -> Option<&Holding> {
+        self.account.holding.as_ref()
+    }
+
+    /// Whether the endpoint is clearly faster than before there was a limit.
+    #[must_use]
+    pub fn speed_rose(&self) -> bool {
+        self.holding().is_some_and(|holding| self.speed() >= ROSE * holding.speed_before)
+    }
+
+    /// Takes in that so many executions wait for this limit alone, as they have since the last look; gives the seconds that
+    /// are charged for it.
+    pub(crate) fn hold_back(&mut self, held: u64, now: Time) -> f64 {
+        let looked = self.account.looked.replace(now).unwrap_or(now);
+        let Some(holding) = &mut self.account.holding else { return 0.0 };
+        let span = now.since(looked.max(holding.since)) as f64 / SECOND as f64;
+        let waited = held as f64 * span.min(TICK_MAX_S);
+        holding.waited_s += waited;
+        holding.held = held;
+        if held > 0 {
+            holding.held_at = Some(now);
+        }
+        waited
+    }
+
+    /// Follows what became of the limit.
+    pub(super) fn keep_account(&mut self, now: Time) {
+        let seen = Seen { mode: self.mode, limit: self.limit(), cut: self.last_cut };
+        let before = self.account.seen.replace(seen);
+        let Some(to) = seen.limit else {
+            self.account.holding = None;
+            return;
+        };
+        let from = before.and_then(|before| before.limit);
+        let refused = match before {
+            Some(before) => seen.mode == Mode::Hold && before.cut != seen.cut,
+            None => self.wall.is_some(),
+        };
+        let tried = seen.mode == Mode::Cut
+            && before.is_some_and(|before| before.mode != Mode::Cut || before.limit != seen.limit);
+        let cause = if refused { Cause::Refused } else { Cause::Slow(self.slowness()) };
+        let lowered = Lowered { at: now, from, to, cause };
+        match &mut self.account.holding {
+            None => {
+                let speed_before = match cause {
+                    Cause::Slow(slow) => slow.speed,
+                    Cause::Refused => self.speed(),
+                };
+                let holding =
+                    Holding { since: now, lowered, speed_before, waited_s: 0.0, held: 0, held_at: None };
+                self.account.holding = Some(holding);
+            }
+            Some(holding) if refused || tried => holding.lowered = lowered,
+            // The refusals of one burst are told one after the other, and lower the limit together.
+            Some(Holding { lowered, .. })
+                if lowered.cause == Cause::Refused && now.since(lowered.at) < SECOND =>
+            {
+                lowered.to = lowered.to.min(to);
+            }
+            Some(_) => {}
+        }
+    }
+
+    fn slowness(&self) -> Slowness {
+        let slow = &self.slow;
+        Slowness {
+            usual_s: self.healthy.mean(),
+            speed: slow.speed(),
+            ended: slow.completed,
+            expected: slow.expected,
+            seconds: slow.seconds,
+        }
+    }
+}
