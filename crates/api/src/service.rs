@@ -1,7 +1,7 @@
 //! Engines, workers, the queue, metrics and keys.
 
 use crate::scalar::{Span, Timestamp};
-use crate::word::{BreakerStateWord, LimitModeWord, ScopeWord, WorkerStatusWord};
+use crate::word::{BreakerStateWord, LimitModeWord, LimitWhyWord, ScopeWord, WorkerStatusWord};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use utoipa::ToSchema;
@@ -136,8 +136,8 @@ pub struct LimitView {
     pub current: Option<u32>,
     /// Whether it may go below what is configured.
     pub adaptive: bool,
-    /// `open`: nothing was learned against more; `cut` and `hold`: more made it slower; `external`: it is slow whatever the
-    /// concurrency.
+    /// `open`: nothing was learned against more; `cut`: it is slow, and fewer are tried out; `hold`: more was too much; `external`: it
+    /// is slow whatever the concurrency.
     #[schema(value_type = LimitModeWord)]
     pub mode: String,
     /// How fast it works compared with what it showed while it was well, 1 being as fast.
@@ -145,6 +145,47 @@ pub struct LimitView {
     /// The endpoint asked to be left alone until then.
     #[schema(required)]
     pub frozen_until: Option<Timestamp>,
+    /// Why `current` is what it is; `null` where nothing bounds it and nothing is wrong.
+    #[schema(required, value_type = Option<LimitWhyWord>)]
+    pub why: Option<String>,
+    /// The same as a sentence, for people: who decided it, since when, on what evidence, what it has cost.
+    #[schema(required)]
+    pub text: Option<String>,
+    /// How to change it.
+    #[schema(required)]
+    pub remedy: Option<String>,
+    /// The account of an adaptive limit; `null` where none is in force.
+    #[schema(required)]
+    pub adapted: Option<AdaptedView>,
+}
+
+/// An adaptive limit in force: what lowered it and what it has cost.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct AdaptedView {
+    /// Since when there has been such a limit without a break.
+    pub since: Timestamp,
+    /// When it was last lowered, from what, and to what.
+    pub lowered_at: Timestamp,
+    /// `null`: no adaptive limit, so what is configured was in force.
+    #[schema(required)]
+    pub before: Option<u32>,
+    pub after: u32,
+    /// What was completed before it was lowered, compared with what usually is, 1 being as much; `null` where it was lowered
+    /// because the engine answered that it is too much.
+    #[schema(required)]
+    pub speed: Option<f64>,
+    /// What a mean run took then; `null` also where none ended.
+    #[schema(required)]
+    pub run_ms: Option<f64>,
+    /// What one takes while nothing is wrong.
+    #[schema(required)]
+    pub usual_run_ms: Option<f64>,
+    /// Due executions that only this limit keeps from starting: their engine would take them, and there are worker slots for
+    /// them or may be.
+    pub held_back: u64,
+    /// Seconds that executions waited for it in this way since `since`, all of them together.
+    pub waited_s: f64,
 }
 
 /// What is to become of a breaker.

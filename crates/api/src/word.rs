@@ -67,6 +67,10 @@ words! {
     BreakerStateWord = vec!["closed", "open", "half_open"];
     /// What was learned about how much an endpoint can do at once.
     LimitModeWord = vec!["open", "cut", "hold", "external"];
+    /// Why as many calls at once are in force at an endpoint as are: `configured`; `experiment`: it is slow, and fewer are tried
+    /// out; `slower_with_more`: with fewer it was faster; `too_many_requests`: it answered so; `slow_anyway`: no limit, because
+    /// fewer were not faster.
+    LimitWhyWord = vec!["configured", "experiment", "slower_with_more", "too_many_requests", "slow_anyway"];
     /// What a worker is to do.
     OrderWord = vec!["run", "cancel", "let_go", "hand_back"];
     /// How an attempt ended on its worker.

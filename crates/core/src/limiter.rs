@@ -363,7 +363,9 @@ impl Limiter {
 
     /// Learns from what happened since the last tick. Call about each second; any spacing works.
     pub fn tick(&mut self, now: Time) {
+        let (runs, sum_s) = (self.just.len(), self.just.iter().sum());
         self.learn(now);
+        self.note_runs(runs, sum_s);
         self.keep_account(now);
     }
 

@@ -43,7 +43,7 @@ const fn times(hold: Millis, recovery: Millis) -> AlertTimes {
 }
 
 /// Every rule.
-pub const ALERTS: [AlertSpec; 14] = [
+pub const ALERTS: [AlertSpec; 15] = [
     AlertSpec {
         name: "queue_wait",
         severity: Severity::Critical,
@@ -99,6 +99,14 @@ pub const ALERTS: [AlertSpec; 14] = [
         times: times(2 * MINUTE, MINUTE),
         condition: "there are as many workers as scaling.max_workers allows, and the backlog grows",
         remedy: "raise scaling.max_workers, or send less; `enginehouse simulate --whatif maxWorkers=...` tells what more would do",
+    },
+    AlertSpec {
+        name: "limit_holds_back",
+        severity: Severity::Warning,
+        limit: None,
+        times: times(MINUTE, MINUTE),
+        condition: "work waits for an adaptive limit alone, and the endpoint is not a fifth faster than before there was one",
+        remedy: "see `enginehouse engines show NAME` for why it was lowered; `adaptive = false` in [engines.NAME] switches adaptive limits off, `max_concurrency` sets a limit of your own",
     },
     AlertSpec {
         name: "store_slow",

@@ -4,12 +4,14 @@
 
 use crate::committer::Planned;
 use crate::context::Context;
+use crate::scheduler::Scheduler;
 use crate::seal::Column;
 use enginehouse_core::balance;
 use enginehouse_core::breaker::{Change, Forced};
 use enginehouse_core::execution::Execution;
 use enginehouse_core::gate::{Gate, GateChange, GateDoc, Shut};
 use enginehouse_core::lifecycle;
+use enginehouse_core::queue::Waited;
 use enginehouse_core::time::Time;
 use enginehouse_store::{DocKind, Note, StoreError, Write};
 use serde::{Deserialize, Serialize};
@@ -169,10 +171,15 @@ impl Context {
         }
         let ticked = scheduler.gates.tick(now);
         let compared = scheduler.gates.compare(now);
-        scheduler.queue.charge_running(now);
+        let Scheduler { queue, gates, .. } = &mut *scheduler;
+        queue.charge_running(now);
+        let waited = queue.charge_limits(gates, now);
         let mut changes = std::mem::take(&mut scheduler.gate_changes);
         changes.extend(ticked);
         drop(scheduler);
+        for Waited { engine, endpoint, seconds } in waited {
+            self.telemetry.limited(&engine, self.endpoint_name(&engine, endpoint), seconds);
+        }
         changes.iter().for_each(|change| self.tell(change, now));
         compared.iter().for_each(|(engine, at, change)| self.tell_compared(engine, *at, *change, now));
         self.grant_nudge.notify_one();

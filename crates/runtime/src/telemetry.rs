@@ -17,6 +17,7 @@ use prometheus_client::metrics::family::{Family, MetricConstructor};
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::{Metric, Registry, Unit};
 use std::borrow::Cow;
+use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 pub use table::markdown;
@@ -55,6 +56,7 @@ pub(crate) struct Telemetry {
     violations: Counter,
     spans: Family<Labels, Counter>,
     webhooks: Family<Labels, Counter>,
+    limited: Family<Labels, Counter<f64, AtomicU64>>,
 }
 
 impl Telemetry {
@@ -71,6 +73,7 @@ impl Telemetry {
             violations: Counter::default(),
             spans: Family::default(),
             webhooks: Family::default(),
+            limited: Family::default(),
         }
     }
 
@@ -145,6 +148,12 @@ impl Telemetry {
         self.spans.get_or_create(&labels).inc_by(spans as u64);
     }
 
+    /// Executions waited so many seconds for the adaptive limit of an endpoint alone.
+    pub(crate) fn limited(&self, engine: &str, endpoint: String, seconds: f64) {
+        let labels = vec![("engine", engine.to_owned().into()), ("endpoint", endpoint.into())];
+        self.limited.get_or_create(&labels).inc_by(seconds);
+    }
+
     fn register(&self, registry: &mut Registry) {
         add(registry, "executions_submitted", self.submitted.clone());
         add(registry, "executions_ended", self.ended.clone());
@@ -157,6 +166,7 @@ impl Telemetry {
         add(registry, "audit_violations", self.violations.clone());
         add(registry, "trace_spans", self.spans.clone());
         add(registry, "webhook_attempts", self.webhooks.clone());
+        add(registry, "endpoint_limit_waited", self.limited.clone());
     }
 }
 

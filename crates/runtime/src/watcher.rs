@@ -7,8 +7,10 @@ use crate::committer::Planned;
 use crate::context::Context;
 use crate::figures::Rates;
 use crate::service::Service;
+use crate::settings::EngineSettings;
 use enginehouse_api::{MetricsSample, Timestamp};
 use enginehouse_core::autoscaler::Rule;
+use enginehouse_core::gate::Gate;
 use enginehouse_core::time::{MINUTE, Millis, SECOND, Time};
 use enginehouse_store::{Doc, DocKind, Note, Outcome, StoreError, Write};
 use serde_json::json;
@@ -202,6 +204,7 @@ impl Watcher {
                     format!("no endpoint of engine {} is called; {due} executions wait", settings.name);
                 found.push(Breach { rule: "breaker_open", subject: settings.name.clone(), text });
             }
+            found.extend(limits_in_vain(settings, scheduler.gates.get(&settings.name), now));
             let kind = &settings.engine_type;
             if due > 0 && !queue.has_capable_worker(kind) && queue.expected_worker(kind).is_none() {
                 let text = format!(
@@ -328,6 +331,19 @@ impl Watcher {
         self.stored_until = now;
         Ok(())
     }
+}
+
+/// The adaptive limits of an engine's endpoints that hold work back and made nothing faster.
+fn limits_in_vain(settings: &EngineSettings, gate: Option<&Gate>, now: Time) -> Vec<Breach> {
+    let Some(gate) = gate else { return Vec::new() };
+    let name = &settings.name;
+    let told = (0u32..).zip(&settings.endpoints).filter_map(|(at, endpoint)| {
+        let text = gate.holds_in_vain(name, at, now)?;
+        let alone = settings.endpoints.len() == 1;
+        let subject = if alone { name.clone() } else { format!("{name} {}", endpoint.name) };
+        Some(Breach { rule: "limit_holds_back", subject, text })
+    });
+    told.collect()
 }
 
 fn service(rule: &'static str, text: String) -> Breach {

@@ -1,13 +1,13 @@
 //! Engines, the queue, figures and keys.
 
-use super::output::{Output, age, dash, millis, printable};
+use super::output::{Output, age, counted, dash, millis, printable};
 use super::printable::tell;
 use super::{Exit, Failure};
 use clap::{Args, Subcommand};
 use enginehouse_api::client::Client;
 use enginehouse_api::{
-    BalanceView, BreakerRequest, BreakerView, BreakerWord, EndpointView, EngineView, KeyRequest, Span,
-    Timestamp,
+    BalanceView, BreakerRequest, BreakerView, BreakerWord, EndpointView, EngineView, KeyRequest, LimitView,
+    Span, Timestamp,
 };
 use enginehouse_core::time::Time;
 
@@ -167,6 +167,9 @@ fn show(engine: &EngineView, output: &mut Output) -> Result<Exit, Failure> {
     ])?;
     output.line("")?;
     endpoints(&engine.endpoints, output)?;
+    for limit in engine.endpoints.iter().map(|endpoint| &endpoint.limit) {
+        limited(limit, output)?;
+    }
     Ok(Exit::Done)
 }
 
@@ -187,7 +190,7 @@ fn endpoints(endpoints: &[EndpointView], output: &mut Output) -> Result<(), Fail
                     millis(health.latency_ms as f64),
                 ),
             };
-            let most = endpoint.limit.current.map_or("-".to_owned(), |most| most.to_string());
+            let most = at_most(&endpoint.limit);
             vec![
                 endpoint.name.clone(),
                 breaker(&endpoint.breaker, now),
@@ -203,6 +206,29 @@ fn endpoints(endpoints: &[EndpointView], output: &mut Output) -> Result<(), Fail
         .collect();
     let head = ["ENDPOINT", "BREAKER", "HEALTH", "LATENCY", "RUNNING", "AT MOST", "WEIGHT", "TAKES", "SAYS"];
     output.table(&head, &rows)
+}
+
+/// The calls at once, and by whose word.
+fn at_most(limit: &LimitView) -> String {
+    match limit.current {
+        None => "-".to_owned(),
+        Some(most) if limit.adapted.is_some() => format!("{most} (adaptive)"),
+        Some(most) => most.to_string(),
+    }
+}
+
+/// What Enginehouse itself decided about a limit; what is configured needs no words.
+fn limited(limit: &LimitView, output: &mut Output) -> Result<(), Failure> {
+    let decided = limit.why.as_deref().is_some_and(|why| why != "configured");
+    let Some(text) = limit.text.as_ref().filter(|_| decided) else { return Ok(()) };
+    output.line("")?;
+    output.line(text)?;
+    if let Some(adapted) = &limit.adapted {
+        let held = counted(usize::try_from(adapted.held_back).unwrap_or(usize::MAX), "execution");
+        let remedy = limit.remedy.as_ref().map(|remedy| format!("; {remedy}")).unwrap_or_default();
+        output.line(&format!("{held} held back by it at the last look{remedy}"))?;
+    }
+    Ok(())
 }
 
 /// What an attempt takes there, and whether that, or failures, keep new ones away.

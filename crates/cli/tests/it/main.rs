@@ -26,6 +26,7 @@ mod ids;
 mod kills;
 mod large_requests;
 mod ledger;
+mod limits;
 mod load;
 mod metrics;
 mod origins;

@@ -160,8 +160,8 @@ fn because(cause: Cause) -> String {
     let Cause::Slow(slow) = cause else {
         return "the engine answered that it is too much (429 or 503)".to_owned();
     };
-    let Slowness { usual_s, ended, expected, seconds, .. } = slow;
-    match slow.run_s() {
+    let Slowness { usual_s, run_s, ended, expected, seconds, .. } = slow;
+    match run_s {
         Some(run_s) => format!(
             "runs took about {} instead of {} ({ended:.0} ended in {}, where {expected:.0} usually do)",
             span(run_s),
@@ -179,7 +179,7 @@ fn table(engine: &str) -> String {
 
 fn span(seconds: f64) -> String {
     match seconds {
-        s if s < 0.1 => format!("{:.0} ms", s * 1_000.0),
+        s if s < 0.995 => format!("{:.0} ms", s * 1_000.0),
         s if s < 9.95 => format!("{s:.1} s"),
         s => format!("{s:.0} s"),
     }

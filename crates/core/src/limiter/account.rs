@@ -8,6 +8,10 @@ use serde::{Deserialize, Serialize};
 
 /// The speed now over the speed before the limit from which on the limit counts as worth it.
 const ROSE: f64 = 1.2;
+/// Speed from which on runs count as usual ones, and how many of them the usual run time remembers. What is learned for the
+/// verdicts also holds runs from when the endpoint began to be slow, and would make it look less slow than it is.
+const USUAL: f64 = 0.85;
+const USUAL_MEMORY: u32 = 300;
 
 /// What a limit was lowered for.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
@@ -22,22 +26,16 @@ pub enum Cause {
 /// What was seen of a slow endpoint before its limit was lowered.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct Slowness {
-    /// The mean run while nothing is wrong.
+    /// The mean run while nothing was wrong.
     pub usual_s: f64,
+    /// The mean run then: what calls spent there for each that ended; `None` where none did.
+    pub run_s: Option<f64>,
     /// What was completed compared with what was to be expected, 1 being as much.
     pub speed: f64,
     /// Runs that ended, and those of the same ages that usually do, within so many seconds.
     pub ended: f64,
     pub expected: f64,
     pub seconds: f64,
-}
-
-impl Slowness {
-    /// What a mean run took; `None` where no run ended.
-    #[must_use]
-    pub fn run_s(&self) -> Option<f64> {
-        (self.ended >= 1.0 && self.speed > 0.0).then(|| self.usual_s / self.speed)
-    }
 }
 
 /// The last time that a limit was lowered.
@@ -76,9 +74,13 @@ struct Seen {
 
 /// See the module's text.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(default)]
 pub(super) struct Account {
     seen: Option<Seen>,
     holding: Option<Holding>,
+    /// The mean of so many runs while nothing was wrong, in seconds.
+    usual_s: f64,
+    usual_runs: u32,
     /// When it was last looked at what waits; the time between two processes is not charged.
     #[serde(skip)]
     looked: Option<Time>,
@@ -110,6 +112,18 @@ impl Limiter {
             holding.held_at = Some(now);
         }
         waited
+    }
+
+    /// Takes in the runs that ended since the last tick.
+    pub(super) fn note_runs(&mut self, count: usize, sum_s: f64) {
+        let count = u32::try_from(count).unwrap_or(u32::MAX);
+        if count == 0 || self.mode != Mode::Open || self.speed < USUAL {
+            return;
+        }
+        let account = &mut self.account;
+        account.usual_runs = account.usual_runs.saturating_add(count).min(USUAL_MEMORY.max(count));
+        let share = f64::from(count) / f64::from(account.usual_runs);
+        account.usual_s += share * (sum_s / f64::from(count) - account.usual_s);
     }
 
     /// Follows what became of the limit.
@@ -151,9 +165,10 @@ impl Limiter {
     }
 
     fn slowness(&self) -> Slowness {
-        let slow = &self.slow;
+        let (slow, account) = (&self.slow, &self.account);
         Slowness {
-            usual_s: self.healthy.mean(),
+            usual_s: if account.usual_runs > 0 { account.usual_s } else { self.healthy.mean() },
+            run_s: (slow.completed >= 1.0).then(|| slow.call_seconds / slow.completed),
             speed: slow.speed(),
             ended: slow.completed,
             expected: slow.expected,

@@ -8,15 +8,16 @@ use crate::health::KeyCheck;
 use crate::pause::Pause;
 use crate::settings::RegisteredEngine;
 use enginehouse_api::{
-    ApiError, BalanceView, BreakerRequest, BreakerView, BreakerWord, CapabilitiesView, Code, EndpointView,
-    EngineTest, EngineView, EnginesAnswer, ForcedView, HealthView, LimitView, QueueView, ResumeAnswer,
-    Timestamp,
+    AdaptedView, ApiError, BalanceView, BreakerRequest, BreakerView, BreakerWord, CapabilitiesView, Code,
+    EndpointView, EngineTest, EngineView, EnginesAnswer, ForcedView, HealthView, LimitView, QueueView,
+    ResumeAnswer, Timestamp,
 };
 use enginehouse_core::breaker::{Breaker, Forced, State};
 use enginehouse_core::execution::Status;
 use enginehouse_core::gate::{EndpointGate, Gate};
+use enginehouse_core::limiter::{Cause, Holding, Lowered};
 use enginehouse_core::limits::{NAME_BYTES_MAX, SPAN_MAX};
-use enginehouse_core::time::Time;
+use enginehouse_core::time::{SECOND, Time};
 use enginehouse_store::{DocKind, Filter, ListQuery, Note, Write};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
@@ -178,7 +179,7 @@ impl Service {
                 max_concurrency: settings.max_concurrency,
                 running: u64::from(occupancy.of_endpoint(&settings.name, at)),
                 breaker: breaker_view(gate, &machines.breaker, now),
-                limit: limit_view(gate, machines, at, now),
+                limit: limit_view(gate, machines, &settings.name, at, now),
                 balance: BalanceView {
                     run_ms: gate.balancer().run_ms(at),
                     unwell_share: gate.balancer().unwell_share(at),
@@ -273,12 +274,39 @@ fn breaker_view(gate: &Gate, breaker: &Breaker, now: Time) -> BreakerView {
     }
 }
 
-fn limit_view(gate: &Gate, endpoint: &EndpointGate, at: u32, now: Time) -> LimitView {
+fn limit_view(gate: &Gate, endpoint: &EndpointGate, engine: &str, at: u32, now: Time) -> LimitView {
+    let told = gate.limit_told(engine, at, now);
+    let why = told.as_ref().map(|told| told.why.as_str().to_owned());
+    let (text, remedy) = told.map_or((None, None), |told| (Some(told.text), told.remedy));
     LimitView {
         current: gate.limit(at),
         adaptive: gate.rules().adaptive,
         mode: endpoint.limiter.mode().as_str().to_owned(),
         speed: endpoint.limiter.speed(),
         frozen_until: endpoint.frozen_until.filter(|until| now < *until).map(Timestamp),
+        why,
+        text,
+        remedy,
+        adapted: gate.holding(at).map(adapted_view),
+    }
+}
+
+fn adapted_view(holding: &Holding) -> AdaptedView {
+    let Lowered { at, from, to, cause } = holding.lowered;
+    let slow = match cause {
+        Cause::Slow(slow) => Some(slow),
+        Cause::Refused => None,
+    };
+    let ms = |seconds: f64| seconds * SECOND as f64;
+    AdaptedView {
+        since: Timestamp(holding.since),
+        lowered_at: Timestamp(at),
+        before: from,
+        after: to,
+        speed: slow.map(|slow| slow.speed),
+        run_ms: slow.and_then(|slow| slow.run_s).map(ms),
+        usual_run_ms: slow.map(|slow| ms(slow.usual_s)),
+        held_back: holding.held,
+        waited_s: holding.waited_s,
     }
 }

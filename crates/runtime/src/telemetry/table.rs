@@ -116,6 +116,14 @@ pub(super) const TABLE: &[Entry] = &[
         "Attempts at once in force; absent while only the workers bound them",
     ),
     entry_of(
+        "endpoint_limit_waited",
+        Kind::Counter,
+        SECONDS,
+        PLACE,
+        "Time that due executions, all together, waited for the endpoint's adaptive limit alone, while there were worker slots for \
+         them or might have been; charged each second",
+    ),
+    entry_of(
         "endpoint_speed_ratio",
         Kind::Gauge,
         None,

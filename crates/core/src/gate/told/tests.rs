@@ -14,10 +14,10 @@ const NOW: Time = Time(1_772_304_903_000);
 
 /// What was seen of an endpoint whose runs usually take 2 s.
 fn cause(word: &str) -> serde_json::Value {
-    let slow = |speed: f64, ended: f64| json!({"slow": {"usual_s": 2.0, "speed": speed, "ended": ended, "expected": 21.4, "seconds": 12.0}});
+    let slow = |run_s: Option<f64>, speed: f64, ended: f64| json!({"slow": {"usual_s": 2.0, "run_s": run_s, "speed": speed, "ended": ended, "expected": 21.4, "seconds": 12.0}});
     match word {
-        "slow" => slow(0.4545, 9.0),
-        "stuck" => slow(0.02, 0.0),
+        "slow" => slow(Some(4.4), 0.4545, 9.0),
+        "stuck" => slow(None, 0.02, 0.0),
         "refused" => json!("refused"),
         other => panic!("{other} is no cause"),
     }
