@@ -363,9 +363,9 @@ impl Limiter {
 
     /// Learns from what happened since the last tick. Call about each second; any spacing works.
     pub fn tick(&mut self, now: Time) {
-        let (runs, sum_s) = (self.just.len(), self.just.iter().sum());
+        let ended = self.just_ended();
         self.learn(now);
-        self.note_runs(runs, sum_s);
+        self.note_runs(ended);
         self.keep_account(now);
     }
 

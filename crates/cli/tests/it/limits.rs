@@ -176,7 +176,7 @@ fn a_limit_after_too_many_requests_is_told_alerts_and_survives_a_restart() {
     // What was learned is stored every ten seconds.
     let since = limit(&house)["adapted"]["since"].clone();
     let stored = |limit: &Value| {
-        limit["adapted"]["since"] == since && limit["adapted"]["waitedS"].as_f64() > Some(42.0)
+        limit["adapted"]["since"] == since && limit["adapted"]["waitedS"].as_f64() > Some(60.0)
     };
     limit_until(&house, stored);
     house.kill();
@@ -215,6 +215,9 @@ fn a_limit_of_an_engine_that_slows_with_concurrency_says_so() {
     assert_eq!(tried["mode"], "cut", "{tried:#}");
     assert!(text.contains("this is an experiment") && text.contains("where "), "{text}");
     assert!(tried["adapted"]["speed"].as_f64().is_some_and(|speed| speed < 0.65), "{tried:#}");
+    let ms = |name: &str| tried["adapted"][name].as_f64().unwrap();
+    assert!((150.0..1_500.0).contains(&ms("usualRunMs")), "a run alone takes 150 ms: {tried:#}");
+    assert!(tried["adapted"]["runMs"].as_f64().is_none_or(|run| run > 2.0 * ms("usualRunMs")), "{tried:#}");
     let held = limit_until(&house, told("slower_with_more"));
     let text = held["text"].as_str().unwrap();
     println!("{text}");

@@ -28,7 +28,8 @@ pub enum Cause {
 pub struct Slowness {
     /// The mean run while nothing was wrong.
     pub usual_s: f64,
-    /// The mean run then: what calls spent there for each that ended; `None` where none did.
+    /// The mean run then, by what calls spent there for each that ended, but no longer than the longest run that was seen;
+    /// `None` where none ended.
     pub run_s: Option<f64>,
     /// What was completed compared with what was to be expected, 1 being as much.
     pub speed: f64,
@@ -81,6 +82,9 @@ pub(super) struct Account {
     /// The mean of so many runs while nothing was wrong, in seconds.
     usual_s: f64,
     usual_runs: u32,
+    /// The longest run that ended since it was well, in seconds.
+    #[serde(skip)]
+    longest_s: f64,
     /// When it was last looked at what waits; the time between two processes is not charged.
     #[serde(skip)]
     looked: Option<Time>,
@@ -114,13 +118,23 @@ impl Limiter {
         waited
     }
 
-    /// Takes in the runs that ended since the last tick.
-    pub(super) fn note_runs(&mut self, count: usize, sum_s: f64) {
-        let count = u32::try_from(count).unwrap_or(u32::MAX);
-        if count == 0 || self.mode != Mode::Open || self.speed < USUAL {
+    /// How many runs ended since the last tick, and their seconds, before the tick takes them.
+    pub(super) fn just_ended(&mut self) -> (u32, f64) {
+        let longest_s = self.just.iter().copied().fold(self.account.longest_s, f64::max);
+        self.account.longest_s = longest_s;
+        (u32::try_from(self.just.len()).unwrap_or(u32::MAX), self.just.iter().sum())
+    }
+
+    /// Takes in what ended before the tick, by how well the endpoint is after it.
+    pub(super) fn note_runs(&mut self, (count, sum_s): (u32, f64)) {
+        if self.speed < USUAL {
             return;
         }
         let account = &mut self.account;
+        account.longest_s = 0.0;
+        if count == 0 || self.mode != Mode::Open {
+            return;
+        }
         account.usual_runs = account.usual_runs.saturating_add(count).min(USUAL_MEMORY.max(count));
         let share = f64::from(count) / f64::from(account.usual_runs);
         account.usual_s += share * (sum_s / f64::from(count) - account.usual_s);
@@ -134,41 +148,50 @@ impl Limiter {
             self.account.holding = None;
             return;
         };
-        let from = before.and_then(|before| before.limit);
         let refused = match before {
             Some(before) => seen.mode == Mode::Hold && before.cut != seen.cut,
             None => self.wall.is_some(),
         };
         let tried = seen.mode == Mode::Cut
             && before.is_some_and(|before| before.mode != Mode::Cut || before.limit != seen.limit);
-        let cause = if refused { Cause::Refused } else { Cause::Slow(self.slowness()) };
-        let lowered = Lowered { at: now, from, to, cause };
-        match &mut self.account.holding {
-            None => {
-                let speed_before = match cause {
-                    Cause::Slow(slow) => slow.speed,
-                    Cause::Refused => self.speed(),
-                };
-                let holding =
-                    Holding { since: now, lowered, speed_before, waited_s: 0.0, held: 0, held_at: None };
-                self.account.holding = Some(holding);
+        let held = self.account.holding.take();
+        let holding = match held {
+            Some(mut holding) if !refused && !tried => {
+                let lowered = &mut holding.lowered;
+                // The refusals of one burst are told one after the other, and lower the limit together.
+                if lowered.cause == Cause::Refused && now.since(lowered.at) < SECOND {
+                    lowered.to = lowered.to.min(to);
+                }
+                holding
             }
-            Some(holding) if refused || tried => holding.lowered = lowered,
-            // The refusals of one burst are told one after the other, and lower the limit together.
-            Some(Holding { lowered, .. })
-                if lowered.cause == Cause::Refused && now.since(lowered.at) < SECOND =>
-            {
-                lowered.to = lowered.to.min(to);
+            held => {
+                let cause = if refused { Cause::Refused } else { Cause::Slow(self.slowness(now)) };
+                let from = before.and_then(|before| before.limit);
+                self.lower(held, Lowered { at: now, from, to, cause })
             }
-            Some(_) => {}
-        }
+        };
+        self.account.holding = Some(holding);
     }
 
-    fn slowness(&self) -> Slowness {
+    /// The account after a limit was lowered, or set.
+    fn lower(&self, held: Option<Holding>, lowered: Lowered) -> Holding {
+        let speed_before = match lowered.cause {
+            Cause::Slow(slow) => slow.speed,
+            Cause::Refused => self.speed(),
+        };
+        let since = lowered.at;
+        let fresh = Holding { since, lowered, speed_before, waited_s: 0.0, held: 0, held_at: None };
+        held.map_or(fresh, |held| Holding { lowered, ..held })
+    }
+
+    fn slowness(&self, now: Time) -> Slowness {
         let (slow, account) = (&self.slow, &self.account);
+        let ages = self.running.values().map(|run| now.since(run.since) as f64 / SECOND as f64);
+        // While calls that began together are yet to end, few ends would make each look far longer than any has been.
+        let longest_s = ages.fold(account.longest_s, f64::max);
         Slowness {
             usual_s: if account.usual_runs > 0 { account.usual_s } else { self.healthy.mean() },
-            run_s: (slow.completed >= 1.0).then(|| slow.call_seconds / slow.completed),
+            run_s: (slow.completed >= 1.0).then(|| (slow.call_seconds / slow.completed).min(longest_s)),
             speed: slow.speed(),
             ended: slow.completed,
             expected: slow.expected,

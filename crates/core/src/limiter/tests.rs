@@ -584,7 +584,7 @@ fn the_account_says_what_lowered_the_limit() {
             assert!(slow.speed < 0.65 && slow.expected > 4.0 && slow.seconds >= 1.0, "{slow:?}");
             // Lognormal with a median of 1 s and a sigma of 0.5.
             assert!((0.9..1.4).contains(&slow.usual_s), "{slow:?}");
-            assert!(slow.run_s.is_none_or(|run_s| run_s > 1.5), "{slow:?}");
+            assert!(slow.run_s.is_none_or(|run_s| run_s > 1.5 && run_s < 200.0), "{slow:?}");
             assert!(holding.since >= began && holding.since <= holding.lowered.at, "{holding:?}");
         }
         let first = seen.iter().find_map(|(_, holding)| *holding).expect("sixty calls are too many");
