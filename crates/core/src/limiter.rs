@@ -143,6 +143,8 @@ pub struct Limiter {
     calm_s: f64,
     grow_after: Time,
     last_cut: Option<Time>,
+    #[serde(default)]
+    account: Account,
     #[serde(skip)]
     progress: f64,
     /// How fast the progress clock goes until the next tick.
@@ -166,8 +168,6 @@ pub struct Limiter {
     dirty: u32,
     #[serde(default)]
     climb: Climb,
-    #[serde(default)]
-    account: Account,
 }
 
 /// Runs to learn before speed is judged.
@@ -213,6 +213,7 @@ impl Limiter {
             calm_s: 0.0,
             grow_after: Time(0),
             last_cut: None,
+            account: Account::default(),
             progress: 0.0,
             pace: full_pace(),
             of_ended: 0.0,
@@ -223,7 +224,6 @@ impl Limiter {
             answered: 0.0,
             dirty: 0,
             climb: Climb::default(),
-            account: Account::default(),
         }
     }
 
