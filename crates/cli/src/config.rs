@@ -32,7 +32,6 @@ use serde_json::Value;
 use std::fmt;
 use std::path::Path;
 use tree::{Layer, Tree};
-use types::{Key, Shape};
 
 /// Everything wrong with a configuration.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -143,31 +142,4 @@ impl Loaded {
     pub fn scaling(&self) -> Result<ScalingRules, ConfigFaults> {
         resolve::only_scaling(&self.raw, &self.tree).map_err(ConfigFaults)
     }
-}
-
-/// Visits every leaf key, with the names that `raw` holds in the place of free ones.
-fn each_key(keys: &[Key], raw: &Raw, visit: &mut impl FnMut(&[String], &Key)) {
-    fn walk(keys: &[Key], raw: &Raw, path: &mut Vec<String>, visit: &mut impl FnMut(&[String], &Key)) {
-        for key in keys {
-            path.push(key.name.to_owned());
-            match &key.shape {
-                Shape::Section(below) => walk(below, raw, path, visit),
-                Shape::Engines => {
-                    for (name, engine) in &raw.engines.0 {
-                        path.push(name.clone());
-                        walk(
-                            &engines::keys_of(engine.adapter.engine_type()).unwrap_or_default(),
-                            raw,
-                            path,
-                            visit,
-                        );
-                        path.pop();
-                    }
-                }
-                Shape::Leaf { .. } | Shape::Named(_) | Shape::List(_) => visit(path, key),
-            }
-            path.pop();
-        }
-    }
-    walk(keys, raw, &mut Vec::new(), visit);
 }

@@ -2,7 +2,6 @@
 
 use super::connect::{DataDir, Said};
 use super::output::Output;
-use super::printable::tell;
 use super::{Exit, Failure};
 use clap::{Args, Subcommand};
 use enginehouse::config::{Loaded, Secrets, Sources, sample};
@@ -142,7 +141,6 @@ fn check(
 ) -> Result<Exit, Failure> {
     let secrets = if skip_secrets { Secrets::Skip } else { Secrets::Read };
     let config = load(from, data)?.resolve(secrets).map_err(|faults| Failure::usage(faults.to_string()))?;
-    let notes = config.notes.clone();
     let mut faults = Vec::new();
     let mut names = Vec::new();
     for engine in config.engines {
@@ -156,11 +154,8 @@ fn check(
         return Err(Failure::usage(faults.join("\n")));
     }
     if output.is_json() {
-        output.document(&serde_json::json!({ "valid": true, "engines": names, "notes": notes }))?;
+        output.document(&serde_json::json!({ "valid": true, "engines": names }))?;
     } else {
-        for note in &notes {
-            tell!("note: {note}");
-        }
         output.line(&format!("the configuration is valid; engines: {}", or_none(&names)))?;
     }
     Ok(Exit::Done)

@@ -88,9 +88,6 @@ pub(super) fn log(level: &str, format: LogFormat) -> Result<(), Failure> {
 async fn serve(config: Config) -> Result<Exit, Failure> {
     // From the first moment on, so that no signal finds the process unprepared.
     let mut signals = Signals::new().map_err(|error| Failure::call(format!("signals: {error}")))?;
-    for note in &config.notes {
-        tracing::warn!("{note}");
-    }
     if config.engines.is_empty() {
         tracing::warn!(
             "no engine is configured, so nothing can run; try --demo, or see enginehouse config init"

@@ -23,8 +23,6 @@ The environment wins over the file, and flags win over both. Without any of them
 - **Durations** are whole milliseconds, or text like `\"250ms\"`, `\"30s\"`, `\"5m\"`, `\"2h\"`, `\"7d\"`.
 - **Secrets** are never written into the configuration: `{ env = \"NAME\" }` names an environment variable,
   `{ file = \"PATH\" }` a file. They are read at the start and never shown.
-- **\u{2020}** marks keys that are read, checked and kept, but that this version does not act on yet;
-  `enginehouse config check` says so when one is set.
 
 ";
 
@@ -63,15 +61,13 @@ fn table(out: &mut String, keys: &[Key], prefix: &str) {
     }
     out.push_str("| key | takes | default | meaning |\n|---|---|---|---|\n");
     for row in rows {
-        let _ =
-            writeln!(out, "| `{}`{} | {} | {} | {} |", row.path, row.mark, row.kind, row.default, row.doc);
+        let _ = writeln!(out, "| `{}` | {} | {} | {} |", row.path, row.kind, row.default, row.doc);
     }
     out.push('\n');
 }
 
 struct Row {
     path: String,
-    mark: &'static str,
     kind: String,
     default: String,
     doc: String,
@@ -81,9 +77,8 @@ fn collect(keys: &[Key], prefix: &str, rows: &mut Vec<Row>) {
     for key in keys {
         let path = if prefix.is_empty() { key.name.to_owned() } else { format!("{prefix}.{}", key.name) };
         let mut row = |path: String, kind: &str, default: String| {
-            let mark = if key.later { " \u{2020}" } else { "" };
             let escaped = |text: &str| text.replace('|', "\\|");
-            rows.push(Row { path, mark, kind: escaped(kind), default, doc: escaped(&key.doc) });
+            rows.push(Row { path, kind: escaped(kind), default, doc: escaped(&key.doc) });
         };
         match &key.shape {
             Shape::Leaf { kind, .. } => row(path, kind, shown(&key.default)),

@@ -258,7 +258,6 @@ fn type_key() -> Key {
             .to_owned(),
         default: Value::Null,
         shape: Text::shape(),
-        later: false,
     }
 }
 

@@ -46,8 +46,6 @@ pub struct Config {
     pub seal_key: Option<SealKeySource>,
     pub log_level: String,
     pub log_format: LogFormat,
-    /// What the present version does not act on, though it was given, and other advice.
-    pub notes: Vec<String>,
 }
 
 /// How the HTTP API is served.
@@ -148,7 +146,6 @@ pub(crate) fn resolve(
             seal_key,
             log_level: raw.log.level.0.clone(),
             log_format: raw.log.format,
-            notes: notes(raw, tree),
         }),
         _ => Err(checker.faults),
     }
@@ -449,19 +446,6 @@ fn engines(raw: &Raw, retry: &RetryPolicy, checker: &mut Checker<'_>) -> Vec<Eng
         found.extend(engines::resolve(name, engine, retry, breaker, checker));
     }
     found
-}
-
-/// What was given and changes nothing in this version.
-fn notes(raw: &Raw, tree: &Tree) -> Vec<String> {
-    let mut notes = Vec::new();
-    super::each_key(&super::raw::keys(), raw, &mut |path, key| {
-        let joined = path.join("/");
-        if key.later && tree.given(&joined) {
-            let place = tree.origin(&joined).unwrap_or_default();
-            notes.push(format!("{place}: {} is kept, but this version does not act on it", path.join(".")));
-        }
-    });
-    notes
 }
 
 #[cfg(test)]

@@ -99,20 +99,6 @@ impl Tree {
         };
         Fault { origin, path, message: message.into() }
     }
-
-    /// Whether a key (its path joined by `/`) was given by any layer.
-    #[must_use]
-    pub(super) fn given(&self, path: &str) -> bool {
-        let key: Vec<String> = path.split('/').map(str::to_owned).collect();
-        self.found.contains_key(&key)
-    }
-
-    /// Where a key (its path joined by `/`) was given.
-    #[must_use]
-    pub(super) fn origin(&self, path: &str) -> Option<&str> {
-        let key: Vec<String> = path.split('/').map(str::to_owned).collect();
-        self.found.get(&key).map(|found| found.origin.as_str())
-    }
 }
 
 fn place(table: &mut Map<String, Value>, path: &[String], value: &Value) {

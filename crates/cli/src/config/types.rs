@@ -34,8 +34,6 @@ pub(super) struct Key {
     /// As it would be written; `null` when there is none.
     pub default: Value,
     pub shape: Shape,
-    /// It is read and checked, but the present version does not act on it.
-    pub later: bool,
 }
 
 /// A type that can stand in the configuration.
@@ -91,11 +89,10 @@ impl<T: Section> Setting for Vec<T> {
 }
 
 /// Declares sections: each field with its default and meaning is at once the type that is read and the row of
-/// docs/CONFIG.md, so that no key can be read without being documented. `later` marks a key that is checked and kept
-/// but not acted upon.
+/// docs/CONFIG.md, so that no key can be read without being documented.
 macro_rules! section {
     ($($(#[doc = $about:literal])* pub struct $name:ident {
-        $($(#[doc = $doc:literal])* $field:ident: $type:ty = $default:expr $(, $later:ident)?;)*
+        $($(#[doc = $doc:literal])* $field:ident: $type:ty = $default:expr;)*
     })*) => { $(
         $(#[doc = $about])*
         #[derive(Debug, Clone, PartialEq, serde::Serialize, serde::Deserialize)]
@@ -120,7 +117,6 @@ macro_rules! section {
                     doc: concat!($($doc),*).trim().to_owned(),
                     default: serde_json::to_value(&defaults.$field).unwrap_or_default(),
                     shape: <$type as $crate::config::types::Setting>::shape(),
-                    later: false $(|| stringify!($later) == "later")?,
                 }),*]
             }
         }
@@ -197,9 +193,9 @@ macro_rules! numbers {
 numbers! {
     /// A part of a whole.
     pub struct Fraction("above 0, at most 1", |n| *n > 0.0 && *n <= 1.0);
-    /// A part that may be nothing, and is not the whole.
+    /// A part that may be nothing or the whole.
     pub struct Ratio("from 0 to 1", |n| (0.0..=1.0).contains(n));
-
+    /// A part that may be nothing, and is not the whole.
     pub struct Part("from 0 to less than 1", |n| (0.0..1.0).contains(n));
     /// Percent of the time.
     pub struct Percent("above 0, at most 100", |n| *n > 0.0 && *n <= 100.0);
