@@ -6,8 +6,10 @@
 
 mod alerts;
 mod blobs;
+mod checker;
 mod document;
 mod engines;
+mod near_miss;
 mod pools;
 mod raw;
 mod resolve;
@@ -20,10 +22,11 @@ mod types;
 mod webhooks;
 
 pub use blobs::{BlobPlace, DIRECTORY as BLOBS_DIRECTORY};
+pub use checker::{SecretValues, Secrets};
 pub use document::{markdown, sample};
 pub use engines::{AdapterConfig, EngineConfig, TYPES as ENGINE_TYPES};
 pub use raw::{LogFormat, Raw};
-pub use resolve::{Config, SecretValues, Secrets, ServerConfig};
+pub use resolve::{Config, ServerConfig};
 pub use sources::Format;
 pub use tree::Fault;
 

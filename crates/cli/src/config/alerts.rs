@@ -1,7 +1,7 @@
 //! `[alerts.NAME]`: what is told when a condition holds.
 
+use super::checker::Checker;
 use super::raw::{Raw, SeverityName};
-use super::resolve::Checker;
 use enginehouse_runtime::{AlertRule, Severity, default_alerts};
 
 /// Every rule as it is in force; what makes no sense is a fault of its key.

@@ -1,8 +1,7 @@
 //! Where results lie that are too large for their rows.
 
-use super::engines::read_private;
+use super::checker::Checker;
 use super::raw::Storage;
-use super::resolve::Checker;
 use enginehouse_core::time::Millis;
 use enginehouse_runtime::BlobSettings;
 use std::path::Path;
@@ -39,11 +38,7 @@ impl BlobPlace {
 
 pub(super) fn resolve(storage: &Storage, checker: &mut Checker<'_>) -> BlobPlace {
     let raw = &storage.blobs;
-    let options = raw.options.iter().filter_map(|(name, value)| {
-        let path = format!("storage/blobs/options/{name}");
-        read_private(name, value, &path, checker).map(|value| (name.clone(), value))
-    });
-    let options = options.collect();
+    let options = checker.read_all(&raw.options, "storage/blobs/options").into_iter().collect();
     let bucket = match &raw.url {
         Some(url) => {
             BlobSettings::s3(&url.0, &options).map_err(|why| checker.fault("storage/blobs/url", why)).ok()

@@ -32,7 +32,7 @@ pub fn markdown() -> String {
     let mut out = HEAD.to_owned();
     for key in super::raw::keys() {
         match &key.shape {
-            Shape::Engines => engine_sections(&mut out, &key),
+            Shape::Tagged(_) => engine_sections(&mut out, &key),
             Shape::Section(keys) => {
                 let _ = writeln!(out, "## `{}`\n\n{}\n", key.name, key.doc);
                 table(&mut out, keys, key.name);
@@ -95,7 +95,7 @@ fn collect(keys: &[Key], prefix: &str, rows: &mut Vec<Row>) {
                 Shape::Leaf { kind, .. } => row(format!("{path}.NAME"), kind, "none".to_owned()),
                 _ => {}
             },
-            Shape::Engines => {}
+            Shape::Tagged(_) => {}
         }
     }
 }

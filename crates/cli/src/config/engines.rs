@@ -4,7 +4,7 @@ mod command;
 mod rules;
 mod service;
 
-use super::resolve::Checker;
+use super::checker::Checker;
 use super::secret::{Private, Secret};
 use super::types::{
     Factor, FilePath, Flag, Fraction, Key, Rate, Section, Setting, Span, Text, Texts, Whole, choice, section,
@@ -629,13 +629,8 @@ fn resolve_http(
     if http.poll.first.0 > http.poll.longest.0 {
         checker.fault(&format!("{path}/poll/first"), "must not be more than poll.longest");
     }
-    let api_key = http.api_key.as_ref().and_then(|secret| read(secret, &format!("{path}/api_key"), checker));
-    let mut headers = Vec::new();
-    for (name, value) in &http.headers {
-        headers.extend(
-            read_private(name, value, &format!("{path}/headers/{name}"), checker).map(|v| (name.clone(), v)),
-        );
-    }
+    let api_key = http.api_key.as_ref().and_then(|secret| checker.read(secret, &format!("{path}/api_key")));
+    let headers = checker.read_all(&http.headers, &format!("{path}/headers"));
     let settings = HttpSettings {
         endpoints,
         api_key,
@@ -672,18 +667,10 @@ fn resolve_webhooks(own: &N8nRaw, path: &str, checker: &mut Checker<'_>) -> BTre
             ModeWord::Ack => N8nMode::Ack,
             ModeWord::Lookup => N8nMode::Lookup,
         };
-        let headers = raw.headers.iter().filter_map(|(name, value)| {
-            read_private(name, value, &format!("{at}/headers/{name}"), checker)
-                .map(|value| (name.clone(), value))
-        });
-        let headers = headers.collect();
+        let headers = checker.read_all(&raw.headers, &format!("{at}/headers"));
         webhooks.insert(id.clone(), N8nWebhook { path: hook.0.clone(), mode, headers });
     }
     webhooks
-}
-
-pub(super) fn read(secret: &Secret, path: &str, checker: &mut Checker<'_>) -> Option<SecretString> {
-    checker.secret(secret).map_err(|message| checker.fault(path, message)).ok()
 }
 
 /// A proxy's URL. One that holds a password is a secret.
@@ -694,14 +681,5 @@ fn read_proxy(proxy: &Private, path: &str, checker: &mut Checker<'_>) -> Option<
         checker.fault(&at, "holds a user or a password; write { env = \"NAME\" } or { file = \"PATH\" }");
         return None;
     }
-    read_private("proxy", proxy, &at, checker)
-}
-
-pub(super) fn read_private(
-    name: &str,
-    value: &Private,
-    path: &str,
-    checker: &mut Checker<'_>,
-) -> Option<SecretString> {
-    value.value(name, |secret| checker.secret(secret)).map_err(|message| checker.fault(path, message)).ok()
+    checker.read_private("proxy", proxy, &at)
 }

@@ -1,7 +1,7 @@
 //! `[workers.pools.NAME]`: workers that serve only some engine types.
 
+use super::checker::{Checker, is_name};
 use super::raw::{Raw, WorkerPool};
-use super::resolve::Checker;
 use enginehouse_core::pools::PoolRules;
 use std::collections::BTreeMap;
 
@@ -37,9 +37,9 @@ fn one<'a>(
     checker: &mut Checker<'_>,
 ) -> PoolRules {
     let path = format!("workers/pools/{name}");
-    let fits = (1..=NAME_BYTES_MAX).contains(&name.len())
-        && name.bytes().all(|b| b.is_ascii_alphanumeric() || b"._-".contains(&b));
-    checker.require(fits, &path, || format!("a pool's name is 1 to {NAME_BYTES_MAX} of a-z A-Z 0-9 . _ -"));
+    checker.require(is_name(name, NAME_BYTES_MAX), &path, || {
+        format!("a pool's name is 1 to {NAME_BYTES_MAX} of a-z A-Z 0-9 . _ -")
+    });
     let at = format!("{path}/engine_types");
     checker.require(!pool.engine_types.0.is_empty(), &at, || {
         "is missing; a pool serves one engine type at least, such as [\"langflow\"]".to_owned()

@@ -2,11 +2,11 @@
 //!
 //! Which values make sense together is decided in [`resolve`](super::resolve); here each value stands alone.
 
-use super::engines::EngineRaw;
+use super::engines::{self, EngineRaw};
 use super::secret::{Private, Secret};
 use super::types::{
-    Factor, FilePath, Flag, Fraction, Key, Part, Percent, Price, Ratio, Section, Setting, Shape, Span, Text,
-    Texts, Weight, choice, section,
+    Factor, FilePath, Flag, Fraction, Key, Part, Percent, Price, Ratio, Section, Setting, Shape, Span,
+    Tagged, Text, Texts, Weight, choice, section,
 };
 use enginehouse_core::time::{DAY, HOUR, MINUTE, SECOND};
 use serde::{Deserialize, Serialize};
@@ -491,7 +491,8 @@ pub struct Engines(pub BTreeMap<String, EngineRaw>);
 
 impl Setting for Engines {
     fn shape() -> Shape {
-        Shape::Engines
+        let (names, keys_of) = (engines::TYPES, engines::keys_of);
+        Shape::Tagged(Tagged { tag: "type", what: "an engine type", names, keys_of })
     }
 }
 

@@ -2,9 +2,9 @@
 //! of each part of the program come out.
 
 use super::blobs::BlobPlace;
+use super::checker::{Checker, SecretValues, Secrets, is_name};
 use super::engines::{self, EngineConfig};
 use super::raw::{LogFormat, PlacementWord, PolicyName, PredictMode, ProviderName, Raw};
-use super::secret::Secret;
 use super::tree::{Fault, Tree};
 use enginehouse_core::autoscaler::{Guards, LateFactors, Parts, Policy, Predict, ScalingRules};
 use enginehouse_core::breaker::BreakerRules;
@@ -15,15 +15,11 @@ use enginehouse_core::retry::RetryPolicy;
 use enginehouse_runtime::{
     ExecutionDefaults, QueueSettings, ScalingSettings, SealKeySource, SealSettings, Settings, WorkerSettings,
 };
-use secrecy::SecretString;
 use serde_json::Value;
 use std::collections::BTreeMap;
-use std::net::{SocketAddr, ToSocketAddrs};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, ToSocketAddrs};
 use std::path::PathBuf;
 use std::time::Duration;
-
-/// Values of secrets by their places, `env:NAME` or `file:PATH`.
-pub type SecretValues = BTreeMap<String, SecretString>;
 
 /// The whole configuration: every default filled in, every value checked, secrets read.
 #[derive(Clone)]
@@ -65,53 +61,10 @@ pub struct ServerConfig {
     pub idle_timeout: Duration,
 }
 
-/// How much of the world is looked at.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Secrets {
-    /// Every secret must be there.
-    Read,
-    /// Secrets are not looked for; what comes out can be shown, not run.
-    Skip,
-}
-
-/// Collects faults with their places.
-pub(crate) struct Checker<'a> {
-    pub(crate) tree: &'a Tree,
-    secrets: Secrets,
-    /// What stands for the secrets' places; only these are looked into. `None`: the places themselves.
-    given: Option<&'a SecretValues>,
-    /// The secrets that were read, by their places.
-    found: SecretValues,
-    faults: Vec<Fault>,
-}
-
-impl Checker<'_> {
-    /// The value of a secret; the error names its place.
-    pub(crate) fn secret(&mut self, secret: &Secret) -> Result<SecretString, String> {
-        if self.secrets == Secrets::Skip {
-            return Ok(SecretString::from("not-read"));
-        }
-        let place = secret.place();
-        let value = match self.given {
-            Some(given) => given.get(&place).cloned().ok_or_else(|| format!("{place} was not given")),
-            None => secret.read(),
-        }?;
-        self.found.insert(place, value.clone());
-        Ok(value)
-    }
-
-    /// `path` is the key's path joined by `/`.
-    pub(crate) fn fault(&mut self, path: &str, message: impl Into<String>) {
-        let fault = self.tree.fault(path, message);
-        self.faults.push(fault);
-    }
-
-    pub(crate) fn require(&mut self, holds: bool, path: &str, message: impl FnOnce() -> String) {
-        if !holds {
-            self.fault(path, message());
-        }
-    }
-}
+/// Stands for an address that is a fault, so that the other keys are checked as well.
+const NOWHERE: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
+/// The longest name of an engine.
+const NAME_BYTES_MAX: usize = 64;
 
 /// Checks values against each other and fills in what was not given.
 pub(crate) fn resolve(
@@ -120,7 +73,7 @@ pub(crate) fn resolve(
     secrets: Secrets,
     given: Option<&SecretValues>,
 ) -> Result<Config, Vec<Fault>> {
-    let mut checker = Checker { tree, secrets, given, found: BTreeMap::new(), faults: Vec::new() };
+    let mut checker = Checker::new(tree, secrets, given);
     check_spans(raw, &mut checker);
     let server = server(raw, &mut checker);
     let seal_key = seal_key(raw, &mut checker);
@@ -133,22 +86,20 @@ pub(crate) fn resolve(
     let scaling = scaling(raw, &mut checker);
     let settings = Settings { scaling, pools, alerts, tracing, retention, webhooks, ..settings(raw) };
     let engines = engines(raw, &settings.defaults.retry, &mut checker);
-    match server {
-        Some(server) if checker.faults.is_empty() => Ok(Config {
-            settings,
-            engines,
-            worker_processes: raw.workers.provider == ProviderName::Process,
-            engine_tables: without_nulls(serde_json::to_value(&raw.engines).unwrap_or_default()),
-            secrets: checker.found,
-            server,
-            data_dir: raw.storage.data_dir.expanded(),
-            blobs,
-            seal_key,
-            log_level: raw.log.level.0.clone(),
-            log_format: raw.log.format,
-        }),
-        _ => Err(checker.faults),
-    }
+    let secrets = checker.finish()?;
+    Ok(Config {
+        settings,
+        engines,
+        worker_processes: raw.workers.provider == ProviderName::Process,
+        engine_tables: without_nulls(serde_json::to_value(&raw.engines).unwrap_or_default()),
+        secrets,
+        server,
+        data_dir: raw.storage.data_dir.expanded(),
+        blobs,
+        seal_key,
+        log_level: raw.log.level.0.clone(),
+        log_format: raw.log.format,
+    })
 }
 
 /// Keys that hold nothing mean the same as keys that are not there, and only the latter may be written.
@@ -165,10 +116,9 @@ fn without_nulls(value: Value) -> Value {
 
 /// The auto-scaler's rules, checked by themselves.
 pub(crate) fn only_scaling(raw: &Raw, tree: &Tree) -> Result<ScalingRules, Vec<Fault>> {
-    let mut checker =
-        Checker { tree, secrets: Secrets::Skip, given: None, found: BTreeMap::new(), faults: Vec::new() };
+    let mut checker = Checker::new(tree, Secrets::Skip, None);
     let settings = scaling(raw, &mut checker);
-    if checker.faults.is_empty() { Ok(settings.rules) } else { Err(checker.faults) }
+    checker.finish().map(|_| settings.rules)
 }
 
 /// The auto-scaler's rules as configured; a rule that makes no sense is a fault of its key.
@@ -352,18 +302,12 @@ fn seal_key(raw: &Raw, checker: &mut Checker<'_>) -> Option<SealKeySource> {
     first
 }
 
-fn server(raw: &Raw, checker: &mut Checker<'_>) -> Option<ServerConfig> {
+fn server(raw: &Raw, checker: &mut Checker<'_>) -> ServerConfig {
     let server = &raw.server;
-    let found = match server.listen.0.to_socket_addrs() {
-        Ok(mut found) => found.next(),
-        Err(error) => {
-            let text =
-                format!("{:?} is not an address and port such as 127.0.0.1:7070: {error}", server.listen.0);
-            checker.fault("server/listen", text);
-            None
-        }
-    };
-    let listen = found?;
+    let listen = address(&server.listen.0).unwrap_or_else(|why| {
+        checker.fault("server/listen", why);
+        NOWHERE
+    });
     let auth = server.auth.0;
     checker.require(auth || listen.ip().is_loopback(), "server/auth", || {
         format!("API keys may only be left out on an address of this machine, and server.listen is {listen}")
@@ -380,7 +324,7 @@ fn server(raw: &Raw, checker: &mut Checker<'_>) -> Option<ServerConfig> {
     }
     check_origins(&server.cors_origins.0, checker);
     let size = |number: u64| usize::try_from(number).unwrap_or(usize::MAX);
-    Some(ServerConfig {
+    ServerConfig {
         listen,
         auth,
         tls,
@@ -392,7 +336,13 @@ fn server(raw: &Raw, checker: &mut Checker<'_>) -> Option<ServerConfig> {
         header_timeout: server.header_timeout.duration(),
         body_timeout: server.body_timeout.duration(),
         idle_timeout: server.idle_timeout.duration(),
-    })
+    }
+}
+
+fn address(text: &str) -> Result<SocketAddr, String> {
+    let wrong = |why: String| format!("{text:?} is not an address and port such as 127.0.0.1:7070: {why}");
+    let mut found = text.to_socket_addrs().map_err(|error| wrong(error.to_string()))?;
+    found.next().ok_or_else(|| wrong("the name has no address".to_owned()))
 }
 
 /// An origin that no browser ever names would let nobody in, without a word; one that stands for all would let everybody in.
@@ -428,9 +378,7 @@ fn engines(raw: &Raw, retry: &RetryPolicy, checker: &mut Checker<'_>) -> Vec<Eng
     let mut defaults: BTreeMap<&str, &str> = BTreeMap::new();
     for (name, engine) in &raw.engines.0 {
         let path = format!("engines/{name}");
-        let valid = (1..=64).contains(&name.len())
-            && name.bytes().all(|b| b.is_ascii_alphanumeric() || b"._-".contains(&b))
-            && name.as_bytes()[0].is_ascii_alphanumeric();
+        let valid = is_name(name, NAME_BYTES_MAX) && name.as_bytes()[0].is_ascii_alphanumeric();
         checker.require(valid, &path, || {
             "an engine's name is 1 to 64 of a-z A-Z 0-9 . _ - and begins with a letter or digit".to_owned()
         });

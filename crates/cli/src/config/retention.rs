@@ -1,7 +1,7 @@
 //! How long what has ended is kept.
 
+use super::checker::Checker;
 use super::raw::Raw;
-use super::resolve::Checker;
 use enginehouse_core::execution::Status;
 use enginehouse_core::retention::RetentionRules;
 use enginehouse_core::time::DAY;

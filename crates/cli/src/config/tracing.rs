@@ -1,11 +1,9 @@
 //! `[tracing]`: where spans go.
 
-use super::engines::{read, read_private};
+use super::checker::{Checker, is_base};
 use super::raw::{ExporterRaw, ExporterType, Tracing};
-use super::resolve::Checker;
 use enginehouse_runtime::{ExporterSettings, TraceDialect, TracingSettings};
 use secrecy::SecretString;
-use url::Url;
 
 const OTLP: &str = "http://127.0.0.1:4318";
 const LANGSMITH: &str = "https://api.smith.langchain.com";
@@ -27,11 +25,7 @@ fn exporter(name: &str, raw: &ExporterRaw, checker: &mut Checker<'_>) -> Option<
             return None;
         }
     };
-    let mut headers = Vec::new();
-    for (header, value) in &raw.headers {
-        let value = read_private(header, value, &format!("{path}/headers/{header}"), checker)?;
-        headers.push((header.clone(), value));
-    }
+    let mut headers = checker.read_all(&raw.headers, &format!("{path}/headers"));
     checker.require(langsmith || raw.api_key.is_none(), &format!("{path}/api_key"), || {
         "is for LangSmith; give other receivers what they want in headers".to_owned()
     });
@@ -42,23 +36,11 @@ fn exporter(name: &str, raw: &ExporterRaw, checker: &mut Checker<'_>) -> Option<
         "needs api_key, such as { env = \"LANGSMITH_API_KEY\" }".to_owned()
     });
     if let Some(key) = &raw.api_key {
-        headers.push(("x-api-key".to_owned(), read(key, &format!("{path}/api_key"), checker)?));
+        headers.push(("x-api-key".to_owned(), checker.read(key, &format!("{path}/api_key"))?));
     }
     if let Some(project) = &raw.project {
         headers.push(("langsmith-project".to_owned(), SecretString::from(project.0.as_str())));
     }
     let dialect = if langsmith { TraceDialect::Langsmith } else { TraceDialect::Otlp };
     Some(ExporterSettings { name: name.to_owned(), url, headers, dialect })
-}
-
-/// Whether it is an address that a path may be put behind.
-pub(super) fn is_base(text: &str) -> bool {
-    Url::parse(text).is_ok_and(|url| {
-        matches!(url.scheme(), "http" | "https")
-            && url.has_host()
-            && url.username().is_empty()
-            && url.password().is_none()
-            && url.query().is_none()
-            && url.fragment().is_none()
-    })
 }

@@ -2,8 +2,8 @@
 //!
 //! Every fault is reported, not only the first one, each with the place it was written at.
 
-use super::engines;
-use super::types::{Key, Shape};
+use super::near_miss::near_miss;
+use super::types::{Key, Shape, Tagged};
 use serde_json::{Map, Value};
 use std::collections::BTreeMap;
 use std::fmt;
@@ -61,8 +61,7 @@ pub(super) struct Tree {
 impl Tree {
     /// Lays the layers over each other, the later over the earlier.
     pub(super) fn build(root: &[Key], layers: &[Layer]) -> Result<Tree, Vec<Fault>> {
-        let types = engine_types(layers);
-        let mut walk = Walk { types, found: BTreeMap::new(), faults: Vec::new(), origin: "", texts: false };
+        let mut walk = Walk { layers, found: BTreeMap::new(), faults: Vec::new(), origin: "", texts: false };
         for layer in layers {
             walk.origin = &layer.origin;
             walk.texts = layer.texts;
@@ -119,18 +118,12 @@ fn place(table: &mut Map<String, Value>, path: &[String], value: &Value) {
     }
 }
 
-/// The type of every engine, by its name, as the last layer that names it has it: its keys depend on it.
-fn engine_types(layers: &[Layer]) -> BTreeMap<String, String> {
-    let mut types = BTreeMap::new();
-    for layer in layers {
-        let Some(Value::Object(engines)) = layer.tree.get("engines") else { continue };
-        for (name, engine) in engines {
-            if let Some(Value::String(word)) = engine.get("type") {
-                types.insert(name.clone(), word.clone());
-            }
-        }
-    }
-    types
+/// What decides on the keys of the table at `path`: the value of its key `tag` in the last layer that has one.
+fn tag_of<'l>(layers: &'l [Layer], path: &[String], tag: &str) -> Option<&'l str> {
+    layers.iter().rev().find_map(|layer| {
+        let table = path.iter().try_fold(&layer.tree, |below, name| below.get(name))?;
+        table.get(tag)?.as_str()
+    })
 }
 
 /// A place in the layer being walked: the path in snake_case, and as it was written.
@@ -154,7 +147,7 @@ impl Place {
 }
 
 struct Walk<'a> {
-    types: BTreeMap<String, String>,
+    layers: &'a [Layer],
     found: BTreeMap<Vec<String>, Found>,
     faults: Vec<Fault>,
     origin: &'a str,
@@ -179,10 +172,10 @@ impl Walk<'_> {
             Shape::Leaf { check, .. } => self.leaf(*check, value, place),
             Shape::Section(keys) => self.section(keys, value, place),
             Shape::List(keys) => self.list(keys, value, place),
-            Shape::Named(inner) => {
-                self.named(value, place, |walk, _, below, at| walk.value(inner, below, at))
+            Shape::Named(inner) => self.named(value, place, |walk, below, at| walk.value(inner, below, at)),
+            Shape::Tagged(tagged) => {
+                self.named(value, place, |walk, below, at| walk.tagged(*tagged, below, at));
             }
-            Shape::Engines => self.named(value, place, Self::engine),
         }
     }
 
@@ -212,7 +205,7 @@ impl Walk<'_> {
         }
     }
 
-    fn named(&mut self, value: &Value, place: &Place, each: impl Fn(&mut Self, &str, &Value, &Place)) {
+    fn named(&mut self, value: &Value, place: &Place, each: impl Fn(&mut Self, &Value, &Place)) {
         let value = self.structured(value);
         let Value::Object(table) = value.as_ref() else {
             return self.fault(place, "must be a table of names");
@@ -221,29 +214,23 @@ impl Walk<'_> {
             return self.fault(place, format!("has more than {NAMES_MAX} names"));
         }
         for (name, below) in table {
-            let at = place.below(name, name);
-            each(self, name, below, &at);
+            each(self, below, &place.below(name, name));
         }
     }
 
-    fn engine(&mut self, name: &str, value: &Value, place: &Place) {
-        // Tables of the library's own engines are kept apart from those this program builds.
-        let keys = match self.types.get(name).map(|word| (word.clone(), engines::keys_of(word))) {
-            Some((_, Some(keys))) => keys,
-            Some((word, None)) => {
-                let known = engines::TYPES.join(", ");
-                let near = near_miss(&word, engines::TYPES.iter().copied());
-                let at = place.below("type", "type");
-                return self
-                    .fault(&at, format!("{word:?} is not an engine type{near}; the types are {known}"));
-            }
-            None => {
-                let known = engines::TYPES.join(", ");
-                return self
-                    .fault(&place.below("type", "type"), format!("is missing; the types are {known}"));
-            }
+    fn tagged(&mut self, tagged: Tagged, value: &Value, place: &Place) {
+        let Tagged { tag, what, names, keys_of } = tagged;
+        let (at, known) = (place.below(tag, tag), format!("the {tag}s are {}", names.join(", ")));
+        let Some(word) = tag_of(self.layers, &place.path, tag) else {
+            return self.fault(&at, format!("is missing; {known}"));
         };
-        self.section(&keys, value, place);
+        match keys_of(word) {
+            Some(keys) => self.section(&keys, value, place),
+            None => {
+                let near = near_miss(word, names.iter().copied());
+                self.fault(&at, format!("{word:?} is not {what}{near}; {known}"));
+            }
+        }
     }
 
     fn list(&mut self, keys: &[Key], value: &Value, place: &Place) {
@@ -304,19 +291,6 @@ fn unknown(written: &str, keys: &[Key]) -> String {
         format!("unknown key; the keys here are {}", names.join(", "))
     } else {
         format!("unknown key{near}")
-    }
-}
-
-/// `; did you mean ...?` when one of the words is near.
-pub(crate) fn near_miss<'w>(written: &str, words: impl Iterator<Item = &'w str>) -> String {
-    let best = words
-        .map(|word| (strsim::jaro_winkler(written, word), word))
-        // Of a short word one letter is much: it counts as near by its distance.
-        .filter(|(score, word)| *score > 0.84 || strsim::damerau_levenshtein(written, word) == 1)
-        .max_by(|a, b| a.0.total_cmp(&b.0));
-    match best {
-        Some((_, word)) => format!("; did you mean {word}?"),
-        None => String::new(),
     }
 }
 

@@ -20,8 +20,21 @@ pub(super) enum Shape {
     Named(Box<Shape>),
     /// An array of tables with these keys.
     List(Vec<Key>),
-    /// The table of engines: free names, and keys that depend on the engine's type.
-    Engines,
+    /// A table with free names; what is below each depends on a word that stands there.
+    Tagged(Tagged),
+}
+
+/// A table whose keys depend on one of their values.
+#[derive(Clone, Copy)]
+pub(super) struct Tagged {
+    /// The key whose value decides.
+    pub tag: &'static str,
+    /// What such a value is, with its article.
+    pub what: &'static str,
+    /// The values that there are.
+    pub names: &'static [&'static str],
+    /// The keys that go with a value; `None`: it is none of them.
+    pub keys_of: fn(&str) -> Option<Vec<Key>>,
 }
 
 /// One documented key of a section.

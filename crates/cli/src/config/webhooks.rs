@@ -1,10 +1,8 @@
 //! Who is told of events by HTTP.
 
-use super::engines::{read, read_private};
+use super::checker::{Checker, is_base, is_name};
 use super::raw::{Engines, Raw, WebhookRaw};
-use super::resolve::Checker;
 use super::secret::Secret;
-use super::tracing::is_base;
 use enginehouse_core::event::event_names;
 use enginehouse_runtime::{
     WebhookEndpoint, WebhookPolicy, WebhookSecrets, WebhookSettings, names_private_address,
@@ -33,9 +31,7 @@ fn endpoint(
     checker: &mut Checker<'_>,
 ) -> Option<WebhookEndpoint> {
     let path = format!("webhooks/{name}");
-    let good = (1..=NAME_CHARS_MAX).contains(&name.len())
-        && name.chars().all(|c| c.is_ascii_alphanumeric() || "._-".contains(c))
-        && name != TAKEN;
+    let good = is_name(name, NAME_CHARS_MAX) && name != TAKEN;
     checker.require(good, &path, || {
         format!("is no name of a receiver: 1 to {NAME_CHARS_MAX} of a-z A-Z 0-9 . _ -, and not {TAKEN:?}")
     });
@@ -55,11 +51,7 @@ fn endpoint(
     }
     check_events(&raw.events.0, &path, checker);
     let secrets = secrets(&raw.secret, &raw.previous_secret, &path, checker);
-    let mut headers = Vec::new();
-    for (header, value) in &raw.headers {
-        let value = read_private(header, value, &format!("{path}/headers/{header}"), checker)?;
-        headers.push((header.clone(), value));
-    }
+    let headers = checker.read_all(&raw.headers, &format!("{path}/headers"));
     for engine in &raw.engines.0 {
         checker.require(engines.0.contains_key(engine), &format!("{path}/engines"), || {
             format!("{engine:?} is not the name of a configured engine")
@@ -100,9 +92,9 @@ fn secrets(
         );
         return None;
     };
-    let mut texts = vec![read(newest, &format!("{path}/secret"), checker)?];
+    let mut texts = vec![checker.read(newest, &format!("{path}/secret"))?];
     if let Some(previous) = previous {
-        texts.push(read(previous, &format!("{path}/previous_secret"), checker)?);
+        texts.push(checker.read(previous, &format!("{path}/previous_secret"))?);
     }
     match WebhookSecrets::new(&texts) {
         Ok(secrets) => Some(secrets),

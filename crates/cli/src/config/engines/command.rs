@@ -1,7 +1,6 @@
 //! Keys of the type `command`: a local program.
 
-use super::read_private;
-use crate::config::resolve::Checker;
+use crate::config::checker::Checker;
 use crate::config::secret::Private;
 use crate::config::types::{FilePath, Span, Texts, choice, section};
 use enginehouse_core::time::{HOUR, SECOND};
@@ -38,12 +37,7 @@ pub(super) fn resolve(raw: &CommandRaw, path: &str, checker: &mut Checker<'_>) -
     if raw.argv.0.is_empty() {
         checker.fault(&format!("{path}/argv"), "is missing: the program's absolute path, then its arguments");
     }
-    let mut env = Vec::new();
-    for (name, value) in &raw.env {
-        env.extend(
-            read_private(name, value, &format!("{path}/env/{name}"), checker).map(|v| (name.clone(), v)),
-        );
-    }
+    let env = checker.read_all(&raw.env, &format!("{path}/env"));
     CommandConfig {
         env,
         output: match raw.output {

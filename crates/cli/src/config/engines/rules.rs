@@ -1,6 +1,7 @@
 //! `retry.rules` and `rate_limit` of an engine.
 
-use super::super::resolve::Checker;
+use super::super::checker::Checker;
+use super::super::near_miss::near_miss;
 use super::super::types::Rate;
 use super::Retry;
 use enginehouse_core::failure::FailureKind;
@@ -25,7 +26,7 @@ pub(super) fn kind(word: &str, at: &str, checker: &mut Checker<'_>) -> Option<Fa
     let found = FailureKind::parse(word);
     if found.is_none() {
         let known: Vec<&str> = FailureKind::ALL.iter().map(|kind| kind.as_str()).collect();
-        let near = super::super::tree::near_miss(word, known.iter().copied());
+        let near = near_miss(word, known.iter().copied());
         checker
             .fault(at, format!("{word:?} is not a failure kind{near}; the kinds are {}", known.join(", ")));
     }

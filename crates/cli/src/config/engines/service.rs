@@ -1,6 +1,6 @@
 //! Keys of the type `http`: any HTTP service.
 
-use crate::config::resolve::Checker;
+use crate::config::checker::Checker;
 use crate::config::types::{Flag, Text, section};
 use enginehouse_engine::config::HttpSettings;
 use enginehouse_engine::{HttpConfig, HttpFollow, HttpStep, HttpStream};
