@@ -1,32 +1,31 @@
 //! Configuration: a TOML, JSON or YAML file, the environment and flags become one checked [`Config`].
 //!
 //! Two types: [`Raw`] is what was written, with the defaults; [`Config`] is what is meant. Flags win over the
-//! environment, which wins over the file. Every key is declared once, in `raw` and `engines`, with its default and
+//! environment, which wins over the file. Every key is declared once, in its section's file, with its default and
 //! meaning: reading, checking and docs/CONFIG.md all come from that declaration.
+//!
+//! Files use each other in one direction only: `resolve` and `document` the whole in `raw`, that the `sections`, and
+//! these the `checker` and the `types` of values. `sources` and `tree` know keys, but no section.
 
-mod alerts;
-mod blobs;
 mod checker;
 mod document;
-mod engines;
 mod near_miss;
-mod pools;
 mod raw;
 mod resolve;
-mod retention;
 mod secret;
+mod sections;
 mod sources;
-mod tracing;
 mod tree;
 mod types;
-mod webhooks;
 
-pub use blobs::{BlobPlace, DIRECTORY as BLOBS_DIRECTORY};
 pub use checker::{SecretValues, Secrets};
 pub use document::{markdown, sample};
-pub use engines::{AdapterConfig, EngineConfig, TYPES as ENGINE_TYPES};
-pub use raw::{LogFormat, Raw};
-pub use resolve::{Config, ServerConfig};
+pub use raw::Raw;
+pub use resolve::Config;
+pub use sections::engines::{AdapterConfig, EngineConfig, TYPES as ENGINE_TYPES};
+pub use sections::log::LogFormat;
+pub use sections::server::ServerConfig;
+pub use sections::storage::blobs::{BlobPlace, DIRECTORY as BLOBS_DIRECTORY};
 pub use sources::Format;
 pub use tree::Fault;
 
@@ -35,6 +34,7 @@ use serde_json::Value;
 use std::fmt;
 use std::path::Path;
 use tree::{Layer, Tree};
+use types::Section;
 
 /// Everything wrong with a configuration.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -106,7 +106,7 @@ impl Sources {
 
     /// Checks every key and value by itself.
     pub fn read(&self) -> Result<Loaded, ConfigFaults> {
-        let tree = Tree::build(&raw::keys(), &self.layers).map_err(ConfigFaults)?;
+        let tree = Tree::build(&Raw::keys(), &self.layers).map_err(ConfigFaults)?;
         let raw: Raw = serde_json::from_value(tree.value()).map_err(|error| {
             ConfigFaults(vec![Fault {
                 origin: String::new(),

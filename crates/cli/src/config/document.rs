@@ -1,7 +1,8 @@
 //! docs/CONFIG.md and the sample that `config init` writes, both printed from the declaration of the keys.
 
-use super::engines;
-use super::types::{Key, Shape};
+use super::raw::Raw;
+use super::sections::engines;
+use super::types::{Key, Section, Shape};
 use serde_json::Value;
 use std::fmt::Write;
 
@@ -30,7 +31,7 @@ The environment wins over the file, and flags win over both. Without any of them
 #[must_use]
 pub fn markdown() -> String {
     let mut out = HEAD.to_owned();
-    for key in super::raw::keys() {
+    for key in Raw::keys() {
         match &key.shape {
             Shape::Tagged(_) => engine_sections(&mut out, &key),
             Shape::Section(keys) => {
@@ -128,7 +129,7 @@ pub fn sample() -> String {
     for line in SAMPLE_ENGINE.lines() {
         let _ = writeln!(out, "# {line}");
     }
-    for key in super::raw::keys() {
+    for key in Raw::keys() {
         if let Shape::Section(keys) = &key.shape {
             let _ = writeln!(out, "\n# {}\n[{}]", key.doc, key.name);
             sample_keys(&mut out, keys, "");

@@ -1,7 +1,7 @@
 //! The types a configuration value can have: each knows how it is written, which values it takes, and how to say so.
 
 use enginehouse_api::Span as ApiSpan;
-use enginehouse_core::time::Millis;
+use enginehouse_core::time::{DAY, Millis};
 use serde::de::{DeserializeOwned, Error};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::Value;
@@ -273,6 +273,13 @@ impl<'de, const MIN: Millis, const MAX: Millis> Deserialize<'de> for Span<MIN, M
         }
     }
 }
+
+/// A duration up to a year.
+pub(super) type UpToAYear = Span<1, { 366 * DAY }>;
+/// A duration up to a day.
+pub(super) type UpToADay = Span<1, DAY>;
+/// A duration that may be nothing, up to a day.
+pub(super) type MaybeNone = Span<0, DAY>;
 
 /// The shortest text of a duration: the largest unit that divides it.
 #[must_use]

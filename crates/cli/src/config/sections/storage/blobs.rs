@@ -1,10 +1,24 @@
-//! Where results lie that are too large for their rows.
+//! `[storage.blobs]`: where results lie that are too large for their rows.
 
-use super::checker::Checker;
-use super::raw::Storage;
-use enginehouse_core::time::Millis;
+use crate::config::checker::Checker;
+use crate::config::secret::Private;
+use crate::config::types::{Span, Text, section};
+use enginehouse_core::time::{DAY, HOUR, Millis};
 use enginehouse_runtime::BlobSettings;
+use std::collections::BTreeMap;
 use std::path::Path;
+
+section! {
+    /// Where large results lie.
+    pub struct BlobsRaw {
+        /// `s3://BUCKET/PREFIX`, for S3 and what speaks like it. Absent: the directory `blobs` in the data directory.
+        url: Option<Text> = None;
+        /// Options of the client of S3, by the names that the AWS tools have: `region`, `endpoint`, `access_key_id`, `secret_access_key`, `session_token`, `allow_http`, ... What is absent comes from the environment (`AWS_REGION`, ...) or from the machine's own credentials.
+        options: BTreeMap<String, Private> = BTreeMap::new();
+        /// A blob that no execution tells of, such as one that a crash left, is removed at this age; looked for as often.
+        orphan_after: Span<1000, DAY> = Span(HOUR);
+    }
+}
 
 /// The directory of large results in a data directory.
 pub const DIRECTORY: &str = "blobs";
@@ -36,10 +50,11 @@ impl BlobPlace {
     }
 }
 
-pub(super) fn resolve(storage: &Storage, checker: &mut Checker<'_>) -> BlobPlace {
-    let raw = &storage.blobs;
-    let options = checker.read_all(&raw.options, "storage/blobs/options").into_iter().collect();
-    let bucket = match &raw.url {
+/// `inline_max_kib` stands beside this table.
+pub(super) fn resolve(raw: &BlobsRaw, inline_max_kib: u64, checker: &mut Checker<'_>) -> BlobPlace {
+    let BlobsRaw { url, options, orphan_after } = raw;
+    let options = checker.read_all(options, "storage/blobs/options").into_iter().collect();
+    let bucket = match url {
         Some(url) => {
             BlobSettings::s3(&url.0, &options).map_err(|why| checker.fault("storage/blobs/url", why)).ok()
         }
@@ -51,8 +66,8 @@ pub(super) fn resolve(storage: &Storage, checker: &mut Checker<'_>) -> BlobPlace
         }
     };
     BlobPlace {
-        inline_max: usize::try_from(storage.inline_max_kib.0 << 10).unwrap_or(usize::MAX),
-        orphan_after: raw.orphan_after.0,
+        inline_max: usize::try_from(inline_max_kib << 10).unwrap_or(usize::MAX),
+        orphan_after: orphan_after.0,
         bucket,
     }
 }

@@ -34,18 +34,19 @@ choice! {
 }
 
 pub(super) fn resolve(raw: &CommandRaw, path: &str, checker: &mut Checker<'_>) -> CommandConfig {
-    if raw.argv.0.is_empty() {
+    let CommandRaw { argv, env, output, work_dir, kill_after } = raw;
+    if argv.0.is_empty() {
         checker.fault(&format!("{path}/argv"), "is missing: the program's absolute path, then its arguments");
     }
-    let env = checker.read_all(&raw.env, &format!("{path}/env"));
+    let env = checker.read_all(env, &format!("{path}/env"));
     CommandConfig {
         env,
-        output: match raw.output {
+        output: match output {
             OutputWord::Json => CommandOutput::Json,
             OutputWord::Text => CommandOutput::Text,
         },
-        work_dir: raw.work_dir.as_ref().map_or_else(std::env::temp_dir, FilePath::expanded),
-        kill_after: raw.kill_after.duration(),
-        ..CommandConfig::new(raw.argv.0.clone())
+        work_dir: work_dir.as_ref().map_or_else(std::env::temp_dir, FilePath::expanded),
+        kill_after: kill_after.duration(),
+        ..CommandConfig::new(argv.0.clone())
     }
 }

@@ -80,64 +80,85 @@ section! {
     }
 }
 
-fn step(raw: &StepRaw) -> HttpStep {
-    HttpStep {
-        method: raw.method.0.clone(),
-        path: raw.path.0.clone(),
-        headers: texts(&raw.headers),
-        body: raw.body.as_ref().map(|text| text.0.clone()),
-    }
-}
-
-fn texts(raw: &BTreeMap<String, Text>) -> BTreeMap<String, String> {
-    raw.iter().map(|(name, value)| (name.clone(), value.0.clone())).collect()
-}
-
 pub(super) fn resolve(
     raw: &HttpRaw,
     http: HttpSettings,
     path: &str,
     checker: &mut Checker<'_>,
 ) -> HttpConfig {
-    let text = |text: &Option<Text>| text.as_ref().map(|text| text.0.clone());
-    let follow = raw.follow.as_ref().map(|follow| {
-        if follow.done.is_none() {
-            checker.fault(&format!("{path}/follow/done"), "is missing: when is a polled answer the end?");
-        }
-        HttpFollow {
-            run_id: follow.run_id.0.clone(),
-            status_url: text(&follow.status_url),
-            polled_id: text(&follow.polled_id),
-            result_url: text(&follow.result_url),
-            step: HttpStep {
-                method: follow.method.0.clone(),
-                path: follow.path.0.clone(),
-                headers: texts(&follow.headers),
-                body: text(&follow.body),
-            },
-            done: text(&follow.done).unwrap_or_default(),
-            events: follow.events.as_ref().map(|path| HttpStep {
-                headers: texts(&follow.headers),
-                ..HttpStep::new("GET", path.0.clone())
-            }),
-        }
-    });
+    let HttpRaw {
+        request,
+        follow,
+        cancel,
+        success,
+        failure,
+        cancelled,
+        result,
+        result_template,
+        message,
+        stream,
+        idempotent,
+    } = raw;
+    let StreamRaw { answer, failure: failed, join } = stream;
     HttpConfig {
         http,
-        request: step(&raw.request),
-        follow,
-        cancel: raw.cancel.as_ref().map(step),
-        success: text(&raw.success),
-        failure: text(&raw.failure),
-        cancelled: text(&raw.cancelled),
-        result: text(&raw.result),
-        result_template: text(&raw.result_template),
-        message: text(&raw.message),
-        stream: HttpStream {
-            answer: text(&raw.stream.answer),
-            failure: raw.stream.failure.0.clone(),
-            join: text(&raw.stream.join),
-        },
-        idempotent: raw.idempotent.0,
+        request: step(request),
+        follow: follow.as_ref().map(|raw| follow_of(raw, path, checker)),
+        cancel: cancel.as_ref().map(step),
+        success: text(success),
+        failure: text(failure),
+        cancelled: text(cancelled),
+        result: text(result),
+        result_template: text(result_template),
+        message: text(message),
+        stream: HttpStream { answer: text(answer), failure: failed.0.clone(), join: text(join) },
+        idempotent: idempotent.0,
     }
+}
+
+fn follow_of(raw: &FollowRaw, path: &str, checker: &mut Checker<'_>) -> HttpFollow {
+    let FollowRaw {
+        run_id,
+        status_url,
+        polled_id,
+        result_url,
+        method,
+        path: polled,
+        headers,
+        body,
+        done,
+        events,
+    } = raw;
+    if done.is_none() {
+        checker.fault(&format!("{path}/follow/done"), "is missing: when is a polled answer the end?");
+    }
+    HttpFollow {
+        run_id: run_id.0.clone(),
+        status_url: text(status_url),
+        polled_id: text(polled_id),
+        result_url: text(result_url),
+        step: HttpStep {
+            method: method.0.clone(),
+            path: polled.0.clone(),
+            headers: texts(headers),
+            body: text(body),
+        },
+        done: text(done).unwrap_or_default(),
+        events: events
+            .as_ref()
+            .map(|path| HttpStep { headers: texts(headers), ..HttpStep::new("GET", path.0.clone()) }),
+    }
+}
+
+fn step(raw: &StepRaw) -> HttpStep {
+    let StepRaw { method, path, headers, body } = raw;
+    HttpStep { method: method.0.clone(), path: path.0.clone(), headers: texts(headers), body: text(body) }
+}
+
+fn texts(raw: &BTreeMap<String, Text>) -> BTreeMap<String, String> {
+    raw.iter().map(|(name, value)| (name.clone(), value.0.clone())).collect()
+}
+
+fn text(raw: &Option<Text>) -> Option<String> {
+    raw.as_ref().map(|text| text.0.clone())
 }

@@ -1,18 +1,32 @@
 //! `[workers.pools.NAME]`: workers that serve only some engine types.
 
-use super::checker::{Checker, is_name};
-use super::raw::{Raw, WorkerPool};
+use crate::config::checker::{Checker, is_name};
+use crate::config::types::{Texts, Whole, section};
 use enginehouse_core::pools::PoolRules;
 use std::collections::BTreeMap;
+
+section! {
+    /// Workers that serve only some engine types.
+    pub struct WorkerPool {
+        /// What they serve; an engine type belongs to one pool at most. Its work goes to them first, then to shared workers.
+        engine_types: Texts = Texts::default();
+        /// Workers that are there whatever the demand; all pools together less than `scaling.max_workers`.
+        min_workers: Whole<0, 1024> = Whole(0);
+        /// The most workers of the pool. Absent: as many as `scaling.max_workers` leaves.
+        max_workers: Option<Whole<1, 1024>> = None;
+    }
+}
 
 /// Names become part of their workers' names.
 const NAME_BYTES_MAX: usize = 32;
 const POOLS_MAX: usize = 64;
 
-/// The pools by name; what makes no sense is a fault of its key.
-pub(super) fn resolve(raw: &Raw, checker: &mut Checker<'_>) -> Vec<PoolRules> {
-    let most = raw.scaling.max_workers.get32();
-    let pools = &raw.workers.pools;
+/// The pools by name; `most`: the workers of all pools together. What makes no sense is a fault of its key.
+pub(super) fn resolve(
+    pools: &BTreeMap<String, WorkerPool>,
+    most: u32,
+    checker: &mut Checker<'_>,
+) -> Vec<PoolRules> {
     checker.require(pools.len() <= POOLS_MAX, "workers/pools", || format!("there may be {POOLS_MAX} pools"));
     let mut owners: BTreeMap<String, &str> = BTreeMap::new();
     let mut found = Vec::new();
@@ -36,29 +50,30 @@ fn one<'a>(
     owners: &mut BTreeMap<String, &'a str>,
     checker: &mut Checker<'_>,
 ) -> PoolRules {
+    let WorkerPool { engine_types, min_workers, max_workers } = pool;
     let path = format!("workers/pools/{name}");
     checker.require(is_name(name, NAME_BYTES_MAX), &path, || {
         format!("a pool's name is 1 to {NAME_BYTES_MAX} of a-z A-Z 0-9 . _ -")
     });
     let at = format!("{path}/engine_types");
-    checker.require(!pool.engine_types.0.is_empty(), &at, || {
+    checker.require(!engine_types.0.is_empty(), &at, || {
         "is missing; a pool serves one engine type at least, such as [\"langflow\"]".to_owned()
     });
-    let mut engine_types = Vec::new();
-    for written in &pool.engine_types.0 {
+    let mut found = Vec::new();
+    for written in &engine_types.0 {
         let engine_type = if written == "langgraph" { "langsmith" } else { written.as_str() };
         match owners.insert(engine_type.to_owned(), name) {
             Some(other) if other == name => checker.fault(&at, format!("{engine_type} is there twice")),
             Some(other) => checker.fault(&at, format!("{engine_type} belongs to the pool {other} already")),
-            None => engine_types.push(engine_type.to_owned()),
+            None => found.push(engine_type.to_owned()),
         }
     }
-    let min = pool.min_workers.get32();
-    let max = pool.max_workers.map_or(most, |max| max.get32());
+    let min = min_workers.get32();
+    let max = max_workers.map_or(most, |max| max.get32());
     checker.require(min <= max, &format!("{path}/min_workers"), || {
         format!("must not be more than the pool's max_workers, which is {max}")
     });
-    PoolRules { name: name.to_owned(), engine_types, min, max }
+    PoolRules { name: name.to_owned(), engine_types: found, min, max }
 }
 
 #[cfg(test)]
