@@ -1,7 +1,8 @@
-//! `cargo xtask tidy`: what the compiler does not check: crate edges, sizes, names, forbidden calls, links.
+//! `cargo xtask tidy`: what the compiler does not check: crate edges, circles, sizes, names, forbidden calls, links.
 //!
 //! Each rule is a function from text to findings, so that a planted fault shows in a test that the rule can fail.
 
+mod circles;
 mod manifests;
 mod source;
 mod text;
@@ -11,9 +12,9 @@ use anyhow::{Result, bail};
 use std::process::Command;
 
 const HELP: &str = "\
-Check what the compiler does not: which crate may use which, lengths of files and functions,
-names that say nothing, calls that would make a simulation differ, module docs, links in
-Markdown, paths of one machine.
+Check what the compiler does not: which crate may use which, files that use each other in a
+circle, lengths of files and functions, names that say nothing, calls that would make a
+simulation differ, module docs, links in Markdown, paths of one machine.
 
 Usage: cargo xtask tidy
 ";
@@ -34,6 +35,7 @@ pub(crate) fn check() -> Result<usize> {
     let listed = String::from_utf8(output(&mut list)?)?;
     let mut findings = Vec::new();
     let mut count = 0;
+    let mut clear = Vec::new();
     for path in listed.lines() {
         // A file that was just deleted is still listed.
         let Ok(bytes) = std::fs::read(root().join(path)) else { continue };
@@ -53,7 +55,11 @@ pub(crate) fn check() -> Result<usize> {
             found.extend(manifests::check(path, &content));
         }
         findings.extend(found.into_iter().map(|finding| format!("{path}{finding}")));
+        if circles::concerns(path) {
+            clear.push((path.to_owned(), content));
+        }
     }
+    findings.extend(circles::check(&clear));
     if !findings.is_empty() {
         bail!("{} findings:\n{}", findings.len(), findings.join("\n"));
     }
