@@ -13,8 +13,8 @@ use std::process::Command;
 
 const HELP: &str = "\
 Check what the compiler does not: which crate may use which, files that use each other in a
-circle, lengths of files and functions, names that say nothing, calls that would make a
-simulation differ, module docs, links in Markdown, paths of one machine.
+circle, dependencies that nothing uses, lengths of files and functions, names that say nothing,
+calls that would make a simulation differ, module docs, links in Markdown, paths of one machine.
 
 Usage: cargo xtask tidy
 ";
@@ -35,7 +35,7 @@ pub(crate) fn check() -> Result<usize> {
     let listed = String::from_utf8(output(&mut list)?)?;
     let mut findings = Vec::new();
     let mut count = 0;
-    let mut clear = Vec::new();
+    let (mut sources, mut crates, mut workspace) = (Vec::new(), Vec::new(), String::new());
     for path in listed.lines() {
         // A file that was just deleted is still listed.
         let Ok(bytes) = std::fs::read(root().join(path)) else { continue };
@@ -55,13 +55,38 @@ pub(crate) fn check() -> Result<usize> {
             found.extend(manifests::check(path, &content));
         }
         findings.extend(found.into_iter().map(|finding| format!("{path}{finding}")));
-        if circles::concerns(path) {
-            clear.push((path.to_owned(), content));
+        match path.rsplit_once('/') {
+            _ if path.ends_with(".rs") => sources.push((path.to_owned(), content)),
+            Some((folder, "Cargo.toml")) => crates.push((folder.to_owned(), content)),
+            None if path == "Cargo.toml" => workspace = content,
+            _ => {}
         }
     }
-    findings.extend(circles::check(&clear));
+    findings.extend(circles::check(&sources));
+    findings.extend(dependencies(&workspace, &crates, &sources));
     if !findings.is_empty() {
         bail!("{} findings:\n{}", findings.len(), findings.join("\n"));
     }
     Ok(count)
+}
+
+/// What the manifests name and nothing uses; crates and sources by their folder and path.
+fn dependencies(workspace: &str, crates: &[(String, String)], sources: &[(String, String)]) -> Vec<String> {
+    let mut findings = Vec::new();
+    for (folder, manifest) in crates {
+        // The examples of the whole are built by the crate whose manifest names their folder.
+        let examples = manifest.contains("../../examples/");
+        let own = sources.iter().filter(|(path, _)| {
+            path.strip_prefix(folder.as_str()).is_some_and(|rest| rest.starts_with('/'))
+                || (examples && path.starts_with("examples/"))
+        });
+        let own: Vec<&str> = own.map(|(_, content)| content.as_str()).collect();
+        let found = manifests::unused(manifest, &own);
+        findings.extend(found.into_iter().map(|finding| format!("{folder}/Cargo.toml{finding}")));
+    }
+    let manifests: Vec<&str> = crates.iter().map(|(_, content)| content.as_str()).collect();
+    findings.extend(
+        manifests::untaken(workspace, &manifests).into_iter().map(|found| format!("Cargo.toml{found}")),
+    );
+    findings
 }

@@ -8,11 +8,6 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 /// Where sources of a crate begin, and the module in it whose files may not use each other in a circle.
 const CLEAR: [(&str, &str); 1] = [("crates/cli/src/", "config")];
 
-/// Whether a file is one of those that are looked at.
-pub(super) fn concerns(path: &str) -> bool {
-    CLEAR.iter().any(|(root, folder)| module_of(path, root).is_some_and(|module| within(&module, folder)))
-}
-
 fn within(module: &[String], folder: &str) -> bool {
     module.first().is_some_and(|first| first == folder)
 }
