@@ -2,14 +2,16 @@
 //! ([`State`]). Only a [`Transition`](crate::lifecycle::Transition) changes a state.
 
 use crate::event::Event;
-use crate::failure::{Failure, FailureKind};
+use crate::failure::Failure;
 use crate::id::{ExecutionId, Fence, Key, SessionId};
 use crate::rank::Rank;
 use crate::retry::RetryPolicy;
 use crate::time::{Millis, Time};
-use crate::trace::TraceContext;
+use crate::trace_context::TraceContext;
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
+
+pub use crate::priority::Priority;
 
 /// The five statuses. "Scheduled", "retrying" and "parked" are wait reasons of `Pending`, not statuses.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -45,42 +47,6 @@ impl Status {
     #[must_use]
     pub fn parse(text: &str) -> Option<Status> {
         Self::ALL.into_iter().find(|s| s.as_str() == text)
-    }
-}
-
-/// Importance; what it means in time is [`HeadStarts`](crate::rank::HeadStarts).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize)]
-#[serde(rename_all = "UPPERCASE")]
-pub enum Priority {
-    Low,
-    #[default]
-    Normal,
-    High,
-    Critical,
-}
-
-impl Priority {
-    pub const ALL: [Priority; 4] = [Priority::Low, Priority::Normal, Priority::High, Priority::Critical];
-
-    #[must_use]
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Priority::Low => "LOW",
-            Priority::Normal => "NORMAL",
-            Priority::High => "HIGH",
-            Priority::Critical => "CRITICAL",
-        }
-    }
-
-    #[must_use]
-    pub fn parse(text: &str) -> Option<Priority> {
-        Self::ALL.into_iter().find(|p| p.as_str() == text)
-    }
-
-    /// 1 (LOW) to 4 (CRITICAL), the numeric form of the API.
-    #[must_use]
-    pub fn from_number(number: i64) -> Option<Priority> {
-        usize::try_from(number - 1).ok().and_then(|i| Self::ALL.get(i).copied())
     }
 }
 
@@ -252,11 +218,6 @@ impl Execution {
             ckey: self.fixed.ckey.clone(),
             retry: self.state.retrying,
         }
-    }
-
-    #[must_use]
-    pub fn failure_kind(&self) -> Option<FailureKind> {
-        self.state.failure.as_ref().map(|f| f.kind)
     }
 }
 

@@ -4,7 +4,7 @@
 //! breaks ties. Within a burst CRITICAL goes before HIGH before NORMAL before LOW, yet a row's rank never changes
 //! while it waits and newer rows have ever greater ones, so old work of low priority always gets its turn.
 
-use crate::execution::Priority;
+use crate::priority::Priority;
 use crate::time::{MINUTE, Millis, Time};
 use serde::{Deserialize, Serialize};
 

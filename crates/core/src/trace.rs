@@ -1,79 +1,14 @@
-//! Distributed tracing: whose trace an execution belongs to, and its spans, derived from what is stored of it.
+//! Distributed tracing: the spans of an execution, derived from what is stored of it.
 //!
-//! The context is W3C Trace Context (<https://www.w3.org/TR/trace-context/>, `traceparent` of version 00). The ids of spans
-//! follow from the trace, the generation and the attempt, so that an engine can be told its parent before the attempt has
+//! The ids of spans follow from the trace, the generation and the attempt, so that an engine can be told its parent before the attempt has
 //! ended, and whoever derives the spans later, after a crash or on another node, gets the same ones.
 
 use crate::event::{Event, EventType};
 use crate::execution::{Execution, Status};
 use crate::failure::Failure;
 use crate::time::Time;
-use serde::{Deserialize, Deserializer, Serialize, Serializer};
-use std::fmt;
 
-/// The trace that an execution belongs to.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct TraceContext {
-    /// Never 0.
-    pub trace: u128,
-    /// The caller's span, under which the execution hangs; `None` when the trace began with the execution.
-    pub parent: Option<u64>,
-    /// Whether its spans are exported, here and by whoever is told of it.
-    pub sampled: bool,
-}
-
-impl TraceContext {
-    /// Reads a `traceparent`. Fields behind those of version 00 are accepted and ignored, as the standard asks; `None`
-    /// when it is not one.
-    #[must_use]
-    pub fn parse(text: &str) -> Option<TraceContext> {
-        let (trace, parent, sampled) = fields(text)?;
-        (parent != 0).then_some(TraceContext { trace, parent: Some(parent), sampled })
-    }
-
-    /// The `traceparent` that names `span` as the parent of what follows.
-    #[must_use]
-    pub fn traceparent(&self, span: u64) -> String {
-        format!("00-{:032x}-{span:016x}-{:02x}", self.trace, u8::from(self.sampled))
-    }
-}
-
-/// Trace, parent (0: none, which only the stored form may have) and whether it is sampled.
-fn fields(text: &str) -> Option<(u128, u64, bool)> {
-    let hex = |part: &str, len: usize| {
-        part.len() == len && part.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'))
-    };
-    let mut parts = text.split('-');
-    let (version, trace, parent, flags) = (parts.next()?, parts.next()?, parts.next()?, parts.next()?);
-    let known = hex(version, 2) && version != "ff" && (version != "00" || parts.next().is_none());
-    if !known || !hex(trace, 32) || !hex(parent, 16) || !hex(flags, 2) {
-        return None;
-    }
-    let trace = u128::from_str_radix(trace, 16).ok().filter(|trace| *trace != 0)?;
-    let flags = u8::from_str_radix(flags, 16).ok()?;
-    Some((trace, u64::from_str_radix(parent, 16).ok()?, flags & 1 == 1))
-}
-
-impl fmt::Display for TraceContext {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.traceparent(self.parent.unwrap_or(0)))
-    }
-}
-
-impl Serialize for TraceContext {
-    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
-        to.collect_str(self)
-    }
-}
-
-impl<'de> Deserialize<'de> for TraceContext {
-    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<TraceContext, D::Error> {
-        let text = String::deserialize(from)?;
-        let (trace, parent, sampled) =
-            fields(&text).ok_or_else(|| serde::de::Error::custom("not a trace context"))?;
-        Ok(TraceContext { trace, parent: (parent != 0).then_some(parent), sampled })
-    }
-}
+pub use crate::trace_context::TraceContext;
 
 /// What a span stands for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

@@ -1,4 +1,4 @@
-//! `traceparent` and spans as tables.
+//! Spans as tables.
 
 use super::*;
 use crate::event::EventData;
@@ -8,55 +8,10 @@ use crate::id::{Fence, Key};
 use crate::rank::HeadStarts;
 use crate::retry::RetryPolicy;
 use crate::time::{DAY, HOUR};
-use proptest::prelude::*;
 use std::sync::Arc;
 
 const TRACE: &str = "0af7651916cd43dd8448eb211c80319c";
 const PARENT: &str = "b7ad6b7169203331";
-
-#[test]
-fn a_traceparent_is_read_as_the_standard_says() {
-    let good = |version: &str, flags: &str, more: &str| format!("{version}-{TRACE}-{PARENT}-{flags}{more}");
-    let zeros = |n: usize| "0".repeat(n);
-    // text, sampled: `None` is not one
-    let table = [
-        (good("00", "01", ""), Some(true)),
-        (good("00", "00", ""), Some(false)),
-        (good("00", "03", ""), Some(true)),
-        (good("00", "02", ""), Some(false)),
-        (good("00", "01", "-more"), None),
-        (good("cc", "01", "-more"), Some(true)),
-        (good("ff", "01", ""), None),
-        (good("0", "01", ""), None),
-        (good("00", "1", ""), None),
-        (good("00", "0g", ""), None),
-        (good("00", "01", "").to_uppercase(), None),
-        (format!("00-{}-{PARENT}-01", zeros(32)), None),
-        (format!("00-{TRACE}-{}-01", zeros(16)), None),
-        (format!("00-{TRACE}-{PARENT}"), None),
-        (String::new(), None),
-        ("00-é-é-01".to_owned(), None),
-    ];
-    for (text, sampled) in table {
-        let context = TraceContext::parse(&text);
-        assert_eq!(context.map(|c| c.sampled), sampled, "{text:?}");
-        if let Some(context) = context {
-            let told = context.traceparent(7);
-            assert_eq!(told, format!("00-{TRACE}-{:016x}-0{}", 7, u8::from(context.sampled)));
-        }
-    }
-}
-
-proptest! {
-    #[test]
-    fn a_context_is_stored_whole_and_any_text_is_survived(trace in 1..u128::MAX, parent: u64, sampled: bool, text: String) {
-        let context = TraceContext { trace, parent: Some(parent).filter(|p| *p != 0), sampled };
-        let stored = serde_json::to_string(&context).unwrap();
-        prop_assert_eq!(serde_json::from_str::<TraceContext>(&stored).unwrap(), context);
-        let _ = TraceContext::parse(&text);
-        prop_assert!(serde_json::from_str::<TraceContext>(&serde_json::to_string(&text).unwrap()).is_err());
-    }
-}
 
 fn event(kind: EventType, at: i64, attempt: u32) -> Event {
     let failure = matches!(kind, EventType::ExecutionRetrying | EventType::ExecutionFailed);
