@@ -1,7 +1,7 @@
 //! The life of one attempt: open the request, find the adapter, run under its limits, classify, report.
 
 use crate::link::{Assignment, End, LeaseRef, Link, LinkError, Report};
-use crate::worker::{Engines, WorkerSettings};
+use crate::settings::{Engines, WorkerSettings};
 use async_trait::async_trait;
 use bytes::Bytes;
 use enginehouse_api::SubmitRequest;

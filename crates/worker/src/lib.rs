@@ -6,6 +6,7 @@
 mod attempt;
 mod http_link;
 mod link;
+mod settings;
 mod wire;
 mod worker;
 
@@ -13,5 +14,6 @@ pub use bytes::Bytes;
 pub use enginehouse_core::id::Fence;
 pub use http_link::{HttpLink, Over};
 pub use link::{Assignment, End, LeaseRef, Limit, Link, LinkError, Order, Report};
+pub use settings::{Engines, WorkerSettings};
 pub use wire::{WireError, assignment_from_wire, assignment_to_wire, end_from_wire, end_to_wire};
-pub use worker::{Engines, Worker, WorkerSettings};
+pub use worker::Worker;

@@ -2,20 +2,10 @@
 
 use crate::attempt::{self, Control};
 use crate::link::{Assignment, LeaseRef, Link, Order};
-use enginehouse_core::time::Millis;
-use enginehouse_engine::Engine;
+use crate::settings::{Engines, WorkerSettings};
 use futures_util::stream::{FuturesUnordered, StreamExt};
 use std::collections::BTreeMap;
 use std::sync::Arc;
-
-/// The adapters by configured engine name.
-pub type Engines = BTreeMap<String, Arc<dyn Engine>>;
-
-#[derive(Debug, Clone, Copy)]
-pub struct WorkerSettings {
-    /// How long an engine may take to stop a run before its call is abandoned.
-    pub cancel_grace: Millis,
-}
 
 /// Runs attempts until its link closes. Dropping its future lets go of every attempt.
 pub struct Worker {
