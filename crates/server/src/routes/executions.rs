@@ -98,7 +98,7 @@ pub(crate) const ROUTES: &[Route] = &[
         policy: Policy::Scope(Scope::ReadPayload),
         handler: |call| -> Answer { Box::pin(result(call)) },
         operation: Some(Operation {
-            description: "Its `ETag` stays the same as long as the result does: with `If-None-Match` the answer is 304 without a                           body. `Range` gives one part of the body (206), `If-Range` all of it when it is another by now.",
+            description: "Its `ETag` stays the same as long as the result does: with `If-None-Match` the answer is 304 without a body. `Range` gives one part of the body (206), `If-Range` all of it when it is another by now.",
             answers: &[ok("How it ended.", Shape::of::<ResultView>())],
             problems: &[Code::NotFinished, Code::ResultGone, Code::RangeNotSatisfiable],
             ..Operation::new("getResult", Tag::Executions, "Get an execution's result")
