@@ -2,6 +2,7 @@
 
 use crate::process::{cargo, run, works};
 use crate::suite::Tally;
+use crate::verdict::Verdict;
 use crate::{bench, docs, examples, schemathesis, suite, tidy, witness};
 use anyhow::{Result, bail};
 use std::time::{Duration, Instant};
@@ -15,14 +16,6 @@ Usage: cargo xtask ci [STEP...]
   STEP   only these: fmt tidy clippy witnesses test docs examples instructions deny
          schemathesis
 ";
-
-/// How a step ended, if it did not fail.
-pub(crate) enum Verdict {
-    /// With what it has to say for itself.
-    Passed(String),
-    /// With the reason.
-    Skipped(String),
-}
 
 type Step = (&'static str, fn(&mut Tally) -> Result<Verdict>);
 

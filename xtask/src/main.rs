@@ -17,6 +17,7 @@ mod schemathesis;
 mod start;
 mod suite;
 mod tidy;
+mod verdict;
 mod witness;
 
 use anyhow::{Result, bail};

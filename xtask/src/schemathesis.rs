@@ -1,8 +1,8 @@
 //! The API against its own OpenAPI document: schemathesis makes up requests and checks every answer.
 
-use crate::ci::Verdict;
 use crate::e2e::house::House;
 use crate::process::{output, run, target_dir};
+use crate::verdict::Verdict;
 use anyhow::{Context, Result};
 use std::path::{Path, PathBuf};
 use std::process::Command;

@@ -1,8 +1,8 @@
 //! How many instructions one execution takes on the core path: a figure that a noisy machine does not move, and so one that CI
 //! can hold still.
 
-use crate::ci::Verdict;
 use crate::process::{cargo, output, run, target_dir};
+use crate::verdict::Verdict;
 use anyhow::{Context, Result, bail};
 use std::collections::BTreeMap;
 use std::path::Path;

@@ -5,7 +5,7 @@
 //! can do, then at 150 %.
 
 use super::chart::{Line, Panel, svg};
-use super::quantile;
+use super::numbers::{quantile, seconds};
 use crate::api::Api;
 use crate::e2e::house::House;
 use crate::process::target_dir;
@@ -208,8 +208,8 @@ fn waits(api: &Api, begun: Instant) -> Result<[Vec<f64>; 2]> {
             None,
         )?;
         for view in page["executions"].as_array().into_iter().flatten() {
-            let created = super::seconds(view["createdAt"].as_str().unwrap_or_default())?;
-            let started = super::seconds(view["startedAt"].as_str().unwrap_or_default())?;
+            let created = seconds(view["createdAt"].as_str().unwrap_or_default())?;
+            let started = seconds(view["startedAt"].as_str().unwrap_or_default())?;
             all.push((created, started - created));
         }
         match page["nextCursor"].as_str() {

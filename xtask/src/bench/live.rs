@@ -4,7 +4,7 @@
 //! that the service recorded itself then goes through the lab, and the two courses of the target are laid side by side.
 
 use super::chart::{Line, Panel, svg};
-use super::{quantile, seconds};
+use super::numbers::{quantile, seconds};
 use crate::api::Api;
 use crate::e2e::house::House;
 use crate::process::{output, target_dir};

@@ -4,7 +4,7 @@
 //! paused, then starts `work`, which lets it go and notes each end. At a fixed rate executions of `live` are submitted and waited
 //! for in one call, so their time is what a caller sees: from the moment the call was due to the answer with the result.
 
-use super::quantile;
+use super::numbers::quantile;
 use anyhow::{Context, Result, bail};
 use serde_json::{Value, json};
 use std::fs::File;

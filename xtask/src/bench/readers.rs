@@ -1,7 +1,7 @@
 //! Many readers of the service's events, some of whom never read: what the others notice, what memory it takes, and whether
 //! anybody misses anything.
 
-use super::{quantile, seconds};
+use super::numbers::{quantile, seconds};
 use crate::e2e::house::House;
 use crate::process::target_dir;
 use anyhow::{Context, Result, bail};

@@ -2,7 +2,7 @@
 //! back.
 
 use super::filled::{PATIENCE, RESULT_BYTES, ended, fill, number};
-use super::quantile;
+use super::numbers::quantile;
 use crate::api::Api;
 use crate::e2e::house::House;
 use crate::process::target_dir;

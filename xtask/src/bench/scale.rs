@@ -2,7 +2,7 @@
 //! and with as many that wait.
 
 use super::filled::{fill, number, pile};
-use super::quantile;
+use super::numbers::quantile;
 use super::standard::bench;
 use crate::e2e::house::House;
 use crate::process::target_dir;
