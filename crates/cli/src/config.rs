@@ -146,3 +146,6 @@ impl Loaded {
         resolve::only_scaling(&self.raw, &self.tree).map_err(ConfigFaults)
     }
 }
+
+#[cfg(test)]
+mod tests;
