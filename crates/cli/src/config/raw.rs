@@ -143,6 +143,8 @@ section! {
         headroom: Flag = Flag(true);
         /// What was needed a moment ago is kept.
         retention: Flag = Flag(true);
+        /// Workers are held for bursts while that costs less than the late jobs it prevents.
+        standby: Flag = Flag(true);
         /// Small steps down are not taken, and cooldowns are kept.
         damping: Flag = Flag(true);
         /// The time that workers take to start is learned from launches.

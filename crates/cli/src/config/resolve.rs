@@ -240,6 +240,7 @@ fn scaling_rules(raw: &Raw) -> ScalingRules {
             job_ages: parts.job_ages.0,
             headroom: parts.headroom.0,
             retention: parts.retention.0,
+            standby: parts.standby.0,
             damping: parts.damping.0,
             learned_startup: parts.learned_startup.0,
         },

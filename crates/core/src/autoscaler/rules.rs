@@ -94,6 +94,8 @@ pub struct Parts {
     pub headroom: bool,
     /// What was needed a moment ago is kept.
     pub retention: bool,
+    /// Workers are held for bursts while that costs less than the late jobs it prevents.
+    pub standby: bool,
     /// Small steps down are not taken, and cooldowns are kept.
     pub damping: bool,
     /// The start-up time is learned from launches.
@@ -108,6 +110,7 @@ impl Default for Parts {
             job_ages: true,
             headroom: true,
             retention: true,
+            standby: true,
             damping: true,
             learned_startup: true,
         }
