@@ -77,7 +77,7 @@ section! {
         scale_down_threshold: Fraction = Fraction(0.3);
         /// The least time between two steps up.
         scale_up_cooldown: MaybeNone = Span(5 * SECOND);
-        /// The least time between two steps down, and with the threshold policy from a step up to one down. A step up never waits for it.
+        /// The least time between two steps down, and from a step up to one down; with the `lead_time` policy the latter only where workers take long to start. A step up never waits for it.
         scale_down_cooldown: MaybeNone = Span(10 * SECOND);
         /// How long a worker takes from its launch until it takes work: the first guess, then it is learned.
         worker_startup_time: MaybeNone = Span(SECOND);

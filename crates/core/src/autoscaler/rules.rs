@@ -136,7 +136,8 @@ pub struct ScalingRules {
     pub scale_down_threshold: f64,
     /// Between increases that are not urgent.
     pub scale_up_cooldown: Millis,
-    /// Between decreases; for the threshold policy also from an increase to a decrease. An increase never waits for it.
+    /// Between decreases, and from an increase to a decrease where a launched worker would come too late for what waits. An increase
+    /// never waits for it.
     pub scale_down_cooldown: Millis,
     /// From the launch of a worker until it takes work: the first guess, then learned.
     pub worker_startup_time: Millis,

@@ -352,8 +352,10 @@ impl Autoscaler {
             if small && damped && !outside {
                 return wish.held(current, Rule::Tolerance);
             }
-            // A pool that goes by utilization swings if it shrinks right after it grew.
-            let grew = damping.last_up.filter(|_| rules.policy == Policy::Threshold);
+            // A pool that shrinks right after it grew swings. Where a launch is in time a worker is stopped as soon as it has
+            // nothing to do, which costs no wait.
+            let swings = rules.policy == Policy::Threshold || figures.lead_s > 0.0;
+            let grew = damping.last_up.filter(|_| swings);
             let last = damping.last_down.max(grew);
             if damped && !outside && cooling(last, rules.scale_down_cooldown, now) {
                 return wish.held(current, Rule::DownCooldown);
