@@ -221,6 +221,15 @@ pub struct ScalingInputs {
     pub recurring: f64,
     /// Scheduled executions that come due while a worker would start.
     pub due_soon: u32,
+    /// Workers that are worth holding for bursts; 0: none beyond `minWorkers`.
+    #[serde(default)]
+    pub standby: u32,
+    /// Over about the last 20 minutes: late jobs that these would have prevented.
+    #[serde(default)]
+    pub standby_saves: f64,
+    /// Over the same time: what these would have cost, in seconds of one worker.
+    #[serde(default)]
+    pub standby_costs_s: f64,
     /// The most workers that memory and processors allow; `null`: they allow all.
     #[schema(required)]
     pub guard: Option<u32>,

@@ -2,7 +2,7 @@
 //!
 //! The lead-time policy forecasts the slots that will be in use when a worker launched now becomes useful, adds headroom
 //! only while one more slot pays, keeps what was needed a moment ago for about one start-up time, learns demand that
-//! recurs, and leaves out what the engines would not accept. With a long start-up it is square-root staffing, with none
+//! recurs, holds workers for bursts where that pays, and leaves out what the engines would not accept. With a long start-up it is square-root staffing, with none
 //! it is one slot per job. The threshold policy grows and shrinks by utilization alone. The policy was measured against
 //! ten others (`docs/decisions/013-auto-scaler.md`).
 //!
@@ -18,6 +18,7 @@ mod rates;
 mod reason;
 mod recurrence;
 mod rules;
+mod standby;
 mod startup;
 mod target;
 mod window;
@@ -31,6 +32,7 @@ use demand::{Demand, EngineModel, Lead};
 use guards::Needs;
 use recurrence::Recurrence;
 use serde::{Deserialize, Serialize};
+use standby::{Standby, Terms};
 use startup::Startup;
 use std::collections::BTreeMap;
 use target::Damping;
@@ -55,13 +57,15 @@ pub struct Autoscaler {
 }
 
 /// What outlives a restart. As JSON it is about 2 kB for each engine, 1 kB for each workflow (at most 16 an engine and 64
-/// engines), and up to 100 kB of demand history, which is run-length coded and mostly far smaller.
+/// engines), a few kB of shadow pools, and up to 100 kB of demand history, which is run-length coded and mostly far smaller.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 struct Memory {
     engines: BTreeMap<String, EngineModel>,
     startup: Startup,
     recurrence: Recurrence,
     needs: Needs,
+    #[serde(default)]
+    standby: Standby,
     wants: WindowMax,
     occupied: WindowMax,
     damping: Damping,
@@ -148,6 +152,7 @@ impl Autoscaler {
         self.learn(seen, now, seconds);
         let lead = Lead::new(&self.rules, self.startup_time());
         let demand = Demand::of(&self.rules, &self.memory.engines, seen, lead);
+        self.learn_standby(seen, now, seconds, lead);
         self.decide(seen, now, lead, demand)
     }
 
@@ -173,6 +178,39 @@ impl Autoscaler {
             memory.needs.observe(resources, seconds);
         }
         memory.learn_late_factor(seen, self.rules.late_factors.all(), seconds);
+    }
+
+    /// Finds out what is worth holding, where a worker launched later would come too late.
+    fn learn_standby(&mut self, seen: &Observation, now: Time, seconds: f64, lead: Lead) {
+        let rules = &self.rules;
+        if rules.policy != Policy::LeadTime || lead.ahead <= 0.0 || !rules.parts.standby {
+            self.memory.standby = Standby::default();
+            return;
+        }
+        if seen.stale {
+            return;
+        }
+        let (mut arrivals, mut slots, mut rate, mut load) = (0u32, 0u32, 0.0, 0.0);
+        for engine in seen.engines.iter().filter(|engine| !engine.reach.parked) {
+            arrivals = engine.arrivals.iter().fold(arrivals, |sum, n| sum.saturating_add(*n));
+            let limit = engine.reach.limit.filter(|_| rules.parts.limiter);
+            slots = slots.saturating_add(limit.unwrap_or(u32::MAX));
+            let (per_second, mean) =
+                self.memory.engines.get(&engine.name).map_or((0.0, 0.0), EngineModel::arrivals);
+            rate += per_second;
+            load += per_second * mean;
+        }
+        let capacity = rules.worker_capacity.max(1);
+        let terms = Terms {
+            min_workers: rules.min_workers,
+            max_workers: rules.max_workers,
+            capacity: f64::from(capacity),
+            startup_s: lead.startup,
+            slo_wait: rules.slo_wait,
+            late_cost: self.late_cost(),
+            mean_s: if rate > 0.0 { load / rate } else { 0.0 },
+        };
+        self.memory.standby.step(now, seconds, arrivals, slots.div_ceil(capacity), &terms);
     }
 
     /// What one late job costs, in seconds of one worker.

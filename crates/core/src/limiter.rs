@@ -14,6 +14,7 @@
 mod account;
 mod climb;
 mod judge;
+mod patience;
 mod trial;
 
 use crate::id::Key;
@@ -24,6 +25,7 @@ use account::Account;
 pub use account::{Cause, Holding, Lowered, Slowness};
 use climb::Climb;
 use judge::{Challenge, SPEED_MEMORY};
+use patience::Patience;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use trial::{Ages, Stretch, Tick};
@@ -168,6 +170,8 @@ pub struct Limiter {
     dirty: u32,
     #[serde(default)]
     climb: Climb,
+    #[serde(default)]
+    patience: Patience,
 }
 
 /// Runs to learn before speed is judged.
@@ -224,6 +228,7 @@ impl Limiter {
             answered: 0.0,
             dirty: 0,
             climb: Climb::default(),
+            patience: Patience::default(),
         }
     }
 

@@ -20,13 +20,14 @@ with each start-up time, as it is and with each of scaling.parts switched off. P
 ";
 
 /// Variants by name, and what they set. Where workers start is told wrongly, so that learning it has something to do.
-const VARIANTS: [(&str, &[&str]); 10] = [
+const VARIANTS: [(&str, &[&str]); 11] = [
     ("everything", &[]),
     ("without limiter", &["scaling.parts.limiter=false"]),
     ("without recurrence", &["scaling.parts.recurrence=false"]),
     ("without job_ages", &["scaling.parts.job_ages=false"]),
     ("without headroom", &["scaling.parts.headroom=false"]),
     ("without retention", &["scaling.parts.retention=false"]),
+    ("without standby", &["scaling.parts.standby=false"]),
     ("without damping", &["scaling.parts.damping=false"]),
     ("told 1 s", &["scaling.worker_startup_time=1s"]),
     (

@@ -301,6 +301,15 @@ fn steps(decision: &ScalingDecisionView, beside: Option<String>) -> Vec<(&'stati
             (seen.recurring > 0.0)
                 .then(|| format!("{:.0} slots are announced by what came back before", seen.recurring)),
         ),
+        (
+            "for bursts",
+            (seen.standby > 0).then(|| {
+                format!(
+                    "{} workers are worth it: over about the last 20 minutes that would have kept {:.0} jobs from being late, for {:.0} s of workers",
+                    seen.standby, seen.standby_saves, seen.standby_costs_s
+                )
+            }),
+        ),
         ("due soon", (seen.due_soon > 0).then(|| format!("{} scheduled executions", seen.due_soon))),
         ("machine allows", seen.guard.map(|most| format!("{most} workers"))),
         ("confidence", Some(format!("{:.0} %", decision.confidence * 100.0))),

@@ -47,6 +47,8 @@ pub enum Rule {
     Retention,
     /// What was in use a moment ago is kept.
     Occupancy,
+    /// Workers are worth holding for bursts.
+    Standby,
     /// The decrease is too small to be worth an action.
     Tolerance,
     /// The last increase was too short ago: for one that is not urgent, and in the threshold policy for a decrease.
@@ -91,6 +93,7 @@ impl Rule {
             Rule::Due => "due",
             Rule::Retention => "retention",
             Rule::Occupancy => "occupancy",
+            Rule::Standby => "standby",
             Rule::Tolerance => "tolerance",
             Rule::UpCooldown => "up_cooldown",
             Rule::DownCooldown => "down_cooldown",
@@ -156,6 +159,15 @@ pub struct Figures {
     /// Slots that recurring demand will need, as announced; acted upon only with `predict: on`.
     pub recurring: f64,
     pub due_soon: u32,
+    /// Workers that are worth holding for bursts; 0: none beyond `min_workers`.
+    #[serde(default)]
+    pub standby: u32,
+    /// Over about the last twenty minutes: late jobs that these would have prevented, and what they would have cost, in seconds
+    /// of one worker.
+    #[serde(default)]
+    pub standby_saves: f64,
+    #[serde(default)]
+    pub standby_costs_s: f64,
     /// The most workers the guards allow; `None`: they allow all.
     pub guard: Option<u32>,
     pub engines: Vec<EngineFigures>,

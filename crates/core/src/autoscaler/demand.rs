@@ -47,6 +47,11 @@ impl EngineModel {
         self.times.refresh();
     }
 
+    /// Arrivals per second, and the mean run time in seconds.
+    pub(super) fn arrivals(&self) -> (f64, f64) {
+        (self.rate.per_second(), self.times.mean())
+    }
+
     fn learn_workflow(&mut self, workflow: &Arc<str>, took: f64) {
         if !self.workflows.contains_key(workflow) && self.workflows.len() >= WORKFLOWS_MAX {
             let rarest =

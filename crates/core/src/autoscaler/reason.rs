@@ -47,6 +47,12 @@ fn why(wish: Wish, current: u32, rules: &ScalingRules, figures: &Figures) -> Str
         Rule::Due => format!("{} due before a new worker could start", counted(f.due_soon, "scheduled job")),
         Rule::Retention => "as many were needed a moment ago, and the next jobs are likely soon".to_owned(),
         Rule::Occupancy => "as many were in use a moment ago, and the next jobs are likely soon".to_owned(),
+        Rule::Standby => format!(
+            "bursts are worth {}: over about the last 20 minutes that would have kept {} from being late, for {:.0} s of workers",
+            workers(f.standby),
+            counted(f.standby_saves.round() as u32, "job"),
+            f.standby_costs_s
+        ),
         Rule::ThresholdUp => format!("{}, more than {}", in_use(f), percent(rules.scale_up_threshold)),
         Rule::ThresholdDown => format!("{}, less than {}", in_use(f), percent(rules.scale_down_threshold)),
         Rule::ThresholdBand => {

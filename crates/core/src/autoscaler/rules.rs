@@ -94,6 +94,8 @@ pub struct Parts {
     pub headroom: bool,
     /// What was needed a moment ago is kept.
     pub retention: bool,
+    /// Workers are held for bursts while that costs less than the late jobs it prevents.
+    pub standby: bool,
     /// Small steps down are not taken, and cooldowns are kept.
     pub damping: bool,
     /// The start-up time is learned from launches.
@@ -108,6 +110,7 @@ impl Default for Parts {
             job_ages: true,
             headroom: true,
             retention: true,
+            standby: true,
             damping: true,
             learned_startup: true,
         }
@@ -133,7 +136,8 @@ pub struct ScalingRules {
     pub scale_down_threshold: f64,
     /// Between increases that are not urgent.
     pub scale_up_cooldown: Millis,
-    /// Between decreases; for the threshold policy also from an increase to a decrease. An increase never waits for it.
+    /// Between decreases, and from an increase to a decrease where a launched worker would come too late for what waits. An increase
+    /// never waits for it.
     pub scale_down_cooldown: Millis,
     /// From the launch of a worker until it takes work: the first guess, then learned.
     pub worker_startup_time: Millis,

@@ -134,6 +134,9 @@ impl Autoscaler {
             slack_s: lead.slack,
             startup_s: lead.startup,
             recurring: 0.0,
+            standby: self.memory.standby.held.workers,
+            standby_saves: self.memory.standby.held.saves,
+            standby_costs_s: self.memory.standby.held.costs_s,
             due_soon: seen.due_soon,
             guard: None,
             engines: demand.engines.clone(),
@@ -168,6 +171,7 @@ impl Autoscaler {
                 wish = wish.or_more(workers_for(figures.recurring, capacity), Rule::Recurrence);
             }
         }
+        wish = wish.or_more(self.memory.standby.held.workers, Rule::Standby);
         if lead.ahead > 0.0 && seen.due_soon > 0 {
             let due = f64::from(demand.occupied) + f64::from(seen.due_soon);
             wish = wish.or_more(workers_for(due, capacity), Rule::Due);
@@ -348,8 +352,10 @@ impl Autoscaler {
             if small && damped && !outside {
                 return wish.held(current, Rule::Tolerance);
             }
-            // A pool that goes by utilization swings if it shrinks right after it grew.
-            let grew = damping.last_up.filter(|_| rules.policy == Policy::Threshold);
+            // A pool that shrinks right after it grew swings. Where a launch is in time a worker is stopped as soon as it has
+            // nothing to do, which costs no wait.
+            let swings = rules.policy == Policy::Threshold || figures.lead_s > 0.0;
+            let grew = damping.last_up.filter(|_| swings);
             let last = damping.last_down.max(grew);
             if damped && !outside && cooling(last, rules.scale_down_cooldown, now) {
                 return wish.held(current, Rule::DownCooldown);

@@ -5,7 +5,7 @@
 //! again and again, and given up when more is completed then. What is not clear ends without a limit.
 
 use super::trial::{self, Finding, Stretch, Tick};
-use super::{Limiter, Mode, WARM};
+use super::{Limiter, Mode, WARM, patience};
 use crate::time::{Millis, SECOND, Time};
 use serde::{Deserialize, Serialize};
 
@@ -58,12 +58,18 @@ const CHALLENGE_ENDS: f64 = 25.0;
 const CHALLENGE_LEAST: f64 = 5.0;
 /// Standard errors by which a limit must prove right, and by which it is given up: one that is wrong costs more than one that
 /// is missed.
-const STANDS_CLEAR: f64 = 2.0;
+const STANDS_CLEAR: f64 = 1.5;
 const FALLS_CLEAR: f64 = 0.8;
 /// Seconds between challenges that a limit stood, first and at most, and challenges after which it is trusted.
 const PAUSE_FIRST_S: f64 = 15.0;
 const PAUSE_MAX_S: f64 = 480.0;
 const HELD: u32 = 2;
+/// A limit that stood and is slow all the same goes down with this power of its speed, which is taken for no less than this. Where
+/// calls beyond a knee share what it can do the power 1 leads to the knee, and where they hinder each other less does.
+const STEP_DOWN: f64 = 0.6;
+const STEP_DOWN_SLOW: f64 = 0.4;
+/// Seconds after which a limit of which not half is used is raised. It holds nothing back then, and what was seen gets old.
+const CALM_S: f64 = 600.0;
 /// The share of the concurrency that was too much to which the limit comes back at once.
 const NEAR_WALL: f64 = 0.85;
 
@@ -82,6 +88,11 @@ pub(super) struct Challenge {
 }
 
 impl Challenge {
+    #[cfg(test)]
+    pub(super) fn is_under_way(&self) -> bool {
+        self.from.is_some()
+    }
+
     /// Due at once.
     fn new(below: Stretch, now: Time) -> Challenge {
         Challenge { below, due: now, pause_s: PAUSE_FIRST_S, ..Challenge::default() }
@@ -151,6 +162,7 @@ impl Limiter {
             return;
         }
         self.mode = Mode::External;
+        self.patience.grow();
         self.climb.stop();
         let last = if epoch.seconds > 0.0 { &epoch } else { &self.slow };
         (self.expected, self.completed) = (last.expected, last.completed);
@@ -183,7 +195,15 @@ impl Limiter {
         self.epoch = Stretch::default();
         if stands {
             self.limit = from;
+            let speed = challenge.below.speed();
+            if errors > STANDS_CLEAR && speed < WELL {
+                // It is slow at the limit as well, and by concurrency: fewer calls complete no less.
+                self.limit = (from * speed.max(STEP_DOWN_SLOW).powf(STEP_DOWN)).ceil();
+            }
             challenge.stood += 1;
+            if challenge.stood >= HELD {
+                self.patience.end();
+            }
             challenge.due = later(now, challenge.pause_s);
             challenge.pause_s = (2.0 * challenge.pause_s).min(PAUSE_MAX_S);
             challenge.below = Stretch::default();
@@ -233,7 +253,8 @@ impl Limiter {
         let clear = self.speed * (SLOW_CLEAR * (self.spread / SPEED_MEMORY).sqrt()).exp() < WELL;
         let bad = self.speed < sick && speed < sick + 0.1 && at_once >= 2.0 && clear;
         match self.mode {
-            Mode::Open if bad => self.cut(epoch, CUT_FLOOR),
+            Mode::Open if !bad => self.patience.rest(),
+            Mode::Open if self.patience.is_over(&epoch, now) => self.cut(epoch, CUT_FLOOR),
             Mode::Open | Mode::Cut => {}
             // Slowness is the price of what it completes, unless it completes less than it did.
             Mode::Hold if bad && !self.climb.accounts_for(epoch.rate()) => {
@@ -248,9 +269,7 @@ impl Limiter {
                 self.crowded_s = CROWDED_FIRST_S;
             }
             Mode::External => {
-                let (was, speed_was) = (self.slow.at_once(), self.slow.speed());
-                // More calls and no more completions: it was the concurrency after all.
-                let crowded = at_once >= 1.4 * was && at_once * speed <= 1.15 * was * speed_was;
+                let crowded = patience::crowded(patience::load(&self.slow), (at_once, speed));
                 let full = bad && self.is_full(at_once);
                 if ((crowded || full) && now > self.crowded_at) || (now > self.retry_at && bad) {
                     self.cut(epoch, CUT_FLOOR);
@@ -289,9 +308,9 @@ impl Limiter {
             self.grow();
         } else if at_once < 0.5 * self.limit {
             self.calm_s += epoch.seconds;
-            if self.calm_s > 120.0 {
+            if self.calm_s > CALM_S {
                 self.limit *= 1.5;
-                self.calm_s = 60.0;
+                self.calm_s = 0.5 * CALM_S;
                 self.climb.stop();
             }
         }

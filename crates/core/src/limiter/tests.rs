@@ -341,7 +341,8 @@ const VERDICTS: &str = "
   cut   1  before  2 0.05 80    now  1 0.20 60   => hold 1
   hold 10  before 20 0.20 10    now 10 0.45 20   => hold 11
   hold 10  before 20 0.20 10    now  6 0.45 20   => hold 10
-  hold 10  before 20 0.20 10    now  2 0.45 130  => hold 15
+  hold 10  before 20 0.20 10    now  2 0.45 130  => hold 10
+  hold 10  before 20 0.20 10    now  2 0.45 610  => hold 15
   hold 10  before 20 0.20 10    now 10 0.15 20   => cut 6
   hold 39  before 20 0.20 10    now 39 0.45 20   => open -
   external - before 10 0.20 10  now 10 0.20 20   => external -
@@ -385,10 +386,18 @@ fn a_verdict_follows_from_speed_and_calls_at_once() {
     assert!(wrong.is_empty(), "{wrong}");
 }
 
-/// A limit of 10 that is used up is raised to 15: what it completes there, per call and second, and whether it stands.
+/// A limit of 10 that is used up is raised to 15: what is completed at each, per call and second, and the limit that follows. A
+/// healthy call ends half a time a second.
 #[test]
 fn a_limit_that_holds_work_back_has_to_prove_right() {
-    for (above, stands) in [(0.40, false), (0.35, false), (0.20, true), (0.10, true)] {
+    for (below, above, limit) in [
+        (0.40, 0.40, 15),
+        (0.40, 0.35, 15),
+        (0.40, 0.20, 9),
+        (0.40, 0.10, 9),
+        (0.20, 0.05, 6),
+        (0.50, 0.20, 10),
+    ] {
         let mut limiter = Limiter::new(LimiterRules { max: Some(400), ..LimiterRules::default() });
         (limiter.mode, limiter.limit, limiter.ceiling) = (Mode::Hold, 10.0, 400.0);
         let mut second = 0;
@@ -398,16 +407,39 @@ fn a_limit_that_holds_work_back_has_to_prove_right() {
             let all = stretch(calls, ends, 0.5, 10);
             limiter.challenged(&tick_of(&all, 10.0), Time(second * 1_000));
         };
-        tick(&mut limiter, 10.0, 0.40);
+        tick(&mut limiter, 10.0, below);
         assert_eq!(limiter.limit(), Some(15), "raised");
         (0..30).for_each(|_| {
-            if limiter.limit() == Some(15) {
+            if limiter.challenge.is_under_way() {
                 tick(&mut limiter, 15.0, above);
             }
         });
-        let stood = limiter.limit() == Some(10);
-        assert_eq!(stood, stands, "{above}: limit {:?}", limiter.limit());
+        assert_eq!(limiter.limit(), Some(limit), "{below} below, {above} above");
     }
+}
+
+/// Each cut that shows nothing makes the next one wait for longer: after how many seconds of slowness it comes.
+#[test]
+fn a_cut_that_showed_nothing_makes_the_next_one_wait() {
+    let slow = stretch(20.0, 0.20, 0.5, 20);
+    let crowd = stretch(40.0, 0.10, 0.5, 20);
+    let mut patience = Patience::default();
+    let waits = |patience: &mut Patience, from: i64| {
+        patience.rest();
+        (0..1_000).find(|second| patience.is_over(&slow, Time((from + second) * 1_000)))
+    };
+    let came = (0..6).map(|round| {
+        let waited = waits(&mut patience, round * 10_000);
+        patience.grow();
+        waited.expect("it ends")
+    });
+    assert_eq!(came.collect::<Vec<_>>(), [0, 60, 120, 240, 480, 480]);
+    assert!(
+        !patience.is_over(&slow, Time(0)) && patience.is_over(&crowd, Time(1_000)),
+        "more calls, fewer ends"
+    );
+    patience.end();
+    assert_eq!(waits(&mut patience, 0), Some(0), "once cuts were right");
 }
 
 /// A stretch as if it were one tick.

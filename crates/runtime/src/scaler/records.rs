@@ -197,6 +197,9 @@ fn inputs(figures: &Figures) -> ScalingInputs {
         startup_s: figures.startup_s,
         recurring: figures.recurring,
         due_soon: figures.due_soon,
+        standby: figures.standby,
+        standby_saves: figures.standby_saves,
+        standby_costs_s: figures.standby_costs_s,
         guard: figures.guard,
         engines: figures.engines.iter().map(engine_inputs).collect(),
     }

@@ -32,7 +32,7 @@ section! {
         scale_down_threshold: Fraction = Fraction(0.3);
         /// The least time between two steps up.
         scale_up_cooldown: MaybeNone = Span(5 * SECOND);
-        /// The least time between two steps down, and with the threshold policy from a step up to one down. A step up never waits for it.
+        /// The least time between two steps down, and from a step up to one down; with the `lead_time` policy the latter only where workers take long to start. A step up never waits for it.
         scale_down_cooldown: MaybeNone = Span(10 * SECOND);
         /// How long a worker takes from its launch until it takes work: the first guess, then it is learned.
         worker_startup_time: MaybeNone = Span(SECOND);
@@ -98,6 +98,8 @@ section! {
         headroom: Flag = Flag(true);
         /// What was needed a moment ago is kept.
         retention: Flag = Flag(true);
+        /// Workers are held for bursts while that costs less than the late jobs it prevents.
+        standby: Flag = Flag(true);
         /// Small steps down are not taken, and cooldowns are kept.
         damping: Flag = Flag(true);
         /// The time that workers take to start is learned from launches.
@@ -243,13 +245,15 @@ impl From<&Guards> for autoscaler::Guards {
 
 impl From<&Parts> for autoscaler::Parts {
     fn from(raw: &Parts) -> Self {
-        let Parts { limiter, recurrence, job_ages, headroom, retention, damping, learned_startup } = raw;
+        let Parts { limiter, recurrence, job_ages, headroom, retention, standby, damping, learned_startup } =
+            raw;
         autoscaler::Parts {
             limiter: limiter.0,
             recurrence: recurrence.0,
             job_ages: job_ages.0,
             headroom: headroom.0,
             retention: retention.0,
+            standby: standby.0,
             damping: damping.0,
             learned_startup: learned_startup.0,
         }

@@ -162,8 +162,11 @@ proptest! {
         let longest = rules.retention.max(rules.scale_up_cooldown).max(rules.scale_down_cooldown);
         // So long a silence until one more slot is not worth its price any more, with all engines counted.
         let worth = rules.late_cost * f64::from(rules.worker_capacity) * ENGINES as f64;
+        // And until holding workers for another burst has cost what the late jobs of the last ones were worth.
+        let arrived: u32 = ops.iter().map(|op| if let Op::Arrive(_, count, _) = op { *count } else { 0 }).sum();
+        let bursts = 1_200.0 * (1.0 + rules.late_cost * f64::from(arrived) / 1_200.0).ln();
         let steps = (rules.max_workers - rules.min_workers) * seconds(rules.scale_down_cooldown);
-        let span = 3 * seconds(longest) + seconds(startup.max(rules.worker_startup_time)) + worth as u32 + steps;
+        let span = 3 * seconds(longest) + seconds(startup.max(rules.worker_startup_time)) + (worth + bursts) as u32 + steps;
         (0..span + 60).for_each(|_| world.tick());
         let rests = |world: &World| (world.count(WorkerPhase::Ready), world.count(WorkerPhase::Starting));
         prop_assert_eq!(rests(&world), (rules.min_workers, 0), "{:?}", world.last);
