@@ -24,7 +24,6 @@ pub use raw::Raw;
 pub use resolve::Config;
 pub use sections::engines::{AdapterConfig, EngineConfig, TYPES as ENGINE_TYPES};
 pub use sections::log::LogFormat;
-pub use sections::server::ServerConfig;
 pub use sections::storage::blobs::{BlobPlace, DIRECTORY as BLOBS_DIRECTORY};
 pub use sources::Format;
 pub use tree::Fault;

@@ -6,9 +6,9 @@ use super::printable::{LogLines, tell};
 use super::{Exit, Failure};
 use clap::Args;
 use enginehouse::api::KeyRequest;
-use enginehouse::config::{Config, LogFormat, ServerConfig};
+use enginehouse::config::{Config, LogFormat};
 use enginehouse::{ApiError, Caller, Code, ExecutionService, Files, Scope, StartError, directory};
-use enginehouse_server::{Identity, Server, ServerError, ServerSettings, TlsSettings};
+use enginehouse_server::{Identity, Server, ServerError, ServerSettings};
 use serde_json::Value;
 use std::io::IsTerminal;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -93,7 +93,7 @@ async fn serve(config: Config) -> Result<Exit, Failure> {
             "no engine is configured, so nothing can run; try --demo, or see enginehouse config init"
         );
     }
-    let settings = server_settings(&config.server);
+    let settings = config.server.clone();
     open_files::allow(settings.connections_max);
     let program = std::env::current_exe().map_err(|error| Failure::call(error.to_string()))?;
     let builder = ExecutionService::builder().config(config).worker_program(program);
@@ -138,24 +138,6 @@ async fn serve(config: Config) -> Result<Exit, Failure> {
     }
     tracing::info!("stopped");
     Ok(Exit::Done)
-}
-
-fn server_settings(config: &ServerConfig) -> ServerSettings {
-    let ms = |span: Duration| u64::try_from(span.as_millis()).unwrap_or(u64::MAX);
-    ServerSettings {
-        listen: config.listen,
-        no_auth: !config.auth,
-        tls: config.tls.clone().map(|(cert_file, key_file)| TlsSettings { cert_file, key_file }),
-        connections_max: config.connections_max,
-        event_streams_max: config.event_streams_max,
-        body_bytes_max: config.body_bytes_max,
-        cors_origins: config.cors_origins.clone(),
-        handshake_timeout: ms(config.handshake_timeout),
-        header_timeout: ms(config.header_timeout),
-        body_timeout: ms(config.body_timeout),
-        idle_timeout: ms(config.idle_timeout),
-        ..ServerSettings::default()
-    }
 }
 
 /// Makes what a caller needs, then lets callers in: who hears that the service is ready finds its files there.

@@ -4,7 +4,6 @@ use super::checker::{Checker, SecretValues, Secrets};
 use super::raw::Raw;
 use super::sections::engines::EngineConfig;
 use super::sections::log::LogFormat;
-use super::sections::server::ServerConfig;
 use super::sections::storage::blobs::BlobPlace;
 use super::sections::workers::ProviderName;
 use super::sections::{
@@ -14,6 +13,7 @@ use super::sections::{
 use super::tree::{Fault, Tree};
 use enginehouse_core::autoscaler::ScalingRules;
 use enginehouse_runtime::{SealKeySource, Settings};
+use enginehouse_server::ServerSettings;
 use serde_json::Value;
 use std::path::PathBuf;
 
@@ -30,7 +30,8 @@ pub struct Config {
     /// processes are told.
     pub engine_tables: serde_json::Value,
     pub secrets: SecretValues,
-    pub server: ServerConfig,
+    /// How the HTTP API is served.
+    pub server: ServerSettings,
     pub data_dir: PathBuf,
     /// Which results are blobs, and where they lie.
     pub blobs: BlobPlace,

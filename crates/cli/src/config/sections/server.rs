@@ -4,9 +4,8 @@ use crate::config::checker::Checker;
 use crate::config::types::{FilePath, Flag, Span, Text, Texts, UpToADay, Whole, section};
 use enginehouse_core::limits::CORS_ORIGINS_MAX;
 use enginehouse_core::time::SECOND;
+use enginehouse_server::{ServerSettings, TlsSettings};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, ToSocketAddrs};
-use std::path::PathBuf;
-use std::time::Duration;
 
 section! {
     /// The HTTP API.
@@ -44,27 +43,10 @@ section! {
     }
 }
 
-/// How the HTTP API is served.
-#[derive(Debug, Clone)]
-pub struct ServerConfig {
-    pub listen: SocketAddr,
-    pub auth: bool,
-    /// Certificate and key.
-    pub tls: Option<(PathBuf, PathBuf)>,
-    pub connections_max: usize,
-    pub event_streams_max: usize,
-    pub body_bytes_max: usize,
-    pub cors_origins: Vec<String>,
-    pub handshake_timeout: Duration,
-    pub header_timeout: Duration,
-    pub body_timeout: Duration,
-    pub idle_timeout: Duration,
-}
-
 /// Stands for an address that is a fault, so that the other keys are checked as well.
 const NOWHERE: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
 
-pub(in crate::config) fn resolve(raw: &Server, checker: &mut Checker<'_>) -> ServerConfig {
+pub(in crate::config) fn resolve(raw: &Server, checker: &mut Checker<'_>) -> ServerSettings {
     let Server {
         listen,
         auth,
@@ -86,30 +68,21 @@ pub(in crate::config) fn resolve(raw: &Server, checker: &mut Checker<'_>) -> Ser
     checker.require(auth || listen.ip().is_loopback(), "server/auth", || {
         format!("API keys may only be left out on an address of this machine, and server.listen is {listen}")
     });
-    let tls = tls.as_ref().map(|Tls { cert_file, key_file }| (cert_file.expanded(), key_file.expanded()));
-    if let Some((cert, key)) = &tls {
-        for (path, name) in [(cert, "server/tls/cert_file"), (key, "server/tls/key_file")] {
-            if path.as_os_str().is_empty() {
-                checker.fault(name, "is missing; TLS needs a certificate and its key");
-            } else if let Err(error) = std::fs::File::open(path) {
-                checker.fault(name, format!("{}: {error}", path.display()));
-            }
-        }
-    }
     check_origins(&cors_origins.0, checker);
     let size = |number: u64| usize::try_from(number).unwrap_or(usize::MAX);
-    ServerConfig {
+    ServerSettings {
         listen,
-        auth,
-        tls,
+        no_auth: !auth,
+        tls: tls.as_ref().map(|tls| tls_files(tls, checker)),
         connections_max: size(connections_max.0),
         event_streams_max: size(event_streams_max.0),
         body_bytes_max: size(body_max_mib.0) << 20,
         cors_origins: cors_origins.0.clone(),
-        handshake_timeout: handshake_timeout.duration(),
-        header_timeout: header_timeout.duration(),
-        body_timeout: body_timeout.duration(),
-        idle_timeout: idle_timeout.duration(),
+        handshake_timeout: handshake_timeout.0,
+        header_timeout: header_timeout.0,
+        body_timeout: body_timeout.0,
+        idle_timeout: idle_timeout.0,
+        ..ServerSettings::default()
     }
 }
 
@@ -117,6 +90,23 @@ fn address(text: &str) -> Result<SocketAddr, String> {
     let wrong = |why: String| format!("{text:?} is not an address and port such as 127.0.0.1:7070: {why}");
     let mut found = text.to_socket_addrs().map_err(|error| wrong(error.to_string()))?;
     found.next().ok_or_else(|| wrong("the name has no address".to_owned()))
+}
+
+fn tls_files(raw: &Tls, checker: &mut Checker<'_>) -> TlsSettings {
+    let Tls { cert_file, key_file } = raw;
+    let mut file = |path: &FilePath, key: &str| {
+        let path = path.expanded();
+        if path.as_os_str().is_empty() {
+            checker.fault(key, "is missing; TLS needs a certificate and its key");
+        } else if let Err(error) = std::fs::File::open(&path) {
+            checker.fault(key, format!("{}: {error}", path.display()));
+        }
+        path
+    };
+    TlsSettings {
+        cert_file: file(cert_file, "server/tls/cert_file"),
+        key_file: file(key_file, "server/tls/key_file"),
+    }
 }
 
 /// An origin that no browser ever names would let nobody in, without a word; one that stands for all would let everybody in.
