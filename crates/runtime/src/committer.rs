@@ -5,7 +5,9 @@
 
 use crate::ahead::{self, ReadAhead};
 use crate::breakpoints::Kinds;
-use crate::context::{Context, rules_of};
+use crate::context::Context;
+use crate::planned::{Planned, Request, Settled};
+use crate::scheduler::{Scheduler, rules_of};
 use enginehouse_core::execution::{Execution, State, Status};
 use enginehouse_core::id::Key;
 use enginehouse_core::lifecycle::{self, Grant, Transition};
@@ -15,61 +17,17 @@ use enginehouse_core::queue::Pick;
 use enginehouse_core::session::Session;
 use enginehouse_core::time::Time;
 use enginehouse_store::{
-    Batch, Committed, LaneCount, New, Outcome, Ref, Sealed, SessionWrite, Started, Starting, Store,
-    StoreError, SubmitOutcome, Write,
+    Batch, Committed, LaneCount, Outcome, Ref, Sealed, SessionWrite, Started, Starting, Store, StoreError,
+    SubmitOutcome, Write,
 };
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::mpsc;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 /// Rows read at a time.
 const READ_PAGE: usize = 1_000;
-
-/// One write with the row it was decided on, so that the queue can follow it.
-#[derive(Debug)]
-#[allow(clippy::large_enum_variant, reason = "most are changes, and each is moved once")]
-pub(crate) enum Planned {
-    Submit(Vec<New>),
-    Change {
-        row: Execution,
-        transition: Transition,
-        /// Only the scheduler may make it.
-        scheduled: bool,
-    },
-    Other(Write),
-}
-
-/// What waits for the committer.
-pub(crate) struct Request {
-    pub(crate) writes: Vec<Planned>,
-    pub(crate) bytes: usize,
-    pub(crate) reply: oneshot::Sender<Result<Settled, StoreError>>,
-}
-
-impl Request {
-    /// What must never happen; see [`Bug::AnsweredUnstored`].
-    fn answer_as_if_stored(self, at: Time) {
-        let stored = |planned: &Planned| match planned {
-            Planned::Submit(group) => {
-                Outcome::Submitted(group.iter().map(|_| SubmitOutcome::Stored { granted: false }).collect())
-            }
-            _ => Outcome::Applied,
-        };
-        let outcomes = self.writes.iter().map(stored).collect();
-        let _ = self.reply.send(Ok(Settled { at, outcomes, started: Vec::new() }));
-    }
-}
-
-/// What became of a request's writes, one outcome each.
-#[derive(Debug)]
-pub(crate) struct Settled {
-    pub(crate) at: Time,
-    pub(crate) outcomes: Vec<Outcome>,
-    /// What it submitted and what started in the same commit, as it is since then.
-    pub(crate) started: Vec<(Key, State)>,
-}
 
 pub(crate) struct Committer {
     pub(crate) cx: Arc<Context>,
@@ -407,13 +365,7 @@ impl Committer {
         }
     }
 
-    fn settle_one(
-        &mut self,
-        scheduler: &mut crate::scheduler::Scheduler,
-        planned: &Planned,
-        outcome: &Outcome,
-        now: Time,
-    ) {
+    fn settle_one(&mut self, scheduler: &mut Scheduler, planned: &Planned, outcome: &Outcome, now: Time) {
         if let Planned::Change { row, .. } = planned {
             self.ahead.forget(row.key());
         }
@@ -453,13 +405,7 @@ impl Committer {
         }
     }
 
-    fn settle_grant(
-        &self,
-        scheduler: &mut crate::scheduler::Scheduler,
-        granted: Granted,
-        outcome: Option<Outcome>,
-        now: Time,
-    ) {
+    fn settle_grant(&self, scheduler: &mut Scheduler, granted: Granted, outcome: Option<Outcome>, now: Time) {
         match outcome {
             Some(Outcome::Applied) => {
                 self.cx.moved(&granted.row, &granted.transition);

@@ -2,33 +2,31 @@
 
 use crate::alerts::Alerts;
 use crate::blobs::Blobs;
-use crate::committer::{Planned, Request, Settled};
 use crate::env::Env;
-use crate::figures::Figures;
+use crate::figures::{Figures, Pass};
 use crate::history::History;
 use crate::hub::Hub;
 use crate::inputs::InputCache;
 use crate::joined::Joined;
-use crate::keyring::SealKeys;
-use crate::pool::{Assigned, Port};
+use crate::planned::{Planned, Request, Settled};
+use crate::port::{Assigned, Port};
 use crate::registry::Registry;
 use crate::results::ResultCache;
-use crate::retention::Pass;
-use crate::scaler::Scaling;
-use crate::scheduler::Scheduler;
-use crate::seal::Sealer;
+use crate::scaling::Scaling;
+use crate::scheduler::{Scheduler, rules_of};
+use crate::seal::{SealKeys, Sealer};
 use crate::settings::Settings;
 use crate::tail::Tail;
 use crate::telemetry::Telemetry;
 use crate::unreached::Unreached;
-use crate::workers::{PoolNews, Wanted};
+use crate::wanted::{PoolNews, Wanted};
 use enginehouse_api::MetricsSample;
 use enginehouse_core::event::{EventType, SERVICE_EVENTS};
 use enginehouse_core::execution::{Execution, Status};
 use enginehouse_core::id::{ExecutionId, Key, SessionId};
 use enginehouse_core::lifecycle::{Refused, Transition};
 use enginehouse_core::pools::Pools;
-use enginehouse_core::queue::{Queue, WorkerRules};
+use enginehouse_core::queue::Queue;
 use enginehouse_core::session::Session;
 use enginehouse_core::time::{Millis, Time};
 use enginehouse_store::{Cursor, Doc, DocKind, Outcome, Ref, Sealed, Store, StoreError, Write};
@@ -248,6 +246,23 @@ impl Context {
         Err(StoreError::Unavailable(format!("the document {id} kept changing")))
     }
 
+    /// Writes a document at a revision that is known.
+    pub(crate) async fn write_doc(
+        &self,
+        kind: DocKind,
+        id: &str,
+        rev: u64,
+        body: serde_json::Value,
+    ) -> Result<(), StoreError> {
+        let doc = Doc { kind, id: id.to_owned(), rev, body };
+        self.commit(vec![Planned::Other(Write::Keep { doc, rev })], 0).await.map(|_| ())
+    }
+
+    pub(crate) fn endpoint_name(&self, engine: &str, at: u32) -> String {
+        let known = self.registry.get(engine).and_then(|e| e.settings.endpoints.get(at as usize));
+        known.map_or_else(|| at.to_string(), |e| e.name.clone())
+    }
+
     /// The id callers see.
     pub(crate) fn public_id(&self, row: &Execution) -> String {
         self.id_of(row.key(), row.fixed.ext_id.as_ref())
@@ -335,6 +350,15 @@ impl Context {
 
     // ---- orders to this node's workers
 
+    /// Tells this node's pool how many workers it is to have.
+    pub(crate) fn want(&self, wanted: Wanted) {
+        let mut now = self.wanted.lock();
+        if *now != wanted {
+            *now = wanted;
+            self.pool_nudge.notify_one();
+        }
+    }
+
     pub(crate) fn worker_name(&self, session: SessionId) -> String {
         let ports = self.ports.lock();
         ports.get(&session).map_or_else(|| format!("session-{}", session.0), |p| p.seat.name.clone())
@@ -382,12 +406,6 @@ impl Context {
             let _ = port.orders.try_send(Assigned::Order(Order::Cancel(lease)));
         }
     }
-}
-
-/// One worker as the queue sees it.
-pub(crate) fn rules_of(session: &Session) -> WorkerRules {
-    let engine_types = session.engine_types.clone();
-    WorkerRules { capacity: session.capacity, engine_types, open: !session.draining }
 }
 
 /// What the rest of the node and the role of webhooks tell each other.

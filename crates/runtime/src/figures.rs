@@ -201,6 +201,18 @@ impl Figures {
     }
 }
 
+/// What retention did when it last looked at the store.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Pass {
+    pub(crate) at: Time,
+    /// Executions removed, and executions whose request, result and log were.
+    pub(crate) removed: u64,
+    pub(crate) emptied: u64,
+    pub(crate) took: Millis,
+    /// When the next execution is due by its age; `None`: none is.
+    pub(crate) next_due: Option<Time>,
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -2,28 +2,24 @@
 //!
 //! Only the scheduler's node decides. The others read what it stored, so that every node shows the same.
 
-use crate::committer::Planned;
 use crate::context::Context;
+use crate::planned::Planned;
 use crate::scheduler::Scheduler;
 use crate::seal::Column;
 use enginehouse_core::balance;
-use enginehouse_core::breaker::{Change, Forced};
+use enginehouse_core::breaker::Change;
 use enginehouse_core::execution::Execution;
-use enginehouse_core::gate::{Gate, GateChange, GateDoc, Shut};
+use enginehouse_core::gate::{Gate, GateChange, Shut};
 use enginehouse_core::lifecycle;
 use enginehouse_core::queue::Waited;
 use enginehouse_core::time::Time;
 use enginehouse_store::{DocKind, Note, StoreError, Write};
-use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
-
-/// The kind of note that tells of an operator's word on an engine.
-pub(crate) const OPERATOR_NOTE: &str = "engine_operated";
 
 const TICK: Duration = Duration::from_secs(1);
 /// How often what was learned is stored although no breaker changed.
@@ -32,21 +28,6 @@ const STORE_EVERY: Duration = Duration::from_secs(10);
 const READ_EVERY: Duration = Duration::from_secs(5);
 /// Executions of one engine that fail fast in one turn.
 const FAIL_FAST_AT_ONCE: usize = 256;
-
-/// What operators said of one engine, as it is stored.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
-#[serde(default)]
-pub(crate) struct OperatorWords {
-    pub(crate) paused: bool,
-    /// Breakers forced open or closed, by endpoint name.
-    pub(crate) forced: BTreeMap<String, Forced>,
-}
-
-impl OperatorWords {
-    pub(crate) fn read(body: Option<&Value>) -> OperatorWords {
-        body.and_then(|body| serde_json::from_value(body.clone()).ok()).unwrap_or_default()
-    }
-}
 
 pub(crate) struct GateKeeper {
     pub(crate) cx: Arc<Context>,
@@ -224,55 +205,5 @@ impl Context {
                 tracing::info!(engine, endpoint, "it is like the other endpoints again and gets its share");
             }
         }
-    }
-
-    /// Takes up what an earlier scheduler stored of the engines, and what operators said.
-    pub(crate) async fn load_gates(&self) -> Result<(), StoreError> {
-        let docs = self.store.docs(DocKind::Gate).await?;
-        {
-            let mut scheduler = self.scheduler.lock();
-            for doc in docs {
-                match serde_json::from_value::<GateDoc>(doc.body) {
-                    Ok(gate) => scheduler.gates.restore(&doc.id, gate),
-                    Err(error) => {
-                        tracing::warn!(engine = doc.id, %error, "what was stored of an engine cannot be read");
-                    }
-                }
-            }
-        }
-        self.load_operator_words().await
-    }
-
-    /// Brings pauses, the service's and the engines', and forced breakers to what operators said last, on whichever node.
-    pub(crate) async fn load_operator_words(&self) -> Result<(), StoreError> {
-        self.load_pause().await?;
-        let docs = self.store.docs(DocKind::Engine).await?;
-        let now = self.store.now();
-        for engine in self.registry.iter() {
-            let name = &engine.settings.name;
-            let words = OperatorWords::read(docs.iter().find(|d| d.id == *name).map(|d| &d.body));
-            self.registry.set_paused(name, words.paused);
-            let mut scheduler = self.scheduler.lock();
-            scheduler.queue.set_engine(name, self.registry.rules(&engine.settings));
-            for (at, endpoint) in (0u32..).zip(&engine.settings.endpoints) {
-                let wanted =
-                    words.forced.get(&endpoint.name).filter(|f| f.until.is_none_or(|until| now < until));
-                let present =
-                    scheduler.gates.get(name).and_then(|g| g.endpoint(at)?.breaker.forced().cloned());
-                if present.as_ref() != wanted {
-                    let changes = scheduler.gates.force(name, Some(at), wanted, now);
-                    if scheduler.may_grant() {
-                        scheduler.gate_changes.extend(changes);
-                        self.gate_nudge.notify_one();
-                    }
-                }
-            }
-        }
-        Ok(())
-    }
-
-    pub(crate) fn endpoint_name(&self, engine: &str, at: u32) -> String {
-        let known = self.registry.get(engine).and_then(|e| e.settings.endpoints.get(at as usize));
-        known.map_or_else(|| at.to_string(), |e| e.name.clone())
     }
 }

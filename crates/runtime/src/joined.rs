@@ -1,9 +1,9 @@
 //! Workers that speak through the API: whose session is whose, and what is on its way to them.
 //!
-//! The node's own word on a worker is its [`Port`](crate::pool::Port); here is only what the way over HTTP adds: who may speak
+//! The node's own word on a worker is its [`Port`](crate::port::Port); here is only what the way over HTTP adds: who may speak
 //! for a session, the orders whose arrival is not confirmed, and the names that leases have on the wire.
 
-use crate::pool::Assigned;
+use crate::port::Assigned;
 use crate::seal::{fresh_secret, hex};
 use aws_lc_rs::constant_time::verify_slices_are_equal;
 use enginehouse_api::WorkerLease;

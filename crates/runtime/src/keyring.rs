@@ -1,28 +1,16 @@
-//! The key ring in the store: opened before anything else, and changed from there on by one node at a time.
+//! The keeper of the key ring: what follows a data key by another, and what forgets those that nothing needs.
 
-use crate::committer::Planned;
 use crate::context::Context;
-use crate::seal::{Head, KeyId, Ring, SealError, SealKey, Sealer, needs, unhex};
-use crate::settings::{SealSettings, Settings};
+use crate::seal::{Needs, SealError, read, refusal, unhex};
 use enginehouse_api::{ApiError, Code};
-use enginehouse_core::id::Key;
 use enginehouse_core::lifecycle::Part;
 use enginehouse_core::time::{DAY, HOUR, Millis, Time};
-use enginehouse_store::{Batch, Doc, DocKind, Outcome, Payloads, Store, StoreError, Write};
-use parking_lot::Mutex;
-use std::collections::BTreeMap;
+use enginehouse_store::{DocKind, Payloads, StoreError};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
-/// The ring's document.
-const RING: &str = "seal-ring";
-/// What stands where a store without a ring names its one key, so that a program that knows no ring refuses the store.
-const BEFORE_RINGS: &str = "seal-key";
-const HAS_RING: &str = "ring";
-/// How often a change of the ring is tried when other nodes change it, too.
-const CHANGES_MAX: usize = 5;
 /// How often it is looked whether a data key is due to be followed by another, and whether another node changed the ring.
 const LOOK_EVERY: Duration = Duration::from_secs(30);
 /// Records after which their number is noted in the ring; what was not noted when the process dies is not counted.
@@ -35,155 +23,6 @@ const FORGET_AFTER: Millis = 25 * HOUR;
 const FORGET_EVERY: Millis = DAY;
 /// Enough of a record to tell its key.
 const HEAD_BYTES: usize = 9;
-
-/// What is stored, counted by the data key that it needs.
-#[derive(Debug, Default)]
-pub(crate) struct Needs {
-    pub(crate) stored: BTreeMap<KeyId, u64>,
-    /// Not encrypted.
-    pub(crate) plain: u64,
-    /// Of no format that is known.
-    pub(crate) unknown: u64,
-}
-
-impl Needs {
-    fn count(&mut self, record: &[u8], records: u64) {
-        match Head::read(record) {
-            Head::Sealed { key, .. } => *self.stored.entry(key).or_default() += records,
-            Head::Plain => self.plain += records,
-            Head::Unknown => self.unknown += records,
-        }
-    }
-}
-
-/// The seal keys at hand.
-pub(crate) struct SealKeys {
-    settings: SealSettings,
-    keys: Mutex<Arc<Vec<SealKey>>>,
-}
-
-/// Opens the ring of a store, makes one where there is none, and seals it anew when the first seal key is another.
-///
-/// # Errors
-/// `key_unusable` when no seal key can be had, `key_missing` with the key's id when another is needed, `payload_damaged`
-/// when the ring was tampered with.
-pub(crate) async fn unlock(store: &dyn Store, settings: &Settings) -> Result<(Sealer, SealKeys), ApiError> {
-    let seal = &settings.seal;
-    let keys = read(seal).await.map_err(|e| refusal(&e, seal, &[]))?;
-    let unavailable = |error: StoreError| ApiError::new(Code::StoreUnavailable, error.to_string());
-    for _ in 0..CHANGES_MAX {
-        let docs = store.docs(DocKind::Setting).await.map_err(unavailable)?;
-        let used = store.totals().await.map_err(unavailable)?.accepted > 0;
-        let durable = store.features().durable;
-        let found = find(&docs, &keys, used, durable, store.now()).map_err(|e| refusal(&e, seal, &keys))?;
-        let (mut ring, mut changed) = found;
-        if !seal.encrypt && !ring.plain {
-            (ring.plain, changed) = (true, true);
-        }
-        if !changed || keep_first(store, settings, &docs, &ring, &keys[0]).await.map_err(unavailable)? {
-            let sealer = Sealer::new(ring, seal);
-            return Ok((sealer, SealKeys { settings: seal.clone(), keys: Mutex::new(Arc::new(keys)) }));
-        }
-    }
-    Err(unavailable(StoreError::Unavailable("the key ring kept changing".to_owned())))
-}
-
-/// The id of the seal key that opens a store, by its documents of the kind `Setting`; `None`: none is needed yet.
-#[must_use]
-pub fn needed_seal_key(docs: &[Doc]) -> Option<String> {
-    let body = |id: &str| docs.iter().find(|doc| doc.id == id).map(|doc| &doc.body);
-    let before_rings = || body(BEFORE_RINGS)?.as_str().filter(|id| *id != HAS_RING).and_then(KeyId::parse);
-    body(RING).and_then(needs).or_else(before_rings).map(|id| id.to_string())
-}
-
-/// A command may take its time, so it is waited for on a thread of its own.
-async fn read(seal: &SealSettings) -> Result<Vec<SealKey>, SealError> {
-    if !seal.source.is_slow() {
-        return seal.source.read();
-    }
-    let source = seal.source.clone();
-    let gone = |place: String| SealError::Source { place, why: "the reading thread ended early".to_owned() };
-    let place = source.to_string();
-    tokio::task::spawn_blocking(move || source.read()).await.map_err(|_| gone(place))?
-}
-
-/// The ring, and whether it is to be stored.
-fn find(
-    docs: &[Doc],
-    keys: &[SealKey],
-    used: bool,
-    durable: bool,
-    now: Time,
-) -> Result<(Ring, bool), SealError> {
-    let body = |id: &str| docs.iter().find(|doc| doc.id == id).map(|doc| &doc.body);
-    if let Some(document) = body(RING) {
-        return match Ring::open(document, keys) {
-            Ok(ring) if needs(document) == Some(keys[0].id) => Ok((ring, false)),
-            Ok(mut ring) => {
-                ring.wrapped = now;
-                Ok((ring, true))
-            }
-            // A store in memory may be left to a node with a key of its own, which cannot read what lies there.
-            Err(SealError::MissingSealKey(_)) if !durable => Ok((Ring::new(now), false)),
-            Err(error) => Err(error),
-        };
-    }
-    match body(BEFORE_RINGS).and_then(|body| body.as_str()) {
-        Some(HAS_RING) => Err(SealError::NoRing),
-        Some(id) => {
-            let id = KeyId::parse(id).ok_or(SealError::NoRing)?;
-            let key = keys.iter().find(|key| key.id == id).ok_or(SealError::MissingSealKey(id))?;
-            Ok((Ring::around(key, now), true))
-        }
-        None if used && durable => Err(SealError::NoRing),
-        None => Ok((Ring::new(now), true)),
-    }
-}
-
-/// Stores a ring before the committer runs; false when another node was faster.
-async fn keep_first(
-    store: &dyn Store,
-    settings: &Settings,
-    docs: &[Doc],
-    ring: &Ring,
-    key: &SealKey,
-) -> Result<bool, StoreError> {
-    let write = |id: &str, body: serde_json::Value| {
-        let rev = docs.iter().find(|doc| doc.id == id).map_or(0, |doc| doc.rev);
-        Write::Keep { doc: Doc { kind: DocKind::Setting, id: id.to_owned(), rev, body }, rev }
-    };
-    let mut writes = vec![write(RING, ring.sealed(key))];
-    if !docs.iter().any(|doc| doc.id == BEFORE_RINGS && doc.body == HAS_RING) {
-        writes.push(write(BEFORE_RINGS, HAS_RING.into()));
-    }
-    let batch = Batch { node: settings.node, scheduler_epoch: None, writes };
-    let committed = store.commit(batch).await?;
-    Ok(matches!(committed.outcomes.first(), Some(Outcome::Applied)))
-}
-
-/// The error in words for whoever starts the service.
-fn refusal(error: &SealError, seal: &SealSettings, keys: &[SealKey]) -> ApiError {
-    let at_hand = keys.iter().map(|key| key.id.to_string()).collect::<Vec<_>>().join(", ");
-    let help = match error {
-        SealError::MissingSealKey(id) => format!(
-            "; {} holds {at_hand}. Put key {id} there, behind the one that is to seal, or restore a backup that was made \
-             with a key you have",
-            seal.source
-        ),
-        SealError::NoRing | SealError::RingDamaged => {
-            "; restore a backup: without the ring nothing in the store can be read".to_owned()
-        }
-        _ => String::new(),
-    };
-    ApiError::new(error.code(), format!("{error}{help}"))
-}
-
-impl SealKeys {
-    /// The ids of the keys at hand, the one that seals first.
-    pub(crate) fn ids(&self) -> Vec<String> {
-        self.keys.lock().iter().map(|key| key.id.to_string()).collect()
-    }
-}
 
 impl Context {
     /// Counts payloads, failures and facts of adapters by the key they need. Reads every payload's beginning.
@@ -249,53 +88,6 @@ impl Context {
         }
         tracing::info!(key = %current, "a new data key seals from here on");
         Ok(())
-    }
-
-    /// Opens a payload; looks into the store for a data key that another node made.
-    pub(crate) async fn open(
-        &self,
-        row: Key,
-        column: crate::seal::Column,
-        sealed: &[u8],
-        bytes_max: usize,
-    ) -> Result<Vec<u8>, SealError> {
-        match self.sealer.open(row, column, sealed, bytes_max) {
-            Err(SealError::MissingKey(_)) if self.store.features().shared => {
-                if let Err(error) = self.change_ring(|_| false).await {
-                    tracing::warn!(%error, "the key ring could not be read anew");
-                }
-                self.sealer.open(row, column, sealed, bytes_max)
-            }
-            opened => opened,
-        }
-    }
-
-    /// Takes up the store's ring and changes it; `change` tells whether there is something to store, and is asked again
-    /// when another node changed the ring meanwhile.
-    pub(crate) async fn change_ring(
-        &self,
-        change: impl Fn(&mut Ring) -> bool + Send + Sync,
-    ) -> Result<(), ApiError> {
-        let unavailable = |error: StoreError| ApiError::new(Code::StoreUnavailable, error.to_string());
-        let keys = self.seal_keys.keys.lock().clone();
-        for _ in 0..CHANGES_MAX {
-            let docs = self.store.docs(DocKind::Setting).await.map_err(unavailable)?;
-            let Some(doc) = docs.into_iter().find(|doc| doc.id == RING) else { break };
-            let mut ring =
-                Ring::open(&doc.body, &keys).map_err(|e| refusal(&e, &self.seal_keys.settings, &keys))?;
-            if !change(&mut ring) {
-                self.sealer.take_up(ring);
-                return Ok(());
-            }
-            let (rev, body) = (doc.rev, ring.sealed(&keys[0]));
-            let write = Write::Keep { doc: Doc { body, ..doc }, rev };
-            let settled = self.commit(vec![Planned::Other(write)], 0).await.map_err(unavailable)?;
-            if let Some(Outcome::Applied) = settled.outcomes.first() {
-                self.sealer.take_up(ring);
-                return Ok(());
-            }
-        }
-        Err(unavailable(StoreError::Unavailable("the key ring kept changing".to_owned())))
     }
 }
 
@@ -366,59 +158,5 @@ impl Keeper {
             tracing::warn!("the key ring is full, so the newest data key goes on sealing");
         }
         Ok(!full)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn doc(id: &str, body: serde_json::Value) -> Doc {
-        Doc { kind: DocKind::Setting, id: id.to_owned(), rev: 1, body }
-    }
-
-    #[test]
-    fn each_state_of_a_store_finds_its_ring_or_says_what_is_missing() {
-        let key = |byte: u8| SealKey::new([byte; 32]);
-        let named = |byte: u8| serde_json::Value::from(key(byte).id.to_string());
-        let ring = || doc(RING, Ring::new(Time(1)).sealed(&key(1)));
-        let guard = || doc(BEFORE_RINGS, HAS_RING.into());
-        let missing = SealError::MissingSealKey(key(1).id);
-        // Documents; seal keys; whether there were executions; whether the store is durable; what comes of it: how many
-        // data keys, and whether the ring is to be stored.
-        type Expected = Result<(usize, bool), SealError>;
-        type Row = (Vec<Doc>, Vec<SealKey>, bool, bool, Expected);
-        let rows: [Row; 11] = [
-            (vec![], vec![key(1)], false, true, Ok((1, true))),
-            (vec![], vec![key(1)], true, true, Err(SealError::NoRing)),
-            (vec![], vec![key(1)], true, false, Ok((1, true))),
-            (vec![ring(), guard()], vec![key(1)], true, true, Ok((1, false))),
-            (vec![ring(), guard()], vec![key(2), key(1)], true, true, Ok((1, true))),
-            (vec![ring(), guard()], vec![key(2)], true, true, Err(missing.clone())),
-            (vec![ring(), guard()], vec![key(2)], true, false, Ok((1, false))),
-            (vec![guard()], vec![key(1)], false, true, Err(SealError::NoRing)),
-            (vec![doc(BEFORE_RINGS, named(1))], vec![key(1)], true, true, Ok((2, true))),
-            (vec![doc(BEFORE_RINGS, named(1))], vec![key(2), key(1)], true, true, Ok((2, true))),
-            (vec![doc(BEFORE_RINGS, named(1))], vec![key(2)], true, true, Err(missing)),
-        ];
-        for (at, (docs, keys, used, durable, expected)) in rows.into_iter().enumerate() {
-            let found = find(&docs, &keys, used, durable, Time(9));
-            assert_eq!(found.map(|(ring, changed)| (ring.keys.len(), changed)), expected, "row {at}");
-        }
-    }
-
-    #[test]
-    fn a_refusal_names_keys_and_places_and_no_secret() {
-        let seal = SealSettings {
-            source: crate::SealKeySource::Env("SEAL_KEY".to_owned()),
-            ..SealSettings::default()
-        };
-        let keys = [SealKey::new([0x2a; 32])];
-        let told = refusal(&SealError::MissingSealKey(KeyId([1, 2, 3, 4])), &seal, &keys);
-        let text = told.to_string();
-        for part in ["key_missing", "01020304", "SEAL_KEY", &keys[0].id.to_string()] {
-            assert!(text.contains(part), "{part} in {text}");
-        }
-        assert!(!text.contains(&"2a".repeat(8)), "{text}");
     }
 }

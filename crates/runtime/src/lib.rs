@@ -10,6 +10,7 @@ pub mod breakpoints;
 mod caller;
 mod committer;
 mod context;
+mod dedicated;
 mod env;
 mod figures;
 mod gates;
@@ -19,12 +20,17 @@ mod hub;
 mod inputs;
 mod joined;
 mod keyring;
+mod large_results;
 mod link;
 mod machine;
 mod node;
+mod operator_words;
 mod pause;
+mod payloads;
+mod planned;
 mod pool;
-mod pools;
+mod port;
+mod ports;
 mod processes;
 mod provider;
 mod reaper;
@@ -33,35 +39,38 @@ mod relay;
 mod results;
 mod retention;
 mod scaler;
+mod scaling;
+mod scaling_change;
 mod scheduler;
 mod seal;
 mod service;
 mod sessions;
 mod settings;
+mod sweeper;
 mod tail;
 mod telemetry;
 mod timers;
 mod tracer;
 mod traffic;
 mod unreached;
+mod wanted;
 mod watcher;
 mod webhooks;
-mod workers;
 
 pub use alerts::{ALERTS, AlertRule, AlertSpec, Severity, alerts_markdown, default_alerts};
-pub use blobs::{BlobSettings, LargeResult, blobs_beside, copy_blobs};
+pub use blobs::{BlobSettings, blobs_beside, copy_blobs};
 pub use caller::{Caller, Scope};
-pub use keyring::needed_seal_key;
+pub use large_results::LargeResult;
 pub use node::Node;
 pub use pause::restored_mark;
-pub use seal::SealKeySource;
+pub use seal::{SealKeySource, SealSettings, needed_seal_key};
 pub use service::{
     Awaited, EventFilter, EventItem, EventStream, EventsFrom, ResultAnswer, Service, Submitted,
 };
 pub use settings::{
-    EndpointSettings, EngineSettings, ExecutionDefaults, Govern, QueueSettings, RegisteredEngine, RetryRule,
-    ScalingSettings, SealSettings, Settings, WorkerProcesses, WorkerSettings,
+    EndpointSettings, EngineSettings, ExecutionDefaults, ExporterSettings, Govern, QueueSettings,
+    RegisteredEngine, RetryRule, ScalingSettings, Settings, TraceDialect, TracingSettings, WebhookEndpoint,
+    WebhookPolicy, WebhookSecrets, WebhookSettings, WorkerProcesses, WorkerSettings,
 };
 pub use telemetry::markdown as metrics_markdown;
-pub use tracer::{ExporterSettings, TraceDialect, TracingSettings};
-pub use webhooks::{WebhookEndpoint, WebhookPolicy, WebhookSecrets, WebhookSettings, names_private_address};
+pub use webhooks::names_private_address;

@@ -7,7 +7,7 @@ use crate::blobs::Written;
 use crate::breakpoints;
 use crate::context::{ChangeError, Context};
 use crate::hub::Live;
-use crate::pool::Assigned;
+use crate::port::Assigned;
 use crate::seal::{Column, SealError, hex, unhex};
 use async_trait::async_trait;
 use bytes::Bytes;

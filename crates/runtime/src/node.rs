@@ -2,37 +2,42 @@
 
 use crate::ahead::ReadAhead;
 use crate::alerts::Alerts;
-use crate::blobs::{Blobs, Sweeper};
-use crate::committer::{Committer, Planned};
-use crate::context::{Context, Receivers};
+use crate::blobs::Blobs;
+use crate::committer::Committer;
+use crate::context::{Context, Orphan, Receivers};
 use crate::env::Env;
-use crate::figures::Figures;
+use crate::figures::{Figures, Pass};
 use crate::gates::GateKeeper;
 use crate::health::{HealthChecks, Orphans};
 use crate::history::History;
 use crate::hub::Hub;
 use crate::inputs::InputCache;
-use crate::keyring::{self, Keeper};
-use crate::pause::once_resumed;
-use crate::pool::Assigned;
+use crate::keyring::Keeper;
+use crate::planned::{Planned, Request};
+use crate::pool::Pool;
+use crate::port::Assigned;
 use crate::processes::Processes;
 use crate::provider::{InProcess, Provider};
 use crate::reaper::Reaper;
 use crate::registry::Registry;
 use crate::relay::Relay;
 use crate::results::ResultCache;
-use crate::retention::{Pass, Retention};
-use crate::scaler::{Scaler, Scaling};
+use crate::retention::Retention;
+use crate::scaler::Scaler;
+use crate::scaling::Scaling;
 use crate::scheduler::Scheduler;
+use crate::seal;
+use crate::service::Service;
 use crate::sessions::{Election, Sessions};
+use crate::settings::{RegisteredEngine, Settings};
+use crate::sweeper::Sweeper;
 use crate::tail::Tail;
 use crate::telemetry::Telemetry;
 use crate::timers::Timers;
 use crate::tracer::Tracer;
+use crate::wanted::{PoolNews, Wanted};
 use crate::watcher::Watcher;
 use crate::webhooks::{self, Webhooks};
-use crate::workers::{Pool, PoolNews, Wanted};
-use crate::{RegisteredEngine, Service, Settings};
 use enginehouse_api::{ApiError, Code};
 use enginehouse_core::gate::Gates;
 use enginehouse_core::id::SessionId;
@@ -299,15 +304,31 @@ impl Drop for Bell {
     }
 }
 
-type Parts =
-    (Arc<Context>, mpsc::Receiver<crate::committer::Request>, mpsc::Receiver<crate::context::Orphan>);
+/// Runs a role that touches what lies outside of the store, once the service is not paused.
+async fn once_resumed<F: Future<Output = ()>>(
+    cx: Arc<Context>,
+    stop: CancellationToken,
+    role: impl FnOnce(CancellationToken) -> F,
+) {
+    let mut pause = cx.registry.pause().subscribe();
+    let resumed = tokio::select! {
+        biased;
+        () = stop.cancelled() => false,
+        told = pause.wait_for(Option::is_none) => told.is_ok(),
+    };
+    if resumed {
+        role(stop).await;
+    }
+}
+
+type Parts = (Arc<Context>, mpsc::Receiver<Request>, mpsc::Receiver<Orphan>);
 
 async fn context(
     settings: Settings,
     store: Arc<dyn Store>,
     engines: Vec<RegisteredEngine>,
 ) -> Result<Parts, ApiError> {
-    let (sealer, seal_keys) = keyring::unlock(&*store, &settings).await?;
+    let (sealer, seal_keys) = seal::unlock(&*store, settings.node, &settings.seal).await?;
     let registry = Registry::new(engines);
     let now = store.now();
     let mut gates = Gates::default();

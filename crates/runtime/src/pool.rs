@@ -1,315 +1,383 @@
-//! This node's workers as the node sees them: one [`Port`] each, from its launch until it is gone.
+//! The pool: as many workers as are wanted, each from its launch to its end.
 //!
-//! A port is where orders for a worker wait and where it is kept what the worker holds. What becomes of the workers, how
-//! many there are and which goes first, is decided by [`enginehouse_core::pool`] and carried out in
-//! [`workers`](crate::workers).
+//! One round compares what is wanted with what is there, as [`enginehouse_core::pool::plan`] says, and is idempotent: it runs
+//! each second and on a nudge. A worker that is to go is closed to new work first, in the store and in the queue, and goes
+//! when it holds nothing; a worker that died gives back what it held at once, burning no retry, and is replaced.
 
-use crate::committer::Planned;
 use crate::context::Context;
-use crate::link::NodeLink;
-use bytes::Bytes;
-use enginehouse_core::execution::Execution;
+use crate::planned::Planned;
+use crate::port::{Assigned, Seat, note};
+use crate::provider::{Ended, Provider};
 use enginehouse_core::id::SessionId;
 use enginehouse_core::lifecycle::Loss;
-use enginehouse_core::limits::{LEASE_TTL, WORKER_SILENCE_MAX};
-use enginehouse_core::planted::{self, Bug};
-use enginehouse_core::session::Session;
-use enginehouse_core::time::Time;
-use enginehouse_store::{Note, Sealed, SessionWrite, StoreError, Write};
-use enginehouse_worker::{LeaseRef, Order};
-use serde_json::json;
-use std::collections::{BTreeSet, VecDeque};
+use enginehouse_core::limits::{
+    LAUNCH_BACKOFF_MAX, LAUNCH_BACKOFF_MIN, LAUNCH_PATIENCE_MIN, LEASE_TTL, WORKER_SILENCE_MAX,
+};
+use enginehouse_core::pool::{self, PoolAction, PoolAim, PoolWorker, WorkerPhase};
+use enginehouse_core::time::{Millis, Time};
+use enginehouse_store::{StoreError, Write};
+use enginehouse_worker::Order;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::{Mutex, mpsc};
+use tokio::sync::oneshot;
+use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 
-/// Where a worker runs.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Origin {
-    /// In this process, which is its lease.
-    InProcess,
-    /// A child process of this node, which is seen to end at once.
-    Process,
-    /// It joined from elsewhere; only its signs of life tell that it lives.
-    Remote,
-    /// In this process, and of the embedding program's own making.
-    Embedded,
+const ROUND_EVERY: Duration = Duration::from_secs(1);
+/// How long a worker may take to go once its link is closed.
+const LEAVE_PATIENCE: Duration = Duration::from_secs(10);
+/// Start-up times that wait for whoever scales.
+const STARTUPS_MAX: usize = 256;
+/// With several nodes, how long a worker stays after it was closed: another node's scheduler may not know it yet.
+const SETTLE: Millis = 5_000;
+
+pub(crate) struct Pool {
+    cx: Arc<Context>,
+    provider: Arc<dyn Provider>,
+    lives: JoinSet<(SessionId, Ended)>,
+    handles: BTreeMap<SessionId, AbortHandle>,
+    /// Workers whose link is closed, and when they are ended if they have not gone.
+    leaving: BTreeMap<SessionId, Instant>,
+    launched: u64,
+    backoff: Duration,
+    launch_after: Instant,
 }
 
-impl Origin {
-    pub(crate) fn as_str(self) -> &'static str {
-        match self {
-            Origin::InProcess | Origin::Embedded => "in_process",
-            Origin::Process => "process",
-            Origin::Remote => "remote",
+impl Pool {
+    pub(crate) fn new(cx: Arc<Context>, provider: Arc<dyn Provider>) -> Pool {
+        Pool {
+            cx,
+            provider,
+            lives: JoinSet::new(),
+            handles: BTreeMap::new(),
+            leaving: BTreeMap::new(),
+            launched: 0,
+            backoff: Duration::ZERO,
+            launch_after: Instant::now(),
         }
     }
 
-    /// It lives as long as this process does.
-    pub(crate) fn is_here(self) -> bool {
-        matches!(self, Origin::InProcess | Origin::Embedded)
-    }
-
-    /// The pool launches and ends it.
-    pub(crate) fn is_pooled(self) -> bool {
-        matches!(self, Origin::InProcess | Origin::Process)
-    }
-}
-
-/// What a worker is to be when it is there.
-#[derive(Debug, Clone)]
-pub(crate) struct Seat {
-    pub(crate) name: String,
-    pub(crate) origin: Origin,
-    pub(crate) capacity: u32,
-    /// Empty: it serves all.
-    pub(crate) engine_types: Vec<String>,
-}
-
-/// Why and since when a worker takes no new work.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Drain {
-    pub(crate) why: &'static str,
-    pub(crate) since: Time,
-    /// What still runs then is handed back.
-    pub(crate) until: Time,
-    /// The scaler may take it back into service.
-    pub(crate) revocable: bool,
-    pub(crate) handed_back: bool,
-}
-
-/// The node's end of one worker.
-pub(crate) struct Port {
-    pub(crate) seat: Seat,
-    pub(crate) launched_at: Time,
-    /// When it first said that it takes work; `None` while it starts.
-    pub(crate) ready_at: Option<Time>,
-    /// Since when it holds nothing.
-    pub(crate) idle_since: Time,
-    pub(crate) drain: Option<Drain>,
-    /// It was silent for too long: it gets nothing new until it is heard again.
-    pub(crate) unhealthy: bool,
-    pub(crate) last_sign: Instant,
-    pub(crate) last_sign_at: Time,
-    /// Bytes of memory of its process, where it is one of its own.
-    pub(crate) memory_bytes: Option<u64>,
-    /// What of it another such process would take as well; `None` until it has taken work.
-    pub(crate) private_bytes: Option<u64>,
-    /// Processors its process used of late while it ran something.
-    pub(crate) busy_cores: Option<f64>,
-    /// That it takes work was told.
-    pub(crate) introduced: bool,
-    /// The store has its session as it is now.
-    pub(crate) announced: bool,
-    pub(crate) orders: mpsc::Sender<Assigned>,
-    /// Why the worker is gone, while what it held is still to be given back.
-    pub(crate) gone: Option<String>,
-    /// What its death, if it dies, says of what it held.
-    pub(crate) loss: Loss,
-    /// What the worker was given and has not reported yet.
-    pub(crate) held: BTreeSet<LeaseRef>,
-    /// What the worker had to let go of because its lease could not be proved; handed back once the store can be reached.
-    pub(crate) given_up: BTreeSet<LeaseRef>,
-    /// The leases that ended last. Whoever read a row before its end must not give it out again after it.
-    ended: VecDeque<LeaseRef>,
-    pub(crate) done: u64,
-    pub(crate) failed: u64,
-    pub(crate) busy_ms: u64,
-}
-
-/// How many ended leases are remembered, far more than can end between a read and what follows from it.
-const ENDED_REMEMBERED: usize = 512;
-/// Orders that may wait beside one per slot: wishes to cancel, letting go.
-const SPARE_ORDERS: usize = 256;
-
-impl Port {
-    /// Takes note that the worker is to have this lease; `false` when it has it, or had it.
-    pub(crate) fn begin(&mut self, lease: LeaseRef) -> bool {
-        let had = self.ended.contains(&lease) || self.given_up.contains(&lease);
-        (!had && self.held.insert(lease)) || planted::has(Bug::DeliveredTwice)
-    }
-
-    pub(crate) fn end(&mut self, lease: LeaseRef, now: Time) {
-        if self.held.remove(&lease) && self.held.is_empty() {
-            self.idle_since = now;
+    pub(crate) async fn run(mut self, stop: CancellationToken) {
+        loop {
+            self.round().await;
+            let cx = self.cx.clone();
+            tokio::select! {
+                biased;
+                () = stop.cancelled() => break,
+                Some(ended) = self.lives.join_next(), if !self.lives.is_empty() => self.ended(ended),
+                () = cx.pool_nudge.notified() => {}
+                () = tokio::time::sleep(ROUND_EVERY) => {}
+            }
         }
-        if self.ended.len() >= ENDED_REMEMBERED {
-            self.ended.pop_front();
+        while self.lives.join_next().await.is_some() {}
+    }
+
+    /// One look at what is wanted and what is there. What fails is met again by the next round.
+    pub(crate) async fn round(&mut self) {
+        while let Some(ended) = self.lives.try_join_next() {
+            self.ended(ended);
         }
-        self.ended.push_back(lease);
-    }
-
-    /// Whether the scheduler may give it work.
-    pub(crate) fn is_open(&self) -> bool {
-        self.ready_at.is_some() && self.drain.is_none() && !self.unhealthy && self.gone.is_none()
-    }
-
-    /// Its status in the words of the API.
-    pub(crate) fn status(&self) -> &'static str {
-        match (self.ready_at, &self.drain) {
-            _ if self.gone.is_some() => "offline",
-            _ if self.unhealthy => "unhealthy",
-            (_, Some(_)) => "draining",
-            (None, None) => "starting",
-            _ if self.held.is_empty() => "idle",
-            _ if self.held.len() < self.seat.capacity as usize => "busy",
-            _ => "overloaded",
+        self.look_at_health();
+        if !self.cx.is_stopping() {
+            self.reconcile();
+        }
+        if let Err(error) = self.settle().await {
+            tracing::warn!(%error, "changes among the workers could not be stored; trying again");
         }
     }
 
-    pub(crate) fn heard(&mut self, now: Time) {
-        self.last_sign = Instant::now();
-        self.last_sign_at = now;
+    /// Takes note of a worker's end.
+    fn ended(&mut self, ended: Result<(SessionId, Ended), tokio::task::JoinError>) {
+        // A task that was aborted was taken note of when that was done.
+        let (session, why) = match ended {
+            Ok((session, Ended::Dismissed)) => (session, "it went unasked".to_owned()),
+            Ok((session, Ended::Failed(why))) => (session, why),
+            Ok((session, Ended::Killed(why))) => {
+                if let Some(port) = self.cx.ports.lock().get_mut(&session) {
+                    port.loss = Loss::Killed;
+                }
+                (session, why)
+            }
+            Err(error) => {
+                let id = error.id();
+                let Some(session) = self.handles.iter().find(|(_, h)| h.id() == id).map(|(s, _)| *s) else {
+                    return;
+                };
+                (session, if error.is_panic() { "it panicked" } else { "it was ended" }.to_owned())
+            }
+        };
+        self.handles.remove(&session);
+        self.leaving.remove(&session);
+        self.give_up(session, why);
     }
-}
 
-/// What goes down a link.
-pub(crate) enum Assigned {
-    Run {
-        row: Box<Execution>,
-        /// The request if it is still in memory.
-        request: Option<Bytes>,
-        /// The request as it is stored, if it was read with the row.
-        sealed: Option<Sealed>,
-    },
-    Order(Order),
+    /// The worker is gone, or is ended: what it holds is to be given back.
+    fn give_up(&mut self, session: SessionId, why: String) {
+        let mut ports = self.cx.ports.lock();
+        let Some(port) = ports.get_mut(&session).filter(|port| port.gone.is_none()) else { return };
+        if port.ready_at.is_none() {
+            let (least, most) = (LAUNCH_BACKOFF_MIN, LAUNCH_BACKOFF_MAX);
+            self.backoff =
+                (self.backoff * 2).clamp(Duration::from_millis(least), Duration::from_millis(most));
+            self.launch_after = Instant::now() + self.backoff;
+            self.cx.pool_news.lock().failed_launches += 1;
+        }
+        self.cx.pool_news.lock().totals.failed += 1;
+        tracing::warn!(worker = port.seat.name, held = port.held.len(), why, "a worker is gone");
+        port.gone = Some(why);
+        port.announced = false;
+    }
+
+    fn end_now(&mut self, session: SessionId, why: String) {
+        self.give_up(session, why);
+        if let Some(handle) = self.handles.remove(&session) {
+            handle.abort();
+        }
+    }
+
+    /// Workers that are silent get nothing new, and are ended after a lease's time; launches that take too long as well.
+    fn look_at_health(&mut self) {
+        let mut end = Vec::new();
+        for (session, port) in self.cx.ports.lock().iter_mut().filter(|(_, port)| port.gone.is_none()) {
+            let silence = port.last_sign.elapsed();
+            // One that starts here has its launch's time; one elsewhere joins before it takes work.
+            let starts_here = port.ready_at.is_none() && port.seat.origin.is_pooled();
+            if starts_here || port.seat.origin.is_here() {
+                continue;
+            }
+            let unhealthy = silence > Duration::from_millis(WORKER_SILENCE_MAX);
+            if port.unhealthy != unhealthy {
+                port.unhealthy = unhealthy;
+                port.announced = false;
+                let (worker, seconds) = (&port.seat.name, silence.as_secs());
+                if unhealthy {
+                    tracing::warn!(worker, seconds, "a worker is silent and gets nothing new");
+                } else {
+                    tracing::info!(worker, "a worker that was silent is heard again");
+                }
+            }
+            if silence > Duration::from_millis(LEASE_TTL) {
+                end.push((*session, format!("it was silent for {} s", silence.as_secs())));
+            }
+        }
+        let now = Instant::now();
+        let late: Vec<SessionId> =
+            self.leaving.iter().filter(|(_, until)| **until <= now).map(|(s, _)| *s).collect();
+        end.extend(late.into_iter().map(|session| (session, "it did not go when it was told to".to_owned())));
+        for (session, why) in end {
+            self.leaving.remove(&session);
+            self.end_now(session, why);
+        }
+    }
+
+    /// Launches, takes back and closes workers so that as many are there of each pool as are wanted.
+    fn reconcile(&mut self) {
+        let wanted = *self.cx.wanted.lock();
+        let workers = self.cx.pool_workers();
+        let mut exist = u32::try_from(workers.len()).unwrap_or(u32::MAX);
+        for (pool, part) in self.cx.parts_of(wanted).into_iter().enumerate() {
+            let own = self.cx.workers_of(pool, &workers);
+            let aim = PoolAim {
+                target: part,
+                max: u32::try_from(own.len()).unwrap_or(u32::MAX) + wanted.most.saturating_sub(exist),
+                launch_timeout: self.launch_timeout(),
+                launch_nothing: wanted.launch_nothing || Instant::now() < self.launch_after,
+            };
+            exist = exist.saturating_add(self.carry_out(pool, &own, aim));
+        }
+    }
+
+    /// Brings one pool to its aim; answers how many workers it launched.
+    fn carry_out(&mut self, pool: usize, workers: &[PoolWorker<SessionId>], aim: PoolAim) -> u32 {
+        let patience = self.cx.settings.scaling.rules.drain_timeout;
+        let mut launched = 0;
+        for action in pool::plan(workers, aim, self.cx.store.now()) {
+            match action {
+                PoolAction::Launch(count) => {
+                    launched += count;
+                    (0..count).for_each(|_| self.launch(pool));
+                }
+                PoolAction::Reinstate(session) => {
+                    if let Some(port) = self.cx.ports.lock().get_mut(&session) {
+                        port.drain = None;
+                        port.announced = false;
+                    }
+                }
+                PoolAction::Cancel(session) => self.end_starting(session),
+                PoolAction::GiveUp(session) => self.end_now(session, "it did not come up in time".to_owned()),
+                // Whether it is still idle is known only once it gets nothing new, so both begin alike.
+                PoolAction::Stop(session) | PoolAction::Drain(session) => {
+                    let leaves =
+                        workers.iter().find(|w| w.id == session).is_some_and(|w| w.recycle || w.unhealthy);
+                    let why = if leaves { "replaced" } else { "scale_down" };
+                    self.cx.drain_worker(session, why, patience, !leaves);
+                }
+            }
+        }
+        launched
+    }
+
+    fn launch_timeout(&self) -> Millis {
+        self.cx.wanted.lock().launch_timeout.max(LAUNCH_PATIENCE_MIN)
+    }
+
+    /// Launches a worker of the pool at this place; behind the last one stand the shared workers.
+    fn launch(&mut self, pool: usize) {
+        self.launched += 1;
+        self.cx.pool_news.lock().totals.launched += 1;
+        let (node, pool) = (self.cx.settings.node.0, self.cx.settings.pools.get(pool));
+        let seat = Seat {
+            name: match pool {
+                Some(pool) => format!("n{node}-{}-w{}", pool.name, self.launched),
+                None => format!("n{node}-w{}", self.launched),
+            },
+            origin: self.provider.origin(),
+            capacity: self.cx.settings.scaling.rules.worker_capacity,
+            engine_types: pool.map(|pool| pool.engine_types.clone()).unwrap_or_default(),
+        };
+        let name = seat.name.clone();
+        let (session, link) = self.cx.open_port(seat);
+        let life = self.provider.launch(&name, link);
+        let handle = match &self.cx.settings.govern {
+            Some(govern) => {
+                let (told, hears) = oneshot::channel();
+                let role = async move {
+                    let _ = told.send(life.await);
+                };
+                let governed = govern.wrap(&name, Box::pin(role));
+                self.lives.spawn(async move {
+                    governed.await;
+                    (session, hears.await.unwrap_or(Ended::Dismissed))
+                })
+            }
+            None => self.lives.spawn(async move { (session, life.await) }),
+        };
+        self.handles.insert(session, handle);
+    }
+
+    /// A worker that never took work just goes.
+    fn end_starting(&mut self, session: SessionId) {
+        let mut ports = self.cx.ports.lock();
+        if ports.get(&session).is_some_and(|port| port.ready_at.is_none()) {
+            ports.remove(&session);
+            if let Some(handle) = self.handles.remove(&session) {
+                handle.abort();
+            }
+        }
+    }
+
+    /// Tells the store what changed, gives back what dead workers held, and lets go of those that are done.
+    async fn settle(&mut self) -> Result<(), StoreError> {
+        self.announce_changes().await?;
+        let now = self.cx.store.now();
+        self.hand_back_late(now);
+        let shared = self.cx.store.features().shared;
+        let (mut dead, mut done) = (Vec::new(), Vec::new());
+        for (session, port) in self.cx.ports.lock().iter() {
+            let settled = port.drain.as_ref().is_some_and(|d| !shared || now.since(d.since) >= SETTLE);
+            if let Some(why) = &port.gone {
+                dead.push((*session, why.clone(), port.loss));
+            } else if settled && port.announced && port.held.is_empty() && port.given_up.is_empty() {
+                done.push(*session);
+            }
+        }
+        for (session, why, loss) in dead {
+            self.cx.lose_all(Some(session), loss).await?;
+            self.cx.close_port(session, &why).await?;
+        }
+        for session in done {
+            if shared && !self.cx.store.running(Some(session), None, 1).await?.is_empty() {
+                continue;
+            }
+            self.cx.close_port(session, "stopped").await?;
+            self.cx.pool_news.lock().totals.stopped += 1;
+            if self.handles.contains_key(&session) {
+                self.leaving.insert(session, Instant::now() + LEAVE_PATIENCE);
+            }
+        }
+        Ok(())
+    }
+
+    async fn announce_changes(&mut self) -> Result<(), StoreError> {
+        let (mut changed, mut notes) = (Vec::new(), Vec::new());
+        for (session, port) in self.cx.ports.lock().iter_mut().filter(|(_, port)| !port.announced) {
+            let Some(ready_at) = port.ready_at else { continue };
+            changed.push(*session);
+            if port.is_open() && !port.introduced {
+                port.introduced = true;
+                self.backoff = Duration::ZERO;
+                let mut news = self.cx.pool_news.lock();
+                // Nobody may be there to take them, and the newest say enough.
+                if news.startups.len() < STARTUPS_MAX {
+                    news.startups.push(ready_at.since(port.launched_at));
+                }
+                notes.push(Planned::Other(Write::Note(note("worker_started", port, "ready"))));
+            }
+        }
+        if changed.is_empty() {
+            return Ok(());
+        }
+        let as_told: BTreeMap<SessionId, bool> = {
+            let ports = self.cx.ports.lock();
+            changed.iter().filter_map(|id| Some((*id, ports.get(id)?.is_open()))).collect()
+        };
+        self.cx.announce(changed).await?;
+        for (session, open) in as_told {
+            if let Some(port) = self.cx.ports.lock().get_mut(&session).filter(|port| port.is_open() == open) {
+                port.announced = true;
+            }
+        }
+        if !notes.is_empty() {
+            self.cx.commit(notes, 0).await?;
+        }
+        Ok(())
+    }
+
+    /// What still runs on a worker past the end of its drain is handed back, and burns nothing.
+    fn hand_back_late(&self, now: Time) {
+        for port in self.cx.ports.lock().values_mut() {
+            let Some(drain) = port.drain.as_mut().filter(|d| d.until <= now && !d.handed_back) else {
+                continue;
+            };
+            drain.handed_back = true;
+            tracing::warn!(
+                worker = port.seat.name,
+                held = port.held.len(),
+                "its drain took too long; what it still runs is handed back"
+            );
+            let _ = port.orders.try_send(Assigned::Order(Order::HandBack));
+        }
+    }
 }
 
 impl Context {
-    /// Makes a port for a worker that is to come; it gets no work before it is [ready](Context::worker_ready).
-    pub(crate) fn open_port(self: &Arc<Self>, seat: Seat) -> (SessionId, NodeLink) {
+    /// The workers of this node's own providers as the pool's rules see them.
+    pub(crate) fn pool_workers(&self) -> Vec<PoolWorker<SessionId>> {
+        let rules = &self.settings.workers;
         let now = self.store.now();
-        let session = SessionId(self.env.key(now).0);
-        let (orders, inbox) = mpsc::channel(seat.capacity as usize + SPARE_ORDERS);
-        let inbox = Arc::new(Mutex::new(inbox));
-        let port = Port {
-            seat,
-            launched_at: now,
-            ready_at: None,
-            idle_since: now,
-            drain: None,
-            unhealthy: false,
-            last_sign: Instant::now(),
-            last_sign_at: now,
-            memory_bytes: None,
-            private_bytes: None,
-            busy_cores: None,
-            introduced: false,
-            announced: false,
-            orders,
-            gone: None,
-            loss: Loss::Worker,
-            held: BTreeSet::new(),
-            given_up: BTreeSet::new(),
-            ended: VecDeque::new(),
-            done: 0,
-            failed: 0,
-            busy_ms: 0,
-        };
-        self.ports.lock().insert(session, port);
-        (session, NodeLink { cx: self.clone(), session, inbox })
-    }
-
-    /// The worker takes work from now on; the pool tells the store. `false`: it is not among the workers any more.
-    pub(crate) fn worker_ready(&self, session: SessionId) -> bool {
-        let now = self.store.now();
-        let mut ports = self.ports.lock();
-        let Some(port) = ports.get_mut(&session) else { return false };
-        port.heard(now);
-        if port.ready_at.is_none() {
-            port.ready_at = Some(now);
-            port.idle_since = now;
-            port.announced = false;
-        }
-        self.pool_nudge.notify_one();
-        true
-    }
-
-    /// Lets a worker finish what it has and take nothing new; after `patience` the rest is handed back.
-    pub(crate) fn drain_worker(&self, session: SessionId, why: &'static str, patience: u64, revocable: bool) {
-        let now = self.store.now();
-        if let Some(port) = self.ports.lock().get_mut(&session) {
-            let until = now.plus(patience);
-            match &mut port.drain {
-                // An operator's word stands above the scaler's, and an earlier end above a later one.
-                Some(drain) => {
-                    drain.until = drain.until.min(until);
-                    drain.revocable &= revocable;
-                }
-                None => {
-                    port.drain = Some(Drain { why, since: now, until, revocable, handed_back: false });
-                    port.announced = false;
-                }
-            }
-        }
-        self.pool_nudge.notify_one();
-    }
-
-    /// Writes the sessions of these workers of this node as they are now, those that never took work left out.
-    pub(crate) async fn announce(&self, ids: Vec<SessionId>) -> Result<(), StoreError> {
-        let now = self.store.now();
-        let lease_until = self.store.features().shared.then(|| now.plus(LEASE_TTL));
-        let mut writes = Vec::new();
-        {
-            let ports = self.ports.lock();
-            for (id, port) in ids.iter().filter_map(|id| Some((*id, ports.get(id)?))) {
-                let Some(ready_at) = port.ready_at else { continue };
-                let session = Session {
-                    id,
-                    node: self.settings.node,
-                    worker: port.seat.name.clone(),
-                    capacity: port.seat.capacity,
-                    engine_types: port.seat.engine_types.clone(),
-                    started_at: ready_at,
-                    lease_until,
-                    draining: !port.is_open(),
-                };
-                writes.push(Planned::Other(Write::Session(SessionWrite::Open(session))));
-            }
-        }
-        if writes.is_empty() {
-            return Ok(());
-        }
-        self.commit(writes, 0).await?;
-        self.grant_nudge.notify_one();
-        Ok(())
-    }
-
-    /// The sessions whose workers are known to live: a node speaks for a process elsewhere only while it hears it.
-    pub(crate) fn renewable(&self) -> Vec<SessionId> {
-        let heard = |port: &Port| {
-            port.seat.origin.is_here() || port.last_sign.elapsed() < Duration::from_millis(WORKER_SILENCE_MAX)
-        };
         let ports = self.ports.lock();
-        let known =
-            ports.iter().filter(|(_, port)| port.ready_at.is_some() && port.gone.is_none() && heard(port));
-        known.map(|(session, _)| *session).collect()
+        let own = ports.iter().filter(|(_, port)| port.seat.origin.is_pooled() && port.gone.is_none());
+        own.map(|(session, port)| {
+            let old = rules.max_age.is_some_and(|age| now.since(port.launched_at) >= age);
+            let many = rules.max_executions.is_some_and(|most| port.done >= most);
+            let big = rules.max_memory_bytes.zip(port.memory_bytes).is_some_and(|(most, used)| used >= most);
+            PoolWorker {
+                id: *session,
+                phase: match (&port.drain, port.ready_at) {
+                    (Some(_), _) => WorkerPhase::Draining,
+                    (None, None) => WorkerPhase::Starting,
+                    (None, Some(_)) => WorkerPhase::Ready,
+                },
+                busy_slots: u32::try_from(port.held.len()).unwrap_or(u32::MAX),
+                launched: port.launched_at,
+                idle_since: port.idle_since,
+                // What an operator sent away is not taken back either.
+                recycle: old || many || big || port.drain.as_ref().is_some_and(|drain| !drain.revocable),
+                unhealthy: port.unhealthy,
+            }
+        })
+        .collect()
     }
-
-    /// Ends a worker's session; nothing it says afterwards is heard. What it still held is lost to it.
-    pub(crate) async fn close_port(&self, session: SessionId, why: &str) -> Result<(), StoreError> {
-        let known = self.ports.lock().get(&session).map(|port| {
-            let kind = if why == "stopped" { "worker_stopped" } else { "worker_failed" };
-            (port.ready_at.is_some(), port.seat.origin == Origin::Remote, note(kind, port, why))
-        });
-        let Some((opened, is_remote, note)) = known else { return Ok(()) };
-        if opened {
-            let writes = [Write::Session(SessionWrite::Close(session)), Write::Note(note)];
-            self.commit(writes.into_iter().map(Planned::Other).collect(), 0).await?;
-        }
-        let comes_back = is_remote && self.is_stopping();
-        self.joined.lock().closed(session, why == "stopped" && !comes_back);
-        self.ports.lock().remove(&session);
-        Ok(())
-    }
-}
-
-/// The service-wide event of a worker's beginning or end.
-pub(crate) fn note(kind: &str, port: &Port, why: &str) -> Note {
-    let data = json!({
-        "worker": port.seat.name, "provider": port.seat.origin.as_str(), "capacity": port.seat.capacity,
-        "engineTypes": port.seat.engine_types, "reason": why,
-    });
-    Note { kind: kind.to_owned(), data }
 }

@@ -7,7 +7,7 @@
 use crate::context::Context;
 use crate::joined::{Owner, fresh_token};
 use crate::link::NodeLink;
-use crate::pool::Origin;
+use crate::port::Origin;
 use crate::provider::{Ended, Life, Provider};
 use crate::settings::WorkerProcesses;
 use enginehouse_api::WorkerBriefing;

@@ -1,7 +1,7 @@
 //! Where workers come from: one trait, one implementation for each place they can run in.
 
 use crate::link::NodeLink;
-use crate::pool::Origin;
+use crate::port::Origin;
 use enginehouse_core::time::Millis;
 use enginehouse_worker::{Engines, Worker, WorkerSettings};
 use std::pin::Pin;

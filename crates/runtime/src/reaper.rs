@@ -1,7 +1,7 @@
 //! The reaper: ends the leases of sessions that are gone, and gives back what abandoned calls held.
 
-use crate::committer::Planned;
 use crate::context::{ChangeError, Context};
+use crate::planned::Planned;
 use enginehouse_core::execution::Execution;
 use enginehouse_core::id::SessionId;
 use enginehouse_core::lifecycle::{self, Loss};
@@ -133,7 +133,7 @@ impl Context {
         for lease in held {
             port.given_up.insert(lease);
             let order = enginehouse_worker::Order::LetGo(lease);
-            let _ = port.orders.try_send(crate::pool::Assigned::Order(order));
+            let _ = port.orders.try_send(crate::port::Assigned::Order(order));
         }
     }
 }

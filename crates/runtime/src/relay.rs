@@ -4,8 +4,8 @@
 //! commit was made another way, or when nobody knows what became of one.
 
 use crate::context::Context;
-use crate::gates::OPERATOR_NOTE;
-use crate::service::scaling::SCALING_NOTE;
+use crate::operator_words::OPERATOR_NOTE;
+use crate::scaling::SCALING_NOTE;
 use enginehouse_core::event::EventType;
 use enginehouse_core::execution::{Execution, Status};
 use enginehouse_core::id::SessionId;

@@ -4,11 +4,12 @@
 //! took, so that submits and ends in between wait for one slice at most. Only the scheduler's node does it.
 
 use crate::blobs::BLOB_BYTES_MIN;
-use crate::committer::Planned;
 use crate::context::Context;
+use crate::figures::Pass;
+use crate::planned::Planned;
 use enginehouse_core::id::Key;
 use enginehouse_core::retention::{Ended, Fate, RetentionRules};
-use enginehouse_core::time::{Millis, Time};
+use enginehouse_core::time::Time;
 use enginehouse_store::{EndedRow, Outcome, Removal, StoreError, Usage, Write};
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -30,18 +31,6 @@ const PAUSE_MAX: Duration = Duration::from_millis(500);
 /// Free room that stays in the files for what comes next: this share of what is in use, and at least so much.
 const SPARE_SHARE: u64 = 20;
 const SPARE_MIN: u64 = 8 << 20;
-
-/// What the last look at the store did.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(crate) struct Pass {
-    pub(crate) at: Time,
-    /// Executions removed, and executions whose request, result and log were.
-    pub(crate) removed: u64,
-    pub(crate) emptied: u64,
-    pub(crate) took: Millis,
-    /// When the next execution is due by its age; `None`: none is.
-    pub(crate) next_due: Option<Time>,
-}
 
 pub(crate) struct Retention {
     pub(crate) cx: Arc<Context>,

@@ -7,17 +7,12 @@
 mod observe;
 mod records;
 
-use crate::committer::Planned;
 use crate::context::Context;
-use crate::workers::Wanted;
-use enginehouse_api::{PolicyWord, PredictWord, ScalingChanged, ScalingRequest};
-use enginehouse_core::autoscaler::{
-    Autoscaler, AutoscalerDoc, Decision, Policy, PoolCounts, Predict, RuleError, ScalingRules,
-};
+use crate::wanted::Wanted;
+use enginehouse_core::autoscaler::{Autoscaler, AutoscalerDoc, Decision, PoolCounts, ScalingRules};
 use enginehouse_core::id::NodeId;
 use enginehouse_core::lab::GATHER;
-use enginehouse_core::time::Millis;
-use enginehouse_store::{Doc, DocKind, StoreError, Write};
+use enginehouse_store::{DocKind, StoreError};
 use observe::Observer;
 use records::Records;
 pub(crate) use records::{policy_word, view};
@@ -33,29 +28,7 @@ const STORE_EVERY: Duration = Duration::from_secs(10);
 /// Documents of the kind [`DocKind::Scaling`].
 const MEMORY: &str = "memory";
 const SHADOW_MEMORY: &str = "memory-shadow";
-const CHANGE: &str = "change";
 const WANTED: &str = "wanted";
-
-/// What everybody may look at.
-#[derive(Debug)]
-pub(crate) struct Scaling {
-    /// The rules in force, and the policy that is asked beside them.
-    pub(crate) rules: ScalingRules,
-    pub(crate) shadow: Option<Policy>,
-    pub(crate) change: Option<ScalingChanged>,
-    pub(crate) decision: Option<Decision>,
-    pub(crate) shadow_decision: Option<Decision>,
-    pub(crate) startup: Millis,
-    /// The store had no work yet when this node started, so there is nothing that could be forgotten.
-    pub(crate) fresh: bool,
-}
-
-impl Scaling {
-    pub(crate) fn new(rules: ScalingRules, shadow: Option<Policy>, fresh: bool) -> Scaling {
-        let startup = rules.worker_startup_time;
-        Scaling { rules, shadow, change: None, decision: None, shadow_decision: None, startup, fresh }
-    }
-}
 
 pub(crate) struct Scaler {
     cx: Arc<Context>,
@@ -287,130 +260,6 @@ fn share(total: u32, nodes: &BTreeSet<NodeId>, node: NodeId) -> u32 {
     total / count + u32::from(place < total % count)
 }
 
-impl Context {
-    /// Tells this node's pool how many workers it is to have.
-    pub(crate) fn want(&self, wanted: Wanted) {
-        let mut now = self.wanted.lock();
-        if *now != wanted {
-            *now = wanted;
-            self.pool_nudge.notify_one();
-        }
-    }
-
-    /// Goes back to the configured rules once the time of an operator's change has passed.
-    pub(crate) fn expire_scaling_change(&self) {
-        let now = self.store.now();
-        let mut scaling = self.scaling.lock();
-        let over =
-            scaling.change.as_ref().and_then(|change| change.until).is_some_and(|until| until.0 <= now);
-        if over {
-            let configured = &self.settings.scaling;
-            (scaling.rules, scaling.shadow) = (configured.rules.clone(), configured.shadow);
-            scaling.change = None;
-            tracing::info!("an operator's change of the scaling rules has run out; they are as configured");
-        }
-    }
-
-    /// Takes up what an operator said of the rules, on whichever node.
-    pub(crate) async fn load_scaling_change(&self) -> Result<(), StoreError> {
-        let docs = self.store.docs(DocKind::Scaling).await?;
-        let stored = docs.into_iter().find(|doc| doc.id == CHANGE).map(|doc| doc.body);
-        let change =
-            stored.and_then(|body| serde_json::from_value::<Option<ScalingChanged>>(body).ok()).flatten();
-        self.apply_scaling_change(change);
-        Ok(())
-    }
-
-    /// Puts a change that was stored in force.
-    pub(crate) fn apply_scaling_change(&self, change: Option<ScalingChanged>) {
-        let configured = &self.settings.scaling;
-        let changed =
-            change.as_ref().map(|change| changed(&configured.rules, configured.shadow, &change.rules));
-        let mut scaling = self.scaling.lock();
-        match changed {
-            Some(Ok((rules, shadow))) => {
-                (scaling.rules, scaling.shadow) = (rules, shadow);
-                scaling.change = change;
-            }
-            Some(Err(error)) => {
-                tracing::warn!(%error, "an operator's change of the scaling rules does not fit the configuration");
-                (scaling.rules, scaling.shadow) = (configured.rules.clone(), configured.shadow);
-                scaling.change = None;
-            }
-            None => {
-                (scaling.rules, scaling.shadow) = (configured.rules.clone(), configured.shadow);
-                scaling.change = None;
-            }
-        }
-    }
-
-    /// Stores an operator's change, or its end.
-    pub(crate) async fn keep_scaling_change(
-        &self,
-        change: Option<&ScalingChanged>,
-    ) -> Result<(), StoreError> {
-        let body = json!(change);
-        self.keep(DocKind::Scaling, CHANGE, |_| body.clone()).await
-    }
-
-    /// Writes a document at a revision that is known.
-    pub(crate) async fn write_doc(
-        &self,
-        kind: DocKind,
-        id: &str,
-        rev: u64,
-        body: Value,
-    ) -> Result<(), StoreError> {
-        let doc = Doc { kind, id: id.to_owned(), rev, body };
-        self.commit(vec![Planned::Other(Write::Keep { doc, rev })], 0).await.map(|_| ())
-    }
-}
-
-/// The rules that a change makes of others, if they make sense.
-pub(crate) fn changed(
-    rules: &ScalingRules,
-    shadow: Option<Policy>,
-    request: &ScalingRequest,
-) -> Result<(ScalingRules, Option<Policy>), RuleError> {
-    let mut new = rules.clone();
-    set(&mut new.policy, request.policy.map(policy));
-    set(&mut new.min_workers, request.min_workers);
-    set(&mut new.max_workers, request.max_workers);
-    set(&mut new.target_utilization, request.target_utilization);
-    set(&mut new.scale_up_threshold, request.scale_up_threshold);
-    set(&mut new.scale_down_threshold, request.scale_down_threshold);
-    set(&mut new.scale_up_cooldown, request.scale_up_cooldown.map(|span| span.0));
-    set(&mut new.scale_down_cooldown, request.scale_down_cooldown.map(|span| span.0));
-    set(&mut new.slo_wait, request.slo_wait.map(|span| span.0));
-    set(&mut new.late_cost, request.late_cost);
-    set(&mut new.retention, request.retention.map(|span| span.0));
-    set(&mut new.tolerance, request.tolerance);
-    set(&mut new.predict, request.predict.map(predict));
-    new.check()?;
-    Ok((new, request.shadow.map(policy).or(shadow)))
-}
-
-fn set<T>(field: &mut T, value: Option<T>) {
-    if let Some(value) = value {
-        *field = value;
-    }
-}
-
-fn policy(word: PolicyWord) -> Policy {
-    match word {
-        PolicyWord::LeadTime => Policy::LeadTime,
-        PolicyWord::Threshold => Policy::Threshold,
-    }
-}
-
-fn predict(word: PredictWord) -> Predict {
-    match word {
-        PredictWord::On => Predict::On,
-        PredictWord::Shadow => Predict::Shadow,
-        PredictWord::Off => Predict::Off,
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -423,16 +272,5 @@ mod tests {
             assert_eq!(parts.iter().sum::<u32>(), total, "{parts:?}");
             assert!(parts.iter().max().unwrap() - parts.iter().min().unwrap() <= 1, "{parts:?}");
         }
-    }
-
-    #[test]
-    fn a_change_keeps_what_it_does_not_name_and_must_make_sense() {
-        let rules = ScalingRules::default();
-        let request = ScalingRequest { max_workers: Some(40), ..ScalingRequest::default() };
-        let (new, shadow) = changed(&rules, Some(Policy::Threshold), &request).expect("it makes sense");
-        assert_eq!((new.max_workers, new.min_workers), (40, rules.min_workers));
-        assert_eq!(shadow, Some(Policy::Threshold));
-        let request = ScalingRequest { max_workers: Some(1), ..ScalingRequest::default() };
-        assert_eq!(changed(&rules, None, &request).expect_err("less than the least").field, "min_workers");
     }
 }

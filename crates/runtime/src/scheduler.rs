@@ -3,15 +3,14 @@
 //! Exactly one node of a store has an epoch and decides what starts. The queue is a view of the store: after any store
 //! error it is thrown away and read anew, and a refused write brings the true row, which [`Scheduler::resync`] takes.
 
-use crate::committer::Planned;
-use crate::context::rules_of;
+use crate::planned::Planned;
 use crate::traffic::Traffic;
 use enginehouse_core::event::{Event, EventType};
 use enginehouse_core::execution::{Execution, Lane, Status};
 use enginehouse_core::gate::{GateChange, Gates};
 use enginehouse_core::id::{Key, SessionId};
 use enginehouse_core::limits::READY_REFILL;
-use enginehouse_core::queue::{Entry, Lease, Pick, Queue};
+use enginehouse_core::queue::{Entry, Lease, Pick, Queue, WorkerRules};
 use enginehouse_core::rank::Rank;
 use enginehouse_core::session::Session;
 use enginehouse_core::time::Time;
@@ -319,6 +318,12 @@ impl Scheduler {
         };
         self.queue.lease(row.key(), lease);
     }
+}
+
+/// One worker as the queue sees it.
+pub(crate) fn rules_of(session: &Session) -> WorkerRules {
+    let engine_types = session.engine_types.clone();
+    WorkerRules { capacity: session.capacity, engine_types, open: !session.draining }
 }
 
 fn entry(row: &Execution) -> Entry {

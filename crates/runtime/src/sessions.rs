@@ -2,8 +2,8 @@
 //!
 //! With a store of its own a node's workers need neither: their process is the lease, and the directory lock is the role.
 
-use crate::committer::Planned;
 use crate::context::{ChangeError, Context};
+use crate::planned::Planned;
 use enginehouse_core::execution::Execution;
 use enginehouse_core::id::SessionId;
 use enginehouse_core::lifecycle::{self, Outcome};

@@ -1,10 +1,16 @@
 //! Resolved settings: every default filled in, every value checked. Reading them from files is the CLI's business.
 
+mod tracing;
+mod webhooks;
+
+pub use tracing::{ExporterSettings, TraceDialect, TracingSettings};
+#[cfg(test)]
+pub(crate) use webhooks::key_of;
+pub use webhooks::{WebhookEndpoint, WebhookPolicy, WebhookSecrets, WebhookSettings};
+
 use crate::alerts::{AlertRule, default_alerts};
 use crate::blobs::BlobSettings;
-use crate::seal::SealKeySource;
-use crate::tracer::TracingSettings;
-use crate::webhooks::WebhookSettings;
+use crate::seal::SealSettings;
 use enginehouse_core::autoscaler::{Policy, ScalingRules};
 use enginehouse_core::balance::BalanceRules;
 use enginehouse_core::breaker::BreakerRules;
@@ -128,33 +134,6 @@ impl Default for Settings {
             concurrency_key_limit: 1,
             seed: None,
             govern: None,
-        }
-    }
-}
-
-/// How payloads are sealed.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct SealSettings {
-    /// Where the key comes from that seals the data keys.
-    pub source: SealKeySource,
-    /// Payloads are compressed.
-    pub compress: bool,
-    /// Payloads are encrypted.
-    pub encrypt: bool,
-    /// A data key that is so old is followed by another.
-    pub data_key_age: Millis,
-    /// So is one that sealed so many records.
-    pub data_key_records: u64,
-}
-
-impl Default for SealSettings {
-    fn default() -> Self {
-        SealSettings {
-            source: SealKeySource::default(),
-            compress: true,
-            encrypt: true,
-            data_key_age: 90 * DAY,
-            data_key_records: 1_000_000_000,
         }
     }
 }

@@ -1,7 +1,6 @@
 //! The newest commits of the feed in memory, so that many readers of events at its end read the store once.
 
-use crate::context::Context;
-use enginehouse_store::{Commit, Cursor, StoreError};
+use enginehouse_store::{Commit, Cursor, Store, StoreError};
 use parking_lot::Mutex;
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -16,6 +15,39 @@ pub(crate) struct Tail {
     kept: Mutex<Kept>,
     /// Held by the one who reads what is new.
     reading: tokio::sync::Mutex<()>,
+}
+
+impl Tail {
+    /// The commits of `store` after `cursor`, oldest first; none when there are none yet.
+    pub(crate) async fn after(
+        &self,
+        store: &dyn Store,
+        cursor: Cursor,
+        max: usize,
+    ) -> Result<Vec<Arc<Commit>>, StoreError> {
+        if let Some(found) = self.kept.lock().after(cursor, max) {
+            return Ok(found);
+        }
+        if *store.changed().borrow() <= cursor {
+            return Ok(Vec::new());
+        }
+        if !self.kept.lock().ends_at_or_before(cursor) {
+            // Far behind: it reads the store by itself until it is near the end.
+            let page = store.feed(cursor, max).await?;
+            return Ok(page.commits.into_iter().map(Arc::new).collect());
+        }
+        let _alone = self.reading.lock().await;
+        if let Some(found) = self.kept.lock().after(cursor, max) {
+            return Ok(found);
+        }
+        let page = store.feed(cursor, PAGE).await?;
+        let commits: Vec<Arc<Commit>> = page.commits.into_iter().map(Arc::new).collect();
+        let mut kept = self.kept.lock();
+        if kept.ends_at_or_before(cursor) {
+            commits.iter().for_each(|commit| kept.push(commit.clone()));
+        }
+        Ok(commits.into_iter().take(max).collect())
+    }
 }
 
 /// Commits without a gap, the oldest first.
@@ -55,38 +87,6 @@ impl Kept {
                 self.items -= items(&oldest);
             }
         }
-    }
-}
-
-impl Context {
-    /// Commits after `cursor`, oldest first; none when there are none yet.
-    pub(crate) async fn commits_after(
-        &self,
-        cursor: Cursor,
-        max: usize,
-    ) -> Result<Vec<Arc<Commit>>, StoreError> {
-        if let Some(found) = self.tail.kept.lock().after(cursor, max) {
-            return Ok(found);
-        }
-        if *self.store.changed().borrow() <= cursor {
-            return Ok(Vec::new());
-        }
-        if !self.tail.kept.lock().ends_at_or_before(cursor) {
-            // Far behind: it reads the store by itself until it is near the end.
-            let page = self.store.feed(cursor, max).await?;
-            return Ok(page.commits.into_iter().map(Arc::new).collect());
-        }
-        let _alone = self.tail.reading.lock().await;
-        if let Some(found) = self.tail.kept.lock().after(cursor, max) {
-            return Ok(found);
-        }
-        let page = self.store.feed(cursor, PAGE).await?;
-        let commits: Vec<Arc<Commit>> = page.commits.into_iter().map(Arc::new).collect();
-        let mut kept = self.tail.kept.lock();
-        if kept.ends_at_or_before(cursor) {
-            commits.iter().for_each(|commit| kept.push(commit.clone()));
-        }
-        Ok(commits.into_iter().take(max).collect())
     }
 }
 

@@ -3,7 +3,6 @@
 //! Every figure stands in one table ([`table`]), from which docs/METRICS.md is printed; one that is not there cannot be given out.
 //! Label values are configured names and words of closed lists, so the number of series is bounded.
 
-mod now;
 mod process;
 mod table;
 mod text;
@@ -20,10 +19,12 @@ use std::borrow::Cow;
 use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
+pub(crate) use process::Use;
 pub use table::markdown;
+pub(crate) use text::prometheus;
 
 /// Names and values, in the order of the table.
-type Labels = Vec<(&'static str, Cow<'static, str>)>;
+pub(crate) type Labels = Vec<(&'static str, Cow<'static, str>)>;
 /// A value of which an execution is named as an example.
 type Timed = HistogramWithExemplars<Labels>;
 
@@ -154,7 +155,7 @@ impl Telemetry {
         self.limited.get_or_create(&labels).inc_by(seconds);
     }
 
-    fn register(&self, registry: &mut Registry) {
+    pub(crate) fn register(&self, registry: &mut Registry) {
         add(registry, "executions_submitted", self.submitted.clone());
         add(registry, "executions_ended", self.ended.clone());
         add(registry, "attempts_ended", self.attempts.clone());
@@ -171,7 +172,7 @@ impl Telemetry {
 }
 
 /// Adds a figure of the table; a name that is not there is a mistake of this crate that its tests find.
-fn add(registry: &mut Registry, name: &str, metric: impl Metric) {
+pub(crate) fn add(registry: &mut Registry, name: &str, metric: impl Metric) {
     let Some(entry) = table::entry(name) else {
         debug_assert!(false, "{name} is not in the table");
         return;

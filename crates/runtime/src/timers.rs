@@ -1,7 +1,7 @@
 //! The timer role: work whose time has come becomes due, work whose time has passed ends. Never early by the store's clock.
 
-use crate::committer::Planned;
 use crate::context::Context;
+use crate::planned::Planned;
 use enginehouse_core::lifecycle;
 use enginehouse_store::StoreError;
 use std::sync::Arc;

@@ -4,6 +4,7 @@
 //! nothing to the way of an execution. Nothing waits for a receiver: what it does not take in time is dropped and counted.
 
 use crate::context::Context;
+use crate::settings::{ExporterSettings, TraceDialect};
 use crate::telemetry::Telemetry;
 use enginehouse_core::execution::Execution;
 use enginehouse_core::time::Time;
@@ -14,7 +15,7 @@ use opentelemetry::{InstrumentationScope, KeyValue};
 use opentelemetry_otlp::{SpanExporter as Otlp, WithExportConfig, WithHttpConfig};
 use opentelemetry_sdk::Resource;
 use opentelemetry_sdk::trace::{SpanData, SpanEvents, SpanExporter, SpanLinks};
-use secrecy::{ExposeSecret, SecretString};
+use secrecy::ExposeSecret;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 use tokio::sync::mpsc;
@@ -32,33 +33,6 @@ const BATCHES_WAITING: usize = 32;
 const EXPORT_WITHIN: Duration = Duration::from_secs(10);
 /// How often a receiver in trouble is logged.
 const COMPLAIN_EVERY: Duration = Duration::from_secs(60);
-
-/// Where spans go, and of how many executions.
-#[derive(Debug, Clone, Default)]
-pub struct TracingSettings {
-    /// Share of the executions that are traced, of those whose caller did not say; 0 to 1.
-    pub sample_ratio: f64,
-    pub exporters: Vec<ExporterSettings>,
-}
-
-/// One receiver of traces.
-#[derive(Debug, Clone)]
-pub struct ExporterSettings {
-    pub name: String,
-    /// The whole URL that OTLP over HTTP is posted to, such as `http://127.0.0.1:4318/v1/traces`.
-    pub url: String,
-    pub headers: Vec<(String, SecretString)>,
-    pub dialect: TraceDialect,
-}
-
-/// What a receiver expects of the spans.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum TraceDialect {
-    /// All spans: execution, queue, attempt, call.
-    Otlp,
-    /// LangSmith: one root for the execution, one child for each attempt, with its attributes.
-    Langsmith,
-}
 
 pub(crate) struct Tracer {
     pub(crate) cx: Arc<Context>,
@@ -158,7 +132,7 @@ impl Tracer {
                 let spans = spans(&row);
                 let id = self.cx.public_id(&row);
                 for outlet in outlets.iter_mut() {
-                    outlet.batch.extend(spans.iter().filter_map(|s| outlet.dialect.told(&row, &id, s)));
+                    outlet.batch.extend(spans.iter().filter_map(|s| told(outlet.dialect, &row, &id, s)));
                     if outlet.batch.len() >= BATCH_SPANS {
                         outlet.send(&self.cx.telemetry);
                     }
@@ -218,50 +192,48 @@ fn exporter(settings: &ExporterSettings) -> Result<Otlp, String> {
     Ok(exporter)
 }
 
-impl TraceDialect {
-    /// The span as this receiver gets it; `None`: it does not get it.
-    fn told(self, row: &Execution, id: &str, span: &Span) -> Option<SpanData> {
-        let langsmith = self == TraceDialect::Langsmith;
-        if langsmith && matches!(span.piece, Piece::Queue | Piece::Call) {
-            return None;
-        }
-        let context = row.fixed.spec.trace?;
-        let mut attributes = attributes(row, id, span);
-        if langsmith {
-            attributes.push(KeyValue::new("langsmith.span.kind", "chain"));
-            attributes.push(KeyValue::new("langsmith.trace.name", row.fixed.workflow.clone()));
-        }
-        let root = span.piece == Piece::Execution;
-        Some(SpanData {
-            span_context: SpanContext::new(
-                TraceId::from(context.trace),
-                SpanId::from(span.id),
-                TraceFlags::SAMPLED,
-                false,
-                TraceState::NONE,
-            ),
-            parent_span_id: span.parent.map_or(SpanId::INVALID, SpanId::from),
-            parent_span_is_remote: root && span.parent.is_some(),
-            span_kind: match span.piece {
-                Piece::Execution => SpanKind::Consumer,
-                Piece::Queue | Piece::Attempt => SpanKind::Internal,
-                Piece::Call => SpanKind::Client,
-            },
-            name: name(row, span).into(),
-            start_time: instant(span.from),
-            end_time: instant(span.to),
-            attributes,
-            dropped_attributes_count: 0,
-            events: SpanEvents::default(),
-            links: SpanLinks::default(),
-            status: match &span.failure {
-                Some((kind, code)) => Status::error(format!("{kind}/{code}")),
-                None if span.outcome == "completed" => Status::Ok,
-                None => Status::Unset,
-            },
-            instrumentation_scope: InstrumentationScope::builder("enginehouse").build(),
-        })
+/// The span as a receiver of this dialect gets it; `None`: it does not get it.
+fn told(dialect: TraceDialect, row: &Execution, id: &str, span: &Span) -> Option<SpanData> {
+    let langsmith = dialect == TraceDialect::Langsmith;
+    if langsmith && matches!(span.piece, Piece::Queue | Piece::Call) {
+        return None;
     }
+    let context = row.fixed.spec.trace?;
+    let mut attributes = attributes(row, id, span);
+    if langsmith {
+        attributes.push(KeyValue::new("langsmith.span.kind", "chain"));
+        attributes.push(KeyValue::new("langsmith.trace.name", row.fixed.workflow.clone()));
+    }
+    let root = span.piece == Piece::Execution;
+    Some(SpanData {
+        span_context: SpanContext::new(
+            TraceId::from(context.trace),
+            SpanId::from(span.id),
+            TraceFlags::SAMPLED,
+            false,
+            TraceState::NONE,
+        ),
+        parent_span_id: span.parent.map_or(SpanId::INVALID, SpanId::from),
+        parent_span_is_remote: root && span.parent.is_some(),
+        span_kind: match span.piece {
+            Piece::Execution => SpanKind::Consumer,
+            Piece::Queue | Piece::Attempt => SpanKind::Internal,
+            Piece::Call => SpanKind::Client,
+        },
+        name: name(row, span).into(),
+        start_time: instant(span.from),
+        end_time: instant(span.to),
+        attributes,
+        dropped_attributes_count: 0,
+        events: SpanEvents::default(),
+        links: SpanLinks::default(),
+        status: match &span.failure {
+            Some((kind, code)) => Status::error(format!("{kind}/{code}")),
+            None if span.outcome == "completed" => Status::Ok,
+            None => Status::Unset,
+        },
+        instrumentation_scope: InstrumentationScope::builder("enginehouse").build(),
+    })
 }
 
 fn name(row: &Execution, span: &Span) -> String {

@@ -3,9 +3,10 @@
 //! It works on the scheduler's node only, each collection interval. Samples are stored once a minute.
 
 use crate::alerts::{AlertNews, Breach};
-use crate::committer::Planned;
 use crate::context::Context;
 use crate::figures::Rates;
+use crate::machine::free_mib;
+use crate::planned::Planned;
 use crate::service::Service;
 use crate::settings::EngineSettings;
 use enginehouse_api::{MetricsSample, Timestamp};
@@ -15,7 +16,6 @@ use enginehouse_core::time::{MINUTE, Millis, SECOND, Time};
 use enginehouse_store::{Doc, DocKind, Note, Outcome, StoreError, Write};
 use serde_json::json;
 use std::collections::BTreeMap;
-use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -348,10 +348,4 @@ fn limits_in_vain(settings: &EngineSettings, gate: Option<&Gate>, now: Time) -> 
 
 fn service(rule: &'static str, text: String) -> Breach {
     Breach { rule, subject: String::new(), text }
-}
-
-/// Room that is left for this process on the file system of `dir`, in MiB.
-pub(crate) fn free_mib(dir: &Path) -> Option<f64> {
-    let found = nix::sys::statvfs::statvfs(dir).ok()?;
-    Some(found.blocks_available() as f64 * found.fragment_size() as f64 / f64::from(1 << 20))
 }

@@ -2,7 +2,7 @@
 
 use crate::context::Context;
 use crate::machine::{Machine, WorkerUse};
-use crate::pool::Origin;
+use crate::port::Origin;
 use enginehouse_core::autoscaler::{Autoscaler, EngineLoad, Observation, PoolCounts, Reach, Running};
 use enginehouse_core::execution::Priority;
 use enginehouse_core::limits::DUE_SOON_MAX;

@@ -1,8 +1,8 @@
 //! Decisions as evidence: each change of the number of workers with what it was decided on and what came of it.
 
-use crate::committer::Planned;
 use crate::context::Context;
-use crate::workers::PoolTotals;
+use crate::planned::Planned;
+use crate::wanted::PoolTotals;
 use enginehouse_api::{
     EngineInputs, PolicyWord, ScalingDecisionView, ScalingInputs, ScalingOutcome, ShadowView, Timestamp,
 };

@@ -165,7 +165,8 @@ impl Reader {
 
     async fn catch_up(&mut self) -> Result<(), Cut> {
         loop {
-            let commits = self.service.cx.commits_after(self.cursor, PAGE).await.map_err(|_| Cut)?;
+            let cx = &self.service.cx;
+            let commits = cx.tail.after(&*cx.store, self.cursor, PAGE).await.map_err(|_| Cut)?;
             for commit in &commits {
                 self.send(commit).await?;
                 self.cursor = commit.cursor;

@@ -3,8 +3,8 @@
 use super::read::filter;
 use super::{Service, change_error, cursor, store_error};
 use crate::caller::Caller;
-use crate::committer::Planned;
 use crate::context::ChangeError;
+use crate::planned::Planned;
 use enginehouse_api::{
     ApiError, BulkAnswer, BulkRequest, Code, ExecutionView, FilterRequest, PatchRequest, SubmitRequest,
 };

@@ -1,8 +1,8 @@
 //! A look at the whole service: what is wrong, and what to do about it.
 
 use super::Service;
+use crate::machine::free_mib;
 use crate::seal::SealKeySource;
-use crate::watcher::free_mib;
 use enginehouse_api::{DoctorAnswer, FindingView, Timestamp};
 use enginehouse_store::Depth;
 use std::time::Duration;

@@ -1,7 +1,7 @@
 //! The keys: looked at with what needs them, and followed by others.
 
 use super::{Service, store_error};
-use crate::keyring::Needs;
+use crate::seal::Needs;
 use enginehouse_api::{ApiError, DataKeyView, EncryptionView, MissingKeyView, Timestamp};
 
 impl Service {

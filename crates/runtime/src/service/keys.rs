@@ -2,7 +2,7 @@
 
 use super::{Service, store_error};
 use crate::caller::{Caller, Scope};
-use crate::committer::Planned;
+use crate::planned::Planned;
 use crate::seal::{fresh_secret, hex};
 use aws_lc_rs::constant_time::verify_slices_are_equal;
 use enginehouse_api::{ApiError, Code, KeyCreated, KeyRequest, KeyView, KeysAnswer, Timestamp};

@@ -2,10 +2,10 @@
 
 use super::{Service, average, store_error};
 use crate::caller::Caller;
-use crate::committer::Planned;
-use crate::gates::{OPERATOR_NOTE, OperatorWords};
 use crate::health::KeyCheck;
+use crate::operator_words::{OPERATOR_NOTE, OperatorWords};
 use crate::pause::Pause;
+use crate::planned::Planned;
 use crate::settings::RegisteredEngine;
 use enginehouse_api::{
     AdaptedView, ApiError, BalanceView, BreakerRequest, BreakerView, BreakerWord, CapabilitiesView, Code,

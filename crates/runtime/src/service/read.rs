@@ -1,8 +1,8 @@
 //! Reading executions: one, its parts, and lists.
 
 use super::{Service, cursor, store_error};
-use crate::blobs::LargeResult;
 use crate::caller::{Caller, Scope};
+use crate::large_results::LargeResult;
 use crate::seal::{Column, SealError, is_manifest};
 use enginehouse_api::{
     ApiError, AttemptsAnswer, Code, ExecutionView, FilterRequest, ListAnswer, LogsAnswer, ResultView,

@@ -2,8 +2,9 @@
 
 use super::{Service, store_error};
 use crate::caller::Caller;
-use crate::committer::Planned;
-use crate::scaler::{changed, policy_word, view};
+use crate::planned::Planned;
+use crate::scaler::{policy_word, view};
+use crate::scaling::{SCALING_NOTE, changed};
 use enginehouse_api::{
     ApiError, Code, PredictWord, ScalingChanged, ScalingDecisionView, ScalingDecisionsAnswer, ScalingRequest,
     ScalingRulesView, ScalingView, Span, Timestamp,
@@ -12,9 +13,6 @@ use enginehouse_core::autoscaler::{Policy, Predict, ScalingRules};
 use enginehouse_core::limits::{NAME_BYTES_MAX, SPAN_MAX};
 use enginehouse_store::{DocKind, Note, Write};
 use serde_json::json;
-
-/// The kind of note that tells of an operator's word on the scaling rules.
-pub(crate) const SCALING_NOTE: &str = "scaling_operated";
 
 impl Service {
     /// The rules in force, the workers there are, and what the scaler decided last.

@@ -1,7 +1,7 @@
 //! What the store holds, and how long it is kept.
 
 use super::{Service, store_error};
-use crate::watcher::free_mib;
+use crate::machine::free_mib;
 use enginehouse_api::{ApiError, BlobsView, RetentionView, StorageView, StoredExecutions, Timestamp};
 use enginehouse_core::time::Time;
 use std::sync::atomic::Ordering;

@@ -4,7 +4,7 @@ use super::canonical::canonical;
 use super::resolve::resolve;
 use super::{Service, Submitted, store_error};
 use crate::caller::Caller;
-use crate::committer::Planned;
+use crate::planned::Planned;
 use crate::seal::Column;
 use bytes::Bytes;
 use enginehouse_api::{ApiError, BatchAnswer, BatchItem, BatchRequest, Code, SubmitRequest};

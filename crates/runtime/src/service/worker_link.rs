@@ -7,7 +7,7 @@ use super::{Service, store_error};
 use crate::caller::Caller;
 use crate::joined::{Owner, Seated, session_of_token};
 use crate::link::NodeLink;
-use crate::pool::{Origin, Port, Seat};
+use crate::port::{Origin, Port, Seat};
 use enginehouse_api::{
     ApiError, Code, WORKER_PROTOCOLS, WorkerAttachRequest, WorkerFactAnswer, WorkerFactRequest, WorkerLease,
     WorkerOrder, WorkerProgressRequest, WorkerPullAnswer, WorkerPullRequest, WorkerRegisterAnswer,

@@ -2,8 +2,8 @@
 
 use super::{Service, average, store_error};
 use crate::caller::Caller;
-use crate::committer::Planned;
-use crate::pool::Port;
+use crate::planned::Planned;
+use crate::port::Port;
 use enginehouse_api::{
     ApiError, Code, DrainRequest, DrainView, SlotsView, Timestamp, WorkerView, WorkersAnswer,
 };

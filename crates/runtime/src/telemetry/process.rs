@@ -4,17 +4,17 @@ use std::path::Path;
 
 /// What could be read; elsewhere than on Linux nothing.
 #[derive(Debug, Default)]
-pub(super) struct Use {
-    pub(super) cpu_seconds: Option<f64>,
-    pub(super) resident_bytes: Option<u64>,
-    pub(super) open_files: Option<u64>,
-    pub(super) files_max: Option<u64>,
-    pub(super) started_at: Option<f64>,
-    pub(super) threads: Option<u64>,
+pub(crate) struct Use {
+    pub(crate) cpu_seconds: Option<f64>,
+    pub(crate) resident_bytes: Option<u64>,
+    pub(crate) open_files: Option<u64>,
+    pub(crate) files_max: Option<u64>,
+    pub(crate) started_at: Option<f64>,
+    pub(crate) threads: Option<u64>,
 }
 
 impl Use {
-    pub(super) fn read() -> Use {
+    pub(crate) fn read() -> Use {
         let Ok(stat) = std::fs::read_to_string("/proc/self/stat") else { return Use::default() };
         // The name in parentheses may hold blanks; the fields behind it are counted from the state, the third of all.
         let fields: Vec<&str> = stat.rsplit(')').next().unwrap_or_default().split_whitespace().collect();

@@ -4,7 +4,7 @@
 use std::fmt::Write;
 
 /// What `promtool check metrics` and older servers read.
-pub(super) fn prometheus(openmetrics: &str) -> String {
+pub(crate) fn prometheus(openmetrics: &str) -> String {
     let mut text = String::with_capacity(openmetrics.len());
     let mut lines = openmetrics.lines().peekable();
     while let Some(line) = lines.next() {

@@ -1,8 +1,10 @@
-//! The deliveries of webhooks: looked at, tried again, given up.
+//! What callers may do with the deliveries of webhooks and their receivers: look at them, try again, give up.
 
-use super::{Service, store_error};
-use crate::committer::Planned;
-use crate::webhooks::{Delivery, POSITION, Receiver, receiver_of, test_event};
+use super::delivery::{Delivery, POSITION};
+use super::receivers::{Receiver, receiver_of};
+use super::send::test_event;
+use crate::planned::Planned;
+use crate::service::{Service, store_error};
 use enginehouse_api::{
     ApiError, Code, Timestamp, WebhookDeliveriesAnswer, WebhookDeliveryView, WebhookLastView,
     WebhookReceiverView, WebhookReceiversAnswer, WebhookTestView,

@@ -3,7 +3,7 @@
 //! The demand is known to the scheduler's node. Another node keeps its pools' minimums, and shares the rest.
 
 use crate::context::Context;
-use crate::workers::Wanted;
+use crate::wanted::Wanted;
 use enginehouse_core::id::SessionId;
 use enginehouse_core::pool::PoolWorker;
 use enginehouse_core::pools::{Needs, slots_wanted, split};

@@ -1,4 +1,4 @@
-//! Tells receivers what happened, by HTTP: configured endpoints of the events they want, and `callbackUrl` of an execution's end.
+//! Makes deliveries of events that somebody wants, has them sent, and marks what came of each.
 //!
 //! The feed of commits is the outbox: an event is in it by the very transaction that it tells of. This role reads it behind a
 //! stored position and makes a delivery of each event that somebody wants, in the commit that moves the position on, so that a
@@ -6,26 +6,16 @@
 //! was sent and not marked is sent again under the same id. A receiver whose address is refused is paused, and its deliveries
 //! wait. Only the scheduler's node does it.
 
-mod egress;
-mod receivers;
-mod send;
-mod sign;
-
-pub use egress::names_private_address;
-pub(crate) use receivers::{Receiver, receiver_of};
-pub(crate) use send::test_event;
-pub use send::{WebhookEndpoint, WebhookPolicy, WebhookSecrets, WebhookSettings};
-
+use super::delivery::{CALLBACK, Delivery, POSITION, keep};
+use super::receivers::{self, Last, PAUSED_WAITING_MAX, PROBE_AFTER, Paused, Receivers, receiver_of};
+use super::send::{Sender, Sent};
 use crate::caller::Caller;
-use crate::committer::Planned;
 use crate::context::Context;
+use crate::planned::Planned;
 use crate::service::{EventFilter, Service};
 use enginehouse_core::time::{Millis, SECOND, Time};
 use enginehouse_core::webhook::{Answer, Verdict, judge};
 use enginehouse_store::{Cursor, Doc, DocKind, Outcome, StoreError, Write};
-use receivers::{Last, PAUSED_WAITING_MAX, PROBE_AFTER, Paused, Receivers};
-use send::{Sender, Sent};
-use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -45,38 +35,6 @@ const DEAD_MAX: usize = 1_000;
 /// Requests at once, to all receivers and to one of them: a slow one holds up its own deliveries only.
 const SENDING_MAX: usize = 64;
 const SENDING_TO_ONE_MAX: usize = 8;
-/// The document with the position; the others are deliveries, by their id.
-pub(crate) const POSITION: &str = "position";
-/// The receiver of a delivery that goes to its execution's `callbackUrl`.
-pub(crate) const CALLBACK: &str = "callback";
-
-/// One event for one receiver.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub(crate) struct Delivery {
-    /// The name of a configured endpoint, or [`CALLBACK`].
-    pub(crate) to: String,
-    /// The event as it is told, without payload.
-    pub(crate) event: serde_json::Value,
-    /// The execution's key, where it is about one.
-    pub(crate) key: Option<i64>,
-    pub(crate) created_at: Time,
-    pub(crate) attempts: u32,
-    /// When it is tried next; `None`: it is a dead letter.
-    pub(crate) next_at: Option<Time>,
-    /// What the last attempt came to, in words.
-    pub(crate) last: Option<String>,
-}
-
-/// To be done before any work is taken: from then on no event is passed over, whenever the process dies.
-pub(crate) async fn begin(cx: &Context) -> Result<(), StoreError> {
-    receivers::begin(cx).await
-}
-
-fn keep(id: &str, rev: u64, body: serde_json::Value) -> Planned {
-    let doc = Doc { kind: DocKind::Webhook, id: id.to_owned(), rev, body };
-    Planned::Other(Write::Keep { doc, rev })
-}
 
 pub(crate) struct Webhooks {
     cx: Arc<Context>,
@@ -471,15 +429,5 @@ impl Webhooks {
             self.cx.commit(vec![Planned::Other(forget)], 0).await?;
         }
         Ok(())
-    }
-}
-
-impl Delivery {
-    /// What may be slow as a whole: an endpoint, or the one execution's receiver.
-    fn place(&self) -> String {
-        match self.key.filter(|_| self.to == CALLBACK) {
-            Some(key) => format!("{CALLBACK} {key}"),
-            None => self.to.clone(),
-        }
     }
 }

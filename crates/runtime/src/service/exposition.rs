@@ -1,8 +1,7 @@
-//! What is read off when somebody asks.
+//! The figures of `GET /metrics`: those that were counted, and those that are read off when somebody asks.
 
-use super::process::Use;
-use super::{Labels, add, text};
-use crate::service::{Service, store_error};
+use super::{Service, store_error};
+use crate::telemetry::{Labels, Use, add, prometheus};
 use enginehouse_api::ApiError;
 use enginehouse_core::execution::Priority;
 use prometheus_client::encoding::text::encode;
@@ -35,7 +34,7 @@ impl Service {
         let mut text = String::new();
         // Writing to a string cannot fail.
         let _ = encode(&mut text, &registry);
-        Ok(if openmetrics { text } else { text::prometheus(&text) })
+        Ok(if openmetrics { text } else { prometheus(&text) })
     }
 
     async fn stored(&self, registry: &mut Registry) -> Result<(), ApiError> {

@@ -1,6 +1,6 @@
 //! Removes blobs that no row tells of: of a report that was never committed, or of a removal that a crash cut short.
 
-use super::Blobs;
+use crate::blobs::Blobs;
 use crate::context::Context;
 use crate::seal::is_manifest;
 use enginehouse_core::id::Key;
