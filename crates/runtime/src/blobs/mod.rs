@@ -7,6 +7,8 @@
 //! An object of execution `KEY` (16 hexadecimal digits) lies at `KEY/NAME`, with a random name, since an attempt whose report is
 //! repeated writes it anew. It holds the frames one behind the other; the manifest tells their lengths. A bucket also holds the
 //! object `owner`, which names the store it belongs to: the sweeper of another would take all of it for orphans.
+//!
+//! Rooms it may use: `seal`.
 
 mod copies;
 mod objects;

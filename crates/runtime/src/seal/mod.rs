@@ -3,6 +3,10 @@
 //! Payloads are sealed with data keys ([`record`]), the data keys with the seal key ([`ring`]), and the seal key comes from
 //! outside ([`source`]). From the ring come the keyed hashes, too, that let ids and requests be compared without being
 //! stored ([`sealer`]). A start opens the ring before anything else ([`unlock`](mod@unlock)).
+//!
+//! Nothing here writes to a store but the first ring, before there is a committer. Changes of the ring go through the state.
+//!
+//! Rooms it may use: none.
 
 mod column;
 mod error;

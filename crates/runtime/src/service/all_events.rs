@@ -3,7 +3,7 @@
 
 use super::events::{BACKLOG, SLOW_READER};
 use super::{EventItem, EventStream, Service, store_error};
-use crate::caller::Caller;
+use crate::service::caller::Caller;
 use enginehouse_api::{ApiError, Code, EventView, MetricsSample, Timestamp};
 use enginehouse_core::event::event_names;
 use enginehouse_core::id::Key;

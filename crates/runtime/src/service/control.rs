@@ -2,9 +2,9 @@
 
 use super::read::filter;
 use super::{Service, change_error, cursor, store_error};
-use crate::caller::Caller;
-use crate::context::ChangeError;
-use crate::planned::Planned;
+use crate::service::caller::Caller;
+use crate::state::context::ChangeError;
+use crate::state::planned::Planned;
 use enginehouse_api::{
     ApiError, BulkAnswer, BulkRequest, Code, ExecutionView, FilterRequest, PatchRequest, SubmitRequest,
 };

@@ -1,6 +1,6 @@
 //! List cursors: a position bound to its filters, so that it cannot be used with others by mistake.
 
-use crate::context::Context;
+use crate::state::context::Context;
 use enginehouse_api::{ApiError, Code};
 use enginehouse_core::id::Key;
 use enginehouse_store::Filter;

@@ -1,8 +1,8 @@
 //! The event stream of one execution: durable events from its history, live items in between.
 
 use super::{EventItem, EventStream, Service};
-use crate::caller::{Caller, Scope};
-use crate::hub::{Live, Subscription};
+use crate::service::caller::{Caller, Scope};
+use crate::state::hub::{Live, Subscription};
 use enginehouse_api::{ApiError, Code, EventView, Timestamp};
 use enginehouse_core::exact::ExactJson;
 use enginehouse_core::execution::Execution;

@@ -1,7 +1,7 @@
 //! The figures of `GET /metrics`: those that were counted, and those that are read off when somebody asks.
 
 use super::{Service, store_error};
-use crate::telemetry::{Labels, Use, add, prometheus};
+use crate::state::telemetry::{Labels, Use, add, prometheus};
 use enginehouse_api::ApiError;
 use enginehouse_core::execution::Priority;
 use prometheus_client::encoding::text::encode;

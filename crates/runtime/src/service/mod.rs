@@ -1,6 +1,12 @@
 //! The application API: every verb the HTTP API, the CLI and the library offer. One file per kind of verb.
+//!
+//! A verb checks who asks and what, takes from the state or asks for a commit, and gives a view. Nothing here runs by itself, and
+//! no rule stands here: those are in `core`. The verbs of webhooks alone stand with their role, in the room `webhooks`.
+//!
+//! Rooms it may use: `upkeep`, `scaling`, `workers`, `state`, `seal`, `machine`.
 
 mod all_events;
+pub(crate) mod caller;
 mod canonical;
 mod control;
 mod cursor;
@@ -25,9 +31,9 @@ pub use all_events::{EventFilter, EventsFrom};
 pub use read::ResultAnswer;
 pub use wait::Awaited;
 
-use crate::alerts::Severity;
-use crate::caller::{Caller, Scope};
-use crate::context::{ChangeError, Context};
+use crate::service::caller::{Caller, Scope};
+use crate::state::alerts::Severity;
+use crate::state::context::{ChangeError, Context};
 use enginehouse_api::{ApiError, Code, EventView, ExecutionView};
 use enginehouse_core::execution::Execution;
 use enginehouse_core::id::{ExecutionId, Key};

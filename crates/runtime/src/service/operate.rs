@@ -1,12 +1,12 @@
 //! Engines, workers, the queue and the figures.
 
 use super::{Service, average, store_error};
-use crate::caller::Caller;
-use crate::health::KeyCheck;
-use crate::operator_words::{OPERATOR_NOTE, OperatorWords};
-use crate::pause::Pause;
-use crate::planned::Planned;
-use crate::settings::RegisteredEngine;
+use crate::service::caller::Caller;
+use crate::state::operator_words::{OPERATOR_NOTE, OperatorWords};
+use crate::state::pause::Pause;
+use crate::state::planned::Planned;
+use crate::state::settings::RegisteredEngine;
+use crate::upkeep::health::KeyCheck;
 use enginehouse_api::{
     AdaptedView, ApiError, BalanceView, BreakerRequest, BreakerView, BreakerWord, CapabilitiesView, Code,
     EndpointView, EngineTest, EngineView, EnginesAnswer, ForcedView, HealthView, LimitView, QueueView,

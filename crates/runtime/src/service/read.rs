@@ -1,9 +1,9 @@
 //! Reading executions: one, its parts, and lists.
 
 use super::{Service, cursor, store_error};
-use crate::caller::{Caller, Scope};
-use crate::large_results::LargeResult;
 use crate::seal::{Column, SealError, is_manifest};
+use crate::service::caller::{Caller, Scope};
+use crate::state::large_results::LargeResult;
 use enginehouse_api::{
     ApiError, AttemptsAnswer, Code, ExecutionView, FilterRequest, ListAnswer, LogsAnswer, ResultView,
     SubmitRequest, Timestamp,

@@ -1,8 +1,8 @@
 //! From a request to a resolved execution: names known, limits checked, times absolute. Every refusal names its field.
 
-use crate::caller::{Caller, Scope};
-use crate::context::Context;
-use crate::settings::RegisteredEngine;
+use crate::service::caller::{Caller, Scope};
+use crate::state::context::Context;
+use crate::state::settings::RegisteredEngine;
 use enginehouse_api::{ApiError, Code, RetryRequest, Span, SubmitRequest};
 use enginehouse_core::execution::Spec;
 use enginehouse_core::failure::FailureKind;

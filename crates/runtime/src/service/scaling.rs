@@ -1,10 +1,10 @@
 //! How many workers there are, why, and by which rules.
 
 use super::{Service, store_error};
-use crate::caller::Caller;
-use crate::planned::Planned;
-use crate::scaler::{policy_word, view};
-use crate::scaling::{SCALING_NOTE, changed};
+use crate::scaling::records::{policy_word, view};
+use crate::service::caller::Caller;
+use crate::state::planned::Planned;
+use crate::state::scaling::{SCALING_NOTE, changed};
 use enginehouse_api::{
     ApiError, Code, PredictWord, ScalingChanged, ScalingDecisionView, ScalingDecisionsAnswer, ScalingRequest,
     ScalingRulesView, ScalingView, Span, Timestamp,

@@ -3,9 +3,9 @@
 use super::canonical::canonical;
 use super::resolve::resolve;
 use super::{Service, Submitted, store_error};
-use crate::caller::Caller;
-use crate::planned::Planned;
 use crate::seal::Column;
+use crate::service::caller::Caller;
+use crate::state::planned::Planned;
 use bytes::Bytes;
 use enginehouse_api::{ApiError, BatchAnswer, BatchItem, BatchRequest, Code, SubmitRequest};
 use enginehouse_core::execution::Execution;

@@ -5,8 +5,8 @@
 
 use super::read::{Stored, raw};
 use super::{Service, Submitted, not_found, store_error};
-use crate::caller::{Caller, Scope};
-use crate::hub::Ends;
+use crate::service::caller::{Caller, Scope};
+use crate::state::hub::Ends;
 use enginehouse_api::{ApiError, ExecutionView, SubmitRequest};
 use enginehouse_core::execution::{Execution, Status};
 use enginehouse_store::Ref;

@@ -1,7 +1,7 @@
 //! The figures, their history, and the alerts.
 
 use super::{Service, average, store_error};
-use crate::figures::Rates;
+use crate::state::figures::Rates;
 use enginehouse_api::{AlertsAnswer, ApiError, Code, MetricsHistory, MetricsView};
 use enginehouse_core::id::SessionId;
 use enginehouse_core::time::Millis;

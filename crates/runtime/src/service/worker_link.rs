@@ -4,10 +4,10 @@
 //! session, and that the lease is one that this session was given.
 
 use super::{Service, store_error};
-use crate::caller::Caller;
-use crate::joined::{Owner, Seated, session_of_token};
-use crate::link::NodeLink;
-use crate::port::{Origin, Port, Seat};
+use crate::service::caller::Caller;
+use crate::state::joined::{Owner, Seated, session_of_token};
+use crate::state::port::{Origin, Port, Seat};
+use crate::workers::link::NodeLink;
 use enginehouse_api::{
     ApiError, Code, WORKER_PROTOCOLS, WorkerAttachRequest, WorkerFactAnswer, WorkerFactRequest, WorkerLease,
     WorkerOrder, WorkerProgressRequest, WorkerPullAnswer, WorkerPullRequest, WorkerRegisterAnswer,

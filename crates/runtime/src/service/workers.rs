@@ -1,9 +1,9 @@
 //! The workers: who they are, and sending one away.
 
 use super::{Service, average, store_error};
-use crate::caller::Caller;
-use crate::planned::Planned;
-use crate::port::Port;
+use crate::service::caller::Caller;
+use crate::state::planned::Planned;
+use crate::state::port::Port;
 use enginehouse_api::{
     ApiError, Code, DrainRequest, DrainView, SlotsView, Timestamp, WorkerView, WorkersAnswer,
 };

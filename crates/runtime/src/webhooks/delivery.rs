@@ -1,6 +1,6 @@
 //! One event for one receiver, as it is kept in the store until it was delivered.
 
-use crate::planned::Planned;
+use crate::state::planned::Planned;
 use enginehouse_core::time::Time;
 use enginehouse_store::{Doc, DocKind, Write};
 use serde::{Deserialize, Serialize};

@@ -9,10 +9,10 @@
 use super::delivery::{CALLBACK, Delivery, POSITION, keep};
 use super::receivers::{self, Last, PAUSED_WAITING_MAX, PROBE_AFTER, Paused, Receivers, receiver_of};
 use super::send::{Sender, Sent};
-use crate::caller::Caller;
-use crate::context::Context;
-use crate::planned::Planned;
+use crate::service::caller::Caller;
 use crate::service::{EventFilter, Service};
+use crate::state::context::Context;
+use crate::state::planned::Planned;
 use enginehouse_core::time::{Millis, SECOND, Time};
 use enginehouse_core::webhook::{Answer, Verdict, judge};
 use enginehouse_store::{Cursor, Doc, DocKind, Outcome, StoreError, Write};

@@ -4,9 +4,9 @@
 //! begin with what happens next: nothing old goes out at once.
 
 use super::delivery::{POSITION, keep};
-use crate::context::Context;
-use crate::planned::Planned;
-use crate::settings::WebhookEndpoint;
+use crate::state::context::Context;
+use crate::state::planned::Planned;
+use crate::state::settings::WebhookEndpoint;
 use enginehouse_api::EventView;
 use enginehouse_core::time::{MINUTE, Millis, Time};
 use enginehouse_store::{Cursor, Doc, DocKind, StoreError, Write};

@@ -3,9 +3,9 @@
 use super::delivery::{CALLBACK, Delivery};
 use super::egress::{NotPublic, PublicOnly, host_may_be_asked};
 use super::sign::signatures;
-use crate::context::Context;
 use crate::service::Service;
-use crate::settings::{WebhookEndpoint, WebhookPolicy, WebhookSettings};
+use crate::state::context::Context;
+use crate::state::settings::{WebhookEndpoint, WebhookPolicy, WebhookSettings};
 use enginehouse_api::{Timestamp, WebhookTestView};
 use enginehouse_core::id::Key;
 use enginehouse_core::time::{Millis, SECOND};

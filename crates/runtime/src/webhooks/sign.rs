@@ -15,7 +15,7 @@ pub(crate) fn signatures(keys: &[hmac::Key], id: &str, timestamp: i64, body: &[u
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::settings::key_of;
+    use crate::state::settings::key_of;
 
     #[test]
     fn secrets_are_checked_and_each_key_signs() {

@@ -3,8 +3,8 @@
 use super::delivery::{Delivery, POSITION};
 use super::receivers::{Receiver, receiver_of};
 use super::send::test_event;
-use crate::planned::Planned;
 use crate::service::{Service, store_error};
+use crate::state::planned::Planned;
 use enginehouse_api::{
     ApiError, Code, Timestamp, WebhookDeliveriesAnswer, WebhookDeliveryView, WebhookLastView,
     WebhookReceiverView, WebhookReceiversAnswer, WebhookTestView,
