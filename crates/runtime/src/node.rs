@@ -34,9 +34,11 @@ use crate::watch::tracer::Tracer;
 use crate::watch::watcher::Watcher;
 use crate::webhooks::{self, Webhooks};
 use crate::workers::pool::Pool;
+use crate::workers::ports::{announce, drain_worker};
 use crate::workers::processes::Processes;
 use crate::workers::provider::{InProcess, Provider};
 use crate::workers::reaper::Reaper;
+use crate::workers::reaper::lose_all;
 use crate::workers::sessions::{Election, Sessions};
 use enginehouse_api::{ApiError, Code};
 use enginehouse_core::gate::Gates;
@@ -165,7 +167,7 @@ impl Node {
         }
         Election { cx: cx.clone() }.ask().await?;
         if alone {
-            let recovered = cx.lose_all(None, Loss::Node).await?;
+            let recovered = lose_all(&cx, None, Loss::Node).await?;
             if recovered > 0 {
                 tracing::info!(recovered, "executions of an earlier process wait for their next attempt");
             }
@@ -226,8 +228,8 @@ impl Node {
         // work comes back.
         let sessions: Vec<SessionId> = self.cx.ports.lock().keys().copied().collect();
         let grace = self.cx.settings.stop_grace;
-        sessions.iter().for_each(|session| self.cx.drain_worker(*session, "stopping", grace, false));
-        let _ = self.cx.announce(sessions).await;
+        sessions.iter().for_each(|session| drain_worker(&self.cx, *session, "stopping", grace, false));
+        let _ = announce(&self.cx, sessions).await;
         self.wait_for_idle(Duration::from_millis(self.cx.settings.stop_grace)).await;
         self.order_all(|| Order::HandBack);
         self.wait_for_idle(HAND_BACK_PATIENCE).await;

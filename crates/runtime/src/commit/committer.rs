@@ -3,8 +3,8 @@
 //! There is no timer: while one batch is synced the next one gathers. On the scheduler's node a batch carries what starts
 //! in the slots that are free or that the batch itself frees, so a submit that can start at once costs one write.
 
+use super::ahead::{self, ReadAhead};
 use crate::breakpoints::Kinds;
-use crate::commit::ahead::{self, ReadAhead};
 use crate::state::context::Context;
 use crate::state::planned::{Planned, Request, Settled};
 use crate::state::scheduler::{Scheduler, rules_of};

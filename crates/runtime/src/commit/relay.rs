@@ -8,7 +8,6 @@ use crate::state::operator_words::OPERATOR_NOTE;
 use crate::state::scaling::SCALING_NOTE;
 use enginehouse_core::event::EventType;
 use enginehouse_core::execution::{Execution, Status};
-use enginehouse_core::id::SessionId;
 use enginehouse_store::{Change, Cursor, Ref, StoreError};
 use std::sync::Arc;
 use std::time::Duration;
@@ -104,27 +103,6 @@ impl Relay {
                 // Later events may have followed already; what counts is whether this very grant still stands.
                 EventType::ExecutionStarted if local && stands(&row, change) => self.cx.take_on(row),
                 _ => {}
-            }
-        }
-        Ok(())
-    }
-}
-
-impl Context {
-    /// Takes on what this node's workers were granted and did not hear of: the feed was cut, or a commit of this node was
-    /// answered by an error although it was made.
-    pub(crate) async fn look_for_own(&self) -> Result<(), StoreError> {
-        let sessions: Vec<SessionId> = self.ports.lock().keys().copied().collect();
-        for session in sessions {
-            let mut after = None;
-            loop {
-                let rows = self.store.running(Some(session), after, PAGE).await?;
-                after = rows.last().map(Execution::key);
-                let last = rows.len() < PAGE;
-                rows.into_iter().for_each(|row| self.take_on(row));
-                if last {
-                    break;
-                }
             }
         }
         Ok(())

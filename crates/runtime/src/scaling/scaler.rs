@@ -8,6 +8,7 @@ use super::observe::Observer;
 use super::records::Records;
 use crate::state::context::Context;
 use crate::state::wanted::Wanted;
+use crate::workers::dedicated::{starting_workers, workers_apart};
 use enginehouse_core::autoscaler::{Autoscaler, AutoscalerDoc, Decision, PoolCounts, ScalingRules};
 use enginehouse_core::id::NodeId;
 use enginehouse_core::lab::GATHER;
@@ -80,7 +81,7 @@ impl Scaler {
         if !self.loaded {
             self.load().await?;
         }
-        let apart = self.cx.workers_apart();
+        let apart = workers_apart(&self.cx);
         self.take_up_rules(apart);
         let mut seen = self.observer.observe(&self.live).await?;
         leave_out(&mut seen.pool, apart);
@@ -93,7 +94,7 @@ impl Scaler {
             scaling.decision = Some(decision.clone());
             scaling.shadow_decision.clone_from(&beside);
         }
-        let starting = self.cx.starting_workers(self.live.startup_time());
+        let starting = starting_workers(&self.cx, self.live.startup_time());
         self.cx.scheduler.lock().queue.expect_workers(starting);
         let news = self.cx.pool_news.lock().totals;
         self.records.follow(&self.cx, &decision, beside.as_ref(), news, seen.now).await?;

@@ -1,9 +1,9 @@
 //! The events of the whole service, in the order of commits: read from the feed, so that none is missed and a reader may go on
 //! where it was.
 
+use super::caller::Caller;
 use super::events::{BACKLOG, SLOW_READER};
 use super::{EventItem, EventStream, Service, store_error};
-use crate::service::caller::Caller;
 use enginehouse_api::{ApiError, Code, EventView, MetricsSample, Timestamp};
 use enginehouse_core::event::event_names;
 use enginehouse_core::id::Key;

@@ -1,8 +1,8 @@
 //! Steering executions: cancel, redrive, replay, priority, and the bulk verbs.
 
+use super::caller::Caller;
 use super::read::filter;
 use super::{Service, change_error, cursor, store_error};
-use crate::service::caller::Caller;
 use crate::state::context::ChangeError;
 use crate::state::planned::Planned;
 use enginehouse_api::{

@@ -1,7 +1,7 @@
 //! The event stream of one execution: durable events from its history, live items in between.
 
+use super::caller::{Caller, Scope};
 use super::{EventItem, EventStream, Service};
-use crate::service::caller::{Caller, Scope};
 use crate::state::hub::{Live, Subscription};
 use enginehouse_api::{ApiError, Code, EventView, Timestamp};
 use enginehouse_core::exact::ExactJson;

@@ -1,8 +1,8 @@
 //! API keys: made, listed, removed, and recognised. Of a secret only a keyed hash is stored.
 
+use super::caller::{Caller, Scope};
 use super::{Service, store_error};
 use crate::seal::{fresh_secret, hex};
-use crate::service::caller::{Caller, Scope};
 use crate::state::planned::Planned;
 use aws_lc_rs::constant_time::verify_slices_are_equal;
 use enginehouse_api::{ApiError, Code, KeyCreated, KeyRequest, KeyView, KeysAnswer, Timestamp};

@@ -1,12 +1,13 @@
 //! Engines, workers, the queue and the figures.
 
+use super::caller::Caller;
 use super::{Service, average, store_error};
-use crate::service::caller::Caller;
 use crate::state::operator_words::{OPERATOR_NOTE, OperatorWords};
 use crate::state::pause::Pause;
 use crate::state::planned::Planned;
 use crate::state::settings::RegisteredEngine;
 use crate::upkeep::health::KeyCheck;
+use crate::upkeep::health::check_endpoint;
 use enginehouse_api::{
     AdaptedView, ApiError, BalanceView, BreakerRequest, BreakerView, BreakerWord, CapabilitiesView, Code,
     EndpointView, EngineTest, EngineView, EnginesAnswer, ForcedView, HealthView, LimitView, QueueView,
@@ -149,7 +150,7 @@ impl Service {
     pub async fn test_engine(&self, name: &str) -> Result<EngineTest, ApiError> {
         let engine = self.registered(name)?;
         for at in 0..engine.settings.endpoints.len() {
-            self.cx.check_endpoint(name, at, KeyCheck::Now).await;
+            check_endpoint(&self.cx, name, at, KeyCheck::Now).await;
         }
         let endpoints = self.engine_view(engine).endpoints;
         let healthy = endpoints.iter().all(|e| e.health.as_ref().is_some_and(|h| h.healthy != Some(false)));

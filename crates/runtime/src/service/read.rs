@@ -1,8 +1,8 @@
 //! Reading executions: one, its parts, and lists.
 
+use super::caller::{Caller, Scope};
 use super::{Service, cursor, store_error};
 use crate::seal::{Column, SealError, is_manifest};
-use crate::service::caller::{Caller, Scope};
 use crate::state::large_results::LargeResult;
 use enginehouse_api::{
     ApiError, AttemptsAnswer, Code, ExecutionView, FilterRequest, ListAnswer, LogsAnswer, ResultView,

@@ -1,6 +1,6 @@
 //! From a request to a resolved execution: names known, limits checked, times absolute. Every refusal names its field.
 
-use crate::service::caller::{Caller, Scope};
+use super::caller::{Caller, Scope};
 use crate::state::context::Context;
 use crate::state::settings::RegisteredEngine;
 use enginehouse_api::{ApiError, Code, RetryRequest, Span, SubmitRequest};

@@ -1,8 +1,8 @@
 //! How many workers there are, why, and by which rules.
 
+use super::caller::Caller;
 use super::{Service, store_error};
 use crate::scaling::records::{policy_word, view};
-use crate::service::caller::Caller;
 use crate::state::planned::Planned;
 use crate::state::scaling::{SCALING_NOTE, changed};
 use enginehouse_api::{

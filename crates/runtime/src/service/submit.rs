@@ -1,10 +1,10 @@
 //! Accepting work: durable before the answer, once per id.
 
+use super::caller::Caller;
 use super::canonical::canonical;
 use super::resolve::resolve;
 use super::{Service, Submitted, store_error};
 use crate::seal::Column;
-use crate::service::caller::Caller;
 use crate::state::planned::Planned;
 use bytes::Bytes;
 use enginehouse_api::{ApiError, BatchAnswer, BatchItem, BatchRequest, Code, SubmitRequest};

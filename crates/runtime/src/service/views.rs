@@ -1,8 +1,8 @@
 //! Rows as callers see them.
 
 use super::Service;
+use super::caller::{Caller, Scope};
 use crate::seal::Column;
-use crate::service::caller::{Caller, Scope};
 use enginehouse_api::{
     AttemptView, BlockerView, EtaView, EventView, ExecutionView, FailureView, PriorityName, SubmitRequest,
     Timestamp, WaitView,

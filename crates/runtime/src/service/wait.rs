@@ -3,9 +3,9 @@
 //! A waiter reads the row when it begins, unless it began before the row was there, and when it is told of the end without the
 //! row; nothing in between.
 
+use super::caller::{Caller, Scope};
 use super::read::{Stored, raw};
 use super::{Service, Submitted, not_found, store_error};
-use crate::service::caller::{Caller, Scope};
 use crate::state::hub::Ends;
 use enginehouse_api::{ApiError, ExecutionView, SubmitRequest};
 use enginehouse_core::execution::{Execution, Status};

@@ -3,11 +3,12 @@
 //! Nothing is decided here: each call is led to the node's end of the worker's link, after it is sure who speaks, for which
 //! session, and that the lease is one that this session was given.
 
+use super::caller::Caller;
 use super::{Service, store_error};
-use crate::service::caller::Caller;
 use crate::state::joined::{Owner, Seated, session_of_token};
 use crate::state::port::{Origin, Port, Seat};
 use crate::workers::link::NodeLink;
+use crate::workers::ports::{drain_worker, open_port, worker_ready};
 use enginehouse_api::{
     ApiError, Code, WORKER_PROTOCOLS, WorkerAttachRequest, WorkerFactAnswer, WorkerFactRequest, WorkerLease,
     WorkerOrder, WorkerProgressRequest, WorkerPullAnswer, WorkerPullRequest, WorkerRegisterAnswer,
@@ -121,7 +122,7 @@ impl Service {
             }
         };
         let seat = Seat { name, origin: Origin::Remote, capacity: request.capacity, engine_types };
-        let (session, link) = self.cx.open_port(seat);
+        let (session, link) = open_port(&self.cx, seat);
         let is_over = |session| !self.cx.ports.lock().contains_key(&session);
         let seated = joined.seat(session, owner, link.inbox, is_over);
         seated.nonce.lock().clone_from(&request.nonce);
@@ -165,7 +166,7 @@ impl Service {
         if !self.hears(&seated) {
             return closed(&seated);
         }
-        self.cx.worker_ready(seated.session);
+        worker_ready(&self.cx, seated.session);
         if !seated.wire.lock().confirm(request.after) {
             let text = "no order of that number was sent in this session";
             return Err(ApiError::field(Code::InvalidField, "/after", text));
@@ -343,7 +344,7 @@ impl Service {
             return closed(&seated).map(drop);
         }
         let patience = request.grace.unwrap_or(self.cx.settings.scaling.rules.drain_timeout);
-        self.cx.drain_worker(seated.session, "signed_off", patience, false);
+        drain_worker(&self.cx, seated.session, "signed_off", patience, false);
         Ok(())
     }
 
@@ -387,8 +388,8 @@ impl Service {
     pub fn own_link(&self, name: &str, capacity: u32) -> Arc<dyn Link> {
         let seat =
             Seat { name: name.to_owned(), origin: Origin::Embedded, capacity, engine_types: Vec::new() };
-        let (session, link) = self.cx.open_port(seat);
-        self.cx.worker_ready(session);
+        let (session, link) = open_port(&self.cx, seat);
+        worker_ready(&self.cx, session);
         Arc::new(link)
     }
 

@@ -1,9 +1,10 @@
 //! The workers: who they are, and sending one away.
 
+use super::caller::Caller;
 use super::{Service, average, store_error};
-use crate::service::caller::Caller;
 use crate::state::planned::Planned;
 use crate::state::port::Port;
+use crate::workers::ports::drain_worker;
 use enginehouse_api::{
     ApiError, Code, DrainRequest, DrainView, SlotsView, Timestamp, WorkerView, WorkersAnswer,
 };
@@ -94,7 +95,7 @@ impl Service {
         });
         let note = Write::Note(Note { kind: OPERATOR_NOTE.to_owned(), data });
         self.cx.commit(vec![Planned::Other(note)], 0).await.map_err(|e| store_error(&e))?;
-        self.cx.drain_worker(session, "operator", patience, false);
+        drain_worker(&self.cx, session, "operator", patience, false);
         self.worker_view(session).await?.ok_or_else(missing)
     }
 }

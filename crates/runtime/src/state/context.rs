@@ -1,25 +1,25 @@
 //! What the roles of one node share.
 
+use super::alerts::Alerts;
+use super::env::Env;
+use super::figures::{Figures, Pass};
+use super::history::History;
+use super::hub::Hub;
+use super::inputs::InputCache;
+use super::joined::Joined;
+use super::planned::{Planned, Request, Settled};
+use super::port::Port;
+use super::registry::Registry;
+use super::results::ResultCache;
+use super::scaling::Scaling;
+use super::scheduler::{Scheduler, rules_of};
+use super::settings::Settings;
+use super::tail::Tail;
+use super::telemetry::Telemetry;
+use super::unreached::Unreached;
+use super::wanted::{PoolNews, Wanted};
 use crate::blobs::Blobs;
 use crate::seal::{SealKeys, Sealer};
-use crate::state::alerts::Alerts;
-use crate::state::env::Env;
-use crate::state::figures::{Figures, Pass};
-use crate::state::history::History;
-use crate::state::hub::Hub;
-use crate::state::inputs::InputCache;
-use crate::state::joined::Joined;
-use crate::state::planned::{Planned, Request, Settled};
-use crate::state::port::{Assigned, Port};
-use crate::state::registry::Registry;
-use crate::state::results::ResultCache;
-use crate::state::scaling::Scaling;
-use crate::state::scheduler::{Scheduler, rules_of};
-use crate::state::settings::Settings;
-use crate::state::tail::Tail;
-use crate::state::telemetry::Telemetry;
-use crate::state::unreached::Unreached;
-use crate::state::wanted::{PoolNews, Wanted};
 use enginehouse_api::MetricsSample;
 use enginehouse_core::event::{EventType, SERVICE_EVENTS};
 use enginehouse_core::execution::{Execution, Status};
@@ -29,8 +29,7 @@ use enginehouse_core::pools::Pools;
 use enginehouse_core::queue::Queue;
 use enginehouse_core::session::Session;
 use enginehouse_core::time::{Millis, Time};
-use enginehouse_store::{Cursor, Doc, DocKind, Outcome, Ref, Sealed, Store, StoreError, Write};
-use enginehouse_worker::{LeaseRef, Order};
+use enginehouse_store::{Cursor, Doc, DocKind, Outcome, Ref, Store, StoreError, Write};
 use parking_lot::Mutex;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -345,65 +344,6 @@ impl Context {
     fn consider_wake(&self, at: Option<Time>) {
         if at.is_some_and(|at| at.0 < self.wake_target.load(Ordering::Acquire)) {
             self.wake_nudge.notify_one();
-        }
-    }
-
-    // ---- orders to this node's workers
-
-    /// Tells this node's pool how many workers it is to have.
-    pub(crate) fn want(&self, wanted: Wanted) {
-        let mut now = self.wanted.lock();
-        if *now != wanted {
-            *now = wanted;
-            self.pool_nudge.notify_one();
-        }
-    }
-
-    pub(crate) fn worker_name(&self, session: SessionId) -> String {
-        let ports = self.ports.lock();
-        ports.get(&session).map_or_else(|| format!("session-{}", session.0), |p| p.seat.name.clone())
-    }
-
-    /// Hands a granted row to its worker; `false` when that is none of this node's, or has or had it.
-    pub(crate) fn deliver(&self, session: SessionId, row: Execution, sealed: Option<Sealed>) -> bool {
-        let mut ports = self.ports.lock();
-        let Some(port) = ports.get_mut(&session) else {
-            return false;
-        };
-        let lease = LeaseRef { key: row.key(), fence: row.state.fence };
-        if !port.begin(lease) {
-            return false;
-        }
-        let request = self.inputs.lock().take(row.key());
-        if port.orders.try_send(Assigned::Run { row: Box::new(row), request, sealed }).is_err() {
-            port.held.remove(&lease);
-            tracing::error!(
-                worker = port.seat.name,
-                "a worker's orders overflow; its work will be given out again"
-            );
-        }
-        true
-    }
-
-    /// Gives a running row to the worker of this node that holds it, with the wish to cancel it if there is one. A worker
-    /// that has it already is told nothing new.
-    pub(crate) fn take_on(&self, row: Execution) {
-        let Some(session) = row.state.holder else { return };
-        // A row that was read before its end must not come back to life here, so only a new lease brings it in.
-        if self.deliver(session, row.clone(), None) {
-            self.rows.lock().insert(row.key(), row.clone());
-        }
-        if row.state.cancel_at.is_some() {
-            self.send_cancel(&row);
-        }
-    }
-
-    /// Tells the worker that holds the row that its caller wishes it to stop.
-    pub(crate) fn send_cancel(&self, row: &Execution) {
-        let Some(session) = row.state.holder else { return };
-        let lease = LeaseRef { key: row.key(), fence: row.state.fence };
-        if let Some(port) = self.ports.lock().get(&session) {
-            let _ = port.orders.try_send(Assigned::Order(Order::Cancel(lease)));
         }
     }
 }

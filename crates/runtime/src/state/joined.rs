@@ -3,8 +3,8 @@
 //! The node's own word on a worker is its [`Port`](crate::state::port::Port); here is only what the way over HTTP adds: who may speak
 //! for a session, the orders whose arrival is not confirmed, and the names that leases have on the wire.
 
+use super::port::Assigned;
 use crate::seal::{fresh_secret, hex};
-use crate::state::port::Assigned;
 use aws_lc_rs::constant_time::verify_slices_are_equal;
 use enginehouse_api::WorkerLease;
 use enginehouse_core::id::SessionId;

@@ -1,8 +1,8 @@
 //! Results that lie in blobs: written before their commit, read frame by frame, removed after their rows.
 
+use super::context::Context;
 use crate::blobs::{BlobSettings, Blobs, Manifest, OWNER, Written, generic, random};
 use crate::seal::{BLOB_NAME, Column, SealError, hex};
-use crate::state::context::Context;
 use aws_lc_rs::digest::{SHA256, digest};
 use bytes::Bytes;
 use enginehouse_api::{ApiError, Code};

@@ -18,6 +18,7 @@ pub(crate) mod inputs;
 pub(crate) mod joined;
 pub(crate) mod large_results;
 pub(crate) mod operator_words;
+mod orders;
 pub(crate) mod pause;
 pub(crate) mod payloads;
 pub(crate) mod planned;

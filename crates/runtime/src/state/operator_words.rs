@@ -1,7 +1,7 @@
 //! What operators said of the service and its engines, and what was learned of these, as it is stored: taken up on any node.
 
-use crate::state::context::Context;
-use crate::state::pause::{PAUSE, Pause};
+use super::context::Context;
+use super::pause::{PAUSE, Pause};
 use enginehouse_core::breaker::Forced;
 use enginehouse_core::gate::GateDoc;
 use enginehouse_store::{DocKind, StoreError};

@@ -1,8 +1,8 @@
 //! Opening what is sealed, and the key ring in the store, which is changed by one node at a time.
 
+use super::context::Context;
+use super::planned::Planned;
 use crate::seal::{CHANGES_MAX, Column, RING, Ring, SealError, refusal};
-use crate::state::context::Context;
-use crate::state::planned::Planned;
 use enginehouse_api::{ApiError, Code};
 use enginehouse_core::id::Key;
 use enginehouse_store::{Doc, DocKind, Outcome, StoreError, Write};

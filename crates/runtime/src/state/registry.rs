@@ -1,7 +1,7 @@
 //! The configured engines of this node: settings, adapters, and what is known of their health.
 
-use crate::state::pause::Paused;
-use crate::state::settings::{EngineSettings, RegisteredEngine};
+use super::pause::Paused;
+use super::settings::{EngineSettings, RegisteredEngine};
 use enginehouse_api::{ApiError, Code};
 use enginehouse_core::queue::{EndpointRules, EngineRules};
 use enginehouse_core::time::Time;

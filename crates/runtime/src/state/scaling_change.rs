@@ -1,7 +1,7 @@
 //! An operator's change of the scaling rules, on whichever node: stored, taken up, run out.
 
-use crate::state::context::Context;
-use crate::state::scaling::changed;
+use super::context::Context;
+use super::scaling::changed;
 use enginehouse_api::ScalingChanged;
 use enginehouse_store::{DocKind, StoreError};
 use serde_json::json;

@@ -3,8 +3,8 @@
 //! Exactly one node of a store has an epoch and decides what starts. The queue is a view of the store: after any store
 //! error it is thrown away and read anew, and a refused write brings the true row, which [`Scheduler::resync`] takes.
 
-use crate::state::planned::Planned;
-use crate::state::traffic::Traffic;
+use super::planned::Planned;
+use super::traffic::Traffic;
 use enginehouse_core::event::{Event, EventType};
 use enginehouse_core::execution::{Execution, Lane, Status};
 use enginehouse_core::gate::{GateChange, Gates};

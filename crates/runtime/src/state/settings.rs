@@ -8,9 +8,9 @@ pub use tracing::{ExporterSettings, TraceDialect, TracingSettings};
 pub(crate) use webhooks::key_of;
 pub use webhooks::{WebhookEndpoint, WebhookPolicy, WebhookSecrets, WebhookSettings};
 
+use super::alerts::{AlertRule, default_alerts};
 use crate::blobs::BlobSettings;
 use crate::seal::SealSettings;
-use crate::state::alerts::{AlertRule, default_alerts};
 use enginehouse_core::autoscaler::{Policy, ScalingRules};
 use enginehouse_core::balance::BalanceRules;
 use enginehouse_core::breaker::BreakerRules;

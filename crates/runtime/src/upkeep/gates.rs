@@ -45,7 +45,7 @@ impl GateKeeper {
                 () = self.cx.gate_nudge.notified() => {}
                 () = tokio::time::sleep(TICK) => {}
             }
-            let Some(changes) = self.cx.turn_gates() else {
+            let Some(changes) = self.turn_gates() else {
                 if Instant::now() < next_read {
                     continue;
                 }
@@ -140,13 +140,11 @@ impl GateKeeper {
             None => format!("every circuit breaker of the engine {name} is open"),
         }
     }
-}
 
-impl Context {
     /// What time brings to the gates, and every change since the last turn; `None` while another node schedules.
     fn turn_gates(&self) -> Option<Vec<GateChange>> {
-        let now = self.store.now();
-        let mut scheduler = self.scheduler.lock();
+        let now = self.cx.store.now();
+        let mut scheduler = self.cx.scheduler.lock();
         if !scheduler.may_grant() {
             return None;
         }
@@ -159,16 +157,16 @@ impl Context {
         changes.extend(ticked);
         drop(scheduler);
         for Waited { engine, endpoint, seconds } in waited {
-            self.telemetry.limited(&engine, self.endpoint_name(&engine, endpoint), seconds);
+            self.cx.telemetry.limited(&engine, self.cx.endpoint_name(&engine, endpoint), seconds);
         }
         changes.iter().for_each(|change| self.tell(change, now));
         compared.iter().for_each(|(engine, at, change)| self.tell_compared(engine, *at, *change, now));
-        self.grant_nudge.notify_one();
+        self.cx.grant_nudge.notify_one();
         Some(changes)
     }
 
     fn tell(&self, change: &GateChange, now: Time) {
-        let (engine, endpoint) = (&change.engine, self.endpoint_name(&change.engine, change.endpoint));
+        let (engine, endpoint) = (&change.engine, self.cx.endpoint_name(&change.engine, change.endpoint));
         match &change.change {
             Change::Opened { until, failures } => tracing::warn!(
                 engine,
@@ -191,7 +189,7 @@ impl Context {
     }
 
     fn tell_compared(&self, engine: &str, at: u32, change: balance::Change, now: Time) {
-        let endpoint = self.endpoint_name(engine, at);
+        let endpoint = self.cx.endpoint_name(engine, at);
         match change {
             balance::Change::Ejected { until, cause } => tracing::warn!(
                 engine,

@@ -26,7 +26,7 @@ impl HealthChecks {
             tokio::select! {
                 biased;
                 () = stop.cancelled() => return,
-                () = self.cx.check_all(key) => {}
+                () = self.check_all(key) => {}
             }
             key = KeyCheck::WhereNeeded;
             tokio::select! {
@@ -35,6 +35,20 @@ impl HealthChecks {
                 () = tokio::time::sleep(Duration::from_millis(self.cx.settings.health_interval)) => {}
             }
         }
+    }
+
+    async fn check_all(&self, key: KeyCheck) {
+        let all: Vec<(String, usize)> = self
+            .cx
+            .registry
+            .iter()
+            .flat_map(|e| (0..e.settings.endpoints.len()).map(|at| (e.settings.name.clone(), at)))
+            .collect();
+        stream::iter(all)
+            .for_each_concurrent(ASKED_AT_ONCE, |(name, at)| async move {
+                check_endpoint(&self.cx, &name, at, key).await
+            })
+            .await;
     }
 }
 
@@ -46,65 +60,50 @@ pub(crate) enum KeyCheck {
     WhereNeeded,
 }
 
-impl Context {
-    async fn check_all(&self, key: KeyCheck) {
-        let all: Vec<(String, usize)> = self
-            .registry
-            .iter()
-            .flat_map(|e| (0..e.settings.endpoints.len()).map(|at| (e.settings.name.clone(), at)))
-            .collect();
-        stream::iter(all)
-            .for_each_concurrent(ASKED_AT_ONCE, |(name, at)| async move {
-                self.check_endpoint(&name, at, key).await
-            })
-            .await;
-    }
-
-    /// Asks one endpoint now and remembers its answer.
-    pub(crate) async fn check_endpoint(&self, name: &str, endpoint: usize, key: KeyCheck) {
-        let Some(engine) = self.registry.get(name) else {
-            return;
-        };
-        let last = self.registry.state(name).checked.remove(&endpoint);
-        let first = last.is_none();
-        // Of one that did not answer nothing was heard, and it may come back with other keys.
-        let was_away = last.as_ref().is_some_and(|last| last.health.healthy == Some(false));
-        let before = last.and_then(|last| last.key_refused);
-        let key = async {
-            if key == KeyCheck::WhereNeeded && before.is_none() && !was_away {
-                return None;
-            }
-            Some(engine.adapter.check_key(endpoint).await)
-        };
-        let (health, key) = tokio::join!(engine.adapter.health(endpoint), key);
-        let at = u32::try_from(endpoint).unwrap_or(u32::MAX);
-        {
-            let mut scheduler = self.scheduler.lock();
-            let change = scheduler.gates.checked(name, at, health.healthy, self.store.now());
-            scheduler.gate_changes.extend(change);
+/// Asks one endpoint now and remembers its answer.
+pub(crate) async fn check_endpoint(cx: &Context, name: &str, endpoint: usize, key: KeyCheck) {
+    let Some(engine) = cx.registry.get(name) else {
+        return;
+    };
+    let last = cx.registry.state(name).checked.remove(&endpoint);
+    let first = last.is_none();
+    // Of one that did not answer nothing was heard, and it may come back with other keys.
+    let was_away = last.as_ref().is_some_and(|last| last.health.healthy == Some(false));
+    let before = last.and_then(|last| last.key_refused);
+    let key = async {
+        if key == KeyCheck::WhereNeeded && before.is_none() && !was_away {
+            return None;
         }
-        let key_taken = match (&key, &engine.settings.key_source) {
-            (Some(Ok(true)), Some(source)) => Some(format!("it takes the API key from {source}")),
-            _ => None,
-        };
-        let key_refused = match key {
-            Some(Err(failure)) => Some(refused_key(engine, &failure)),
-            Some(Ok(true)) => None,
-            Some(Ok(false)) if health.healthy != Some(false) => None,
-            // Of an engine that does not answer nothing new is heard of its key.
-            _ => before.clone(),
-        };
-        match (&before, &key_refused, &key_taken) {
-            (None, Some(why), _) => tracing::warn!(engine = name, endpoint, "{why}"),
-            (_, None, Some(taken)) if first || was_away || before.is_some() => {
-                tracing::info!(engine = name, endpoint, "{taken}")
-            }
-            (Some(_), None, None) => tracing::info!(engine = name, endpoint, "its API key is taken now"),
-            _ => {}
-        }
-        let checked = Checked { health, key_refused, key_taken, at: self.store.now() };
-        self.registry.set_health(name, endpoint, checked);
+        Some(engine.adapter.check_key(endpoint).await)
+    };
+    let (health, key) = tokio::join!(engine.adapter.health(endpoint), key);
+    let at = u32::try_from(endpoint).unwrap_or(u32::MAX);
+    {
+        let mut scheduler = cx.scheduler.lock();
+        let change = scheduler.gates.checked(name, at, health.healthy, cx.store.now());
+        scheduler.gate_changes.extend(change);
     }
+    let key_taken = match (&key, &engine.settings.key_source) {
+        (Some(Ok(true)), Some(source)) => Some(format!("it takes the API key from {source}")),
+        _ => None,
+    };
+    let key_refused = match key {
+        Some(Err(failure)) => Some(refused_key(engine, &failure)),
+        Some(Ok(true)) => None,
+        Some(Ok(false)) if health.healthy != Some(false) => None,
+        // Of an engine that does not answer nothing new is heard of its key.
+        _ => before.clone(),
+    };
+    match (&before, &key_refused, &key_taken) {
+        (None, Some(why), _) => tracing::warn!(engine = name, endpoint, "{why}"),
+        (_, None, Some(taken)) if first || was_away || before.is_some() => {
+            tracing::info!(engine = name, endpoint, "{taken}")
+        }
+        (Some(_), None, None) => tracing::info!(engine = name, endpoint, "its API key is taken now"),
+        _ => {}
+    }
+    let checked = Checked { health, key_refused, key_taken, at: cx.store.now() };
+    cx.registry.set_health(name, endpoint, checked);
 }
 
 /// In words for whoever has to put the key right.

@@ -24,71 +24,70 @@ const FORGET_EVERY: Millis = DAY;
 /// Enough of a record to tell its key.
 const HEAD_BYTES: usize = 9;
 
-impl Context {
-    /// Counts payloads, failures and facts of adapters by the key they need. Reads every payload's beginning.
-    pub(crate) async fn needs_of_store(&self) -> Result<Needs, StoreError> {
-        let mut needs = Needs::default();
-        let parts = [Part::Input, Part::Output, Part::Logs].map(Payloads::Part);
-        for of in parts.into_iter().chain([Payloads::Failures]) {
-            for (head, records) in self.store.heads(of, HEAD_BYTES).await? {
-                needs.count(&head, records);
-            }
+/// Counts payloads, failures and facts of adapters by the key they need. Reads every payload's beginning.
+pub(crate) async fn needs_of_store(cx: &Context) -> Result<Needs, StoreError> {
+    let mut needs = Needs::default();
+    let parts = [Part::Input, Part::Output, Part::Logs].map(Payloads::Part);
+    for of in parts.into_iter().chain([Payloads::Failures]) {
+        for (head, records) in cx.store.heads(of, HEAD_BYTES).await? {
+            needs.count(&head, records);
         }
-        for fact in self.store.docs(DocKind::EngineMemory).await? {
-            needs.count(&fact.body.as_str().and_then(unhex).unwrap_or_default(), 1);
-        }
-        Ok(needs)
     }
+    for fact in cx.store.docs(DocKind::EngineMemory).await? {
+        needs.count(&fact.body.as_str().and_then(unhex).unwrap_or_default(), 1);
+    }
+    Ok(needs)
+}
 
-    /// Makes room in the ring: drops data keys that retired long ago and that nothing stored needs.
-    async fn forget_unused_keys(&self) -> Result<(), ApiError> {
-        let unavailable = |error: StoreError| ApiError::new(Code::StoreUnavailable, error.to_string());
-        let needs = self.needs_of_store().await.map_err(unavailable)?;
-        let before = self.store.now().minus(FORGET_AFTER);
-        let forgotten = AtomicUsize::new(0);
-        self.change_ring(|ring| {
-            let keys = ring.forget(before, |id| needs.stored.contains_key(&id));
-            forgotten.store(keys, Ordering::Relaxed);
-            keys > 0
-        })
-        .await?;
-        let keys = forgotten.into_inner();
-        if keys > 0 {
-            tracing::info!(keys, "data keys that nothing needs any more were forgotten");
-        }
-        Ok(())
+/// Makes room in the ring: drops data keys that retired long ago and that nothing stored needs.
+async fn forget_unused_keys(cx: &Context) -> Result<(), ApiError> {
+    let unavailable = |error: StoreError| ApiError::new(Code::StoreUnavailable, error.to_string());
+    let needs = needs_of_store(cx).await.map_err(unavailable)?;
+    let before = cx.store.now().minus(FORGET_AFTER);
+    let forgotten = AtomicUsize::new(0);
+    cx.change_ring(|ring| {
+        let keys = ring.forget(before, |id| needs.stored.contains_key(&id));
+        forgotten.store(keys, Ordering::Relaxed);
+        keys > 0
+    })
+    .await?;
+    let keys = forgotten.into_inner();
+    if keys > 0 {
+        tracing::info!(keys, "data keys that nothing needs any more were forgotten");
     }
+    Ok(())
+}
 
-    /// Seals the ring with the first seal key that is there now, with a new data key in it.
-    pub(crate) async fn rotate_keys(&self) -> Result<(), ApiError> {
-        let settings = &self.seal_keys.settings;
-        let before = self.seal_keys.keys.lock().clone();
-        let fresh = read(settings).await.map_err(|e| refusal(&e, settings, &before))?;
-        let in_force = before.first().map(|key| key.id);
-        if let Some(id) = in_force.filter(|id| fresh.iter().all(|key| key.id != *id)) {
-            // Until the ring is sealed with another key it opens with this one only, and a kill may come before that.
-            return Err(refusal(&SealError::MissingSealKey(id), settings, &fresh));
-        }
-        *self.seal_keys.keys.lock() = Arc::new(fresh);
-        if self.sealer.ring().is_full() {
-            self.forget_unused_keys().await?;
-        }
-        let now = self.store.now();
-        let rotated = AtomicBool::new(false);
-        self.change_ring(|ring| {
-            rotated.store(ring.rotate(now), Ordering::Relaxed);
-            ring.wrapped = now;
-            true
-        })
-        .await?;
-        let current = self.sealer.current();
-        if !rotated.load(Ordering::Relaxed) {
-            let text = "the data keys are sealed anew, but there is no room for another, so the newest goes on sealing";
-            return Err(ApiError::new(Code::KeyRingFull, text));
-        }
-        tracing::info!(key = %current, "a new data key seals from here on");
-        Ok(())
+/// Seals the ring with the first seal key that is there now, with a new data key in it.
+pub(crate) async fn rotate_keys(cx: &Context) -> Result<(), ApiError> {
+    let settings = &cx.seal_keys.settings;
+    let before = cx.seal_keys.keys.lock().clone();
+    let fresh = read(settings).await.map_err(|e| refusal(&e, settings, &before))?;
+    let in_force = before.first().map(|key| key.id);
+    if let Some(id) = in_force.filter(|id| fresh.iter().all(|key| key.id != *id)) {
+        // Until the ring is sealed with another key it opens with this one only, and a kill may come before that.
+        return Err(refusal(&SealError::MissingSealKey(id), settings, &fresh));
     }
+    *cx.seal_keys.keys.lock() = Arc::new(fresh);
+    if cx.sealer.ring().is_full() {
+        forget_unused_keys(cx).await?;
+    }
+    let now = cx.store.now();
+    let rotated = AtomicBool::new(false);
+    cx.change_ring(|ring| {
+        rotated.store(ring.rotate(now), Ordering::Relaxed);
+        ring.wrapped = now;
+        true
+    })
+    .await?;
+    let current = cx.sealer.current();
+    if !rotated.load(Ordering::Relaxed) {
+        let text =
+            "the data keys are sealed anew, but there is no room for another, so the newest goes on sealing";
+        return Err(ApiError::new(Code::KeyRingFull, text));
+    }
+    tracing::info!(key = %current, "a new data key seals from here on");
+    Ok(())
 }
 
 /// Follows a data key that sealed for long enough, or often enough, by another.
@@ -152,7 +151,7 @@ impl Keeper {
             return Ok(false);
         }
         self.looked = Some(now);
-        self.cx.forget_unused_keys().await?;
+        forget_unused_keys(&self.cx).await?;
         let full = self.cx.sealer.ring().is_full();
         if full {
             tracing::warn!("the key ring is full, so the newest data key goes on sealing");

@@ -10,51 +10,49 @@ use enginehouse_core::pools::{Needs, slots_wanted, split};
 use enginehouse_core::time::{Millis, Time};
 use std::collections::BTreeMap;
 
-impl Context {
-    fn needs(&self) -> Needs {
-        let now = self.store.now();
-        let slots = {
-            let scheduler = self.scheduler.lock();
-            if scheduler.may_grant() {
-                slots_wanted(&scheduler.queue, &scheduler.gates, now)
-            } else {
-                BTreeMap::new()
-            }
-        };
-        let retention = self.scaling.lock().rules.retention;
-        let capacity = self.settings.scaling.rules.worker_capacity;
-        self.pools.lock().look(&slots, capacity, retention, now)
-    }
-
-    /// Workers that are there only because not every one serves all; the auto-scaler plans without them.
-    pub(crate) fn workers_apart(&self) -> u32 {
-        if self.settings.pools.is_empty() { 0 } else { self.needs().apart(&self.settings.pools) }
-    }
-
-    /// How many workers each pool is to have, in order; the shared ones last.
-    pub(crate) fn parts_of(&self, wanted: Wanted) -> Vec<u32> {
-        if self.settings.pools.is_empty() {
-            return vec![wanted.count];
+fn needs(cx: &Context) -> Needs {
+    let now = cx.store.now();
+    let slots = {
+        let scheduler = cx.scheduler.lock();
+        if scheduler.may_grant() {
+            slots_wanted(&scheduler.queue, &scheduler.gates, now)
+        } else {
+            BTreeMap::new()
         }
-        split(wanted.count, wanted.most, &self.settings.pools, &self.needs())
-    }
+    };
+    let retention = cx.scaling.lock().rules.retention;
+    let capacity = cx.settings.scaling.rules.worker_capacity;
+    cx.pools.lock().look(&slots, capacity, retention, now)
+}
 
-    /// Those of the workers that belong to the pool at this place; behind the last one stand the shared workers.
-    pub(crate) fn workers_of(
-        &self,
-        pool: usize,
-        workers: &[PoolWorker<SessionId>],
-    ) -> Vec<PoolWorker<SessionId>> {
-        let (ports, pools) = (self.ports.lock(), self.pools.lock());
-        let shared = self.settings.pools.len();
-        let of = |session| ports.get(&session).and_then(|port| pools.pool_of(&port.seat.engine_types));
-        workers.iter().filter(|worker| of(worker.id).unwrap_or(shared) == pool).copied().collect()
-    }
+/// Workers that are there only because not every one serves all; the auto-scaler plans without them.
+pub(crate) fn workers_apart(cx: &Context) -> u32 {
+    if cx.settings.pools.is_empty() { 0 } else { needs(cx).apart(&cx.settings.pools) }
+}
 
-    /// The workers that are starting: by when they should be ready, and the engine types that they will serve.
-    pub(crate) fn starting_workers(&self, startup: Millis) -> Vec<(Time, Vec<String>)> {
-        let ports = self.ports.lock();
-        let starting = ports.values().filter(|port| port.ready_at.is_none() && port.gone.is_none());
-        starting.map(|port| (port.launched_at.plus(startup), port.seat.engine_types.clone())).collect()
+/// How many workers each pool is to have, in order; the shared ones last.
+pub(crate) fn parts_of(cx: &Context, wanted: Wanted) -> Vec<u32> {
+    if cx.settings.pools.is_empty() {
+        return vec![wanted.count];
     }
+    split(wanted.count, wanted.most, &cx.settings.pools, &needs(cx))
+}
+
+/// Those of the workers that belong to the pool at this place; behind the last one stand the shared workers.
+pub(crate) fn workers_of(
+    cx: &Context,
+    pool: usize,
+    workers: &[PoolWorker<SessionId>],
+) -> Vec<PoolWorker<SessionId>> {
+    let (ports, pools) = (cx.ports.lock(), cx.pools.lock());
+    let shared = cx.settings.pools.len();
+    let of = |session| ports.get(&session).and_then(|port| pools.pool_of(&port.seat.engine_types));
+    workers.iter().filter(|worker| of(worker.id).unwrap_or(shared) == pool).copied().collect()
+}
+
+/// The workers that are starting: by when they should be ready, and the engine types that they will serve.
+pub(crate) fn starting_workers(cx: &Context, startup: Millis) -> Vec<(Time, Vec<String>)> {
+    let ports = cx.ports.lock();
+    let starting = ports.values().filter(|port| port.ready_at.is_none() && port.gone.is_none());
+    starting.map(|port| (port.launched_at.plus(startup), port.seat.engine_types.clone())).collect()
 }

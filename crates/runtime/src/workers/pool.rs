@@ -4,10 +4,13 @@
 //! each second and on a nudge. A worker that is to go is closed to new work first, in the store and in the queue, and goes
 //! when it holds nothing; a worker that died gives back what it held at once, burning no retry, and is replaced.
 
+use super::dedicated::{parts_of, workers_of};
+use super::ports::{announce, close_port, drain_worker, open_port};
+use super::provider::{Ended, Provider};
+use super::reaper::lose_all;
 use crate::state::context::Context;
 use crate::state::planned::Planned;
 use crate::state::port::{Assigned, Seat, note};
-use crate::workers::provider::{Ended, Provider};
 use enginehouse_core::id::SessionId;
 use enginehouse_core::lifecycle::Loss;
 use enginehouse_core::limits::{
@@ -175,10 +178,10 @@ impl Pool {
     /// Launches, takes back and closes workers so that as many are there of each pool as are wanted.
     fn reconcile(&mut self) {
         let wanted = *self.cx.wanted.lock();
-        let workers = self.cx.pool_workers();
+        let workers = pool_workers(&self.cx);
         let mut exist = u32::try_from(workers.len()).unwrap_or(u32::MAX);
-        for (pool, part) in self.cx.parts_of(wanted).into_iter().enumerate() {
-            let own = self.cx.workers_of(pool, &workers);
+        for (pool, part) in parts_of(&self.cx, wanted).into_iter().enumerate() {
+            let own = workers_of(&self.cx, pool, &workers);
             let aim = PoolAim {
                 target: part,
                 max: u32::try_from(own.len()).unwrap_or(u32::MAX) + wanted.most.saturating_sub(exist),
@@ -212,7 +215,7 @@ impl Pool {
                     let leaves =
                         workers.iter().find(|w| w.id == session).is_some_and(|w| w.recycle || w.unhealthy);
                     let why = if leaves { "replaced" } else { "scale_down" };
-                    self.cx.drain_worker(session, why, patience, !leaves);
+                    drain_worker(&self.cx, session, why, patience, !leaves);
                 }
             }
         }
@@ -238,7 +241,7 @@ impl Pool {
             engine_types: pool.map(|pool| pool.engine_types.clone()).unwrap_or_default(),
         };
         let name = seat.name.clone();
-        let (session, link) = self.cx.open_port(seat);
+        let (session, link) = open_port(&self.cx, seat);
         let life = self.provider.launch(&name, link);
         let handle = match &self.cx.settings.govern {
             Some(govern) => {
@@ -284,14 +287,14 @@ impl Pool {
             }
         }
         for (session, why, loss) in dead {
-            self.cx.lose_all(Some(session), loss).await?;
-            self.cx.close_port(session, &why).await?;
+            lose_all(&self.cx, Some(session), loss).await?;
+            close_port(&self.cx, session, &why).await?;
         }
         for session in done {
             if shared && !self.cx.store.running(Some(session), None, 1).await?.is_empty() {
                 continue;
             }
-            self.cx.close_port(session, "stopped").await?;
+            close_port(&self.cx, session, "stopped").await?;
             self.cx.pool_news.lock().totals.stopped += 1;
             if self.handles.contains_key(&session) {
                 self.leaving.insert(session, Instant::now() + LEAVE_PATIENCE);
@@ -323,7 +326,7 @@ impl Pool {
             let ports = self.cx.ports.lock();
             changed.iter().filter_map(|id| Some((*id, ports.get(id)?.is_open()))).collect()
         };
-        self.cx.announce(changed).await?;
+        announce(&self.cx, changed).await?;
         for (session, open) in as_told {
             if let Some(port) = self.cx.ports.lock().get_mut(&session).filter(|port| port.is_open() == open) {
                 port.announced = true;
@@ -352,32 +355,30 @@ impl Pool {
     }
 }
 
-impl Context {
-    /// The workers of this node's own providers as the pool's rules see them.
-    pub(crate) fn pool_workers(&self) -> Vec<PoolWorker<SessionId>> {
-        let rules = &self.settings.workers;
-        let now = self.store.now();
-        let ports = self.ports.lock();
-        let own = ports.iter().filter(|(_, port)| port.seat.origin.is_pooled() && port.gone.is_none());
-        own.map(|(session, port)| {
-            let old = rules.max_age.is_some_and(|age| now.since(port.launched_at) >= age);
-            let many = rules.max_executions.is_some_and(|most| port.done >= most);
-            let big = rules.max_memory_bytes.zip(port.memory_bytes).is_some_and(|(most, used)| used >= most);
-            PoolWorker {
-                id: *session,
-                phase: match (&port.drain, port.ready_at) {
-                    (Some(_), _) => WorkerPhase::Draining,
-                    (None, None) => WorkerPhase::Starting,
-                    (None, Some(_)) => WorkerPhase::Ready,
-                },
-                busy_slots: u32::try_from(port.held.len()).unwrap_or(u32::MAX),
-                launched: port.launched_at,
-                idle_since: port.idle_since,
-                // What an operator sent away is not taken back either.
-                recycle: old || many || big || port.drain.as_ref().is_some_and(|drain| !drain.revocable),
-                unhealthy: port.unhealthy,
-            }
-        })
-        .collect()
-    }
+/// The workers of this node's own providers as the pool's rules see them.
+fn pool_workers(cx: &Context) -> Vec<PoolWorker<SessionId>> {
+    let rules = &cx.settings.workers;
+    let now = cx.store.now();
+    let ports = cx.ports.lock();
+    let own = ports.iter().filter(|(_, port)| port.seat.origin.is_pooled() && port.gone.is_none());
+    own.map(|(session, port)| {
+        let old = rules.max_age.is_some_and(|age| now.since(port.launched_at) >= age);
+        let many = rules.max_executions.is_some_and(|most| port.done >= most);
+        let big = rules.max_memory_bytes.zip(port.memory_bytes).is_some_and(|(most, used)| used >= most);
+        PoolWorker {
+            id: *session,
+            phase: match (&port.drain, port.ready_at) {
+                (Some(_), _) => WorkerPhase::Draining,
+                (None, None) => WorkerPhase::Starting,
+                (None, Some(_)) => WorkerPhase::Ready,
+            },
+            busy_slots: u32::try_from(port.held.len()).unwrap_or(u32::MAX),
+            launched: port.launched_at,
+            idle_since: port.idle_since,
+            // What an operator sent away is not taken back either.
+            recycle: old || many || big || port.drain.as_ref().is_some_and(|drain| !drain.revocable),
+            unhealthy: port.unhealthy,
+        }
+    })
+    .collect()
 }

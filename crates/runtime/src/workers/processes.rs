@@ -4,12 +4,12 @@
 //! by its arguments or its environment. The pipe stays open while the node lives, so a child whose node died hears it at
 //! once; the node waits on the child, so it hears of a child's death as soon as the system does.
 
+use super::link::NodeLink;
+use super::provider::{Ended, Life, Provider};
 use crate::state::context::Context;
 use crate::state::joined::{Owner, fresh_token};
 use crate::state::port::Origin;
 use crate::state::settings::WorkerProcesses;
-use crate::workers::link::NodeLink;
-use crate::workers::provider::{Ended, Life, Provider};
 use enginehouse_api::WorkerBriefing;
 use enginehouse_core::id::SessionId;
 use nix::sys::signal::Signal;

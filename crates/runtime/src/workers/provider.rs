@@ -1,7 +1,8 @@
 //! Where workers come from: one trait, one implementation for each place they can run in.
 
+use super::link::NodeLink;
+use super::ports::worker_ready;
 use crate::state::port::Origin;
-use crate::workers::link::NodeLink;
 use enginehouse_core::time::Millis;
 use enginehouse_worker::{Engines, Worker, WorkerSettings};
 use std::pin::Pin;
@@ -26,7 +27,7 @@ pub(crate) trait Provider: Send + Sync + 'static {
     fn origin(&self) -> Origin;
 
     /// Launches the worker at the other end of the link and follows it to its end. It says itself when it is
-    /// [ready](crate::state::context::Context::worker_ready).
+    /// [ready](worker_ready).
     fn launch(&self, name: &str, link: NodeLink) -> Life;
 }
 
@@ -45,7 +46,7 @@ impl Provider for InProcess {
         let (cx, session) = (link.cx.clone(), link.session);
         let settings = WorkerSettings { cancel_grace: self.cancel_grace };
         let worker = Worker::new(Arc::new(link), self.adapters.clone(), settings);
-        cx.worker_ready(session);
+        worker_ready(&cx, session);
         Box::pin(async move {
             worker.run().await;
             Ended::Dismissed

@@ -10,7 +10,6 @@ use enginehouse_core::planted::{self, Bug};
 use enginehouse_core::session::Session;
 use enginehouse_core::time::Time;
 use enginehouse_store::{SessionWrite, StoreError, Write};
-use enginehouse_worker::LeaseRef;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
@@ -58,11 +57,11 @@ impl Reaper {
         // First no more work for the dead; a grant that was under way to one shows as a lease of nobody next time.
         let of_nobody = self.cx.scheduler.lock().follow_workers(&alive, &known);
         for session in dead {
-            self.cx.lose_all(Some(session.id), Loss::Node).await?;
+            lose_all(&self.cx, Some(session.id), Loss::Node).await?;
             self.cx.commit(vec![Planned::Other(Write::Session(SessionWrite::Close(session.id)))], 0).await?;
         }
         for session in of_nobody {
-            self.cx.lose_all(Some(session), Loss::Node).await?;
+            lose_all(&self.cx, Some(session), Loss::Node).await?;
         }
         Ok(())
     }
@@ -84,56 +83,40 @@ impl Reaper {
     }
 }
 
-impl Context {
-    /// Ends every lease of a dead session (or of all): the rows are pending again and burn no retry. What a dead process
-    /// left running on this machine is ended first.
-    pub(crate) async fn lose_all(&self, holder: Option<SessionId>, loss: Loss) -> Result<u64, StoreError> {
-        let mut after = None;
-        let mut lost = 0;
-        loop {
-            let rows = self.store.running(holder, after, PAGE).await?;
-            let last = rows.len() < PAGE;
-            after = rows.last().map(Execution::key);
-            for row in rows {
-                self.reap_leftover(&row).await;
-                let jitter = self.env.draw();
-                let fence = row.state.fence;
-                let decide = |row: &Execution, now| {
-                    lifecycle::check_lease(row, fence)?;
-                    lifecycle::lose(row, loss, jitter, now)
-                };
-                match self.change(row.key(), true, decide).await {
-                    Ok(_) => lost += 1,
-                    Err(ChangeError::Store(error)) => return Err(error),
-                    Err(_) => {}
-                }
-            }
-            if last {
-                return Ok(lost);
+/// Ends every lease of a dead session (or of all): the rows are pending again and burn no retry. What a dead process
+/// left running on this machine is ended first.
+pub(crate) async fn lose_all(cx: &Context, holder: Option<SessionId>, loss: Loss) -> Result<u64, StoreError> {
+    let mut after = None;
+    let mut lost = 0;
+    loop {
+        let rows = cx.store.running(holder, after, PAGE).await?;
+        let last = rows.len() < PAGE;
+        after = rows.last().map(Execution::key);
+        for row in rows {
+            reap_leftover(cx, &row).await;
+            let jitter = cx.env.draw();
+            let fence = row.state.fence;
+            let decide = |row: &Execution, now| {
+                lifecycle::check_lease(row, fence)?;
+                lifecycle::lose(row, loss, jitter, now)
+            };
+            match cx.change(row.key(), true, decide).await {
+                Ok(_) => lost += 1,
+                Err(ChangeError::Store(error)) => return Err(error),
+                Err(_) => {}
             }
         }
-    }
-
-    async fn reap_leftover(&self, row: &Execution) {
-        let (Some(run), false) = (&row.state.engine_run, row.state.can_reattach) else {
-            return;
-        };
-        if let Some(engine) = self.registry.get(&row.fixed.engine) {
-            engine.adapter.reap(run).await;
+        if last {
+            return Ok(lost);
         }
     }
+}
 
-    /// Tells this node's worker of that session to let go of everything: its lease cannot be proved any more.
-    pub(crate) fn let_go_of(&self, session: SessionId) {
-        let mut ports = self.ports.lock();
-        let Some(port) = ports.get_mut(&session) else {
-            return;
-        };
-        let held: BTreeSet<LeaseRef> = std::mem::take(&mut port.held);
-        for lease in held {
-            port.given_up.insert(lease);
-            let order = enginehouse_worker::Order::LetGo(lease);
-            let _ = port.orders.try_send(crate::state::port::Assigned::Order(order));
-        }
+async fn reap_leftover(cx: &Context, row: &Execution) {
+    let (Some(run), false) = (&row.state.engine_run, row.state.can_reattach) else {
+        return;
+    };
+    if let Some(engine) = cx.registry.get(&row.fixed.engine) {
+        engine.adapter.reap(run).await;
     }
 }

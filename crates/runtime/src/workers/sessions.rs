@@ -2,6 +2,7 @@
 //!
 //! With a store of its own a node's workers need neither: their process is the lease, and the directory lock is the role.
 
+use super::ports::{announce, renewable};
 use crate::state::context::{ChangeError, Context};
 use crate::state::planned::Planned;
 use enginehouse_core::execution::Execution;
@@ -51,14 +52,14 @@ impl Sessions {
     }
 
     async fn renew(&self) -> Result<(), StoreError> {
-        let sessions = self.cx.renewable();
+        let sessions = renewable(&self.cx);
         let until = self.cx.store.now().plus(LEASE_TTL);
         let write = Write::Session(SessionWrite::Renew { sessions, until });
         let settled = self.cx.commit(vec![Planned::Other(write)], 0).await?;
         if let Some(Written::Missing(missing)) = settled.outcomes.into_iter().next() {
             missing.iter().for_each(|s| self.cx.let_go_of(*s));
             // Its leases were ended when it was closed, so the worker may begin anew under the same session.
-            self.cx.announce(missing).await?;
+            announce(&self.cx, missing).await?;
         }
         self.hand_back().await?;
         self.cx.look_for_own().await
