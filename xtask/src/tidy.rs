@@ -1,8 +1,9 @@
-//! `cargo xtask tidy`: what the compiler does not check: crate edges, sizes, names, forbidden calls, links.
+//! `cargo xtask tidy`: what the compiler does not check: crate and room edges, sizes, names, forbidden calls, links.
 //!
 //! Each rule is a function from text to findings, so that a planted fault shows in a test that the rule can fail.
 
 mod manifests;
+mod rooms;
 mod source;
 mod text;
 
@@ -11,9 +12,9 @@ use anyhow::{Result, bail};
 use std::process::Command;
 
 const HELP: &str = "\
-Check what the compiler does not: which crate may use which, lengths of files and functions,
-names that say nothing, calls that would make a simulation differ, module docs, links in
-Markdown, paths of one machine.
+Check what the compiler does not: which crate may use which, and which room of runtime,
+lengths of files and functions, names that say nothing, calls that would make a simulation
+differ, module docs, links in Markdown, paths of one machine.
 
 Usage: cargo xtask tidy
 ";
@@ -34,6 +35,7 @@ pub(crate) fn check() -> Result<usize> {
     let listed = String::from_utf8(output(&mut list)?)?;
     let mut findings = Vec::new();
     let mut count = 0;
+    let mut uses = rooms::Uses::new();
     for path in listed.lines() {
         // A file that was just deleted is still listed.
         let Ok(bytes) = std::fs::read(root().join(path)) else { continue };
@@ -42,6 +44,7 @@ pub(crate) fn check() -> Result<usize> {
         let mut found = text::check(path, &content);
         if path.ends_with(".rs") {
             found.extend(source::check(path, &content));
+            found.extend(rooms::check(path, &content, &mut uses));
         }
         if path.ends_with(".md") {
             found.extend(text::links(path, &content, |target| root().join(target).exists()));
@@ -54,6 +57,7 @@ pub(crate) fn check() -> Result<usize> {
         }
         findings.extend(found.into_iter().map(|finding| format!("{path}{finding}")));
     }
+    findings.extend(rooms::circle(uses));
     if !findings.is_empty() {
         bail!("{} findings:\n{}", findings.len(), findings.join("\n"));
     }
