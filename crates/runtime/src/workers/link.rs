@@ -86,7 +86,9 @@ impl Link for NodeLink {
             self.cx.results.lock().put(lease.key, lease.fence, result, self.cx.store.now());
         }
         let (outcome, parts, abandoned) = self.outcome(lease, report.end, logs, written.as_ref());
-        if let Some(row) = self.cx.rows.lock().get(&lease.key).cloned().filter(|_| abandoned) {
+        // A lock in the condition would be held to the end of the block, and the scheduler's comes before that of the rows.
+        let row = self.cx.rows.lock().get(&lease.key).cloned();
+        if let Some(row) = row.filter(|_| abandoned) {
             let run_ends = row.state.run_started_at.map(|at| at.plus(row.fixed.spec.timeout));
             let until = self.cx.store.now().plus(GHOST_AFTER_TIMEOUT).max(run_ends.unwrap_or_default());
             self.cx.scheduler.lock().will_abandon(lease.key, until);
