@@ -67,7 +67,7 @@ impl Committer {
                     Some(request) => requests.push(request),
                     None => return,
                 },
-                () = self.cx.grant_nudge.notified() => {}
+                () = self.cx.scheduling.grant_nudge.notified() => {}
                 () = tokio::time::sleep(opening) => {}
                 () = stop.cancelled() => {
                     self.inbox.close();
@@ -100,7 +100,7 @@ impl Committer {
         self.follow_others().await;
         self.refill().await;
         let cx = self.cx.clone();
-        let _batch = cx.batch.lock().await;
+        let _batch = cx.writes.batch.lock().await;
         let now = self.cx.store.now();
         let picks = self.plan(&requests, now);
         let grants = self.grants(&requests, picks, now).await;
@@ -114,9 +114,9 @@ impl Committer {
         match self.cx.store.commit(batch).await {
             Ok(committed) => {
                 let took = begun.elapsed();
-                self.cx.telemetry.committed(writes, took);
+                self.cx.observed.telemetry.committed(writes, took);
                 let took = u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
-                self.cx.figures.lock().committed(now, took);
+                self.cx.observed.figures.lock().committed(now, took);
                 kinds.after();
                 self.settle(requests, grants, &shape, committed, now);
             }
@@ -127,9 +127,9 @@ impl Committer {
                     // Who started this process starts the next one, and that one reads what the disk really holds.
                     self.cx.fail(error.to_string());
                 }
-                self.cx.scheduler.lock().lose_track();
-                self.cx.rows.lock().clear();
-                self.cx.relay_nudge.notify_one();
+                self.cx.scheduling.scheduler.lock().lose_track();
+                self.cx.scheduling.rows.lock().clear();
+                self.cx.writes.relay_nudge.notify_one();
                 for request in requests {
                     if planted::has(Bug::AnsweredUnstored) {
                         request.answer_as_if_stored(now);
@@ -143,15 +143,15 @@ impl Committer {
 
     /// Reads the queue anew after it lost track of the store. Only here can no commit of this node come between.
     async fn hydrate(&mut self) {
-        if !self.cx.scheduler.lock().needs_hydration() {
+        if !self.cx.scheduling.scheduler.lock().needs_hydration() {
             return;
         }
-        let begun = self.cx.scheduler.lock().begin_hydration();
+        let begun = self.cx.scheduling.scheduler.lock().begin_hydration();
         self.ahead.clear();
         match read_all(&self.cx.store).await {
             Ok((sessions, lanes, running)) => {
                 let queue = self.cx.fresh_queue(&sessions);
-                self.cx.scheduler.lock().hydrate(begun, queue, lanes, &running);
+                self.cx.scheduling.scheduler.lock().hydrate(begun, queue, lanes, &running);
                 // A grant whose commit was answered by an error may stand although its worker never heard of it.
                 running.into_iter().for_each(|row| self.cx.take_on(row));
             }
@@ -163,7 +163,7 @@ impl Committer {
     /// node that was committed meanwhile, and would give its slot away twice.
     async fn follow_others(&mut self) {
         let keys = {
-            let mut scheduler = self.cx.scheduler.lock();
+            let mut scheduler = self.cx.scheduling.scheduler.lock();
             if scheduler.may_grant() { scheduler.take_changed_elsewhere() } else { Vec::new() }
         };
         keys.iter().for_each(|key| self.ahead.forget(*key));
@@ -172,14 +172,14 @@ impl Committer {
             match self.cx.store.find(&refs).await {
                 Ok(rows) => {
                     let now = self.cx.store.now();
-                    let mut scheduler = self.cx.scheduler.lock();
+                    let mut scheduler = self.cx.scheduling.scheduler.lock();
                     for row in rows.into_iter().flatten() {
                         scheduler.follow_other(&Execution { history: Vec::new(), ..row }, now);
                     }
                 }
                 Err(error) => {
                     tracing::warn!(%error, "what other nodes changed could not be read; the queue is read anew");
-                    self.cx.scheduler.lock().lose_track();
+                    self.cx.scheduling.scheduler.lock().lose_track();
                     return;
                 }
             }
@@ -189,10 +189,10 @@ impl Committer {
     /// Reads on where a lane's rows in memory run low.
     async fn refill(&mut self) {
         loop {
-            let wanted = self.cx.scheduler.lock().wants_refill();
+            let wanted = self.cx.scheduling.scheduler.lock().wants_refill();
             let Some((lane, after)) = wanted else { return };
             match self.cx.store.ready(&lane, after, READY_REFILL).await {
-                Ok(ready) => self.cx.scheduler.lock().refill(&lane, ready),
+                Ok(ready) => self.cx.scheduling.scheduler.lock().refill(&lane, ready),
                 Err(error) => {
                     tracing::warn!(%error, "the ready queue could not be read on");
                     return;
@@ -202,7 +202,7 @@ impl Committer {
     }
 
     fn plan(&self, requests: &[Request], now: Time) -> Vec<Pick> {
-        let mut scheduler = self.cx.scheduler.lock();
+        let mut scheduler = self.cx.scheduling.scheduler.lock();
         for planned in requests.iter().flat_map(|r| &r.writes) {
             scheduler.foresee(planned, now);
         }
@@ -215,7 +215,7 @@ impl Committer {
             picks.push(pick);
         }
         if picks.len() < COMMIT_WRITES_MAX && scheduler.is_short_of_slots() {
-            self.cx.scaler_nudge.notify_one();
+            self.cx.workers.scaler_nudge.notify_one();
         }
         picks
     }
@@ -240,14 +240,14 @@ impl Committer {
                 Ok(found) => read.extend(found),
                 Err(error) => {
                     tracing::warn!(%error, "rows to start could not be read");
-                    self.cx.scheduler.lock().lose_track();
+                    self.cx.scheduling.scheduler.lock().lose_track();
                 }
             }
         }
         let stored = |(key, (row, request)): (Key, Started)| (key, Known { row, place: None, request });
         known.extend(read.into_iter().map(stored));
         let most = ReadAhead::<Started>::wanted(waited.len());
-        let likely = self.cx.scheduler.lock().queue.likely_next(most);
+        let likely = self.cx.scheduling.scheduler.lock().queue.likely_next(most);
         let unread = self.ahead.keep(likely);
         if !unread.is_empty() {
             let (cx, keys) = (self.cx.clone(), unread.clone());
@@ -262,14 +262,14 @@ impl Committer {
             return Vec::new();
         }
         let mut known = self.rows_of(requests, &picks).await;
-        let mut scheduler = self.cx.scheduler.lock();
+        let mut scheduler = self.cx.scheduling.scheduler.lock();
         let mut grants = Vec::with_capacity(picks.len());
         for pick in picks {
             let Some(Known { row, place: folded, request }) = known.remove(&pick.key) else {
                 scheduler.unpick(pick.key, now);
                 continue;
             };
-            let worker = self.cx.worker_name(pick.worker);
+            let worker = self.cx.workers.worker_name(pick.worker);
             let grant = Grant { session: pick.worker, worker, endpoint: pick.endpoint };
             match lifecycle::grant(&row, &grant, now) {
                 Ok(transition) => {
@@ -317,7 +317,7 @@ impl Committer {
                 None => writes.push(Write::Schedule(granted.transition.clone())),
             }
         }
-        let scheduler_epoch = self.cx.scheduler.lock().epoch();
+        let scheduler_epoch = self.cx.scheduling.scheduler.lock().epoch();
         (Batch { node: self.cx.settings.node, scheduler_epoch, writes }, Shape { places, grants_from })
     }
 
@@ -333,7 +333,7 @@ impl Committer {
         let mut started: Vec<Vec<(Key, State)>> = vec![Vec::new(); requests.len()];
         {
             let cx = self.cx.clone();
-            let mut scheduler = cx.scheduler.lock();
+            let mut scheduler = cx.scheduling.scheduler.lock();
             for (request, places) in requests.iter().zip(&shape.places) {
                 for (planned, place) in request.writes.iter().zip(places) {
                     self.settle_one(&mut scheduler, planned, &committed.outcomes[*place], now);
@@ -355,7 +355,7 @@ impl Committer {
                 self.settle_grant(&mut scheduler, granted, outcome, now);
             }
         }
-        self.cx.made(cursor);
+        self.cx.writes.made(cursor);
         let mut outcomes: Vec<Option<Outcome>> = committed.outcomes.into_iter().map(Some).collect();
         let mut started = started.into_iter();
         for (request, places) in requests.into_iter().zip(&shape.places) {
@@ -392,7 +392,7 @@ impl Committer {
                 self.cx.moved(row, transition);
             }
             (Planned::Change { .. }, Outcome::Stale(Some(truth))) => {
-                self.cx.rows.lock().remove(&truth.key());
+                self.cx.scheduling.rows.lock().remove(&truth.key());
                 scheduler.resync(truth, now);
             }
             (Planned::Change { .. }, Outcome::WrongEpoch) => {
@@ -427,7 +427,7 @@ impl Committer {
             Some(Outcome::Held) => {
                 scheduler.unpick(granted.row.key(), now);
                 scheduler.resync(&granted.row, now);
-                self.cx.grant_nudge.notify_one();
+                self.cx.scheduling.grant_nudge.notify_one();
             }
             // A replayed or refused submit was forgotten with its write.
             _ => scheduler.unpick(granted.row.key(), now),
@@ -438,7 +438,7 @@ impl Committer {
 /// Reads rows that start, each with its request if that is small and not in memory.
 async fn starting(cx: &Context, keys: &[Key]) -> Result<Vec<(Key, Started)>, StoreError> {
     let wanted: Vec<Starting> = {
-        let inputs = cx.inputs.lock();
+        let inputs = cx.payloads.inputs.lock();
         let up_to = |key| if inputs.holds(key) { 0 } else { ahead::REQUEST_BYTES_MAX };
         keys.iter().map(|key| Starting { key: *key, request_up_to: up_to(*key) }).collect()
     };

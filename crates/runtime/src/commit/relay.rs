@@ -30,10 +30,10 @@ impl Relay {
                 biased;
                 () = stop.cancelled() => return,
                 _ = changed.changed(), if shared => {}
-                () = self.cx.relay_nudge.notified() => {}
+                () = self.cx.writes.relay_nudge.notified() => {}
                 () = tokio::time::sleep(LOOK_EVERY) => {}
             }
-            if *self.cx.store.changed().borrow() <= *self.cx.known.lock() {
+            if *self.cx.store.changed().borrow() <= *self.cx.writes.known.lock() {
                 continue;
             }
             if let Err(error) = self.catch_up().await {
@@ -45,14 +45,14 @@ impl Relay {
 
     async fn catch_up(&self) -> Result<(), StoreError> {
         loop {
-            let from = *self.cx.known.lock();
+            let from = *self.cx.writes.known.lock();
             let page = match self.cx.store.feed(from, PAGE).await {
                 Ok(page) => page,
                 Err(StoreError::Gone { oldest }) => {
                     // What lies between is not known: read the queue anew, and go on from the oldest commit kept.
-                    self.cx.scheduler.lock().lose_track();
-                    self.cx.grant_nudge.notify_one();
-                    *self.cx.known.lock() = Cursor(oldest.0.saturating_sub(1));
+                    self.cx.scheduling.scheduler.lock().lose_track();
+                    self.cx.scheduling.grant_nudge.notify_one();
+                    *self.cx.writes.known.lock() = Cursor(oldest.0.saturating_sub(1));
                     self.cx.look_for_own().await?;
                     continue;
                 }
@@ -61,8 +61,8 @@ impl Relay {
             let last = page.commits.len() < PAGE;
             for commit in &page.commits {
                 for change in &commit.changes {
-                    self.cx.hub.changed(change.key, change.status.is_terminal());
-                    self.cx.unreached.lock().heard(change.key, &change.engine, &change.event);
+                    self.cx.events.hub.changed(change.key, change.status.is_terminal());
+                    self.cx.observed.unreached.lock().heard(change.key, &change.engine, &change.event);
                 }
                 if commit.node != self.cx.settings.node {
                     self.follow(&commit.changes).await?;
@@ -74,7 +74,7 @@ impl Relay {
                     }
                 }
             }
-            let mut known = self.cx.known.lock();
+            let mut known = self.cx.writes.known.lock();
             *known = page.next.max(*known);
             if last {
                 return Ok(());
@@ -86,11 +86,11 @@ impl Relay {
     async fn follow(&self, changes: &[Change]) -> Result<(), StoreError> {
         for change in changes {
             // What another node wrote is newer than what is remembered here.
-            self.cx.rows.lock().remove(&change.key);
-            if self.cx.scheduler.lock().heard(change, self.cx.store.now()) {
-                self.cx.grant_nudge.notify_one();
+            self.cx.scheduling.rows.lock().remove(&change.key);
+            if self.cx.scheduling.scheduler.lock().heard(change, self.cx.store.now()) {
+                self.cx.scheduling.grant_nudge.notify_one();
             }
-            let local = change.holder.is_some_and(|h| self.cx.ports.lock().contains_key(&h));
+            let local = change.holder.is_some_and(|h| self.cx.workers.ports.lock().contains_key(&h));
             if !local {
                 continue;
             }
@@ -99,7 +99,7 @@ impl Relay {
             };
             let row = Execution { history: Vec::new(), ..row };
             match change.event.kind {
-                EventType::ExecutionCancelRequested if local => self.cx.send_cancel(&row),
+                EventType::ExecutionCancelRequested if local => self.cx.workers.send_cancel(&row),
                 // Later events may have followed already; what counts is whether this very grant still stands.
                 EventType::ExecutionStarted if local && stands(&row, change) => self.cx.take_on(row),
                 _ => {}

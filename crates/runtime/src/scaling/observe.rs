@@ -26,7 +26,7 @@ impl Observer {
         let now = self.cx.store.now();
         let due_soon = self.due_soon(now, scaler.due_span()).await?;
         let (started_up, failed_launches) = {
-            let mut news = self.cx.pool_news.lock();
+            let mut news = self.cx.workers.pool_news.lock();
             (std::mem::take(&mut news.startups), std::mem::take(&mut news.failed_launches))
         };
         let (engines, oldest_wait, pool) = self.load(now);
@@ -46,7 +46,7 @@ impl Observer {
 
     /// Every engine's load, how long the first in line has waited, and the workers.
     fn load(&self, now: Time) -> (Vec<EngineLoad>, Millis, PoolCounts) {
-        let mut scheduler = self.cx.scheduler.lock();
+        let mut scheduler = self.cx.scheduling.scheduler.lock();
         let mut traffic = scheduler.traffic.take();
         let mut running = self.running(&scheduler.queue);
         let mut engines = Vec::new();
@@ -70,7 +70,7 @@ impl Observer {
     }
 
     fn running(&self, queue: &enginehouse_core::queue::Queue) -> BTreeMap<String, Vec<Running>> {
-        let rows = self.cx.rows.lock();
+        let rows = self.cx.scheduling.rows.lock();
         let mut running: BTreeMap<String, Vec<Running>> = BTreeMap::new();
         for (key, lease) in queue.occupancy().leases() {
             let row = rows.get(&key);
@@ -84,7 +84,7 @@ impl Observer {
     }
 
     fn pool(&self, queue: &enginehouse_core::queue::Queue) -> PoolCounts {
-        let ports = self.cx.ports.lock();
+        let ports = self.cx.workers.ports.lock();
         let mut counts = PoolCounts::default();
         for port in ports.values().filter(|port| port.ready_at.is_none() && port.gone.is_none()) {
             counts.starting.push(port.launched_at);
@@ -117,7 +117,7 @@ impl Observer {
 
     fn idle_too_long(&self, now: Time, most: Option<Millis>) -> u32 {
         let Some(most) = most else { return 0 };
-        let ports = self.cx.ports.lock();
+        let ports = self.cx.workers.ports.lock();
         let idle =
             ports.values().filter(|p| p.is_open() && p.held.is_empty() && now.since(p.idle_since) > most);
         u32::try_from(idle.count()).unwrap_or(u32::MAX)
@@ -125,7 +125,7 @@ impl Observer {
 
     fn resources(&mut self) -> Option<enginehouse_core::autoscaler::Resources> {
         let machine = self.machine.as_mut()?;
-        let ports = self.cx.ports.lock();
+        let ports = self.cx.workers.ports.lock();
         let inside = self.cx.settings.processes.is_none();
         let own = ports.values().filter(|port| port.seat.origin == Origin::Process);
         let workers: Vec<WorkerUse> = own

@@ -99,7 +99,7 @@ impl Records {
         while self.kept.len() > DECISIONS_MAX {
             let Some((id, rev)) = self.kept.pop_front() else { break };
             let forget = Write::Forget { kind: DocKind::Decision, id, rev };
-            cx.commit(vec![Planned::Other(forget)], 0).await?;
+            cx.writes.commit(vec![Planned::Other(forget)], 0).await?;
         }
         Ok(view)
     }
@@ -119,7 +119,7 @@ impl Records {
             "outcome": outcome,
         });
         let note = Write::Note(Note { kind: "scaling_completed".to_owned(), data });
-        cx.commit(vec![Planned::Other(note)], 0).await?;
+        cx.writes.commit(vec![Planned::Other(note)], 0).await?;
         if let Some(kept) = self.kept.iter_mut().rev().find(|(kept, _)| *kept == id) {
             cx.write_doc(DocKind::Decision, &id, kept.1, json!(view)).await?;
             kept.1 += 1;

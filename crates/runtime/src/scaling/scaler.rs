@@ -40,7 +40,7 @@ pub(crate) struct Scaler {
 
 impl Scaler {
     pub(crate) fn new(cx: Arc<Context>) -> Scaler {
-        let live = Autoscaler::new(cx.scaling.lock().rules.clone());
+        let live = Autoscaler::new(cx.workers.scaling.lock().rules.clone());
         let observer = Observer::new(cx.clone());
         Scaler {
             cx,
@@ -59,7 +59,7 @@ impl Scaler {
             tokio::select! {
                 biased;
                 () = stop.cancelled() => break,
-                () = self.cx.scaler_nudge.notified() => tokio::time::sleep(tick / GATHER).await,
+                () = self.cx.workers.scaler_nudge.notified() => tokio::time::sleep(tick / GATHER).await,
                 () = tokio::time::sleep(tick) => {}
             }
             if let Err(error) = self.turn().await
@@ -74,7 +74,7 @@ impl Scaler {
     }
 
     async fn turn(&mut self) -> Result<(), StoreError> {
-        if !self.cx.scheduler.lock().may_grant() {
+        if !self.cx.scheduling.scheduler.lock().may_grant() {
             self.loaded = false;
             return self.follow().await;
         }
@@ -89,14 +89,14 @@ impl Scaler {
         let beside = self.shadow.as_mut().map(|shadow| add_back(shadow.step(&seen), apart));
         self.carry_out(&decision).await?;
         {
-            let mut scaling = self.cx.scaling.lock();
+            let mut scaling = self.cx.workers.scaling.lock();
             scaling.startup = self.live.startup_time();
             scaling.decision = Some(decision.clone());
             scaling.shadow_decision.clone_from(&beside);
         }
         let starting = starting_workers(&self.cx, self.live.startup_time());
-        self.cx.scheduler.lock().queue.expect_workers(starting);
-        let news = self.cx.pool_news.lock().totals;
+        self.cx.scheduling.scheduler.lock().queue.expect_workers(starting);
+        let news = self.cx.workers.pool_news.lock().totals;
         self.records.follow(&self.cx, &decision, beside.as_ref(), news, seen.now).await?;
         if self.stored.elapsed() >= STORE_EVERY {
             self.store_memory().await?;
@@ -108,7 +108,7 @@ impl Scaler {
     fn take_up_rules(&mut self, apart: u32) {
         self.cx.expire_scaling_change();
         let (mut rules, shadow) = {
-            let scaling = self.cx.scaling.lock();
+            let scaling = self.cx.workers.scaling.lock();
             (scaling.rules.clone(), scaling.shadow)
         };
         rules.min_workers = rules.min_workers.saturating_sub(apart);
@@ -133,7 +133,7 @@ impl Scaler {
     async fn load(&mut self) -> Result<(), StoreError> {
         self.cx.load_scaling_change().await?;
         self.take_up_rules(0);
-        if self.cx.scaling.lock().fresh {
+        if self.cx.workers.scaling.lock().fresh {
             self.live.begins();
         }
         for doc in self.cx.store.docs(DocKind::Scaling).await? {
@@ -168,11 +168,11 @@ impl Scaler {
 
     /// Tells each node's pool how many workers it is to have.
     async fn carry_out(&mut self, decision: &Decision) -> Result<(), StoreError> {
-        let most = self.cx.scaling.lock().rules.max_workers;
+        let most = self.cx.workers.scaling.lock().rules.max_workers;
         let nodes = self.nodes().await?;
         let own = self.cx.settings.node;
         let part = |total: u32| share(total, &nodes, own);
-        self.cx.want(Wanted {
+        self.cx.workers.want(Wanted {
             count: part(decision.target),
             most: part(most),
             launch_timeout: self.live.launch_timeout(),
@@ -217,7 +217,7 @@ impl Scaler {
             let number = |name: &str| wanted[name].as_u64().and_then(|n| u32::try_from(n).ok());
             if let (Some(count), Some(most)) = (number("count"), number("most")) {
                 let launch_nothing = wanted["launch"] == false;
-                self.cx.want(Wanted {
+                self.cx.workers.want(Wanted {
                     count,
                     most,
                     launch_timeout: self.live.launch_timeout(),

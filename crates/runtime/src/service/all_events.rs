@@ -90,7 +90,7 @@ impl Service {
         let (sender, stream) = mpsc::channel(BACKLOG);
         let reader = Reader { service: self.clone(), caller: caller.clone(), filter, cursor, skip, sender };
         let halt = self.cx.halt.clone();
-        self.cx.readers.spawn(async move {
+        self.cx.events.readers.spawn(async move {
             halt.run_until_cancelled(reader.run()).await;
         });
         Ok(stream)
@@ -140,7 +140,7 @@ impl Reader {
     async fn run(mut self) {
         let mut changed = self.service.cx.store.changed();
         let named = self.filter.types.iter().any(|kind| kind == METRICS_UPDATED);
-        let mut figures = self.service.cx.sampled.subscribe();
+        let mut figures = self.service.cx.observed.sampled.subscribe();
         loop {
             match self.catch_up().await {
                 Ok(()) => {}
@@ -166,7 +166,7 @@ impl Reader {
     async fn catch_up(&mut self) -> Result<(), Cut> {
         loop {
             let cx = &self.service.cx;
-            let commits = cx.tail.after(&*cx.store, self.cursor, PAGE).await.map_err(|_| Cut)?;
+            let commits = cx.events.tail.after(&*cx.store, self.cursor, PAGE).await.map_err(|_| Cut)?;
             for commit in &commits {
                 self.send(commit).await?;
                 self.cursor = commit.cursor;
@@ -236,7 +236,7 @@ impl Service {
     }
 
     fn of_execution(&self, caller: &Caller, change: &Change) -> EventView {
-        let id = self.cx.id_of(change.key, change.ext_id.as_ref());
+        let id = self.cx.payloads.id_of(change.key, change.ext_id.as_ref());
         EventView {
             engine: Some(change.engine.clone()),
             status: Some(change.status.as_str().to_owned()),

@@ -148,7 +148,7 @@ impl Service {
                 writes.push(Planned::Change { row, transition, scheduled: false });
             }
         }
-        let settled = self.cx.commit(writes, 0).await.map_err(|e| store_error(&e))?;
+        let settled = self.cx.writes.commit(writes, 0).await.map_err(|e| store_error(&e))?;
         let mut changed = 0;
         for (key, outcome) in keys.into_iter().zip(settled.outcomes) {
             changed += match outcome {

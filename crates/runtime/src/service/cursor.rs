@@ -22,5 +22,5 @@ pub(super) fn decode(cx: &Context, filter: &Filter, cursor: Option<&str>) -> Res
 
 fn check(cx: &Context, filter: &Filter, key: Key) -> String {
     let filter = serde_json::to_string(filter).unwrap_or_default();
-    cx.sealer.name_hash(&format!("cursor:{}:{filter}", key.0))[..16].to_owned()
+    cx.payloads.sealer.name_hash(&format!("cursor:{}:{filter}", key.0))[..16].to_owned()
 }

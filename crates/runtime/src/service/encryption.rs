@@ -13,7 +13,7 @@ impl Service {
     pub async fn encryption(&self) -> Result<EncryptionView, ApiError> {
         let needs = needs_of_store(&self.cx).await.map_err(|e| store_error(&e))?;
         let Needs { mut stored, plain, unknown } = needs;
-        let ring = self.cx.sealer.ring();
+        let ring = self.cx.payloads.sealer.ring();
         let data_keys: Vec<DataKeyView> = ring
             .keys
             .iter()
@@ -32,7 +32,7 @@ impl Service {
             verdict: if sound { "ok" } else { "failed" }.to_owned(),
             encrypts: self.cx.settings.seal.encrypt,
             seal_key_source: self.cx.settings.seal.source.to_string(),
-            seal_keys: self.cx.seal_keys.ids(),
+            seal_keys: self.cx.payloads.seal_keys.ids(),
             sealed_at: Timestamp(ring.wrapped),
             data_keys,
             plain,

@@ -20,12 +20,12 @@ impl Service {
     /// `store_unavailable`.
     pub async fn exposition(&self, openmetrics: bool) -> Result<String, ApiError> {
         let mut registry = Registry::default();
-        self.cx.telemetry.register(&mut registry);
+        self.cx.observed.telemetry.register(&mut registry);
         self.stored(&mut registry).await?;
         self.queued(&mut registry);
         self.pool(&mut registry).await?;
         self.endpoints(&mut registry).await?;
-        let firing = self.cx.alerts.lock().counts().into_iter().map(|(alert, severity, count)| {
+        let firing = self.cx.observed.alerts.lock().counts().into_iter().map(|(alert, severity, count)| {
             let labels = vec![("alert", alert.to_owned().into()), ("severity", severity.as_str().into())];
             (labels, count as f64)
         });
@@ -53,7 +53,7 @@ impl Service {
 
     fn queued(&self, registry: &mut Registry) {
         let now = self.cx.store.now();
-        let scheduler = self.cx.scheduler.lock();
+        let scheduler = self.cx.scheduling.scheduler.lock();
         let queue = &scheduler.queue;
         let (mut due, mut running) = (Vec::new(), Vec::new());
         for engine in self.cx.registry.iter() {
@@ -84,7 +84,7 @@ impl Service {
         add(registry, "scaling_target_workers", one(f64::from(scaling.target)));
         add(registry, "scaling_max_workers", one(f64::from(scaling.rules.max_workers)));
         add(registry, "worker_startup", one(scaling.startup_time_ms as f64 / 1_000.0));
-        let totals = self.cx.pool_news.lock().totals;
+        let totals = self.cx.workers.pool_news.lock().totals;
         add(registry, "workers_launched", ConstCounter::new(u64::from(totals.launched)));
         add(registry, "workers_lost", ConstCounter::new(u64::from(totals.failed)));
         Ok(())

@@ -92,7 +92,7 @@ impl Service {
     /// Whether something is wrong although new work is taken: the names of what, each once. Anybody may be told these.
     #[must_use]
     pub fn degraded(&self) -> Vec<&'static str> {
-        let counts = self.cx.alerts.lock().counts();
+        let counts = self.cx.observed.alerts.lock().counts();
         let critical =
             counts.into_iter().filter(|(_, severity, n)| *severity == Severity::Critical && *n > 0);
         critical.map(|(name, ..)| name).collect()
@@ -101,15 +101,15 @@ impl Service {
     /// What the lease auditor finds wrong with the queue's counts; nothing, if all is well.
     #[must_use]
     pub fn audit(&self) -> Vec<String> {
-        self.cx.scheduler.lock().queue.audit()
+        self.cx.scheduling.scheduler.lock().queue.audit()
     }
 
     /// What is untrue of the reasons that callers are told now; nothing is looked at on a node that does not schedule, or in
     /// the middle of a commit. `pending` is read by `read` once that is known.
     #[must_use]
     pub fn audit_waits(&self, pending: impl FnOnce() -> Vec<Execution>) -> waiting::Audit {
-        let Ok(_between) = self.cx.batch.try_lock() else { return waiting::Audit::default() };
-        let scheduler = self.cx.scheduler.lock();
+        let Ok(_between) = self.cx.writes.batch.try_lock() else { return waiting::Audit::default() };
+        let scheduler = self.cx.scheduling.scheduler.lock();
         if !scheduler.is_in_step() {
             return waiting::Audit::default();
         }
@@ -130,7 +130,7 @@ impl Service {
     }
 
     async fn copy_blobs(&self, to: &Path) -> Result<(), ApiError> {
-        let Some(blobs) = &self.cx.blobs else { return Ok(()) };
+        let Some(blobs) = &self.cx.payloads.blobs else { return Ok(()) };
         blobs.copy_beside(to).await.map_err(|error| {
             ApiError::new(Code::Internal, format!("the large results could not be copied: {error}"))
         })
@@ -139,7 +139,7 @@ impl Service {
     /// How a caller's id names a row.
     fn named(&self, id: &str) -> Result<Ref, ApiError> {
         if let Some((key, tag)) = Key::from_uuid(id)
-            && self.cx.sealer.id_tag(key) == tag
+            && self.cx.payloads.sealer.id_tag(key) == tag
         {
             return Ok(Ref::Key(key));
         }

@@ -42,7 +42,7 @@ pub(super) fn resolve(
     // A thread of the Agent Server takes one run at a time, so its session is a concurrency key as well.
     let session_key =
         session.filter(|_| engine.settings.engine_type == "langsmith").map(|s| format!("session:{s}"));
-    let ckey = ckey.map(|k| format!("key:{k}")).or(session_key).map(|k| cx.sealer.name_hash(&k));
+    let ckey = ckey.map(|k| format!("key:{k}")).or(session_key).map(|k| cx.payloads.sealer.name_hash(&k));
     Ok(NewExecution {
         key: cx.env.key(now),
         ext_id,

@@ -19,19 +19,22 @@ impl Service {
     pub fn scaling(&self) -> ScalingView {
         self.cx.expire_scaling_change();
         let (busy, slots) = {
-            let scheduler = self.cx.scheduler.lock();
+            let scheduler = self.cx.scheduling.scheduler.lock();
             let workers = scheduler.queue.workers();
             let slots: u32 = workers.values().filter(|w| w.open).map(|w| w.capacity).sum();
             (u32::try_from(scheduler.queue.occupancy().len()).unwrap_or(u32::MAX), slots)
         };
         let count = |status: &[&str]| {
-            let ports = self.cx.ports.lock();
+            let ports = self.cx.workers.ports.lock();
             u32::try_from(ports.values().filter(|port| status.contains(&port.status())).count())
                 .unwrap_or(u32::MAX)
         };
-        let scaling = self.cx.scaling.lock();
+        let scaling = self.cx.workers.scaling.lock();
         ScalingView {
-            target: scaling.decision.as_ref().map_or(self.cx.wanted.lock().count, |decision| decision.target),
+            target: scaling
+                .decision
+                .as_ref()
+                .map_or(self.cx.workers.wanted.lock().count, |decision| decision.target),
             ready: count(&["idle", "busy", "overloaded"]),
             starting: count(&["starting"]),
             draining: count(&["draining"]),
@@ -100,9 +103,9 @@ impl Service {
             "rules": request, "reason": reason, "by": caller.key_id, "forMs": span.map(|span| span.0),
         });
         let note = Write::Note(Note { kind: SCALING_NOTE.to_owned(), data });
-        self.cx.commit(vec![Planned::Other(note)], 0).await.map_err(|e| store_error(&e))?;
+        self.cx.writes.commit(vec![Planned::Other(note)], 0).await.map_err(|e| store_error(&e))?;
         self.cx.apply_scaling_change(change);
-        self.cx.scaler_nudge.notify_one();
+        self.cx.workers.scaler_nudge.notify_one();
         Ok(self.scaling())
     }
 }

@@ -44,11 +44,11 @@ impl Context {
         let mut writer = BufWriter::with_capacity(blobs.store().clone(), path.clone(), PART_BYTES)
             .with_max_concurrency(PARTS_AT_ONCE);
         // The manifest's key is counted among the keys that are needed, so the frames have the same one.
-        let data_key = self.sealer.current();
+        let data_key = self.payloads.sealer.current();
         let written = async {
             for (index, frame) in (0..).zip(result.chunks(FRAME_BYTES)) {
                 let column = Column::Frame(name, index);
-                let sealed = self.sealer.seal_with(Some(data_key), key, column, frame);
+                let sealed = self.payloads.sealer.seal_with(Some(data_key), key, column, frame);
                 manifest.frames.push(u32::try_from(sealed.len()).unwrap_or(u32::MAX));
                 writer.put(Bytes::from_owner(sealed)).await?;
             }
@@ -62,14 +62,14 @@ impl Context {
         let bytes = manifest.frames.iter().map(|frame| u64::from(*frame)).sum();
         blobs.held.add(bytes);
         let text = serde_json::to_vec(&manifest).expect("a manifest can be written");
-        let manifest = self.sealer.seal_with(Some(data_key), key, Column::Manifest, &text);
+        let manifest = self.payloads.sealer.seal_with(Some(data_key), key, Column::Manifest, &text);
         Ok(Written { manifest, path, bytes })
     }
 
     /// Why the place of large results must not be used; `None`: it may, or it could not be told, as the error says.
     pub(crate) async fn blobs_of_another(&self) -> Result<Option<String>, object_store::Error> {
-        let Some(blobs) = &self.blobs else { return Ok(None) };
-        let ours = blobs.claim(&self.sealer.name_hash(OWNER)).await?;
+        let Some(blobs) = &self.payloads.blobs else { return Ok(None) };
+        let ours = blobs.claim(&self.payloads.sealer.name_hash(OWNER)).await?;
         let why = || {
             format!(
                 "{} holds the large results of another store, which this one would take for waste and remove; give each store a \
@@ -94,7 +94,7 @@ impl Context {
 
     /// Removes the blobs of executions whose rows went, or lost what they carried. What cannot be removed now is swept later.
     pub(crate) async fn remove_blobs(&self, keys: impl Iterator<Item = Key>) {
-        let Some(blobs) = &self.blobs else { return };
+        let Some(blobs) = &self.payloads.blobs else { return };
         for key in keys {
             let removed = match self.store.payload(key, Part::Output).await {
                 // The row changed meanwhile, and kept its result.
@@ -171,8 +171,12 @@ impl LargeResult {
         const WHAT: &str = "the stored result";
         let manifest = &self.manifest;
         let wrong = || SealError::Unknown.public(WHAT);
-        let blobs =
-            self.cx.blobs.as_ref().ok_or_else(|| missing("no place for large results is configured"))?;
+        let blobs = self
+            .cx
+            .payloads
+            .blobs
+            .as_ref()
+            .ok_or_else(|| missing("no place for large results is configured"))?;
         let at = usize::try_from(index).map_err(|_| wrong())?;
         let place = manifest.frame(at).ok_or_else(wrong)?;
         let name = manifest.bound_name().ok_or_else(wrong)?;

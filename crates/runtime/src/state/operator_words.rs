@@ -59,7 +59,7 @@ impl Context {
     pub(crate) async fn load_gates(&self) -> Result<(), StoreError> {
         let docs = self.store.docs(DocKind::Gate).await?;
         {
-            let mut scheduler = self.scheduler.lock();
+            let mut scheduler = self.scheduling.scheduler.lock();
             for doc in docs {
                 match serde_json::from_value::<GateDoc>(doc.body) {
                     Ok(gate) => scheduler.gates.restore(&doc.id, gate),
@@ -81,7 +81,7 @@ impl Context {
             let name = &engine.settings.name;
             let words = OperatorWords::read(docs.iter().find(|d| d.id == *name).map(|d| &d.body));
             self.registry.set_paused(name, words.paused);
-            let mut scheduler = self.scheduler.lock();
+            let mut scheduler = self.scheduling.scheduler.lock();
             scheduler.queue.set_engine(name, self.registry.rules(&engine.settings));
             for (at, endpoint) in (0u32..).zip(&engine.settings.endpoints) {
                 let wanted =
@@ -92,7 +92,7 @@ impl Context {
                     let changes = scheduler.gates.force(name, Some(at), wanted, now);
                     if scheduler.may_grant() {
                         scheduler.gate_changes.extend(changes);
-                        self.gate_nudge.notify_one();
+                        self.scheduling.gate_nudge.notify_one();
                     }
                 }
             }

@@ -1,57 +1,38 @@
-//! Opening what is sealed, and the key ring in the store, which is changed by one node at a time.
+//! What seals and opens, and the requests and results that are at hand.
 
-use super::context::Context;
-use super::planned::Planned;
-use crate::seal::{CHANGES_MAX, Column, RING, Ring, SealError, refusal};
-use enginehouse_api::{ApiError, Code};
-use enginehouse_core::id::Key;
-use enginehouse_store::{Doc, DocKind, Outcome, StoreError, Write};
+use super::inputs::InputCache;
+use super::results::ResultCache;
+use crate::blobs::Blobs;
+use crate::seal::{SealKeys, Sealer};
+use enginehouse_core::execution::Execution;
+use enginehouse_core::id::{ExecutionId, Key};
+use parking_lot::Mutex;
 
-impl Context {
-    /// Opens a payload; looks into the store for a data key that another node made.
-    pub(crate) async fn open(
-        &self,
-        row: Key,
-        column: Column,
-        sealed: &[u8],
-        bytes_max: usize,
-    ) -> Result<Vec<u8>, SealError> {
-        match self.sealer.open(row, column, sealed, bytes_max) {
-            Err(SealError::MissingKey(_)) if self.store.features().shared => {
-                if let Err(error) = self.change_ring(|_| false).await {
-                    tracing::warn!(%error, "the key ring could not be read anew");
-                }
-                self.sealer.open(row, column, sealed, bytes_max)
-            }
-            opened => opened,
+pub(crate) struct Payloads {
+    pub(crate) sealer: Sealer,
+    pub(crate) seal_keys: SealKeys,
+    pub(crate) inputs: Mutex<InputCache>,
+    pub(crate) results: Mutex<ResultCache>,
+    /// The place of large results, if there is one.
+    pub(crate) blobs: Option<Blobs>,
+}
+
+impl Payloads {
+    /// The id callers see.
+    pub(crate) fn public_id(&self, row: &Execution) -> String {
+        self.id_of(row.key(), row.fixed.ext_id.as_ref())
+    }
+
+    /// The id under which callers know an execution.
+    pub(crate) fn id_of(&self, key: Key, ext_id: Option<&ExecutionId>) -> String {
+        match ext_id {
+            Some(id) => id.to_string(),
+            None => key.to_uuid(self.sealer.id_tag(key)),
         }
     }
 
-    /// Takes up the store's ring and changes it; `change` tells whether there is something to store, and is asked again
-    /// when another node changed the ring meanwhile.
-    pub(crate) async fn change_ring(
-        &self,
-        change: impl Fn(&mut Ring) -> bool + Send + Sync,
-    ) -> Result<(), ApiError> {
-        let unavailable = |error: StoreError| ApiError::new(Code::StoreUnavailable, error.to_string());
-        let keys = self.seal_keys.keys.lock().clone();
-        for _ in 0..CHANGES_MAX {
-            let docs = self.store.docs(DocKind::Setting).await.map_err(unavailable)?;
-            let Some(doc) = docs.into_iter().find(|doc| doc.id == RING) else { break };
-            let mut ring =
-                Ring::open(&doc.body, &keys).map_err(|e| refusal(&e, &self.seal_keys.settings, &keys))?;
-            if !change(&mut ring) {
-                self.sealer.take_up(ring);
-                return Ok(());
-            }
-            let (rev, body) = (doc.rev, ring.sealed(&keys[0]));
-            let write = Write::Keep { doc: Doc { body, ..doc }, rev };
-            let settled = self.commit(vec![Planned::Other(write)], 0).await.map_err(unavailable)?;
-            if let Some(Outcome::Applied) = settled.outcomes.first() {
-                self.sealer.take_up(ring);
-                return Ok(());
-            }
-        }
-        Err(unavailable(StoreError::Unavailable("the key ring kept changing".to_owned())))
+    /// What is kept of the token of a worker process.
+    pub(crate) fn token_hash(&self, token: &str) -> String {
+        self.sealer.name_hash(&format!("worker-token:{token}"))
     }
 }

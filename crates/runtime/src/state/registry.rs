@@ -140,6 +140,12 @@ impl Registry {
         if names.is_empty() { "none".to_owned() } else { names.join(", ") }
     }
 
+    /// The name of an endpoint by its place.
+    pub(crate) fn endpoint_name(&self, engine: &str, at: u32) -> String {
+        let known = self.get(engine).and_then(|e| e.settings.endpoints.get(at as usize));
+        known.map_or_else(|| at.to_string(), |e| e.name.clone())
+    }
+
     /// What the queue needs to know of an engine.
     pub(crate) fn rules(&self, settings: &EngineSettings) -> EngineRules {
         let endpoints = settings.endpoints.iter().map(|e| EndpointRules { weight: e.weight }).collect();

@@ -13,7 +13,7 @@ impl Context {
     /// Goes back to the configured rules once the time of an operator's change has passed.
     pub(crate) fn expire_scaling_change(&self) {
         let now = self.store.now();
-        let mut scaling = self.scaling.lock();
+        let mut scaling = self.workers.scaling.lock();
         let over =
             scaling.change.as_ref().and_then(|change| change.until).is_some_and(|until| until.0 <= now);
         if over {
@@ -39,7 +39,7 @@ impl Context {
         let configured = &self.settings.scaling;
         let changed =
             change.as_ref().map(|change| changed(&configured.rules, configured.shadow, &change.rules));
-        let mut scaling = self.scaling.lock();
+        let mut scaling = self.workers.scaling.lock();
         match changed {
             Some(Ok((rules, shadow))) => {
                 (scaling.rules, scaling.shadow) = (rules, shadow);

@@ -42,7 +42,7 @@ impl GateKeeper {
             tokio::select! {
                 biased;
                 () = stop.cancelled() => return,
-                () = self.cx.gate_nudge.notified() => {}
+                () = self.cx.scheduling.gate_nudge.notified() => {}
                 () = tokio::time::sleep(TICK) => {}
             }
             let Some(changes) = self.turn_gates() else {
@@ -62,7 +62,7 @@ impl GateKeeper {
             next = Instant::now() + STORE_EVERY;
             if let Err(error) = self.store(&changes, &mut stored).await {
                 tracing::warn!(%error, "what was learned of the engines could not be stored; trying again");
-                self.cx.scheduler.lock().gate_changes.extend(changes);
+                self.cx.scheduling.scheduler.lock().gate_changes.extend(changes);
             }
         }
     }
@@ -73,7 +73,7 @@ impl GateKeeper {
         changes: &[GateChange],
         stored: &mut BTreeMap<String, Value>,
     ) -> Result<(), StoreError> {
-        let docs = self.cx.scheduler.lock().gates.docs();
+        let docs = self.cx.scheduling.scheduler.lock().gates.docs();
         for (engine, doc) in docs {
             let body = json!(doc);
             if stored.get(&engine) != Some(&body) {
@@ -84,7 +84,7 @@ impl GateKeeper {
         let notes = changes.iter().filter_map(|change| self.note(change));
         let writes: Vec<Planned> = notes.map(|note| Planned::Other(Write::Note(note))).collect();
         if !writes.is_empty() {
-            self.cx.commit(writes, 0).await?;
+            self.cx.writes.commit(writes, 0).await?;
         }
         Ok(())
     }
@@ -97,7 +97,7 @@ impl GateKeeper {
             Change::Closed => ("breaker_closed", None, None),
             Change::Released | Change::Forced { .. } => return None,
         };
-        let endpoint = self.cx.endpoint_name(&change.engine, change.endpoint);
+        let endpoint = self.cx.registry.endpoint_name(&change.engine, change.endpoint);
         let data = json!({
             "engine": change.engine, "endpoint": endpoint, "until": until.map(|at| at.0), "failures": failures,
         });
@@ -109,7 +109,7 @@ impl GateKeeper {
         let mut keys = Vec::new();
         {
             let now = self.cx.store.now();
-            let scheduler = self.cx.scheduler.lock();
+            let scheduler = self.cx.scheduling.scheduler.lock();
             for engine in self.cx.registry.iter() {
                 let name = &engine.settings.name;
                 if matches!(
@@ -123,7 +123,7 @@ impl GateKeeper {
             }
         }
         for (key, why) in keys {
-            let message = self.cx.sealer.seal(key, Column::Failure, why.as_bytes()).to_vec();
+            let message = self.cx.payloads.sealer.seal(key, Column::Failure, why.as_bytes()).to_vec();
             let decide = |row: &Execution, now| lifecycle::fail_fast(row, message.clone(), now);
             // Whatever stood in the way, the next turn meets the row as it is then.
             let _ = self.cx.change(key, true, decide).await;
@@ -144,7 +144,7 @@ impl GateKeeper {
     /// What time brings to the gates, and every change since the last turn; `None` while another node schedules.
     fn turn_gates(&self) -> Option<Vec<GateChange>> {
         let now = self.cx.store.now();
-        let mut scheduler = self.cx.scheduler.lock();
+        let mut scheduler = self.cx.scheduling.scheduler.lock();
         if !scheduler.may_grant() {
             return None;
         }
@@ -157,16 +157,21 @@ impl GateKeeper {
         changes.extend(ticked);
         drop(scheduler);
         for Waited { engine, endpoint, seconds } in waited {
-            self.cx.telemetry.limited(&engine, self.cx.endpoint_name(&engine, endpoint), seconds);
+            self.cx.observed.telemetry.limited(
+                &engine,
+                self.cx.registry.endpoint_name(&engine, endpoint),
+                seconds,
+            );
         }
         changes.iter().for_each(|change| self.tell(change, now));
         compared.iter().for_each(|(engine, at, change)| self.tell_compared(engine, *at, *change, now));
-        self.cx.grant_nudge.notify_one();
+        self.cx.scheduling.grant_nudge.notify_one();
         Some(changes)
     }
 
     fn tell(&self, change: &GateChange, now: Time) {
-        let (engine, endpoint) = (&change.engine, self.cx.endpoint_name(&change.engine, change.endpoint));
+        let (engine, endpoint) =
+            (&change.engine, self.cx.registry.endpoint_name(&change.engine, change.endpoint));
         match &change.change {
             Change::Opened { until, failures } => tracing::warn!(
                 engine,
@@ -189,7 +194,7 @@ impl GateKeeper {
     }
 
     fn tell_compared(&self, engine: &str, at: u32, change: balance::Change, now: Time) {
-        let endpoint = self.cx.endpoint_name(engine, at);
+        let endpoint = self.cx.registry.endpoint_name(engine, at);
         match change {
             balance::Change::Ejected { until, cause } => tracing::warn!(
                 engine,

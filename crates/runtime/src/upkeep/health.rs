@@ -1,8 +1,9 @@
 //! Asks each endpoint for its health on a timer, and stops runs in their engine that nobody follows any more.
 
-use crate::state::context::{Context, Orphan};
+use crate::state::context::Context;
 use crate::state::registry::Checked;
 use crate::state::settings::RegisteredEngine;
+use crate::state::workers::Orphan;
 use enginehouse_engine::EngineFailure;
 use futures_util::stream::{self, StreamExt};
 use std::sync::Arc;
@@ -79,7 +80,7 @@ pub(crate) async fn check_endpoint(cx: &Context, name: &str, endpoint: usize, ke
     let (health, key) = tokio::join!(engine.adapter.health(endpoint), key);
     let at = u32::try_from(endpoint).unwrap_or(u32::MAX);
     {
-        let mut scheduler = cx.scheduler.lock();
+        let mut scheduler = cx.scheduling.scheduler.lock();
         let change = scheduler.gates.checked(name, at, health.healthy, cx.store.now());
         scheduler.gate_changes.extend(change);
     }

@@ -60,16 +60,16 @@ async fn forget_unused_keys(cx: &Context) -> Result<(), ApiError> {
 
 /// Seals the ring with the first seal key that is there now, with a new data key in it.
 pub(crate) async fn rotate_keys(cx: &Context) -> Result<(), ApiError> {
-    let settings = &cx.seal_keys.settings;
-    let before = cx.seal_keys.keys.lock().clone();
+    let settings = &cx.payloads.seal_keys.settings;
+    let before = cx.payloads.seal_keys.keys.lock().clone();
     let fresh = read(settings).await.map_err(|e| refusal(&e, settings, &before))?;
     let in_force = before.first().map(|key| key.id);
     if let Some(id) = in_force.filter(|id| fresh.iter().all(|key| key.id != *id)) {
         // Until the ring is sealed with another key it opens with this one only, and a kill may come before that.
         return Err(refusal(&SealError::MissingSealKey(id), settings, &fresh));
     }
-    *cx.seal_keys.keys.lock() = Arc::new(fresh);
-    if cx.sealer.ring().is_full() {
+    *cx.payloads.seal_keys.keys.lock() = Arc::new(fresh);
+    if cx.payloads.sealer.ring().is_full() {
         forget_unused_keys(cx).await?;
     }
     let now = cx.store.now();
@@ -80,7 +80,7 @@ pub(crate) async fn rotate_keys(cx: &Context) -> Result<(), ApiError> {
         true
     })
     .await?;
-    let current = cx.sealer.current();
+    let current = cx.payloads.sealer.current();
     if !rotated.load(Ordering::Relaxed) {
         let text =
             "the data keys are sealed anew, but there is no room for another, so the newest goes on sealing";
@@ -103,7 +103,7 @@ impl Keeper {
             tokio::select! {
                 biased;
                 () = stop.cancelled() => return,
-                () = self.cx.sealer.used_up.notified() => {}
+                () = self.cx.payloads.sealer.used_up.notified() => {}
                 () = tokio::time::sleep(LOOK_EVERY) => {}
             }
             if let Err(error) = self.round().await {
@@ -113,16 +113,16 @@ impl Keeper {
     }
 
     async fn round(&mut self) -> Result<(), ApiError> {
-        let counted = self.cx.sealer.counted();
+        let counted = self.cx.payloads.sealer.counted();
         let now = self.cx.store.now();
         let mut due = self.is_due(now, counted);
-        if due && self.cx.sealer.ring().is_full() {
+        if due && self.cx.payloads.sealer.ring().is_full() {
             due = self.make_room(now).await?;
         }
         if !due && counted < NOTE_EVERY && !self.cx.store.features().shared {
             return Ok(());
         }
-        let before = self.cx.sealer.current();
+        let before = self.cx.payloads.sealer.current();
         self.cx
             .change_ring(|ring| {
                 let Some(last) = ring.keys.last_mut().filter(|last| last.id == before) else { return false };
@@ -130,8 +130,8 @@ impl Keeper {
                 due && ring.rotate(now) || counted > 0
             })
             .await?;
-        self.cx.sealer.noted(counted);
-        let current = self.cx.sealer.current();
+        self.cx.payloads.sealer.noted(counted);
+        let current = self.cx.payloads.sealer.current();
         if current != before {
             tracing::info!(key = %current, %before, "a new data key seals from here on");
         }
@@ -140,7 +140,7 @@ impl Keeper {
 
     fn is_due(&self, now: Time, counted: u64) -> bool {
         let seal = &self.cx.settings.seal;
-        self.cx.sealer.ring().current().is_some_and(|key| {
+        self.cx.payloads.sealer.ring().current().is_some_and(|key| {
             now.since(key.made) >= seal.data_key_age || key.records + counted >= seal.data_key_records
         })
     }
@@ -152,7 +152,7 @@ impl Keeper {
         }
         self.looked = Some(now);
         forget_unused_keys(&self.cx).await?;
-        let full = self.cx.sealer.ring().is_full();
+        let full = self.cx.payloads.sealer.ring().is_full();
         if full {
             tracing::warn!("the key ring is full, so the newest data key goes on sealing");
         }

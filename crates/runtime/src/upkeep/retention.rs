@@ -39,7 +39,7 @@ pub(crate) struct Retention {
 impl Retention {
     pub(crate) async fn run(self, stop: CancellationToken) {
         loop {
-            if self.cx.scheduler.lock().may_grant() {
+            if self.cx.scheduling.scheduler.lock().may_grant() {
                 tokio::select! {
                     biased;
                     () = stop.cancelled() => return,
@@ -61,20 +61,21 @@ impl Retention {
         let rules = &self.cx.settings.retention;
         loop {
             let usage = self.cx.store.usage().await?;
-            let blobs = self.cx.blobs.as_ref().map_or(0, |blobs| blobs.held.bytes.load(Ordering::Relaxed));
+            let blobs =
+                self.cx.payloads.blobs.as_ref().map_or(0, |blobs| blobs.held.bytes.load(Ordering::Relaxed));
             // The feed is bounded by itself, and no removal makes it smaller.
             let bytes = usage.bytes.saturating_sub(usage.feed_bytes) + blobs;
             let surplus = rules.surplus(ended(&usage), bytes);
             let begun = Instant::now();
             let now = self.cx.store.now();
-            let last = *self.cx.retention.lock();
+            let last = *self.cx.observed.retention.lock();
             let due = last.at == Time(0) || last.next_due.is_some_and(|due| due <= now);
             if surplus == 0 && !due {
                 break;
             }
             let pass = self.walk(rules, surplus, now).await?;
             let took = u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX);
-            *self.cx.retention.lock() = Pass { at: now, took, ..pass };
+            *self.cx.observed.retention.lock() = Pass { at: now, took, ..pass };
             if pass.removed + pass.emptied > 0 {
                 let (removed, emptied) = (pass.removed, pass.emptied);
                 tracing::info!(removed, emptied, took_ms = took, "retention removed what was due");
@@ -124,10 +125,11 @@ impl Retention {
     ) -> Result<(), StoreError> {
         for slice in removals.chunks(SLICE) {
             let begun = Instant::now();
-            let settled = self.cx.commit(vec![Planned::Other(Write::Remove(slice.to_vec()))], 0).await?;
+            let settled =
+                self.cx.writes.commit(vec![Planned::Other(Write::Remove(slice.to_vec()))], 0).await?;
             if let Some(Outcome::Removed(_)) = settled.outcomes.first() {
                 let keys = || slice.iter().map(|removal| removal.key);
-                keys().for_each(|key| self.cx.results.lock().forget(key));
+                keys().for_each(|key| self.cx.payloads.results.lock().forget(key));
                 self.cx.remove_blobs(keys().filter(|key| large.contains(key))).await;
                 pass.removed += slice.iter().filter(|removal| removal.whole).count() as u64;
                 pass.emptied += slice.iter().filter(|removal| !removal.whole).count() as u64;

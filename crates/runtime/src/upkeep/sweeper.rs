@@ -32,7 +32,7 @@ struct Swept {
 
 impl Sweeper {
     pub(crate) async fn run(self, stop: CancellationToken) {
-        let Some(blobs) = &self.cx.blobs else { return stop.cancelled().await };
+        let Some(blobs) = &self.cx.payloads.blobs else { return stop.cancelled().await };
         let every = Duration::from_millis(blobs.settings.orphan_after.max(1));
         loop {
             tokio::select! {
@@ -71,7 +71,7 @@ impl Sweeper {
         while let Some(object) = objects.try_next().await.map_err(|error| error.to_string())? {
             let Some(named) = parse(&blobs.settings.root, &object.location) else { continue };
             let old = object.last_modified.timestamp_millis() < before.0;
-            if old && self.cx.scheduler.lock().may_grant() && self.is_orphan(named).await? {
+            if old && self.cx.scheduling.scheduler.lock().may_grant() && self.is_orphan(named).await? {
                 blobs.remove_one(&object.location, object.size).await.map_err(|error| error.to_string())?;
                 swept.removed += 1;
             } else {

@@ -31,7 +31,7 @@ impl Timers {
             tokio::select! {
                 biased;
                 () = stop.cancelled() => return,
-                () = self.cx.wake_nudge.notified() => {}
+                () = self.cx.writes.wake_nudge.notified() => {}
                 () = tokio::time::sleep(pause) => {}
             }
         }
@@ -39,7 +39,7 @@ impl Timers {
 
     /// Serves what is due and tells how long to sleep.
     async fn round(&self) -> Result<Duration, StoreError> {
-        if !self.cx.scheduler.lock().may_grant() {
+        if !self.cx.scheduling.scheduler.lock().may_grant() {
             return Ok(SLEEP_MAX);
         }
         loop {
@@ -55,17 +55,17 @@ impl Timers {
                 .collect();
             let served = !writes.is_empty();
             if served {
-                self.cx.commit(writes, 0).await?;
+                self.cx.writes.commit(writes, 0).await?;
             }
             if !full || !served {
                 break;
             }
         }
         // From here on an earlier time that is committed wakes this role; what was committed before is in the answer.
-        self.cx.wake_target.store(i64::MAX, Ordering::Release);
+        self.cx.writes.wake_target.store(i64::MAX, Ordering::Release);
         let next = self.cx.store.next_wake().await?;
         let Some(next) = next else { return Ok(SLEEP_MAX) };
-        self.cx.wake_target.store(next.0, Ordering::Release);
+        self.cx.writes.wake_target.store(next.0, Ordering::Release);
         let wait = Duration::from_millis(next.since(self.cx.store.now()).max(1));
         Ok(wait.min(SLEEP_MAX))
     }

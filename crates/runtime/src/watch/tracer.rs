@@ -69,7 +69,7 @@ impl Tracer {
                 tokio::time::sleep(LOOK_EVERY).await;
             }
             if Instant::now() >= send_at || stop.is_cancelled() {
-                outlets.iter_mut().for_each(|outlet| outlet.send(&self.cx.telemetry));
+                outlets.iter_mut().for_each(|outlet| outlet.send(&self.cx.observed.telemetry));
                 send_at = Instant::now() + LOOK_EVERY;
             }
         }
@@ -130,11 +130,11 @@ impl Tracer {
                     continue;
                 }
                 let spans = spans(&row);
-                let id = self.cx.public_id(&row);
+                let id = self.cx.payloads.public_id(&row);
                 for outlet in outlets.iter_mut() {
                     outlet.batch.extend(spans.iter().filter_map(|s| told(outlet.dialect, &row, &id, s)));
                     if outlet.batch.len() >= BATCH_SPANS {
-                        outlet.send(&self.cx.telemetry);
+                        outlet.send(&self.cx.observed.telemetry);
                     }
                 }
             }
@@ -160,13 +160,13 @@ async fn deliver(cx: Arc<Context>, name: String, exporter: Otlp, mut inbox: mpsc
         let sent = tokio::time::timeout(EXPORT_WITHIN, exporter.export(batch)).await;
         let error = match sent {
             Ok(Ok(())) => {
-                cx.telemetry.traced(&name, "exported", spans);
+                cx.observed.telemetry.traced(&name, "exported", spans);
                 continue;
             }
             Ok(Err(error)) => error.to_string(),
             Err(_) => "no answer in time".to_owned(),
         };
-        cx.telemetry.traced(&name, "dropped", spans);
+        cx.observed.telemetry.traced(&name, "dropped", spans);
         if complained.is_none_or(|at| at.elapsed() >= COMPLAIN_EVERY) {
             tracing::warn!(exporter = name, spans, error, "spans were not taken by the receiver of traces");
             complained = Some(Instant::now());

@@ -50,7 +50,7 @@ impl Watcher {
                 () = stop.cancelled() => break,
                 () = tokio::time::sleep(interval) => {}
             }
-            if !self.cx.scheduler.lock().may_grant() {
+            if !self.cx.scheduling.scheduler.lock().may_grant() {
                 self.stored = None;
                 continue;
             }
@@ -70,12 +70,12 @@ impl Watcher {
             self.load().await?;
         }
         let now = self.cx.store.now();
-        let rates = self.cx.figures.lock().rates(now);
+        let rates = self.cx.observed.figures.lock().rates(now);
         // What is watched does not wait for a store that cannot be read.
         let sampled = self.sample(now, &rates).await;
         let mut breaches = self.breaches(now, &rates);
         breaches.extend(self.audit().await);
-        let news = self.cx.alerts.lock().observe(breaches, now);
+        let news = self.cx.observed.alerts.lock().observe(breaches, now);
         news.into_iter().for_each(|news| self.tell(news));
         sampled?;
         self.store_news().await?;
@@ -87,7 +87,7 @@ impl Watcher {
 
     async fn sample(&self, now: Time, rates: &Rates) -> Result<(), StoreError> {
         let metrics = Service::new(self.cx.clone()).metrics_with(rates).await?;
-        let oldest = self.cx.oldest_wait(&self.cx.scheduler.lock().queue, now);
+        let oldest = self.cx.oldest_wait(&self.cx.scheduling.scheduler.lock().queue, now);
         let sample = MetricsSample {
             at: Timestamp(now),
             total_executions: metrics.total_executions,
@@ -107,8 +107,8 @@ impl Watcher {
             run_time: metrics.run_time,
             end_to_end: metrics.end_to_end,
         };
-        self.cx.history.lock().push(sample);
-        self.cx.sampled.send_replace(Some(sample));
+        self.cx.observed.history.lock().push(sample);
+        self.cx.observed.sampled.send_replace(Some(sample));
         Ok(())
     }
 
@@ -116,7 +116,7 @@ impl Watcher {
 
     fn breaches(&self, now: Time, rates: &Rates) -> Vec<Breach> {
         let mut found = Vec::new();
-        let limit = |name: &str| self.cx.alerts.lock().rule(name).map(|rule| rule.limit);
+        let limit = |name: &str| self.cx.observed.alerts.lock().rule(name).map(|rule| rule.limit);
         if let Some(limit) = limit("error_rate").filter(|limit| rates.error_rate > *limit)
             && rates.finished >= ENDS_MIN
         {
@@ -138,12 +138,12 @@ impl Watcher {
         if let Some(limit) = limit("run_unreachable") {
             found.extend(self.out_of_reach(limit, now));
         }
-        let dead = self.cx.receivers.dead.load(Ordering::Relaxed);
+        let dead = self.cx.events.receivers.dead.load(Ordering::Relaxed);
         if limit("webhook_dead_letters").is_some_and(|limit| dead as f64 > limit) {
             let text = format!("{dead} webhooks could not be delivered and were given up");
             found.push(service("webhook_dead_letters", text));
         }
-        for (name, why) in self.cx.receivers.paused.lock().iter() {
+        for (name, why) in self.cx.events.receivers.paused.lock().iter() {
             let text = format!("the receiver {name} of webhooks gets nothing: {why}");
             found.push(Breach { rule: "webhook_paused", subject: name.clone(), text });
         }
@@ -170,7 +170,7 @@ impl Watcher {
 
     fn out_of_reach(&self, limit: f64, now: Time) -> Vec<Breach> {
         let tolerated = (limit * SECOND as f64) as Millis;
-        let lost = self.cx.unreached.lock().longer_than(tolerated, now);
+        let lost = self.cx.observed.unreached.lock().longer_than(tolerated, now);
         let told = lost.into_iter().map(|(engine, lost)| {
             let executions = if lost.count == 1 { "execution" } else { "executions" };
             let text = format!(
@@ -185,7 +185,7 @@ impl Watcher {
 
     fn of_the_queue(&self, now: Time, wait_limit: Option<f64>) -> Vec<Breach> {
         let mut found = Vec::new();
-        let scheduler = self.cx.scheduler.lock();
+        let scheduler = self.cx.scheduling.scheduler.lock();
         let queue = &scheduler.queue;
         let oldest = self.cx.oldest_wait(queue, now) as f64 / SECOND as f64;
         if let Some(limit) = wait_limit.filter(|limit| oldest > *limit) {
@@ -220,14 +220,14 @@ impl Watcher {
     /// The lease auditor: what the counts say against the leases they are made of, and slots in use against what runs.
     async fn audit(&self) -> Option<Breach> {
         let findings = Service::new(self.cx.clone()).audit_leases().await;
-        self.cx.telemetry.violated(findings.len() as u64);
+        self.cx.observed.telemetry.violated(findings.len() as u64);
         findings.into_iter().next().map(|finding| service("audit", finding))
     }
 
     fn of_the_workers(&self) -> Vec<Breach> {
         let mut found = Vec::new();
         let (workers, most, wants, blocked) = {
-            let scaling = self.cx.scaling.lock();
+            let scaling = self.cx.workers.scaling.lock();
             let Some(decision) = &scaling.decision else { return found };
             let wants = decision.figures.computed > decision.current;
             (decision.current, scaling.rules.max_workers, wants, decision.rule == Rule::LaunchBackoff)
@@ -236,8 +236,8 @@ impl Watcher {
             let text = format!("there are {workers} workers, more are wanted, and their launches fail");
             found.push(service("launches_fail", text));
         }
-        let before = self.cx.history.lock().mean_queue(MINUTE, self.cx.store.now());
-        let waiting = self.cx.figures.lock().totals.pending as f64;
+        let before = self.cx.observed.history.lock().mean_queue(MINUTE, self.cx.store.now());
+        let waiting = self.cx.observed.figures.lock().totals.pending as f64;
         if workers >= most && before.is_some_and(|before| waiting > before) && waiting > 0.0 {
             let text = format!(
                 "all {most} workers that scaling.max_workers allows are there, and the backlog grew to {waiting:.0}"
@@ -272,7 +272,7 @@ impl Watcher {
             return Ok(());
         }
         let writes = self.untold.iter().map(|note| Planned::Other(Write::Note(note.clone()))).collect();
-        self.cx.commit(writes, 0).await?;
+        self.cx.writes.commit(writes, 0).await?;
         self.untold.clear();
         Ok(())
     }
@@ -284,7 +284,7 @@ impl Watcher {
         let mut docs = self.cx.store.docs(DocKind::Figures).await?;
         docs.sort_by(|a, b| a.id.cmp(&b.id));
         self.stored = Some(docs.iter().map(|doc| (doc.id.clone(), doc.rev)).collect());
-        let mut history = self.cx.history.lock();
+        let mut history = self.cx.observed.history.lock();
         for doc in docs {
             match serde_json::from_value::<Vec<MetricsSample>>(doc.body) {
                 Ok(samples) => history.restore(&doc.id, samples),
@@ -297,7 +297,7 @@ impl Watcher {
     }
 
     async fn store_samples(&mut self, now: Time) -> Result<(), StoreError> {
-        let chunks = self.cx.history.lock().chunks(self.stored_until);
+        let chunks = self.cx.observed.history.lock().chunks(self.stored_until);
         let Some(stored) = &mut self.stored else { return Ok(()) };
         let mut writes = Vec::new();
         for chunk in &chunks {
@@ -307,7 +307,7 @@ impl Watcher {
             writes.push(Planned::Other(Write::Keep { doc, rev }));
         }
         let past: Vec<(String, u64)> = {
-            let history = self.cx.history.lock();
+            let history = self.cx.observed.history.lock();
             let past = stored.iter().filter(|(id, _)| history.is_past(id, now));
             past.map(|(id, rev)| (id.clone(), *rev)).collect()
         };
@@ -318,7 +318,7 @@ impl Watcher {
         if writes.is_empty() {
             return Ok(());
         }
-        let settled = self.cx.commit(writes, 0).await?;
+        let settled = self.cx.writes.commit(writes, 0).await?;
         if settled.outcomes.iter().any(|outcome| matches!(outcome, Outcome::DocStale(_))) {
             // Another node was here; what it stored is read before anything else is.
             self.stored = None;

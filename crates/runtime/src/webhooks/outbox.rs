@@ -85,7 +85,7 @@ impl Webhooks {
                     }
                 }
                 _ = changed.changed() => {}
-                () = self.cx.receivers.nudge.notified() => self.position = None,
+                () = self.cx.events.receivers.nudge.notified() => self.position = None,
                 () = tokio::time::sleep(pause) => {}
             }
             self.tell_watcher();
@@ -100,7 +100,7 @@ impl Webhooks {
     /// What the alerts go by.
     fn tell_watcher(&self) {
         let dead = self.deliveries.len() - self.waiting();
-        self.cx.receivers.dead.store(dead as u64, Ordering::Relaxed);
+        self.cx.events.receivers.dead.store(dead as u64, Ordering::Relaxed);
         let paused = self.receivers.iter().filter_map(|(name, (_, receiver))| {
             let why = &receiver.paused.as_ref()?.why;
             let missed = match receiver.passed_over {
@@ -109,7 +109,7 @@ impl Webhooks {
             };
             Some((name.clone(), format!("{why}; {} deliveries wait{missed}", self.waiting_for(name))))
         });
-        *self.cx.receivers.paused.lock() = paused.collect();
+        *self.cx.events.receivers.paused.lock() = paused.collect();
     }
 
     /// Notes how far the feed was read, so that the next start has nothing to read again.
@@ -131,7 +131,7 @@ impl Webhooks {
     }
 
     async fn turn(&mut self) -> Result<(), StoreError> {
-        if !self.cx.scheduler.lock().may_grant() {
+        if !self.cx.scheduling.scheduler.lock().may_grant() {
             // Whoever schedules now has the deliveries; what is being sent here is sent there again, at worst.
             self.position = None;
             self.deliveries.clear();
@@ -291,7 +291,7 @@ impl Webhooks {
         for (id, delivery) in &fresh {
             writes.push(keep(id, 0, serde_json::to_value(delivery).unwrap_or_default()));
         }
-        let settled = self.cx.commit(writes, 0).await?;
+        let settled = self.cx.writes.commit(writes, 0).await?;
         if settled.outcomes.iter().any(|outcome| matches!(outcome, Outcome::DocStale(_))) {
             // Another node has moved on: what it knows counts.
             self.position = None;
@@ -355,7 +355,7 @@ impl Webhooks {
             Verdict::Again(_) => "failed",
             Verdict::Dead => "dead",
         };
-        self.cx.telemetry.webhook(&delivery.to, outcome);
+        self.cx.observed.telemetry.webhook(&delivery.to, outcome);
         let told = self.note_of(id, &delivery, &sent, refused);
         let kind = DocKind::Webhook;
         let write = if verdict == Verdict::Delivered {
@@ -376,7 +376,7 @@ impl Webhooks {
             Write::Keep { doc: Doc { kind, id: id.to_owned(), rev, body }, rev }
         };
         let writes = std::iter::once(Planned::Other(write)).chain(told).collect();
-        let settled = self.cx.commit(writes, 0).await?;
+        let settled = self.cx.writes.commit(writes, 0).await?;
         if settled.outcomes.iter().any(|outcome| matches!(outcome, Outcome::DocStale(_))) {
             // Somebody replayed it meanwhile, or another node has it.
             self.position = None;
@@ -426,7 +426,7 @@ impl Webhooks {
         for (_, id, rev) in dead {
             self.deliveries.remove(&id);
             let forget = Write::Forget { kind: DocKind::Webhook, id, rev };
-            self.cx.commit(vec![Planned::Other(forget)], 0).await?;
+            self.cx.writes.commit(vec![Planned::Other(forget)], 0).await?;
         }
         Ok(())
     }

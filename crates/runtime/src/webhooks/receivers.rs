@@ -178,7 +178,7 @@ pub(crate) async fn begin(cx: &Context) -> Result<(), StoreError> {
         return Ok(());
     }
     // A node that was faster has noted an earlier place.
-    cx.commit(writes, 0).await.map(drop)
+    cx.writes.commit(writes, 0).await.map(drop)
 }
 
 #[cfg(test)]

@@ -88,7 +88,7 @@ impl Service {
         };
         let tested = test_event(&self.cx, endpoint).await;
         if tested.delivered {
-            self.cx.receivers.nudge.notify_one();
+            self.cx.events.receivers.nudge.notify_one();
         }
         Ok(tested)
     }
@@ -133,10 +133,11 @@ impl Service {
 
     /// Writes a change of a delivery; `false` when it changed meanwhile.
     async fn changed_webhook(&self, write: Write) -> Result<bool, ApiError> {
-        let settled = self.cx.commit(vec![Planned::Other(write)], 0).await.map_err(|e| store_error(&e))?;
+        let settled =
+            self.cx.writes.commit(vec![Planned::Other(write)], 0).await.map_err(|e| store_error(&e))?;
         let done = !matches!(settled.outcomes.first(), Some(Outcome::DocStale(_)));
         if done {
-            self.cx.receivers.nudge.notify_one();
+            self.cx.events.receivers.nudge.notify_one();
         }
         Ok(done)
     }

@@ -13,16 +13,16 @@ use std::collections::BTreeMap;
 fn needs(cx: &Context) -> Needs {
     let now = cx.store.now();
     let slots = {
-        let scheduler = cx.scheduler.lock();
+        let scheduler = cx.scheduling.scheduler.lock();
         if scheduler.may_grant() {
             slots_wanted(&scheduler.queue, &scheduler.gates, now)
         } else {
             BTreeMap::new()
         }
     };
-    let retention = cx.scaling.lock().rules.retention;
+    let retention = cx.workers.scaling.lock().rules.retention;
     let capacity = cx.settings.scaling.rules.worker_capacity;
-    cx.pools.lock().look(&slots, capacity, retention, now)
+    cx.workers.pools.lock().look(&slots, capacity, retention, now)
 }
 
 /// Workers that are there only because not every one serves all; the auto-scaler plans without them.
@@ -44,7 +44,7 @@ pub(crate) fn workers_of(
     pool: usize,
     workers: &[PoolWorker<SessionId>],
 ) -> Vec<PoolWorker<SessionId>> {
-    let (ports, pools) = (cx.ports.lock(), cx.pools.lock());
+    let (ports, pools) = (cx.workers.ports.lock(), cx.workers.pools.lock());
     let shared = cx.settings.pools.len();
     let of = |session| ports.get(&session).and_then(|port| pools.pool_of(&port.seat.engine_types));
     workers.iter().filter(|worker| of(worker.id).unwrap_or(shared) == pool).copied().collect()
@@ -52,7 +52,7 @@ pub(crate) fn workers_of(
 
 /// The workers that are starting: by when they should be ready, and the engine types that they will serve.
 pub(crate) fn starting_workers(cx: &Context, startup: Millis) -> Vec<(Time, Vec<String>)> {
-    let ports = cx.ports.lock();
+    let ports = cx.workers.ports.lock();
     let starting = ports.values().filter(|port| port.ready_at.is_none() && port.gone.is_none());
     starting.map(|port| (port.launched_at.plus(startup), port.seat.engine_types.clone())).collect()
 }

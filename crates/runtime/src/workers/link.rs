@@ -70,8 +70,8 @@ impl Link for NodeLink {
     }
 
     fn progress(&self, lease: LeaseRef, progress: Progress) {
-        let attempt = self.cx.rows.lock().get(&lease.key).map_or(0, |row| row.state.attempt);
-        self.cx.hub.live(lease.key, Live { attempt, progress });
+        let attempt = self.cx.scheduling.rows.lock().get(&lease.key).map_or(0, |row| row.state.attempt);
+        self.cx.events.hub.live(lease.key, Live { attempt, progress });
     }
 
     async fn report(&self, lease: LeaseRef, report: Report) -> Result<(), LinkError> {
@@ -83,15 +83,15 @@ impl Link for NodeLink {
         let written = self.write_blob(lease, result.as_ref()).await?;
         if let (Some(result), None) = (&result, &written) {
             // Before the commit, so that who waits for it finds it here.
-            self.cx.results.lock().put(lease.key, lease.fence, result, self.cx.store.now());
+            self.cx.payloads.results.lock().put(lease.key, lease.fence, result, self.cx.store.now());
         }
         let (outcome, parts, abandoned) = self.outcome(lease, report.end, logs, written.as_ref());
         // A lock in the condition would be held to the end of the block, and the scheduler's comes before that of the rows.
-        let row = self.cx.rows.lock().get(&lease.key).cloned();
+        let row = self.cx.scheduling.rows.lock().get(&lease.key).cloned();
         if let Some(row) = row.filter(|_| abandoned) {
             let run_ends = row.state.run_started_at.map(|at| at.plus(row.fixed.spec.timeout));
             let until = self.cx.store.now().plus(GHOST_AFTER_TIMEOUT).max(run_ends.unwrap_or_default());
-            self.cx.scheduler.lock().will_abandon(lease.key, until);
+            self.cx.scheduling.scheduler.lock().will_abandon(lease.key, until);
         }
         let jitter = self.cx.env.draw();
         let decide = |row: &Execution, now| {
@@ -107,7 +107,7 @@ impl Link for NodeLink {
                 Ok(())
             }
             Err(ChangeError::Refused(Refused::StaleLease)) => {
-                self.cx.results.lock().forget(lease.key);
+                self.cx.payloads.results.lock().forget(lease.key);
                 self.take_back(written.as_ref()).await;
                 self.keep_late_result(lease).await;
                 Err(self.link_error(lease, ChangeError::Refused(Refused::StaleLease)))
@@ -132,7 +132,8 @@ impl Link for NodeLink {
     async fn remember(&self, engine: &str, name: &str, value: &str) {
         let id = format!("{engine}/{name}");
         // A fact may be as good as a secret, such as a path nobody else is to call.
-        let sealed = hex(&self.cx.sealer.seal(FACTS, Column::Fact, format!("{id}\n{value}").as_bytes()));
+        let sealed =
+            hex(&self.cx.payloads.sealer.seal(FACTS, Column::Fact, format!("{id}\n{value}").as_bytes()));
         if let Err(error) = self.cx.keep(DocKind::EngineMemory, &id, |_| sealed.clone().into()).await {
             tracing::warn!(%error, engine, "a fact an adapter wanted kept was not stored");
         }
@@ -168,7 +169,7 @@ impl NodeLink {
                 Err(end) => {
                     let told = self.report(lease, Report { end, logs: String::new() }).await;
                     if matches!(told, Err(LinkError::Unavailable(_)))
-                        && let Some(port) = self.cx.ports.lock().get_mut(&self.session)
+                        && let Some(port) = self.cx.workers.ports.lock().get_mut(&self.session)
                     {
                         // Its worker never saw it, so it is given out again once the store answers.
                         port.held.remove(&lease);
@@ -185,7 +186,7 @@ impl NodeLink {
         } else {
             Limit { after: row.deadline().since(now), code: "total_timeout" }
         };
-        let id = self.cx.public_id(row);
+        let id = self.cx.payloads.public_id(row);
         Some(Assignment {
             lease,
             idempotency_key: engine_key(&id, row.state.run),
@@ -253,10 +254,11 @@ impl NodeLink {
         lease: LeaseRef,
         result: Option<&Bytes>,
     ) -> Result<Option<Written>, LinkError> {
-        let Some(blobs) = &self.cx.blobs else { return Ok(None) };
+        let Some(blobs) = &self.cx.payloads.blobs else { return Ok(None) };
         let large = |result: &&Bytes| blobs.wants(result.len()) && result.len() <= RESULT_BYTES_MAX;
         let Some(result) = result.filter(large) else { return Ok(None) };
-        let over = self.cx.rows.lock().get(&lease.key).is_some_and(|row| row.state.fence != lease.fence);
+        let over =
+            self.cx.scheduling.rows.lock().get(&lease.key).is_some_and(|row| row.state.fence != lease.fence);
         if over {
             return Ok(None);
         }
@@ -269,7 +271,7 @@ impl NodeLink {
     }
 
     async fn take_back(&self, written: Option<&Written>) {
-        if let (Some(blobs), Some(written)) = (&self.cx.blobs, written) {
+        if let (Some(blobs), Some(written)) = (&self.cx.payloads.blobs, written) {
             self.cx.take_back(blobs, written).await;
         }
     }
@@ -282,7 +284,7 @@ impl NodeLink {
         logs: Option<String>,
         written: Option<&Written>,
     ) -> (Outcome, Parts, bool) {
-        let seal = |column, plain: &[u8]| self.cx.sealer.seal(lease.key, column, plain);
+        let seal = |column, plain: &[u8]| self.cx.payloads.sealer.seal(lease.key, column, plain);
         let mut parts = Vec::new();
         if let Some(logs) = logs {
             parts.push((Part::Logs, seal(Column::Logs, logs.as_bytes())));
@@ -313,7 +315,13 @@ impl NodeLink {
                     code: told.code,
                     message: seal(Column::Failure, told.message.as_bytes()).to_vec(),
                     retryable: false,
-                    attempt: self.cx.rows.lock().get(&lease.key).map_or(0, |row| row.state.attempt),
+                    attempt: self
+                        .cx
+                        .scheduling
+                        .rows
+                        .lock()
+                        .get(&lease.key)
+                        .map_or(0, |row| row.state.attempt),
                     engine_status: told.engine_status,
                 };
                 let outcome = match told.reached {
@@ -334,14 +342,14 @@ impl NodeLink {
 
     /// What the engine's rules say of this failure. Its text is still at hand here, and nowhere later.
     fn rule_for(&self, lease: LeaseRef, failure: &EngineFailure) -> Option<bool> {
-        let engine = self.cx.rows.lock().get(&lease.key).map(|row| row.fixed.engine.clone())?;
+        let engine = self.cx.scheduling.rows.lock().get(&lease.key).map(|row| row.fixed.engine.clone())?;
         let rules = &self.cx.registry.get(&engine)?.settings.retry_rules;
         rules.iter().find(|rule| rule.matches(failure)).map(|rule| rule.retry)
     }
 
     /// Whether the engine, or its adapter, recognises a repeated submit of the same run.
     fn recognises(&self, lease: LeaseRef) -> bool {
-        let engine = self.cx.rows.lock().get(&lease.key).map(|row| row.fixed.engine.clone());
+        let engine = self.cx.scheduling.rows.lock().get(&lease.key).map(|row| row.fixed.engine.clone());
         let adapter = engine.and_then(|name| self.cx.registry.get(&name).map(|e| e.adapter.clone()));
         adapter.is_some_and(|adapter| adapter.capabilities().idempotent_submit)
     }
@@ -349,7 +357,7 @@ impl NodeLink {
     fn count(&self, lease: LeaseRef, row: &Execution) {
         let now = self.cx.store.now();
         let took = row.history.last().map_or(0, |e| e.at.since(row.state.run_started_at.unwrap_or(e.at)));
-        if let Some(port) = self.cx.ports.lock().get_mut(&self.session) {
+        if let Some(port) = self.cx.workers.ports.lock().get_mut(&self.session) {
             port.end(lease, now);
             port.done += 1;
             port.busy_ms += took;
@@ -376,7 +384,7 @@ impl NodeLink {
         match error {
             ChangeError::NotFound | ChangeError::Refused(_) => {
                 let now = self.cx.store.now();
-                if let Some(port) = self.cx.ports.lock().get_mut(&self.session) {
+                if let Some(port) = self.cx.workers.ports.lock().get_mut(&self.session) {
                     port.end(lease, now);
                 }
                 LinkError::Stale

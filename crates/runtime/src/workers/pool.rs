@@ -70,7 +70,7 @@ impl Pool {
                 biased;
                 () = stop.cancelled() => break,
                 Some(ended) = self.lives.join_next(), if !self.lives.is_empty() => self.ended(ended),
-                () = cx.pool_nudge.notified() => {}
+                () = cx.workers.pool_nudge.notified() => {}
                 () = tokio::time::sleep(ROUND_EVERY) => {}
             }
         }
@@ -98,7 +98,7 @@ impl Pool {
             Ok((session, Ended::Dismissed)) => (session, "it went unasked".to_owned()),
             Ok((session, Ended::Failed(why))) => (session, why),
             Ok((session, Ended::Killed(why))) => {
-                if let Some(port) = self.cx.ports.lock().get_mut(&session) {
+                if let Some(port) = self.cx.workers.ports.lock().get_mut(&session) {
                     port.loss = Loss::Killed;
                 }
                 (session, why)
@@ -118,16 +118,16 @@ impl Pool {
 
     /// The worker is gone, or is ended: what it holds is to be given back.
     fn give_up(&mut self, session: SessionId, why: String) {
-        let mut ports = self.cx.ports.lock();
+        let mut ports = self.cx.workers.ports.lock();
         let Some(port) = ports.get_mut(&session).filter(|port| port.gone.is_none()) else { return };
         if port.ready_at.is_none() {
             let (least, most) = (LAUNCH_BACKOFF_MIN, LAUNCH_BACKOFF_MAX);
             self.backoff =
                 (self.backoff * 2).clamp(Duration::from_millis(least), Duration::from_millis(most));
             self.launch_after = Instant::now() + self.backoff;
-            self.cx.pool_news.lock().failed_launches += 1;
+            self.cx.workers.pool_news.lock().failed_launches += 1;
         }
-        self.cx.pool_news.lock().totals.failed += 1;
+        self.cx.workers.pool_news.lock().totals.failed += 1;
         tracing::warn!(worker = port.seat.name, held = port.held.len(), why, "a worker is gone");
         port.gone = Some(why);
         port.announced = false;
@@ -143,7 +143,8 @@ impl Pool {
     /// Workers that are silent get nothing new, and are ended after a lease's time; launches that take too long as well.
     fn look_at_health(&mut self) {
         let mut end = Vec::new();
-        for (session, port) in self.cx.ports.lock().iter_mut().filter(|(_, port)| port.gone.is_none()) {
+        for (session, port) in self.cx.workers.ports.lock().iter_mut().filter(|(_, port)| port.gone.is_none())
+        {
             let silence = port.last_sign.elapsed();
             // One that starts here has its launch's time; one elsewhere joins before it takes work.
             let starts_here = port.ready_at.is_none() && port.seat.origin.is_pooled();
@@ -177,7 +178,7 @@ impl Pool {
 
     /// Launches, takes back and closes workers so that as many are there of each pool as are wanted.
     fn reconcile(&mut self) {
-        let wanted = *self.cx.wanted.lock();
+        let wanted = *self.cx.workers.wanted.lock();
         let workers = pool_workers(&self.cx);
         let mut exist = u32::try_from(workers.len()).unwrap_or(u32::MAX);
         for (pool, part) in parts_of(&self.cx, wanted).into_iter().enumerate() {
@@ -203,7 +204,7 @@ impl Pool {
                     (0..count).for_each(|_| self.launch(pool));
                 }
                 PoolAction::Reinstate(session) => {
-                    if let Some(port) = self.cx.ports.lock().get_mut(&session) {
+                    if let Some(port) = self.cx.workers.ports.lock().get_mut(&session) {
                         port.drain = None;
                         port.announced = false;
                     }
@@ -223,13 +224,13 @@ impl Pool {
     }
 
     fn launch_timeout(&self) -> Millis {
-        self.cx.wanted.lock().launch_timeout.max(LAUNCH_PATIENCE_MIN)
+        self.cx.workers.wanted.lock().launch_timeout.max(LAUNCH_PATIENCE_MIN)
     }
 
     /// Launches a worker of the pool at this place; behind the last one stand the shared workers.
     fn launch(&mut self, pool: usize) {
         self.launched += 1;
-        self.cx.pool_news.lock().totals.launched += 1;
+        self.cx.workers.pool_news.lock().totals.launched += 1;
         let (node, pool) = (self.cx.settings.node.0, self.cx.settings.pools.get(pool));
         let seat = Seat {
             name: match pool {
@@ -262,7 +263,7 @@ impl Pool {
 
     /// A worker that never took work just goes.
     fn end_starting(&mut self, session: SessionId) {
-        let mut ports = self.cx.ports.lock();
+        let mut ports = self.cx.workers.ports.lock();
         if ports.get(&session).is_some_and(|port| port.ready_at.is_none()) {
             ports.remove(&session);
             if let Some(handle) = self.handles.remove(&session) {
@@ -278,7 +279,7 @@ impl Pool {
         self.hand_back_late(now);
         let shared = self.cx.store.features().shared;
         let (mut dead, mut done) = (Vec::new(), Vec::new());
-        for (session, port) in self.cx.ports.lock().iter() {
+        for (session, port) in self.cx.workers.ports.lock().iter() {
             let settled = port.drain.as_ref().is_some_and(|d| !shared || now.since(d.since) >= SETTLE);
             if let Some(why) = &port.gone {
                 dead.push((*session, why.clone(), port.loss));
@@ -295,7 +296,7 @@ impl Pool {
                 continue;
             }
             close_port(&self.cx, session, "stopped").await?;
-            self.cx.pool_news.lock().totals.stopped += 1;
+            self.cx.workers.pool_news.lock().totals.stopped += 1;
             if self.handles.contains_key(&session) {
                 self.leaving.insert(session, Instant::now() + LEAVE_PATIENCE);
             }
@@ -305,13 +306,13 @@ impl Pool {
 
     async fn announce_changes(&mut self) -> Result<(), StoreError> {
         let (mut changed, mut notes) = (Vec::new(), Vec::new());
-        for (session, port) in self.cx.ports.lock().iter_mut().filter(|(_, port)| !port.announced) {
+        for (session, port) in self.cx.workers.ports.lock().iter_mut().filter(|(_, port)| !port.announced) {
             let Some(ready_at) = port.ready_at else { continue };
             changed.push(*session);
             if port.is_open() && !port.introduced {
                 port.introduced = true;
                 self.backoff = Duration::ZERO;
-                let mut news = self.cx.pool_news.lock();
+                let mut news = self.cx.workers.pool_news.lock();
                 // Nobody may be there to take them, and the newest say enough.
                 if news.startups.len() < STARTUPS_MAX {
                     news.startups.push(ready_at.since(port.launched_at));
@@ -323,24 +324,26 @@ impl Pool {
             return Ok(());
         }
         let as_told: BTreeMap<SessionId, bool> = {
-            let ports = self.cx.ports.lock();
+            let ports = self.cx.workers.ports.lock();
             changed.iter().filter_map(|id| Some((*id, ports.get(id)?.is_open()))).collect()
         };
         announce(&self.cx, changed).await?;
         for (session, open) in as_told {
-            if let Some(port) = self.cx.ports.lock().get_mut(&session).filter(|port| port.is_open() == open) {
+            if let Some(port) =
+                self.cx.workers.ports.lock().get_mut(&session).filter(|port| port.is_open() == open)
+            {
                 port.announced = true;
             }
         }
         if !notes.is_empty() {
-            self.cx.commit(notes, 0).await?;
+            self.cx.writes.commit(notes, 0).await?;
         }
         Ok(())
     }
 
     /// What still runs on a worker past the end of its drain is handed back, and burns nothing.
     fn hand_back_late(&self, now: Time) {
-        for port in self.cx.ports.lock().values_mut() {
+        for port in self.cx.workers.ports.lock().values_mut() {
             let Some(drain) = port.drain.as_mut().filter(|d| d.until <= now && !d.handed_back) else {
                 continue;
             };
@@ -359,7 +362,7 @@ impl Pool {
 fn pool_workers(cx: &Context) -> Vec<PoolWorker<SessionId>> {
     let rules = &cx.settings.workers;
     let now = cx.store.now();
-    let ports = cx.ports.lock();
+    let ports = cx.workers.ports.lock();
     let own = ports.iter().filter(|(_, port)| port.seat.origin.is_pooled() && port.gone.is_none());
     own.map(|(session, port)| {
         let old = rules.max_age.is_some_and(|age| now.since(port.launched_at) >= age);

@@ -24,14 +24,14 @@ pub(crate) fn open_port(cx: &Arc<Context>, seat: Seat) -> (SessionId, NodeLink) 
     let session = SessionId(cx.env.key(now).0);
     let (orders, inbox) = mpsc::channel(seat.capacity as usize + SPARE_ORDERS);
     let inbox = Arc::new(Mutex::new(inbox));
-    cx.ports.lock().insert(session, Port::new(seat, orders, now));
+    cx.workers.ports.lock().insert(session, Port::new(seat, orders, now));
     (session, NodeLink { cx: cx.clone(), session, inbox })
 }
 
 /// The worker takes work from now on; the pool tells the store. `false`: it is not among the workers any more.
 pub(crate) fn worker_ready(cx: &Context, session: SessionId) -> bool {
     let now = cx.store.now();
-    let mut ports = cx.ports.lock();
+    let mut ports = cx.workers.ports.lock();
     let Some(port) = ports.get_mut(&session) else { return false };
     port.heard(now);
     if port.ready_at.is_none() {
@@ -39,7 +39,7 @@ pub(crate) fn worker_ready(cx: &Context, session: SessionId) -> bool {
         port.idle_since = now;
         port.announced = false;
     }
-    cx.pool_nudge.notify_one();
+    cx.workers.pool_nudge.notify_one();
     true
 }
 
@@ -52,7 +52,7 @@ pub(crate) fn drain_worker(
     revocable: bool,
 ) {
     let now = cx.store.now();
-    if let Some(port) = cx.ports.lock().get_mut(&session) {
+    if let Some(port) = cx.workers.ports.lock().get_mut(&session) {
         let until = now.plus(patience);
         match &mut port.drain {
             // An operator's word stands above the scaler's, and an earlier end above a later one.
@@ -66,7 +66,7 @@ pub(crate) fn drain_worker(
             }
         }
     }
-    cx.pool_nudge.notify_one();
+    cx.workers.pool_nudge.notify_one();
 }
 
 /// Writes the sessions of these workers of this node as they are now, those that never took work left out.
@@ -75,7 +75,7 @@ pub(crate) async fn announce(cx: &Context, ids: Vec<SessionId>) -> Result<(), St
     let lease_until = cx.store.features().shared.then(|| now.plus(LEASE_TTL));
     let mut writes = Vec::new();
     {
-        let ports = cx.ports.lock();
+        let ports = cx.workers.ports.lock();
         for (id, port) in ids.iter().filter_map(|id| Some((*id, ports.get(id)?))) {
             let Some(ready_at) = port.ready_at else { continue };
             let session = Session {
@@ -94,8 +94,8 @@ pub(crate) async fn announce(cx: &Context, ids: Vec<SessionId>) -> Result<(), St
     if writes.is_empty() {
         return Ok(());
     }
-    cx.commit(writes, 0).await?;
-    cx.grant_nudge.notify_one();
+    cx.writes.commit(writes, 0).await?;
+    cx.scheduling.grant_nudge.notify_one();
     Ok(())
 }
 
@@ -104,7 +104,7 @@ pub(crate) fn renewable(cx: &Context) -> Vec<SessionId> {
     let heard = |port: &Port| {
         port.seat.origin.is_here() || port.last_sign.elapsed() < Duration::from_millis(WORKER_SILENCE_MAX)
     };
-    let ports = cx.ports.lock();
+    let ports = cx.workers.ports.lock();
     let known =
         ports.iter().filter(|(_, port)| port.ready_at.is_some() && port.gone.is_none() && heard(port));
     known.map(|(session, _)| *session).collect()
@@ -112,17 +112,17 @@ pub(crate) fn renewable(cx: &Context) -> Vec<SessionId> {
 
 /// Ends a worker's session; nothing it says afterwards is heard. What it still held is lost to it.
 pub(crate) async fn close_port(cx: &Context, session: SessionId, why: &str) -> Result<(), StoreError> {
-    let known = cx.ports.lock().get(&session).map(|port| {
+    let known = cx.workers.ports.lock().get(&session).map(|port| {
         let kind = if why == "stopped" { "worker_stopped" } else { "worker_failed" };
         (port.ready_at.is_some(), port.seat.origin == Origin::Remote, note(kind, port, why))
     });
     let Some((opened, is_remote, note)) = known else { return Ok(()) };
     if opened {
         let writes = [Write::Session(SessionWrite::Close(session)), Write::Note(note)];
-        cx.commit(writes.into_iter().map(Planned::Other).collect(), 0).await?;
+        cx.writes.commit(writes.into_iter().map(Planned::Other).collect(), 0).await?;
     }
     let comes_back = is_remote && cx.is_stopping();
-    cx.joined.lock().closed(session, why == "stopped" && !comes_back);
-    cx.ports.lock().remove(&session);
+    cx.workers.joined.lock().closed(session, why == "stopped" && !comes_back);
+    cx.workers.ports.lock().remove(&session);
     Ok(())
 }

@@ -65,10 +65,10 @@ impl Provider for Processes {
     fn launch(&self, name: &str, link: NodeLink) -> Life {
         let NodeLink { cx, session, inbox } = link;
         let token = fresh_token(session);
-        let owner = Owner::Token { hash: cx.token_hash(&token) };
+        let owner = Owner::Token { hash: cx.payloads.token_hash(&token) };
         {
-            let mut joined = cx.joined.lock();
-            let is_over = |session| !cx.ports.lock().contains_key(&session);
+            let mut joined = cx.workers.joined.lock();
+            let is_over = |session| !cx.workers.ports.lock().contains_key(&session);
             joined.seat(session, owner, inbox, is_over);
         }
         let (processes, worker) = (self.0.clone(), name.to_owned());
@@ -107,12 +107,12 @@ async fn follow(
     worker: String,
     token: String,
 ) -> std::io::Result<ExitStatus> {
-    let mut door = cx.worker_door.subscribe();
+    let mut door = cx.workers.worker_door.subscribe();
     let url = match door.wait_for(Option::is_some).await {
         Ok(url) => url.clone().unwrap_or_default(),
         Err(_) => return Err(std::io::Error::other("the node stopped")),
     };
-    let capacity = cx.ports.lock().get(&session).map_or(1, |port| port.seat.capacity);
+    let capacity = cx.workers.ports.lock().get(&session).map_or(1, |port| port.seat.capacity);
     let secrets = processes.secrets.iter();
     let briefing = WorkerBriefing {
         url,
@@ -168,7 +168,7 @@ async fn watch(cx: &Context, session: SessionId, child: &mut Child) -> std::io::
             (used - before).max(0.0) / now.duration_since(at).as_secs_f64().max(0.001)
         });
         last = used.map(|used| (now, used));
-        if let Some(port) = cx.ports.lock().get_mut(&session) {
+        if let Some(port) = cx.workers.ports.lock().get_mut(&session) {
             let memory = memory_of(pid);
             port.memory_bytes = memory.map(|(resident, _)| resident);
             // A process that still starts is smaller than any worker at work, and would make room for too many.

@@ -37,13 +37,13 @@ impl Reaper {
             }
             self.redeliver();
             let now = self.cx.store.now();
-            self.cx.scheduler.lock().queue.expire_ghosts(now);
-            self.cx.grant_nudge.notify_one();
+            self.cx.scheduling.scheduler.lock().queue.expire_ghosts(now);
+            self.cx.scheduling.grant_nudge.notify_one();
         }
     }
 
     async fn round(&mut self) -> Result<(), StoreError> {
-        let schedules = self.cx.scheduler.lock().may_grant();
+        let schedules = self.cx.scheduling.scheduler.lock().may_grant();
         if !self.cx.store.features().shared || !schedules || planted::has(Bug::ReaperAsleep) {
             self.seen.clear();
             return Ok(());
@@ -55,10 +55,13 @@ impl Reaper {
         let (dead, alive): (Vec<Session>, Vec<Session>) =
             sessions.into_iter().partition(|s| self.was_silent(s) && s.is_expired(now));
         // First no more work for the dead; a grant that was under way to one shows as a lease of nobody next time.
-        let of_nobody = self.cx.scheduler.lock().follow_workers(&alive, &known);
+        let of_nobody = self.cx.scheduling.scheduler.lock().follow_workers(&alive, &known);
         for session in dead {
             lose_all(&self.cx, Some(session.id), Loss::Node).await?;
-            self.cx.commit(vec![Planned::Other(Write::Session(SessionWrite::Close(session.id)))], 0).await?;
+            self.cx
+                .writes
+                .commit(vec![Planned::Other(Write::Session(SessionWrite::Close(session.id)))], 0)
+                .await?;
         }
         for session in of_nobody {
             lose_all(&self.cx, Some(session), Loss::Node).await?;
@@ -78,7 +81,7 @@ impl Reaper {
 
     /// A granted row whose worker here does not have it (its order was lost) is given out again.
     fn redeliver(&self) {
-        let rows: Vec<Execution> = self.cx.rows.lock().values().cloned().collect();
+        let rows: Vec<Execution> = self.cx.scheduling.rows.lock().values().cloned().collect();
         rows.into_iter().for_each(|row| self.cx.take_on(row));
     }
 }

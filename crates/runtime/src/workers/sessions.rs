@@ -45,8 +45,8 @@ impl Sessions {
                 }
             }
             if renewed.elapsed() >= Duration::from_millis(let_go_after()) {
-                let sessions: Vec<SessionId> = self.cx.ports.lock().keys().copied().collect();
-                sessions.into_iter().for_each(|s| self.cx.let_go_of(s));
+                let sessions: Vec<SessionId> = self.cx.workers.ports.lock().keys().copied().collect();
+                sessions.into_iter().for_each(|s| self.cx.workers.let_go_of(s));
             }
         }
     }
@@ -55,9 +55,9 @@ impl Sessions {
         let sessions = renewable(&self.cx);
         let until = self.cx.store.now().plus(LEASE_TTL);
         let write = Write::Session(SessionWrite::Renew { sessions, until });
-        let settled = self.cx.commit(vec![Planned::Other(write)], 0).await?;
+        let settled = self.cx.writes.commit(vec![Planned::Other(write)], 0).await?;
         if let Some(Written::Missing(missing)) = settled.outcomes.into_iter().next() {
-            missing.iter().for_each(|s| self.cx.let_go_of(*s));
+            missing.iter().for_each(|s| self.cx.workers.let_go_of(*s));
             // Its leases were ended when it was closed, so the worker may begin anew under the same session.
             announce(&self.cx, missing).await?;
         }
@@ -68,7 +68,7 @@ impl Sessions {
     /// Hands back what workers let go of while their session lives on: nobody else would ever end those leases.
     async fn hand_back(&self) -> Result<(), StoreError> {
         let given_up: Vec<(SessionId, LeaseRef)> = {
-            let ports = self.cx.ports.lock();
+            let ports = self.cx.workers.ports.lock();
             ports.iter().flat_map(|(id, port)| port.given_up.iter().map(|lease| (*id, *lease))).collect()
         };
         for (session, lease) in given_up {
@@ -81,7 +81,7 @@ impl Sessions {
                 // Tried again with the next renewal.
                 Err(ChangeError::Contended) => {}
                 Ok(_) | Err(ChangeError::NotFound | ChangeError::Refused(_)) => {
-                    if let Some(port) = self.cx.ports.lock().get_mut(&session) {
+                    if let Some(port) = self.cx.workers.ports.lock().get_mut(&session) {
                         port.given_up.remove(&lease);
                     }
                 }
@@ -106,7 +106,7 @@ impl Election {
                 Err(error) => {
                     tracing::warn!(%error, "the scheduler's role could not be renewed");
                     if held.elapsed() >= Duration::from_millis(SCHEDULER_TTL) {
-                        self.cx.scheduler.lock().elect(None);
+                        self.cx.scheduling.scheduler.lock().elect(None);
                     }
                 }
             }
@@ -120,10 +120,10 @@ impl Election {
 
     /// One round: after it this node knows whether it schedules.
     pub(crate) async fn ask(&self) -> Result<(), StoreError> {
-        let known_epoch = self.cx.scheduler.lock().epoch();
+        let known_epoch = self.cx.scheduling.scheduler.lock().epoch();
         let exclusive = !self.cx.store.features().shared;
         let write = RoleWrite { node: self.cx.settings.node, known_epoch, exclusive };
-        let settled = self.cx.commit(vec![Planned::Other(Write::Role(write))], 0).await?;
+        let settled = self.cx.writes.commit(vec![Planned::Other(Write::Role(write))], 0).await?;
         let Some(Written::Role(grant)) = settled.outcomes.into_iter().next() else {
             return Ok(());
         };
@@ -133,8 +133,8 @@ impl Election {
             self.cx.load_gates().await?;
             tracing::info!(epoch = grant.epoch, "this node schedules");
         }
-        self.cx.scheduler.lock().elect(mine.then_some(grant.epoch));
-        self.cx.grant_nudge.notify_one();
+        self.cx.scheduling.scheduler.lock().elect(mine.then_some(grant.epoch));
+        self.cx.scheduling.grant_nudge.notify_one();
         Ok(())
     }
 
@@ -146,6 +146,6 @@ impl Election {
         let sessions = self.cx.store.sessions().await?.into_iter().map(|s| s.id).collect();
         let until = self.cx.store.now().plus(LEASE_TTL);
         let write = Write::Session(SessionWrite::Renew { sessions, until });
-        self.cx.commit(vec![Planned::Other(write)], 0).await.map(|_| ())
+        self.cx.writes.commit(vec![Planned::Other(write)], 0).await.map(|_| ())
     }
 }
