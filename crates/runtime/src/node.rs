@@ -14,6 +14,7 @@ use crate::state::events::Events;
 use crate::state::figures::Figures;
 use crate::state::history::History;
 use crate::state::inputs::InputCache;
+use crate::state::lock::{Lock, Place};
 use crate::state::observed::Observed;
 use crate::state::payloads::Payloads;
 use crate::state::planned::{Planned, Request};
@@ -51,7 +52,6 @@ use enginehouse_core::limits::COMMITTER_QUEUE_MAX;
 use enginehouse_core::queue::Queue;
 use enginehouse_store::{SessionWrite, Store, StoreError, Write};
 use enginehouse_worker::Order;
-use parking_lot::Mutex;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -364,8 +364,8 @@ async fn context(
         payloads: Payloads {
             sealer,
             seal_keys,
-            inputs: Mutex::new(InputCache::new(INPUT_CACHE_BYTES)),
-            results: Mutex::new(ResultCache::new(settings.result_cache_bytes)),
+            inputs: Lock::new(Place::Inputs, InputCache::new(INPUT_CACHE_BYTES)),
+            results: Lock::new(Place::Results, ResultCache::new(settings.result_cache_bytes)),
             blobs: settings.blobs.clone().map(Blobs::new),
         },
         events: Events::default(),

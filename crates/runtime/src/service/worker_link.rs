@@ -308,7 +308,7 @@ impl Service {
                 None => answer.lost.push(name.clone()),
             }
         }
-        drop(ports);
+        drop((ports, wire));
         let rows = self.cx.scheduling.rows.lock();
         let wished = |lease: LeaseRef| rows.get(&lease.key).is_some_and(|row| row.state.cancel_at.is_some());
         answer.cancel = held.into_iter().filter(|(_, l)| wished(*l)).map(|(name, _)| name.clone()).collect();

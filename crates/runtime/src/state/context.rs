@@ -25,7 +25,7 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-/// What every role needs, and six parts. Their order is the order of their locks: none is taken under one that stands behind it.
+/// What every role needs, and six parts. Their order is the order of their locks, see [`Place`](super::lock::Place).
 pub(crate) struct Context {
     pub(crate) settings: Settings,
     pub(crate) store: Arc<dyn Store>,

@@ -1,8 +1,8 @@
 //! Who is told what happens: those who wait here, readers of the feed, receivers of webhooks.
 
 use super::hub::Hub;
+use super::lock::{Lock, Place};
 use super::tail::Tail;
-use parking_lot::Mutex;
 use std::collections::BTreeMap;
 use std::sync::atomic::AtomicU64;
 use tokio::sync::Notify;
@@ -19,12 +19,18 @@ pub(crate) struct Events {
 }
 
 /// What the rest of the node and the role of webhooks tell each other.
-#[derive(Default)]
 pub(crate) struct Receivers {
     /// Deliveries were changed from outside of the role.
     pub(crate) nudge: Notify,
     /// Dead letters, as this node knows them while it schedules.
     pub(crate) dead: AtomicU64,
     /// Those that are paused, with why; as above.
-    pub(crate) paused: Mutex<BTreeMap<String, String>>,
+    pub(crate) paused: Lock<BTreeMap<String, String>>,
+}
+
+impl Default for Receivers {
+    fn default() -> Receivers {
+        let paused = Lock::new(Place::PausedReceivers, BTreeMap::new());
+        Receivers { nudge: Notify::new(), dead: AtomicU64::new(0), paused }
+    }
 }

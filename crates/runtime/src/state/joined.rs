@@ -3,6 +3,7 @@
 //! The node's own word on a worker is its [`Port`](crate::state::port::Port); here is only what the way over HTTP adds: who may speak
 //! for a session, the orders whose arrival is not confirmed, and the names that leases have on the wire.
 
+use super::lock::{Lock, Place};
 use super::port::Assigned;
 use crate::seal::{fresh_secret, hex};
 use aws_lc_rs::constant_time::verify_slices_are_equal;
@@ -10,7 +11,6 @@ use enginehouse_api::WorkerLease;
 use enginehouse_core::id::SessionId;
 use enginehouse_core::limits::WORKER_SESSIONS_REMEMBERED;
 use enginehouse_worker::{LeaseRef, Order};
-use parking_lot::Mutex;
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -38,11 +38,11 @@ pub(crate) struct Seated {
     /// Part of the session's name, so that nobody can guess it.
     secret: String,
     /// Of the registration that took the seat; empty until then.
-    pub(crate) nonce: Mutex<String>,
+    pub(crate) nonce: Lock<String>,
     pub(crate) inbox: Arc<tokio::sync::Mutex<mpsc::Receiver<Assigned>>>,
     /// What was taken from the inbox and is not an order yet; taken in turn, and kept when whoever did it is dropped.
     pub(crate) opening: tokio::sync::Mutex<VecDeque<Assigned>>,
-    pub(crate) wire: Mutex<Wire>,
+    pub(crate) wire: Lock<Wire>,
     /// Each pull raises it, and ends the one before.
     pub(crate) turn: watch::Sender<u64>,
     /// The session was closed in peace: the worker goes, and joins no other.
@@ -151,10 +151,10 @@ impl Joined {
             session,
             owner,
             secret: hex(&fresh_secret()[..16]),
-            nonce: Mutex::default(),
+            nonce: Lock::new(Place::Nonce, Default::default()),
             inbox,
             opening: tokio::sync::Mutex::default(),
-            wire: Mutex::default(),
+            wire: Lock::new(Place::Wire, Default::default()),
             turn: watch::channel(0).0,
             dismissed: AtomicBool::new(false),
         });

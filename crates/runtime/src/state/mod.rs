@@ -18,6 +18,7 @@ pub(crate) mod hub;
 pub(crate) mod inputs;
 pub(crate) mod joined;
 pub(crate) mod large_results;
+pub(crate) mod lock;
 pub(crate) mod observed;
 mod opening;
 pub(crate) mod operator_words;

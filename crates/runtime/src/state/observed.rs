@@ -3,34 +3,34 @@
 use super::alerts::Alerts;
 use super::figures::{Figures, Pass};
 use super::history::History;
+use super::lock::{Lock, Place};
 use super::telemetry::Telemetry;
 use super::unreached::Unreached;
 use enginehouse_api::MetricsSample;
-use parking_lot::Mutex;
 use tokio::sync::watch;
 
 pub(crate) struct Observed {
-    pub(crate) figures: Mutex<Figures>,
-    pub(crate) unreached: Mutex<Unreached>,
-    pub(crate) history: Mutex<History>,
+    pub(crate) figures: Lock<Figures>,
+    pub(crate) unreached: Lock<Unreached>,
+    pub(crate) history: Lock<History>,
     /// The figures as they were sampled last.
     pub(crate) sampled: watch::Sender<Option<MetricsSample>>,
-    pub(crate) alerts: Mutex<Alerts>,
+    pub(crate) alerts: Lock<Alerts>,
     pub(crate) telemetry: Telemetry,
     /// What retention did last.
-    pub(crate) retention: Mutex<Pass>,
+    pub(crate) retention: Lock<Pass>,
 }
 
 impl Observed {
     pub(crate) fn new(figures: Figures, history: History, alerts: Alerts) -> Observed {
         Observed {
-            figures: Mutex::new(figures),
-            unreached: Mutex::default(),
-            history: Mutex::new(history),
+            figures: Lock::new(Place::Figures, figures),
+            unreached: Lock::new(Place::Unreached, Default::default()),
+            history: Lock::new(Place::History, history),
             sampled: watch::Sender::new(None),
-            alerts: Mutex::new(alerts),
+            alerts: Lock::new(Place::Alerts, alerts),
             telemetry: Telemetry::new(),
-            retention: Mutex::default(),
+            retention: Lock::new(Place::Retention, Default::default()),
         }
     }
 }

@@ -1,18 +1,18 @@
 //! What seals and opens, and the requests and results that are at hand.
 
 use super::inputs::InputCache;
+use super::lock::Lock;
 use super::results::ResultCache;
 use crate::blobs::Blobs;
 use crate::seal::{SealKeys, Sealer};
 use enginehouse_core::execution::Execution;
 use enginehouse_core::id::{ExecutionId, Key};
-use parking_lot::Mutex;
 
 pub(crate) struct Payloads {
     pub(crate) sealer: Sealer,
     pub(crate) seal_keys: SealKeys,
-    pub(crate) inputs: Mutex<InputCache>,
-    pub(crate) results: Mutex<ResultCache>,
+    pub(crate) inputs: Lock<InputCache>,
+    pub(crate) results: Lock<ResultCache>,
     /// The place of large results, if there is one.
     pub(crate) blobs: Option<Blobs>,
 }

@@ -1,6 +1,7 @@
 //! This node's workers, how many are wanted, and the orders that need nothing but their ports.
 
 use super::joined::Joined;
+use super::lock::{Lock, Place};
 use super::port::{Assigned, Port};
 use super::scaling::Scaling;
 use super::wanted::{PoolNews, Wanted};
@@ -8,7 +9,6 @@ use enginehouse_core::execution::Execution;
 use enginehouse_core::id::SessionId;
 use enginehouse_core::pools::{PoolRules, Pools};
 use enginehouse_worker::{LeaseRef, Order};
-use parking_lot::Mutex;
 use std::collections::{BTreeMap, BTreeSet};
 use tokio::sync::{Notify, mpsc, watch};
 
@@ -21,15 +21,15 @@ pub(crate) struct Orphan {
 }
 
 pub(crate) struct Workers {
-    pub(crate) scaling: Mutex<Scaling>,
+    pub(crate) scaling: Lock<Scaling>,
     /// Workers that speak through the API. What is one worker's there is locked after this, and before the ports.
-    pub(crate) joined: Mutex<Joined>,
+    pub(crate) joined: Lock<Joined>,
     /// How many workers this node is to have.
-    pub(crate) wanted: Mutex<Wanted>,
-    pub(crate) ports: Mutex<BTreeMap<SessionId, Port>>,
-    pub(crate) pool_news: Mutex<PoolNews>,
+    pub(crate) wanted: Lock<Wanted>,
+    pub(crate) ports: Lock<BTreeMap<SessionId, Port>>,
+    pub(crate) pool_news: Lock<PoolNews>,
     /// The dedicated pools, and what was needed of them a moment ago.
-    pub(crate) pools: Mutex<Pools>,
+    pub(crate) pools: Lock<Pools>,
     /// Where this node's worker processes find it, once that is known.
     pub(crate) worker_door: watch::Sender<Option<String>>,
     pub(crate) orphans: mpsc::Sender<Orphan>,
@@ -47,12 +47,12 @@ impl Workers {
         orphans: mpsc::Sender<Orphan>,
     ) -> Workers {
         Workers {
-            scaling: Mutex::new(scaling),
-            joined: Mutex::default(),
-            wanted: Mutex::new(wanted),
-            ports: Mutex::default(),
-            pool_news: Mutex::default(),
-            pools: Mutex::new(Pools::new(pools)),
+            scaling: Lock::new(Place::Scaling, scaling),
+            joined: Lock::new(Place::Joined, Default::default()),
+            wanted: Lock::new(Place::Wanted, wanted),
+            ports: Lock::new(Place::Ports, Default::default()),
+            pool_news: Lock::new(Place::PoolNews, Default::default()),
+            pools: Lock::new(Place::Pools, Pools::new(pools)),
             worker_door: watch::channel(None).0,
             orphans,
             pool_nudge: Notify::new(),

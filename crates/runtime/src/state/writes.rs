@@ -1,10 +1,10 @@
 //! The way to the committer, and what it tells those who follow its commits.
 
+use super::lock::{Lock, Place};
 use super::planned::{Planned, Request, Settled};
 use enginehouse_core::event::SERVICE_EVENTS;
 use enginehouse_core::time::Time;
 use enginehouse_store::{Cursor, StoreError, Write};
-use parking_lot::Mutex;
 use std::sync::atomic::{AtomicI64, Ordering};
 use tokio::sync::{Notify, mpsc, oneshot};
 
@@ -14,7 +14,7 @@ pub(crate) struct Writes {
     /// taken before any other lock.
     pub(crate) batch: tokio::sync::Mutex<()>,
     /// Every commit up to here is known to this node: it made them, or read them in the feed.
-    pub(crate) known: Mutex<Cursor>,
+    pub(crate) known: Lock<Cursor>,
     /// A commit came that this node did not make, or of which it does not know what became.
     pub(crate) relay_nudge: Notify,
     /// The timers would sleep for too long.
@@ -29,7 +29,7 @@ impl Writes {
         Writes {
             committer,
             batch: tokio::sync::Mutex::default(),
-            known: Mutex::new(known),
+            known: Lock::new(Place::Known, known),
             relay_nudge: Notify::new(),
             wake_nudge: Notify::new(),
             wake_target: AtomicI64::new(i64::MAX),
