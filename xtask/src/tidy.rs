@@ -1,9 +1,10 @@
-//! `cargo xtask tidy`: what the compiler does not check: crate edges, circles, sizes, names, forbidden calls, links.
+//! `cargo xtask tidy`: what the compiler does not check: crate and room edges, circles, sizes, names, forbidden calls, links.
 //!
 //! Each rule is a function from text to findings, so that a planted fault shows in a test that the rule can fail.
 
 mod circles;
 mod manifests;
+mod rooms;
 mod source;
 mod text;
 
@@ -12,9 +13,10 @@ use anyhow::{Result, bail};
 use std::process::Command;
 
 const HELP: &str = "\
-Check what the compiler does not: which crate may use which, files that use each other in a
-circle, dependencies that nothing uses, lengths of files and functions, names that say nothing,
-calls that would make a simulation differ, module docs, links in Markdown, paths of one machine.
+Check what the compiler does not: which crate may use which, and which room of runtime, files
+that use each other in a circle, dependencies that nothing uses, lengths of files and functions,
+names that say nothing, calls that would make a simulation differ, module docs, links in
+Markdown, paths of one machine.
 
 Usage: cargo xtask tidy
 ";
@@ -36,6 +38,7 @@ pub(crate) fn check() -> Result<usize> {
     let mut findings = Vec::new();
     let mut count = 0;
     let (mut sources, mut crates, mut workspace) = (Vec::new(), Vec::new(), String::new());
+    let mut uses = rooms::Uses::new();
     for path in listed.lines() {
         // A file that was just deleted is still listed.
         let Ok(bytes) = std::fs::read(root().join(path)) else { continue };
@@ -44,6 +47,7 @@ pub(crate) fn check() -> Result<usize> {
         let mut found = text::check(path, &content);
         if path.ends_with(".rs") {
             found.extend(source::check(path, &content));
+            found.extend(rooms::check(path, &content, &mut uses));
         }
         if path.ends_with(".md") {
             found.extend(text::links(path, &content, |target| root().join(target).exists()));
@@ -64,6 +68,7 @@ pub(crate) fn check() -> Result<usize> {
     }
     findings.extend(circles::check(&sources));
     findings.extend(dependencies(&workspace, &crates, &sources));
+    findings.extend(rooms::circle(uses));
     if !findings.is_empty() {
         bail!("{} findings:\n{}", findings.len(), findings.join("\n"));
     }

@@ -2,66 +2,50 @@
 //!
 //! [`Node`] starts and stops the roles; [`Service`] is the application API and the only door: the HTTP server, the
 //! CLI's local verbs and the library all call it.
+//!
+//! The rooms stand on floors, and a room uses only rooms below its own:
+//!
+//! ```text
+//! node                         starts, supervises and stops everything
+//! watch  webhooks              outward: figures, alerts, traces; deliveries
+//! service                      every verb of the application API
+//! commit  scaling  upkeep      the only writer; how many workers; what time brings
+//! workers                      from their launch to their end
+//! state                        what all of them share; knows no role
+//! blobs                        large results as objects
+//! seal  machine  breakpoints   the ground
+//! ```
+//!
+//! `cargo xtask tidy` holds the list of who may use whom.
 
-mod ahead;
-mod alerts;
 mod blobs;
 pub mod breakpoints;
-mod caller;
-mod committer;
-mod context;
-mod env;
-mod figures;
-mod gates;
-mod health;
-mod history;
-mod hub;
-mod inputs;
-mod joined;
-mod keyring;
-mod link;
+mod commit;
 mod machine;
 mod node;
-mod pause;
-mod pool;
-mod pools;
-mod processes;
-mod provider;
-mod reaper;
-mod registry;
-mod relay;
-mod results;
-mod retention;
-mod scaler;
-mod scheduler;
+mod scaling;
 mod seal;
 mod service;
-mod sessions;
-mod settings;
-mod tail;
-mod telemetry;
-mod timers;
-mod tracer;
-mod traffic;
-mod unreached;
-mod watcher;
+mod state;
+mod upkeep;
+mod watch;
 mod webhooks;
 mod workers;
 
-pub use alerts::{ALERTS, AlertRule, AlertSpec, Severity, alerts_markdown, default_alerts};
-pub use blobs::{BlobSettings, LargeResult, blobs_beside, copy_blobs};
-pub use caller::{Caller, Scope};
-pub use keyring::needed_seal_key;
+pub use blobs::{BlobSettings, blobs_beside, copy_blobs};
 pub use node::Node;
-pub use pause::restored_mark;
-pub use seal::SealKeySource;
+pub use seal::{SealKeySource, SealSettings, needed_seal_key};
+pub use service::caller::{Caller, Scope};
 pub use service::{
     Awaited, EventFilter, EventItem, EventStream, EventsFrom, ResultAnswer, Service, Submitted,
 };
-pub use settings::{
-    EndpointSettings, EngineSettings, ExecutionDefaults, Govern, QueueSettings, RegisteredEngine, RetryRule,
-    ScalingSettings, SealSettings, Settings, WorkerProcesses, WorkerSettings,
+pub use state::alerts::{ALERTS, AlertRule, AlertSpec, Severity, alerts_markdown, default_alerts};
+pub use state::large_results::LargeResult;
+pub use state::pause::restored_mark;
+pub use state::settings::{
+    EndpointSettings, EngineSettings, ExecutionDefaults, ExporterSettings, Govern, QueueSettings,
+    RegisteredEngine, RetryRule, ScalingSettings, Settings, TraceDialect, TracingSettings, WebhookEndpoint,
+    WebhookPolicy, WebhookSecrets, WebhookSettings, WorkerProcesses, WorkerSettings,
 };
-pub use telemetry::markdown as metrics_markdown;
-pub use tracer::{ExporterSettings, TraceDialect, TracingSettings};
-pub use webhooks::{WebhookEndpoint, WebhookPolicy, WebhookSecrets, WebhookSettings, names_private_address};
+pub use state::telemetry::markdown as metrics_markdown;
+pub use webhooks::names_private_address;

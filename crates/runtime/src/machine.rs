@@ -183,6 +183,12 @@ fn p95<T: PartialOrd + Copy>(samples: impl ExactSizeIterator<Item = T>) -> Optio
     sorted.get((sorted.len() - 1) * 95 / 100).copied()
 }
 
+/// Room that is left for this process on the file system of `dir`, in MiB.
+pub(crate) fn free_mib(dir: &Path) -> Option<f64> {
+    let found = nix::sys::statvfs::statvfs(dir).ok()?;
+    Some(found.blocks_available() as f64 * found.fragment_size() as f64 / f64::from(1 << 20))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -1,57 +1,65 @@
 //! Starts, supervises and stops the roles of one node.
 
-use crate::ahead::ReadAhead;
-use crate::alerts::Alerts;
-use crate::blobs::{Blobs, Sweeper};
-use crate::committer::{Committer, Planned};
-use crate::context::{Context, Receivers};
-use crate::env::Env;
-use crate::figures::Figures;
-use crate::gates::GateKeeper;
-use crate::health::{HealthChecks, Orphans};
-use crate::history::History;
-use crate::hub::Hub;
-use crate::inputs::InputCache;
-use crate::keyring::{self, Keeper};
-use crate::pause::once_resumed;
-use crate::pool::Assigned;
-use crate::processes::Processes;
-use crate::provider::{InProcess, Provider};
-use crate::reaper::Reaper;
-use crate::registry::Registry;
-use crate::relay::Relay;
-use crate::results::ResultCache;
-use crate::retention::{Pass, Retention};
-use crate::scaler::{Scaler, Scaling};
-use crate::scheduler::Scheduler;
-use crate::sessions::{Election, Sessions};
-use crate::tail::Tail;
-use crate::telemetry::Telemetry;
-use crate::timers::Timers;
-use crate::tracer::Tracer;
-use crate::watcher::Watcher;
+use crate::blobs::Blobs;
+use crate::commit::ahead::ReadAhead;
+use crate::commit::committer::Committer;
+use crate::commit::relay::Relay;
+use crate::scaling::scaler::Scaler;
+use crate::seal::unlock;
+use crate::service::Service;
+use crate::state::alerts::Alerts;
+use crate::state::context::Context;
+use crate::state::env::Env;
+use crate::state::events::Events;
+use crate::state::figures::Figures;
+use crate::state::history::History;
+use crate::state::inputs::InputCache;
+use crate::state::lock::{Lock, Place};
+use crate::state::observed::Observed;
+use crate::state::payloads::Payloads;
+use crate::state::planned::{Planned, Request};
+use crate::state::port::Assigned;
+use crate::state::registry::Registry;
+use crate::state::results::ResultCache;
+use crate::state::scaling::Scaling;
+use crate::state::scheduler::Scheduler;
+use crate::state::scheduling::Scheduling;
+use crate::state::settings::{RegisteredEngine, Settings};
+use crate::state::wanted::Wanted;
+use crate::state::workers::{Orphan, Workers};
+use crate::state::writes::Writes;
+use crate::upkeep::gates::GateKeeper;
+use crate::upkeep::health::{HealthChecks, Orphans};
+use crate::upkeep::keyring::Keeper;
+use crate::upkeep::retention::Retention;
+use crate::upkeep::sweeper::Sweeper;
+use crate::upkeep::timers::Timers;
+use crate::watch::tracer::Tracer;
+use crate::watch::watcher::Watcher;
 use crate::webhooks::{self, Webhooks};
-use crate::workers::{Pool, PoolNews, Wanted};
-use crate::{RegisteredEngine, Service, Settings};
+use crate::workers::pool::Pool;
+use crate::workers::ports::{announce, drain_worker};
+use crate::workers::processes::Processes;
+use crate::workers::provider::{InProcess, Provider};
+use crate::workers::reaper::Reaper;
+use crate::workers::reaper::lose_all;
+use crate::workers::sessions::{Election, Sessions};
 use enginehouse_api::{ApiError, Code};
 use enginehouse_core::gate::Gates;
 use enginehouse_core::id::SessionId;
 use enginehouse_core::lifecycle::Loss;
 use enginehouse_core::limits::COMMITTER_QUEUE_MAX;
-use enginehouse_core::pools::Pools;
 use enginehouse_core::queue::Queue;
 use enginehouse_store::{SessionWrite, Store, StoreError, Write};
 use enginehouse_worker::Order;
-use parking_lot::Mutex;
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
-use tokio::sync::{Notify, mpsc, watch};
+use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
 
 /// Requests kept in memory between submit and start.
 const INPUT_CACHE_BYTES: usize = 32 << 20;
@@ -117,7 +125,7 @@ impl Node {
         }
         let retention = Retention { cx: cx.clone() };
         node.role("retention", |stop| once_resumed(cx.clone(), stop, |stop| retention.run(stop)));
-        if cx.blobs.is_some() {
+        if cx.payloads.blobs.is_some() {
             let sweeper = Sweeper { cx: cx.clone() };
             node.role("sweeper", |stop| once_resumed(cx.clone(), stop, |stop| sweeper.run(stop)));
         }
@@ -155,12 +163,12 @@ impl Node {
             // The directory lock proves these dead. They go first, or the first round would grant work to them.
             for session in cx.store.sessions().await? {
                 let close = Planned::Other(Write::Session(SessionWrite::Close(session.id)));
-                cx.commit(vec![close], 0).await?;
+                cx.writes.commit(vec![close], 0).await?;
             }
         }
         Election { cx: cx.clone() }.ask().await?;
         if alone {
-            let recovered = cx.lose_all(None, Loss::Node).await?;
+            let recovered = lose_all(&cx, None, Loss::Node).await?;
             if recovered > 0 {
                 tracing::info!(recovered, "executions of an earlier process wait for their next attempt");
             }
@@ -219,40 +227,40 @@ impl Node {
         self.cx.stopping.store(true, Ordering::Release);
         // The scheduler may be another node; it must not give these workers more. Without an answer it hears of it when the
         // work comes back.
-        let sessions: Vec<SessionId> = self.cx.ports.lock().keys().copied().collect();
+        let sessions: Vec<SessionId> = self.cx.workers.ports.lock().keys().copied().collect();
         let grace = self.cx.settings.stop_grace;
-        sessions.iter().for_each(|session| self.cx.drain_worker(*session, "stopping", grace, false));
-        let _ = self.cx.announce(sessions).await;
+        sessions.iter().for_each(|session| drain_worker(&self.cx, *session, "stopping", grace, false));
+        let _ = announce(&self.cx, sessions).await;
         self.wait_for_idle(Duration::from_millis(self.cx.settings.stop_grace)).await;
         self.order_all(|| Order::HandBack);
         self.wait_for_idle(HAND_BACK_PATIENCE).await;
         self.stop.cancel();
-        let sessions: Vec<SessionId> = self.cx.ports.lock().keys().copied().collect();
-        let idle = self.cx.ports.lock().values().all(|p| p.held.is_empty());
+        let sessions: Vec<SessionId> = self.cx.workers.ports.lock().keys().copied().collect();
+        let idle = self.cx.workers.ports.lock().values().all(|p| p.held.is_empty());
         if idle {
             // A clean sign-off: nobody need wait for these sessions to expire.
             for session in sessions {
                 let close = Planned::Other(Write::Session(SessionWrite::Close(session)));
-                let _ = self.cx.commit(vec![close], 0).await;
+                let _ = self.cx.writes.commit(vec![close], 0).await;
             }
         }
         self.stop_committer.cancel();
-        self.cx.joined.lock().node_stops();
-        self.cx.ports.lock().clear();
+        self.cx.workers.joined.lock().node_stops();
+        self.cx.workers.ports.lock().clear();
         let all_ended = async { while self.roles.join_next().await.is_some() {} };
         if tokio::time::timeout(HAND_BACK_PATIENCE, all_ended).await.is_err() {
             self.roles.abort_all();
         }
         self.cx.halt.cancel();
-        self.cx.readers.close();
-        self.cx.readers.wait().await;
+        self.cx.events.readers.close();
+        self.cx.events.readers.wait().await;
         if let Err(error) = self.cx.store.close().await {
             tracing::warn!(%error, "the store did not close cleanly");
         }
     }
 
     fn order_all(&self, order: impl Fn() -> Order) {
-        for port in self.cx.ports.lock().values() {
+        for port in self.cx.workers.ports.lock().values() {
             let _ = port.orders.try_send(Assigned::Order(order()));
         }
     }
@@ -262,7 +270,7 @@ impl Node {
         let until = Instant::now() + patience;
         let mut changed = self.cx.store.changed();
         loop {
-            if self.cx.ports.lock().values().all(|p| p.held.is_empty()) || Instant::now() >= until {
+            if self.cx.workers.ports.lock().values().all(|p| p.held.is_empty()) || Instant::now() >= until {
                 return;
             }
             tokio::select! {
@@ -299,15 +307,31 @@ impl Drop for Bell {
     }
 }
 
-type Parts =
-    (Arc<Context>, mpsc::Receiver<crate::committer::Request>, mpsc::Receiver<crate::context::Orphan>);
+/// Runs a role that touches what lies outside of the store, once the service is not paused.
+async fn once_resumed<F: Future<Output = ()>>(
+    cx: Arc<Context>,
+    stop: CancellationToken,
+    role: impl FnOnce(CancellationToken) -> F,
+) {
+    let mut pause = cx.registry.pause().subscribe();
+    let resumed = tokio::select! {
+        biased;
+        () = stop.cancelled() => false,
+        told = pause.wait_for(Option::is_none) => told.is_ok(),
+    };
+    if resumed {
+        role(stop).await;
+    }
+}
+
+type Parts = (Arc<Context>, mpsc::Receiver<Request>, mpsc::Receiver<Orphan>);
 
 async fn context(
     settings: Settings,
     store: Arc<dyn Store>,
     engines: Vec<RegisteredEngine>,
 ) -> Result<Parts, ApiError> {
-    let (sealer, seal_keys) = keyring::unlock(&*store, &settings).await?;
+    let (sealer, seal_keys) = unlock(&*store, settings.node, &settings.seal).await?;
     let registry = Registry::new(engines);
     let now = store.now();
     let mut gates = Gates::default();
@@ -327,50 +351,27 @@ async fn context(
     let (orphans, orphan_inbox) = mpsc::channel(ORPHANS_MAX);
     let figures = Figures::new(totals, settings.aggregation_window, store.now());
     let known = *store.changed().borrow();
+    let history = History::new(settings.collection_interval, settings.metrics_retention);
     let cx = Context {
         env: Env::new(settings.node, now, settings.seed),
-        figures: Mutex::new(figures),
-        unreached: Mutex::default(),
-        sampled: watch::Sender::new(None),
-        history: Mutex::new(History::new(settings.collection_interval, settings.metrics_retention)),
-        alerts: Mutex::new(Alerts::new(settings.alerts.clone())),
-        telemetry: Telemetry::new(),
-        tail: Tail::default(),
-        receivers: Receivers::default(),
-        retention: Mutex::new(Pass::default()),
-        blobs: settings.blobs.clone().map(Blobs::new),
-        results: Mutex::new(ResultCache::new(settings.result_cache_bytes)),
-        inputs: Mutex::new(InputCache::new(INPUT_CACHE_BYTES)),
-        scheduler: Mutex::new(Scheduler::new(queue, gates)),
-        rows: Mutex::new(BTreeMap::new()),
-        ports: Mutex::new(BTreeMap::new()),
-        joined: Mutex::default(),
-        worker_door: watch::channel(None).0,
-        wanted: Mutex::new(wanted),
-        pools: Mutex::new(Pools::new(settings.pools.clone())),
-        pool_news: Mutex::new(PoolNews::default()),
-        scaling: Mutex::new(scaling),
-        scaler_nudge: Notify::new(),
-        pool_nudge: Notify::new(),
-        hub: Hub::default(),
-        readers: TaskTracker::new(),
-        halt: CancellationToken::new(),
-        grant_nudge: Notify::new(),
-        known: Mutex::new(known),
-        relay_nudge: Notify::new(),
-        wake_nudge: Notify::new(),
-        gate_nudge: Notify::new(),
-        wake_target: AtomicI64::new(i64::MAX),
-        stopping: AtomicBool::new(false),
+        registry,
         failure: watch::channel(None).0,
+        stopping: AtomicBool::new(false),
+        halt: CancellationToken::new(),
+        writes: Writes::new(committer, known),
+        scheduling: Scheduling::new(Scheduler::new(queue, gates)),
+        workers: Workers::new(wanted, scaling, settings.pools.clone(), orphans),
+        payloads: Payloads {
+            sealer,
+            seal_keys,
+            inputs: Lock::new(Place::Inputs, InputCache::new(INPUT_CACHE_BYTES)),
+            results: Lock::new(Place::Results, ResultCache::new(settings.result_cache_bytes)),
+            blobs: settings.blobs.clone().map(Blobs::new),
+        },
+        events: Events::default(),
+        observed: Observed::new(figures, history, Alerts::new(settings.alerts.clone())),
         settings,
         store,
-        sealer,
-        seal_keys,
-        registry,
-        committer,
-        batch: tokio::sync::Mutex::default(),
-        orphans,
     };
     Ok((Arc::new(cx), inbox, orphan_inbox))
 }

@@ -118,7 +118,7 @@ fn used<'m>(
     found
 }
 
-/// What is no comment, no test and no word on who may see an item.
+/// What is no comment, no test, no text between quotes and no word on who may see an item.
 fn code(content: &str) -> String {
     let mut kept = String::new();
     let mut lines = content.lines().peekable();
@@ -132,7 +132,9 @@ fn code(content: &str) -> String {
                 }
             }
         } else if !line.trim_start().starts_with("//") {
-            kept.push_str(&line.replace("pub(in crate", "pub(in "));
+            let line = line.replace("pub(in crate", "pub(in ");
+            // Of texts that go over several lines only the first and the last are seen as such.
+            kept.extend(line.split('"').step_by(2));
             kept.push('\n');
         }
     }

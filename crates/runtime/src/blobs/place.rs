@@ -27,13 +27,13 @@ pub struct BlobSettings {
     pub inline_max: usize,
     /// What no row tells of is removed at this age, and looked for as often.
     pub orphan_after: Millis,
-    pub(super) store: Arc<dyn ObjectStore>,
+    pub(crate) store: Arc<dyn ObjectStore>,
     /// Below which all objects lie.
-    pub(super) root: Path,
+    pub(crate) root: Path,
     /// The directory, if it is one.
-    pub(super) dir: Option<PathBuf>,
+    pub(crate) dir: Option<PathBuf>,
     /// The place in words that may be shown.
-    pub(super) told: String,
+    pub(crate) told: String,
 }
 
 impl BlobSettings {

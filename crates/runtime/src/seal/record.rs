@@ -18,7 +18,9 @@
 //! Version 1, `1 | compression | key (4) | nonce (12) | ciphertext and tag`, used one key for all records. It is read and
 //! no longer written.
 
-use super::{BLOB_NAME, Column, KeyId, SealError};
+use super::column::{BLOB_NAME, Column};
+use super::error::SealError;
+use super::keys::KeyId;
 use aws_lc_rs::aead::{AES_256_GCM, Aad, LessSafeKey, Nonce, UnboundKey};
 use aws_lc_rs::hkdf;
 use enginehouse_core::id::Key;

@@ -3,7 +3,9 @@
 //! The ring is sealed as a whole, so that no key of it can be exchanged, taken out or put back by itself. Its document
 //! tells only which seal key opens it.
 
-use super::{KeyId, SealError, SealKey, Secret, fresh_id, fresh_secret, hex, unhex};
+use super::error::SealError;
+use super::hex::{hex, unhex};
+use super::keys::{KeyId, SealKey, Secret, fresh_id, fresh_secret};
 use aws_lc_rs::aead::{AES_256_GCM, Aad, LessSafeKey, Nonce, UnboundKey};
 use aws_lc_rs::{hkdf, rand};
 use enginehouse_core::time::Time;

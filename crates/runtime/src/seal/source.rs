@@ -2,8 +2,11 @@
 //!
 //! Whatever the place, it holds one key a line; the first seals, the others only open what was sealed before.
 
-use super::{SealError, SealKey, fresh_secret, hex, unhex};
+use super::error::SealError;
+use super::hex::{hex, unhex};
+use super::keys::{SealKey, fresh_secret};
 use enginehouse_core::limits::{SEAL_KEY_BYTES_MAX, SEAL_KEY_COMMAND_PATIENCE, SEAL_KEYS_MAX};
+use enginehouse_core::time::{DAY, Millis};
 use std::fmt;
 use std::fs::{self, File};
 use std::io::{ErrorKind, Read, Write};
@@ -92,6 +95,33 @@ impl SealKeySource {
             }
         };
         parse(&text).map_err(|why| self.unusable(why))
+    }
+}
+
+/// How payloads are sealed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SealSettings {
+    /// Where the key comes from that seals the data keys.
+    pub source: SealKeySource,
+    /// Payloads are compressed.
+    pub compress: bool,
+    /// Payloads are encrypted.
+    pub encrypt: bool,
+    /// A data key that is so old is followed by another.
+    pub data_key_age: Millis,
+    /// So is one that sealed so many records.
+    pub data_key_records: u64,
+}
+
+impl Default for SealSettings {
+    fn default() -> Self {
+        SealSettings {
+            source: SealKeySource::default(),
+            compress: true,
+            encrypt: true,
+            data_key_age: 90 * DAY,
+            data_key_records: 1_000_000_000,
+        }
     }
 }
 

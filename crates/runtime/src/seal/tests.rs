@@ -1,7 +1,10 @@
 //! The layout, byte for byte, and that nothing but what was sealed comes out of it.
 
-use super::record::{self, DataKey};
+use super::keys::{KeyId, SealKey};
+use super::record::{self, DataKey, Head};
 use super::*;
+use enginehouse_api::Code;
+use enginehouse_core::id::Key;
 use enginehouse_core::time::Time;
 
 const LIMIT: usize = 1 << 20;

@@ -1,9 +1,9 @@
 //! The events of the whole service, in the order of commits: read from the feed, so that none is missed and a reader may go on
 //! where it was.
 
+use super::caller::Caller;
 use super::events::{BACKLOG, SLOW_READER};
 use super::{EventItem, EventStream, Service, store_error};
-use crate::caller::Caller;
 use enginehouse_api::{ApiError, Code, EventView, MetricsSample, Timestamp};
 use enginehouse_core::event::event_names;
 use enginehouse_core::id::Key;
@@ -90,7 +90,7 @@ impl Service {
         let (sender, stream) = mpsc::channel(BACKLOG);
         let reader = Reader { service: self.clone(), caller: caller.clone(), filter, cursor, skip, sender };
         let halt = self.cx.halt.clone();
-        self.cx.readers.spawn(async move {
+        self.cx.events.readers.spawn(async move {
             halt.run_until_cancelled(reader.run()).await;
         });
         Ok(stream)
@@ -140,7 +140,7 @@ impl Reader {
     async fn run(mut self) {
         let mut changed = self.service.cx.store.changed();
         let named = self.filter.types.iter().any(|kind| kind == METRICS_UPDATED);
-        let mut figures = self.service.cx.sampled.subscribe();
+        let mut figures = self.service.cx.observed.sampled.subscribe();
         loop {
             match self.catch_up().await {
                 Ok(()) => {}
@@ -165,7 +165,8 @@ impl Reader {
 
     async fn catch_up(&mut self) -> Result<(), Cut> {
         loop {
-            let commits = self.service.cx.commits_after(self.cursor, PAGE).await.map_err(|_| Cut)?;
+            let cx = &self.service.cx;
+            let commits = cx.events.tail.after(&*cx.store, self.cursor, PAGE).await.map_err(|_| Cut)?;
             for commit in &commits {
                 self.send(commit).await?;
                 self.cursor = commit.cursor;
@@ -235,7 +236,7 @@ impl Service {
     }
 
     fn of_execution(&self, caller: &Caller, change: &Change) -> EventView {
-        let id = self.cx.id_of(change.key, change.ext_id.as_ref());
+        let id = self.cx.payloads.id_of(change.key, change.ext_id.as_ref());
         EventView {
             engine: Some(change.engine.clone()),
             status: Some(change.status.as_str().to_owned()),

@@ -1,10 +1,10 @@
 //! Steering executions: cancel, redrive, replay, priority, and the bulk verbs.
 
+use super::caller::Caller;
 use super::read::filter;
 use super::{Service, change_error, cursor, store_error};
-use crate::caller::Caller;
-use crate::committer::Planned;
-use crate::context::ChangeError;
+use crate::state::context::ChangeError;
+use crate::state::planned::Planned;
 use enginehouse_api::{
     ApiError, BulkAnswer, BulkRequest, Code, ExecutionView, FilterRequest, PatchRequest, SubmitRequest,
 };
@@ -148,7 +148,7 @@ impl Service {
                 writes.push(Planned::Change { row, transition, scheduled: false });
             }
         }
-        let settled = self.cx.commit(writes, 0).await.map_err(|e| store_error(&e))?;
+        let settled = self.cx.writes.commit(writes, 0).await.map_err(|e| store_error(&e))?;
         let mut changed = 0;
         for (key, outcome) in keys.into_iter().zip(settled.outcomes) {
             changed += match outcome {

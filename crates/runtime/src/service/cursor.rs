@@ -1,6 +1,6 @@
 //! List cursors: a position bound to its filters, so that it cannot be used with others by mistake.
 
-use crate::context::Context;
+use crate::state::context::Context;
 use enginehouse_api::{ApiError, Code};
 use enginehouse_core::id::Key;
 use enginehouse_store::Filter;
@@ -22,5 +22,5 @@ pub(super) fn decode(cx: &Context, filter: &Filter, cursor: Option<&str>) -> Res
 
 fn check(cx: &Context, filter: &Filter, key: Key) -> String {
     let filter = serde_json::to_string(filter).unwrap_or_default();
-    cx.sealer.name_hash(&format!("cursor:{}:{filter}", key.0))[..16].to_owned()
+    cx.payloads.sealer.name_hash(&format!("cursor:{}:{filter}", key.0))[..16].to_owned()
 }

@@ -1,8 +1,8 @@
 //! A look at the whole service: what is wrong, and what to do about it.
 
 use super::Service;
+use crate::machine::free_mib;
 use crate::seal::SealKeySource;
-use crate::watcher::free_mib;
 use enginehouse_api::{DoctorAnswer, FindingView, Timestamp};
 use enginehouse_store::Depth;
 use std::time::Duration;
@@ -34,16 +34,16 @@ impl Service {
     /// What does not agree among the queue's counts, the leases and what runs; nothing, if all is well. It looks between two
     /// batches, since within one the scheduler counts what is planned.
     pub(crate) async fn audit_leases(&self) -> Vec<String> {
-        let Ok(_between) = timeout(BATCH_PATIENCE, self.cx.batch.lock()).await else {
+        let Ok(_between) = timeout(BATCH_PATIENCE, self.cx.writes.batch.lock()).await else {
             return Vec::new();
         };
-        let scheduler = self.cx.scheduler.lock();
+        let scheduler = self.cx.scheduling.scheduler.lock();
         if !scheduler.may_grant() {
             return Vec::new();
         }
         let mut findings = scheduler.queue.occupancy().audit();
         let counted = scheduler.queue.occupancy().len();
-        let running = self.cx.rows.lock().len();
+        let running = self.cx.scheduling.rows.lock().len();
         // What ran elsewhere is known to the scheduler before this node has read its row.
         if !self.cx.store.features().shared && counted != running {
             findings.push(format!("{counted} leases are counted, and {running} executions run"));
@@ -80,7 +80,7 @@ impl Service {
 
     /// Whether the place of large results can be written, read and cleared.
     async fn blob_finding(&self) -> Option<FindingView> {
-        let blobs = self.cx.blobs.as_ref()?;
+        let blobs = self.cx.payloads.blobs.as_ref()?;
         let place = blobs.settings.told();
         Some(match timeout(BLOB_PATIENCE, blobs.probe()).await {
             Ok(Ok(())) => FindingView::ok("blobs", format!("{place} can be written, read and cleared")),
@@ -100,7 +100,7 @@ impl Service {
         let mut wrong = self.audit_leases().await;
         wrong.extend(self.audit());
         if wrong.is_empty() {
-            let leases = self.cx.scheduler.lock().queue.occupancy().len();
+            let leases = self.cx.scheduling.scheduler.lock().queue.occupancy().len();
             return vec![FindingView::ok(
                 "leases",
                 format!("{leases} live, and every count agrees with them"),
@@ -166,7 +166,7 @@ impl Service {
     }
 
     fn worker_finding(&self) -> FindingView {
-        let ports = self.cx.ports.lock();
+        let ports = self.cx.workers.ports.lock();
         let open = ports.values().filter(|port| port.is_open()).count();
         let unwell = ports.values().filter(|port| matches!(port.status(), "unhealthy" | "offline")).count();
         let text = format!("{} known, {open} take work, {unwell} are unhealthy or gone", ports.len());
@@ -184,7 +184,7 @@ impl Service {
         let dir = self.cx.settings.data_dir.as_deref()?;
         let free = free_mib(dir)?;
         let text = format!("{free:.0} MiB are free where {} is", dir.display());
-        let limit = self.cx.alerts.lock().rule("store_nearly_full").map(|rule| rule.limit);
+        let limit = self.cx.observed.alerts.lock().rule("store_nearly_full").map(|rule| rule.limit);
         Some(if limit.is_some_and(|limit| free < limit) {
             FindingView::failed("disk", text, "make room, or keep results for a shorter time")
         } else {

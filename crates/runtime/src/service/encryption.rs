@@ -1,7 +1,8 @@
 //! The keys: looked at with what needs them, and followed by others.
 
 use super::{Service, store_error};
-use crate::keyring::Needs;
+use crate::seal::Needs;
+use crate::upkeep::keyring::{needs_of_store, rotate_keys};
 use enginehouse_api::{ApiError, DataKeyView, EncryptionView, MissingKeyView, Timestamp};
 
 impl Service {
@@ -10,9 +11,9 @@ impl Service {
     /// # Errors
     /// `store_unavailable`.
     pub async fn encryption(&self) -> Result<EncryptionView, ApiError> {
-        let needs = self.cx.needs_of_store().await.map_err(|e| store_error(&e))?;
+        let needs = needs_of_store(&self.cx).await.map_err(|e| store_error(&e))?;
         let Needs { mut stored, plain, unknown } = needs;
-        let ring = self.cx.sealer.ring();
+        let ring = self.cx.payloads.sealer.ring();
         let data_keys: Vec<DataKeyView> = ring
             .keys
             .iter()
@@ -31,7 +32,7 @@ impl Service {
             verdict: if sound { "ok" } else { "failed" }.to_owned(),
             encrypts: self.cx.settings.seal.encrypt,
             seal_key_source: self.cx.settings.seal.source.to_string(),
-            seal_keys: self.cx.seal_keys.ids(),
+            seal_keys: self.cx.payloads.seal_keys.ids(),
             sealed_at: Timestamp(ring.wrapped),
             data_keys,
             plain,
@@ -47,7 +48,7 @@ impl Service {
     /// `key_unusable` when the seal keys cannot be read, `key_missing` when the one in force is not among them,
     /// `key_ring_full`.
     pub async fn rotate_encryption(&self) -> Result<EncryptionView, ApiError> {
-        self.cx.rotate_keys().await?;
+        rotate_keys(&self.cx).await?;
         self.encryption().await
     }
 }

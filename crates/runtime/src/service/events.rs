@@ -1,8 +1,8 @@
 //! The event stream of one execution: durable events from its history, live items in between.
 
+use super::caller::{Caller, Scope};
 use super::{EventItem, EventStream, Service};
-use crate::caller::{Caller, Scope};
-use crate::hub::{Live, Subscription};
+use crate::state::hub::{Live, Subscription};
 use enginehouse_api::{ApiError, Code, EventView, Timestamp};
 use enginehouse_core::exact::ExactJson;
 use enginehouse_core::execution::Execution;
@@ -34,19 +34,19 @@ impl Service {
             None => None,
             Some(text) => Some(resume_point(&row, text)?),
         };
-        let subscription = self.cx.hub.subscribe(row.key());
+        let subscription = self.cx.events.hub.subscribe(row.key());
         let (sender, stream) = mpsc::channel(BACKLOG);
         let pump = Pump {
             service: self.clone(),
             caller: caller.clone(),
-            id: self.cx.public_id(&row),
+            id: self.cx.payloads.public_id(&row),
             key: row.key(),
             last: last.unwrap_or(0),
             live: 0,
             sender,
         };
         let halt = self.cx.halt.clone();
-        self.cx.readers.spawn(async move {
+        self.cx.events.readers.spawn(async move {
             halt.run_until_cancelled(pump.run(subscription)).await;
         });
         Ok(stream)

@@ -1,9 +1,9 @@
 //! API keys: made, listed, removed, and recognised. Of a secret only a keyed hash is stored.
 
+use super::caller::{Caller, Scope};
 use super::{Service, store_error};
-use crate::caller::{Caller, Scope};
-use crate::committer::Planned;
 use crate::seal::{fresh_secret, hex};
+use crate::state::planned::Planned;
 use aws_lc_rs::constant_time::verify_slices_are_equal;
 use enginehouse_api::{ApiError, Code, KeyCreated, KeyRequest, KeyView, KeysAnswer, Timestamp};
 use enginehouse_core::limits::NAME_BYTES_MAX;
@@ -38,7 +38,7 @@ impl Service {
         let Some(stored) = docs.iter().find(|d| d.id == id).and_then(parse) else {
             return Ok(None);
         };
-        let hash = self.cx.sealer.name_hash(&format!("api-key:{secret}"));
+        let hash = self.cx.payloads.sealer.name_hash(&format!("api-key:{secret}"));
         let matches = verify_slices_are_equal(hash.as_bytes(), stored.hash.as_bytes()).is_ok();
         if !matches || stored.expires_at.is_some_and(|at| at <= self.cx.store.now()) {
             return Ok(None);
@@ -81,7 +81,7 @@ impl Service {
             user: request.user_id,
             created_at: now,
             expires_at: request.expires_at.map(|t| t.0),
-            hash: self.cx.sealer.name_hash(&format!("api-key:{secret}")),
+            hash: self.cx.payloads.sealer.name_hash(&format!("api-key:{secret}")),
         };
         let key = view(&id, &stored);
         let body = serde_json::to_value(&stored).map_err(|e| ApiError::new(Code::Internal, e.to_string()))?;
@@ -96,7 +96,8 @@ impl Service {
         let missing = || ApiError::new(Code::NotFound, format!("there is no key {id:?}"));
         let rev = docs.iter().find(|d| d.id == id).map(|d| d.rev).ok_or_else(missing)?;
         let forget = Write::Forget { kind: DocKind::ApiKey, id: id.to_owned(), rev };
-        let settled = self.cx.commit(vec![Planned::Other(forget)], 0).await.map_err(|e| store_error(&e))?;
+        let settled =
+            self.cx.writes.commit(vec![Planned::Other(forget)], 0).await.map_err(|e| store_error(&e))?;
         match settled.outcomes.into_iter().next() {
             Some(Outcome::DocStale(None)) => Err(missing()),
             Some(Outcome::DocStale(Some(_))) => {

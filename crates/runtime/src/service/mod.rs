@@ -1,23 +1,29 @@
 //! The application API: every verb the HTTP API, the CLI and the library offer. One file per kind of verb.
+//!
+//! A verb checks who asks and what, takes from the state or asks for a commit, and gives a view. Nothing here runs by itself, and
+//! no rule stands here: those are in `core`. The verbs of webhooks alone stand with their role, in the room `webhooks`.
+//!
+//! Rooms it may use: `upkeep`, `scaling`, `workers`, `state`, `seal`, `machine`.
 
 mod all_events;
+pub(crate) mod caller;
 mod canonical;
 mod control;
 mod cursor;
 mod doctor;
 mod encryption;
 mod events;
+mod exposition;
 mod keys;
 mod operate;
 mod read;
 mod resolve;
-pub(crate) mod scaling;
+mod scaling;
 mod storage;
 mod submit;
 mod views;
 mod wait;
 mod watching;
-mod webhooks;
 mod worker_link;
 mod workers;
 
@@ -25,9 +31,9 @@ pub use all_events::{EventFilter, EventsFrom};
 pub use read::ResultAnswer;
 pub use wait::Awaited;
 
-use crate::alerts::Severity;
-use crate::caller::{Caller, Scope};
-use crate::context::{ChangeError, Context};
+use crate::service::caller::{Caller, Scope};
+use crate::state::alerts::Severity;
+use crate::state::context::{ChangeError, Context};
 use enginehouse_api::{ApiError, Code, EventView, ExecutionView};
 use enginehouse_core::execution::Execution;
 use enginehouse_core::id::{ExecutionId, Key};
@@ -86,7 +92,7 @@ impl Service {
     /// Whether something is wrong although new work is taken: the names of what, each once. Anybody may be told these.
     #[must_use]
     pub fn degraded(&self) -> Vec<&'static str> {
-        let counts = self.cx.alerts.lock().counts();
+        let counts = self.cx.observed.alerts.lock().counts();
         let critical =
             counts.into_iter().filter(|(_, severity, n)| *severity == Severity::Critical && *n > 0);
         critical.map(|(name, ..)| name).collect()
@@ -95,15 +101,15 @@ impl Service {
     /// What the lease auditor finds wrong with the queue's counts; nothing, if all is well.
     #[must_use]
     pub fn audit(&self) -> Vec<String> {
-        self.cx.scheduler.lock().queue.audit()
+        self.cx.scheduling.scheduler.lock().queue.audit()
     }
 
     /// What is untrue of the reasons that callers are told now; nothing is looked at on a node that does not schedule, or in
     /// the middle of a commit. `pending` is read by `read` once that is known.
     #[must_use]
     pub fn audit_waits(&self, pending: impl FnOnce() -> Vec<Execution>) -> waiting::Audit {
-        let Ok(_between) = self.cx.batch.try_lock() else { return waiting::Audit::default() };
-        let scheduler = self.cx.scheduler.lock();
+        let Ok(_between) = self.cx.writes.batch.try_lock() else { return waiting::Audit::default() };
+        let scheduler = self.cx.scheduling.scheduler.lock();
         if !scheduler.is_in_step() {
             return waiting::Audit::default();
         }
@@ -124,7 +130,7 @@ impl Service {
     }
 
     async fn copy_blobs(&self, to: &Path) -> Result<(), ApiError> {
-        let Some(blobs) = &self.cx.blobs else { return Ok(()) };
+        let Some(blobs) = &self.cx.payloads.blobs else { return Ok(()) };
         blobs.copy_beside(to).await.map_err(|error| {
             ApiError::new(Code::Internal, format!("the large results could not be copied: {error}"))
         })
@@ -133,7 +139,7 @@ impl Service {
     /// How a caller's id names a row.
     fn named(&self, id: &str) -> Result<Ref, ApiError> {
         if let Some((key, tag)) = Key::from_uuid(id)
-            && self.cx.sealer.id_tag(key) == tag
+            && self.cx.payloads.sealer.id_tag(key) == tag
         {
             return Ok(Ref::Key(key));
         }

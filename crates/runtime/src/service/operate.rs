@@ -1,12 +1,13 @@
 //! Engines, workers, the queue and the figures.
 
+use super::caller::Caller;
 use super::{Service, average, store_error};
-use crate::caller::Caller;
-use crate::committer::Planned;
-use crate::gates::{OPERATOR_NOTE, OperatorWords};
-use crate::health::KeyCheck;
-use crate::pause::Pause;
-use crate::settings::RegisteredEngine;
+use crate::state::operator_words::{OPERATOR_NOTE, OperatorWords};
+use crate::state::pause::Pause;
+use crate::state::planned::Planned;
+use crate::state::settings::RegisteredEngine;
+use crate::upkeep::health::KeyCheck;
+use crate::upkeep::health::check_endpoint;
 use enginehouse_api::{
     AdaptedView, ApiError, BalanceView, BreakerRequest, BreakerView, BreakerWord, CapabilitiesView, Code,
     EndpointView, EngineTest, EngineView, EnginesAnswer, ForcedView, HealthView, LimitView, QueueView,
@@ -57,9 +58,13 @@ impl Service {
             tracing::info!(by = caller.key_id, "resumed: what is due starts");
             let data = json!({ "paused": false, "by": caller.key_id });
             let note = Note { kind: OPERATOR_NOTE.to_owned(), data };
-            self.cx.commit(vec![Planned::Other(Write::Note(note))], 0).await.map_err(|e| store_error(&e))?;
+            self.cx
+                .writes
+                .commit(vec![Planned::Other(Write::Note(note))], 0)
+                .await
+                .map_err(|e| store_error(&e))?;
             self.cx.load_operator_words().await.map_err(|e| store_error(&e))?;
-            self.cx.grant_nudge.notify_one();
+            self.cx.scheduling.grant_nudge.notify_one();
         }
         Ok(ResumeAnswer { resumed })
     }
@@ -139,9 +144,13 @@ impl Service {
         said["engine"] = json!(name);
         said["by"] = json!(caller.key_id);
         let note = Note { kind: OPERATOR_NOTE.to_owned(), data: said };
-        self.cx.commit(vec![Planned::Other(Write::Note(note))], 0).await.map_err(|e| store_error(&e))?;
+        self.cx
+            .writes
+            .commit(vec![Planned::Other(Write::Note(note))], 0)
+            .await
+            .map_err(|e| store_error(&e))?;
         self.cx.load_operator_words().await.map_err(|e| store_error(&e))?;
-        self.cx.grant_nudge.notify_one();
+        self.cx.scheduling.grant_nudge.notify_one();
         Ok(self.engine_view(engine))
     }
 
@@ -149,7 +158,7 @@ impl Service {
     pub async fn test_engine(&self, name: &str) -> Result<EngineTest, ApiError> {
         let engine = self.registered(name)?;
         for at in 0..engine.settings.endpoints.len() {
-            self.cx.check_endpoint(name, at, KeyCheck::Now).await;
+            check_endpoint(&self.cx, name, at, KeyCheck::Now).await;
         }
         let endpoints = self.engine_view(engine).endpoints;
         let healthy = endpoints.iter().all(|e| e.health.as_ref().is_some_and(|h| h.healthy != Some(false)));
@@ -166,7 +175,7 @@ impl Service {
         let state = self.cx.registry.state(&settings.name);
         let can = engine.adapter.capabilities();
         let now = self.cx.store.now();
-        let scheduler = self.cx.scheduler.lock();
+        let scheduler = self.cx.scheduling.scheduler.lock();
         let occupancy = scheduler.queue.occupancy();
         let fresh = Gate::new(settings.gate_rules(&self.cx.settings), now);
         let gate = scheduler.gates.get(&settings.name).unwrap_or(&fresh);
@@ -219,7 +228,7 @@ impl Service {
         let query = ListQuery { filter, after: None, limit: EXPLAINED_MAX };
         let pending = self.cx.store.list(&query).await.map_err(|e| store_error(&e))?;
         let now = self.cx.store.now();
-        let scheduler = self.cx.scheduler.lock();
+        let scheduler = self.cx.scheduling.scheduler.lock();
         let mut by_wait_reason: BTreeMap<String, u64> = BTreeMap::new();
         for row in &pending {
             if let Some(wait) = scheduler.explain(row, now) {
@@ -232,7 +241,7 @@ impl Service {
         }
         let due = pending.iter().filter(|row| row.state.due);
         let oldest = due.map(|row| row.state.ready_at).min().map(Timestamp);
-        let rates = self.cx.figures.lock().rates(now);
+        let rates = self.cx.observed.figures.lock().rates(now);
         Ok(QueueView {
             total_queued: totals.accepted,
             total_processed: totals.completed + totals.failed + totals.cancelled,

@@ -1,9 +1,9 @@
 //! Reading executions: one, its parts, and lists.
 
+use super::caller::{Caller, Scope};
 use super::{Service, cursor, store_error};
-use crate::blobs::LargeResult;
-use crate::caller::{Caller, Scope};
 use crate::seal::{Column, SealError, is_manifest};
+use crate::state::large_results::LargeResult;
 use enginehouse_api::{
     ApiError, AttemptsAnswer, Code, ExecutionView, FilterRequest, ListAnswer, LogsAnswer, ResultView,
     SubmitRequest, Timestamp,
@@ -74,7 +74,7 @@ impl Service {
             None => (None, None),
         };
         let view = ResultView {
-            id: self.cx.public_id(&row),
+            id: self.cx.payloads.public_id(&row),
             status: row.status().as_str().to_owned(),
             result,
             failure: row.state.failure.as_ref().map(|f| self.failure_view(caller, row.key(), f)),
@@ -94,7 +94,10 @@ impl Service {
     pub async fn logs(&self, _caller: &Caller, id: &str) -> Result<LogsAnswer, ApiError> {
         let row = self.row(id).await?;
         let logs = self.payload(&row, Part::Logs, LOG_BYTES_MAX * 2).await?.unwrap_or_default();
-        Ok(LogsAnswer { id: self.cx.public_id(&row), logs: String::from_utf8_lossy(&logs).into_owned() })
+        Ok(LogsAnswer {
+            id: self.cx.payloads.public_id(&row),
+            logs: String::from_utf8_lossy(&logs).into_owned(),
+        })
     }
 
     /// Newest first. A cursor is a position, stable under inserts and deletes.
@@ -138,7 +141,7 @@ impl Service {
     pub(super) async fn stored_result(&self, row: &Execution) -> Result<Option<Stored>, ApiError> {
         let key = row.key();
         let (fence, now) = (row.state.fence, self.cx.store.now());
-        let kept = self.cx.results.lock().get(key, fence, now);
+        let kept = self.cx.payloads.results.lock().get(key, fence, now);
         if let Some(kept) = kept {
             return Ok(Some(Stored::Whole(kept)));
         }
@@ -150,7 +153,7 @@ impl Service {
             return Ok(Some(Stored::Large(LargeResult::new(self.cx.clone(), key, manifest))));
         }
         let bytes = self.cx.open(key, Column::Output, &sealed, RESULT_BYTES_MAX).await.map_err(wrong)?;
-        self.cx.results.lock().put(key, fence, &bytes, self.cx.store.now());
+        self.cx.payloads.results.lock().put(key, fence, &bytes, self.cx.store.now());
         Ok(Some(Stored::Whole(bytes)))
     }
 

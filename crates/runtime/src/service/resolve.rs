@@ -1,8 +1,8 @@
 //! From a request to a resolved execution: names known, limits checked, times absolute. Every refusal names its field.
 
-use crate::caller::{Caller, Scope};
-use crate::context::Context;
-use crate::settings::RegisteredEngine;
+use super::caller::{Caller, Scope};
+use crate::state::context::Context;
+use crate::state::settings::RegisteredEngine;
 use enginehouse_api::{ApiError, Code, RetryRequest, Span, SubmitRequest};
 use enginehouse_core::execution::Spec;
 use enginehouse_core::failure::FailureKind;
@@ -42,7 +42,7 @@ pub(super) fn resolve(
     // A thread of the Agent Server takes one run at a time, so its session is a concurrency key as well.
     let session_key =
         session.filter(|_| engine.settings.engine_type == "langsmith").map(|s| format!("session:{s}"));
-    let ckey = ckey.map(|k| format!("key:{k}")).or(session_key).map(|k| cx.sealer.name_hash(&k));
+    let ckey = ckey.map(|k| format!("key:{k}")).or(session_key).map(|k| cx.payloads.sealer.name_hash(&k));
     Ok(NewExecution {
         key: cx.env.key(now),
         ext_id,

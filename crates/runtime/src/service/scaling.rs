@@ -1,9 +1,10 @@
 //! How many workers there are, why, and by which rules.
 
+use super::caller::Caller;
 use super::{Service, store_error};
-use crate::caller::Caller;
-use crate::committer::Planned;
-use crate::scaler::{changed, policy_word, view};
+use crate::scaling::records::{policy_word, view};
+use crate::state::planned::Planned;
+use crate::state::scaling::{SCALING_NOTE, changed};
 use enginehouse_api::{
     ApiError, Code, PredictWord, ScalingChanged, ScalingDecisionView, ScalingDecisionsAnswer, ScalingRequest,
     ScalingRulesView, ScalingView, Span, Timestamp,
@@ -13,27 +14,27 @@ use enginehouse_core::limits::{NAME_BYTES_MAX, SPAN_MAX};
 use enginehouse_store::{DocKind, Note, Write};
 use serde_json::json;
 
-/// The kind of note that tells of an operator's word on the scaling rules.
-pub(crate) const SCALING_NOTE: &str = "scaling_operated";
-
 impl Service {
     /// The rules in force, the workers there are, and what the scaler decided last.
     pub fn scaling(&self) -> ScalingView {
         self.cx.expire_scaling_change();
         let (busy, slots) = {
-            let scheduler = self.cx.scheduler.lock();
+            let scheduler = self.cx.scheduling.scheduler.lock();
             let workers = scheduler.queue.workers();
             let slots: u32 = workers.values().filter(|w| w.open).map(|w| w.capacity).sum();
             (u32::try_from(scheduler.queue.occupancy().len()).unwrap_or(u32::MAX), slots)
         };
         let count = |status: &[&str]| {
-            let ports = self.cx.ports.lock();
+            let ports = self.cx.workers.ports.lock();
             u32::try_from(ports.values().filter(|port| status.contains(&port.status())).count())
                 .unwrap_or(u32::MAX)
         };
-        let scaling = self.cx.scaling.lock();
+        let scaling = self.cx.workers.scaling.lock();
         ScalingView {
-            target: scaling.decision.as_ref().map_or(self.cx.wanted.lock().count, |decision| decision.target),
+            target: scaling
+                .decision
+                .as_ref()
+                .map_or(self.cx.workers.wanted.lock().count, |decision| decision.target),
             ready: count(&["idle", "busy", "overloaded"]),
             starting: count(&["starting"]),
             draining: count(&["draining"]),
@@ -102,9 +103,9 @@ impl Service {
             "rules": request, "reason": reason, "by": caller.key_id, "forMs": span.map(|span| span.0),
         });
         let note = Write::Note(Note { kind: SCALING_NOTE.to_owned(), data });
-        self.cx.commit(vec![Planned::Other(note)], 0).await.map_err(|e| store_error(&e))?;
+        self.cx.writes.commit(vec![Planned::Other(note)], 0).await.map_err(|e| store_error(&e))?;
         self.cx.apply_scaling_change(change);
-        self.cx.scaler_nudge.notify_one();
+        self.cx.workers.scaler_nudge.notify_one();
         Ok(self.scaling())
     }
 }

@@ -1,7 +1,7 @@
 //! What the store holds, and how long it is kept.
 
 use super::{Service, store_error};
-use crate::watcher::free_mib;
+use crate::machine::free_mib;
 use enginehouse_api::{ApiError, BlobsView, RetentionView, StorageView, StoredExecutions, Timestamp};
 use enginehouse_core::time::Time;
 use std::sync::atomic::Ordering;
@@ -13,7 +13,7 @@ impl Service {
     /// `store_unavailable`.
     pub async fn storage(&self) -> Result<StorageView, ApiError> {
         let usage = self.cx.store.usage().await.map_err(|e| store_error(&e))?;
-        let (rules, last) = (&self.cx.settings.retention, *self.cx.retention.lock());
+        let (rules, last) = (&self.cx.settings.retention, *self.cx.observed.retention.lock());
         let free = self.cx.settings.data_dir.as_deref().and_then(free_mib);
         Ok(StorageView {
             executions: StoredExecutions {
@@ -28,7 +28,7 @@ impl Service {
             reclaimable_bytes: usage.reclaimable,
             log_bytes: usage.log_bytes,
             feed_bytes: usage.feed_bytes,
-            blobs: self.cx.blobs.as_ref().map(|blobs| BlobsView {
+            blobs: self.cx.payloads.blobs.as_ref().map(|blobs| BlobsView {
                 place: blobs.settings.told().to_owned(),
                 count: blobs.held.count.load(Ordering::Relaxed),
                 bytes: blobs.held.bytes.load(Ordering::Relaxed),

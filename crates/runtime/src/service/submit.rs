@@ -1,11 +1,11 @@
 //! Accepting work: durable before the answer, once per id.
 
+use super::caller::Caller;
 use super::canonical::canonical;
 use super::resolve::resolve;
 use super::{Service, Submitted, store_error};
-use crate::caller::Caller;
-use crate::committer::Planned;
 use crate::seal::Column;
+use crate::state::planned::Planned;
 use bytes::Bytes;
 use enginehouse_api::{ApiError, BatchAnswer, BatchItem, BatchRequest, Code, SubmitRequest};
 use enginehouse_core::execution::Execution;
@@ -74,7 +74,7 @@ impl Service {
             .iter()
             .zip(replayed)
             .map(|(row, replayed)| BatchItem {
-                id: self.cx.public_id(row),
+                id: self.cx.payloads.public_id(row),
                 status: row.status().as_str().to_owned(),
                 replayed,
             })
@@ -86,7 +86,7 @@ impl Service {
     pub(super) fn admit(&self, count: u64) -> Result<(), ApiError> {
         self.ready()?;
         let depth_max = self.cx.settings.queue.depth_max;
-        let mut figures = self.cx.figures.lock();
+        let mut figures = self.cx.observed.figures.lock();
         let pending = figures.totals.pending;
         if pending + count <= depth_max {
             return Ok(());
@@ -108,8 +108,8 @@ impl Service {
             *engines.entry(&fixed.engine).or_default() += 1;
             *users.entry(&fixed.user).or_default() += 1;
         }
-        let rate = self.cx.figures.lock().throughput(self.cx.store.now());
-        let scheduler = self.cx.scheduler.lock();
+        let rate = self.cx.observed.figures.lock().throughput(self.cx.store.now());
+        let scheduler = self.cx.scheduling.scheduler.lock();
         for (engine, count) in engines {
             let due = scheduler.queue.depth_of_engine(engine);
             if let Some(most) = limits.engine_depth_max.filter(|most| due + count > *most) {
@@ -140,7 +140,7 @@ impl Service {
         let plain = serde_json::to_vec(request).map_err(unreadable)?;
         // Who repeats a request because its answer was lost may do so under another span.
         let text = canonical(&plain, &["createdAt", "traceparent"]).map_err(unreadable)?;
-        new.request_hash = self.cx.sealer.request_hash(&text);
+        new.request_hash = self.cx.payloads.sealer.request_hash(&text);
         if let Some(key) = idempotency_key {
             if key.is_empty() || key.len() > NAME_BYTES_MAX {
                 let text = format!("Idempotency-Key has 1 to {NAME_BYTES_MAX} bytes");
@@ -148,11 +148,11 @@ impl Service {
             }
             // Scoped to the API key: two callers may use the same word.
             let scope = caller.key_id.as_deref().unwrap_or("local");
-            new.idem_key = Some(self.cx.sealer.name_hash(&format!("idempotency:{scope}:{key}")));
+            new.idem_key = Some(self.cx.payloads.sealer.name_hash(&format!("idempotency:{scope}:{key}")));
         }
-        let input = self.cx.sealer.seal(new.key, Column::Input, &plain);
+        let input = self.cx.payloads.sealer.seal(new.key, Column::Input, &plain);
         let row = lifecycle::submit(new, &self.cx.settings.head_starts, now);
-        self.cx.inputs.lock().put(row.key(), Bytes::from(plain));
+        self.cx.payloads.inputs.lock().put(row.key(), Bytes::from(plain));
         Ok(New { row, input, grant: None })
     }
 
@@ -160,7 +160,7 @@ impl Service {
     async fn store_group(&self, group: Vec<New>) -> Result<(Vec<Execution>, Vec<bool>), ApiError> {
         let rows: Vec<Execution> = group.iter().map(|n| n.row.clone()).collect();
         let bytes = group.iter().map(|n| n.input.len()).sum();
-        let settled = self.cx.commit(vec![Planned::Submit(group)], bytes).await;
+        let settled = self.cx.writes.commit(vec![Planned::Submit(group)], bytes).await;
         let (outcome, started) = match settled {
             Ok(settled) => (settled.outcomes.into_iter().next(), settled.started),
             Err(error) => {
@@ -177,7 +177,7 @@ impl Service {
                     replayed.push(matches!(item, SubmitOutcome::Existing(_)));
                     stored.push(match item {
                         SubmitOutcome::Existing(existing) => {
-                            self.cx.inputs.lock().take(row.key());
+                            self.cx.payloads.inputs.lock().take(row.key());
                             *existing
                         }
                         // What started in the same commit is told as it is, not as it was before.
@@ -191,7 +191,7 @@ impl Service {
             }
             Some(Outcome::Conflict { index, existing }) => {
                 self.drop_inputs(&rows);
-                let id = self.cx.public_id(&existing);
+                let id = self.cx.payloads.public_id(&existing);
                 let text = format!(
                     "the id or idempotency key belongs to execution {id:?}, which has a different request"
                 );
@@ -207,7 +207,7 @@ impl Service {
     }
 
     fn drop_inputs(&self, rows: &[Execution]) {
-        let mut inputs = self.cx.inputs.lock();
+        let mut inputs = self.cx.payloads.inputs.lock();
         for row in rows {
             inputs.take(row.key());
         }

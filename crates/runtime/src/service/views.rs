@@ -1,7 +1,7 @@
 //! Rows as callers see them.
 
 use super::Service;
-use crate::caller::{Caller, Scope};
+use super::caller::{Caller, Scope};
 use crate::seal::Column;
 use enginehouse_api::{
     AttemptView, BlockerView, EtaView, EventView, ExecutionView, FailureView, PriorityName, SubmitRequest,
@@ -26,7 +26,7 @@ impl Service {
         request: Option<&SubmitRequest>,
     ) -> ExecutionView {
         let (fixed, state) = (&row.fixed, &row.state);
-        let id = self.cx.public_id(row);
+        let id = self.cx.payloads.public_id(row);
         let payload = request.filter(|_| caller.may(Scope::ReadPayload));
         let started = state.attempt > 0;
         ExecutionView {
@@ -74,7 +74,7 @@ impl Service {
         }
         let now = self.cx.store.now();
         let (wait, outlook) = {
-            let scheduler = self.cx.scheduler.lock();
+            let scheduler = self.cx.scheduling.scheduler.lock();
             let wait = scheduler.explain(row, now)?;
             let outlook = wait::outlook(row, &wait, &scheduler.queue, &scheduler.gates, now);
             (wait, outlook)
@@ -117,8 +117,8 @@ impl Service {
         let engine = &row.fixed.engine;
         Some(match blocker {
             Blocker::Execution(key) => {
-                let runs = self.cx.rows.lock().get(&key).cloned()?;
-                view("execution", Some(self.cx.public_id(&runs)), "it runs".to_owned())
+                let runs = self.cx.scheduling.rows.lock().get(&key).cloned()?;
+                view("execution", Some(self.cx.payloads.public_id(&runs)), "it runs".to_owned())
             }
             Blocker::Endpoint { at, detail } => {
                 view("endpoint", Some(self.endpoint_name(engine, at)), detail)
@@ -131,14 +131,18 @@ impl Service {
     }
 
     pub(super) fn endpoint_name(&self, engine: &str, at: u32) -> String {
-        self.cx.endpoint_name(engine, at)
+        self.cx.registry.endpoint_name(engine, at)
     }
 
     pub(super) fn failure_view(&self, caller: &Caller, key: Key, failure: &Failure) -> FailureView {
         let mut message = own_text(failure.kind, &failure.code);
         if !failure.message.is_empty() && caller.may(Scope::ReadPayload) {
-            let opened =
-                self.cx.sealer.open(key, Column::Failure, &failure.message, FAILURE_MESSAGE_BYTES_MAX * 2);
+            let opened = self.cx.payloads.sealer.open(
+                key,
+                Column::Failure,
+                &failure.message,
+                FAILURE_MESSAGE_BYTES_MAX * 2,
+            );
             message = match opened {
                 Ok(bytes) => String::from_utf8_lossy(&bytes).into_owned(),
                 Err(error) => format!("the message cannot be opened: {error}"),

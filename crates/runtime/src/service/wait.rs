@@ -3,10 +3,10 @@
 //! A waiter reads the row when it begins, unless it began before the row was there, and when it is told of the end without the
 //! row; nothing in between.
 
+use super::caller::{Caller, Scope};
 use super::read::{Stored, raw};
 use super::{Service, Submitted, not_found, store_error};
-use crate::caller::{Caller, Scope};
-use crate::hub::Ends;
+use crate::state::hub::Ends;
 use enginehouse_api::{ApiError, ExecutionView, SubmitRequest};
 use enginehouse_core::execution::{Execution, Status};
 use enginehouse_store::Ref;
@@ -34,7 +34,7 @@ impl Service {
             Ref::Key(key) => key,
             _ => self.row(id).await?.key(),
         };
-        let mut ends = self.cx.hub.ends(key);
+        let mut ends = self.cx.events.hub.ends(key);
         // It may have ended before that.
         let row = self.row_of(&ends, id).await?;
         let row = self.wait_from(Some(row), &mut ends, id, at_most).await?;
@@ -56,9 +56,9 @@ impl Service {
         self.admit(1)?;
         let new = self.prepare(caller, &request, idempotency_key)?;
         // Nothing of it can be missed by who listens before it is stored.
-        let early = self.cx.hub.ends(new.row.key());
+        let early = self.cx.events.hub.ends(new.row.key());
         let (row, replayed) = self.store_one(new).await?;
-        let ends = if replayed { self.cx.hub.ends(row.key()) } else { early };
+        let ends = if replayed { self.cx.events.hub.ends(row.key()) } else { early };
         let execution = self.view(caller, &row, Some(&request));
         Ok((Submitted { execution, replayed }, Awaited { ends, request, replayed }))
     }

@@ -1,7 +1,7 @@
 //! The figures, their history, and the alerts.
 
 use super::{Service, average, store_error};
-use crate::figures::Rates;
+use crate::state::figures::Rates;
 use enginehouse_api::{AlertsAnswer, ApiError, Code, MetricsHistory, MetricsView};
 use enginehouse_core::id::SessionId;
 use enginehouse_core::time::Millis;
@@ -15,14 +15,14 @@ impl Service {
     /// `store_unavailable`.
     pub async fn metrics(&self) -> Result<MetricsView, ApiError> {
         let now = self.cx.store.now();
-        let rates = self.cx.figures.lock().rates(now);
+        let rates = self.cx.observed.figures.lock().rates(now);
         self.metrics_with(&rates).await.map_err(|e| store_error(&e))
     }
 
     pub(crate) async fn metrics_with(&self, rates: &Rates) -> Result<MetricsView, StoreError> {
         let totals = self.cx.store.totals().await?;
         let (leases, slots) = {
-            let scheduler = self.cx.scheduler.lock();
+            let scheduler = self.cx.scheduling.scheduler.lock();
             let open = scheduler.queue.workers().values().filter(|worker| worker.open);
             let slots: u64 = open.map(|worker| u64::from(worker.capacity)).sum();
             (scheduler.queue.occupancy().len() as f64, slots)
@@ -50,8 +50,8 @@ impl Service {
     /// Workers of all nodes: those that are not offline, and all.
     fn worker_counts(&self) -> (u64, u64) {
         let mut known: BTreeSet<SessionId> =
-            self.cx.scheduler.lock().queue.workers().keys().copied().collect();
-        let ports = self.cx.ports.lock();
+            self.cx.scheduling.scheduler.lock().queue.workers().keys().copied().collect();
+        let ports = self.cx.workers.ports.lock();
         known.extend(ports.keys());
         let offline = ports.values().filter(|port| port.status() == "offline").count();
         (known.len().saturating_sub(offline) as u64, known.len() as u64)
@@ -67,13 +67,13 @@ impl Service {
             let text = format!("1 ms to {kept} ms, which is as long as metrics.retention_period keeps them");
             return Err(ApiError::field(Code::InvalidField, "/window", text));
         }
-        let (step_ms, samples) = self.cx.history.lock().window(window, self.cx.store.now());
+        let (step_ms, samples) = self.cx.observed.history.lock().window(window, self.cx.store.now());
         Ok(MetricsHistory { window_ms: window, step_ms, samples })
     }
 
     /// What fires, what is about to, and every rule.
     #[must_use]
     pub fn alerts(&self) -> AlertsAnswer {
-        self.cx.alerts.lock().answer()
+        self.cx.observed.alerts.lock().answer()
     }
 }

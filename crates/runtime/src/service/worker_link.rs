@@ -3,11 +3,12 @@
 //! Nothing is decided here: each call is led to the node's end of the worker's link, after it is sure who speaks, for which
 //! session, and that the lease is one that this session was given.
 
+use super::caller::Caller;
 use super::{Service, store_error};
-use crate::caller::Caller;
-use crate::joined::{Owner, Seated, session_of_token};
-use crate::link::NodeLink;
-use crate::pool::{Origin, Port, Seat};
+use crate::state::joined::{Owner, Seated, session_of_token};
+use crate::state::port::{Origin, Port, Seat};
+use crate::workers::link::NodeLink;
+use crate::workers::ports::{drain_worker, open_port, worker_ready};
 use enginehouse_api::{
     ApiError, Code, WORKER_PROTOCOLS, WorkerAttachRequest, WorkerFactAnswer, WorkerFactRequest, WorkerLease,
     WorkerOrder, WorkerProgressRequest, WorkerPullAnswer, WorkerPullRequest, WorkerRegisterAnswer,
@@ -53,7 +54,7 @@ impl Service {
             Some(session) => self.take_own_seat(session, request)?,
             None => self.take_new_seat(caller, request)?,
         };
-        let ports = self.cx.ports.lock();
+        let ports = self.cx.workers.ports.lock();
         let port =
             ports.get(&seated.session).filter(|port| port.gone.is_none()).ok_or_else(session_unknown)?;
         Ok(WorkerRegisterAnswer {
@@ -75,7 +76,7 @@ impl Service {
         session: SessionId,
         request: &WorkerRegisterRequest,
     ) -> Result<Arc<Seated>, ApiError> {
-        let seated = self.cx.joined.lock().of(session).ok_or_else(session_unknown)?;
+        let seated = self.cx.workers.joined.lock().of(session).ok_or_else(session_unknown)?;
         {
             let mut nonce = seated.nonce.lock();
             if nonce.is_empty() {
@@ -84,7 +85,7 @@ impl Service {
                 return Err(ApiError::new(Code::NameTaken, "another process has taken this worker's place"));
             }
         }
-        let mut ports = self.cx.ports.lock();
+        let mut ports = self.cx.workers.ports.lock();
         let port = ports.get_mut(&session).ok_or_else(session_unknown)?;
         port.heard(self.cx.store.now());
         Ok(seated)
@@ -98,12 +99,13 @@ impl Service {
         let owner = Owner::Key(caller.key_id.clone());
         let engine_types = self.served_types(request)?;
         // Held to the end, so that two registrations with one name or nonce do not both find it free.
-        let mut joined = self.cx.joined.lock();
+        let mut joined = self.cx.workers.joined.lock();
         let again = joined.iter().find(|s| s.owner == owner && *s.nonce.lock() == request.nonce).cloned();
         if let Some(seated) = again {
             return Ok(seated);
         }
-        let names: Vec<String> = self.cx.ports.lock().values().map(|port| port.seat.name.clone()).collect();
+        let names: Vec<String> =
+            self.cx.workers.ports.lock().values().map(|port| port.seat.name.clone()).collect();
         if names.len() >= WORKER_PORTS_MAX {
             let text = format!("there are {WORKER_PORTS_MAX} workers");
             return Err(ApiError::new(Code::RateLimited, text).retry_after(5 * SECOND));
@@ -121,8 +123,8 @@ impl Service {
             }
         };
         let seat = Seat { name, origin: Origin::Remote, capacity: request.capacity, engine_types };
-        let (session, link) = self.cx.open_port(seat);
-        let is_over = |session| !self.cx.ports.lock().contains_key(&session);
+        let (session, link) = open_port(&self.cx, seat);
+        let is_over = |session| !self.cx.workers.ports.lock().contains_key(&session);
         let seated = joined.seat(session, owner, link.inbox, is_over);
         seated.nonce.lock().clone_from(&request.nonce);
         Ok(seated)
@@ -165,7 +167,7 @@ impl Service {
         if !self.hears(&seated) {
             return closed(&seated);
         }
-        self.cx.worker_ready(seated.session);
+        worker_ready(&self.cx, seated.session);
         if !seated.wire.lock().confirm(request.after) {
             let text = "no order of that number was sent in this session";
             return Err(ApiError::field(Code::InvalidField, "/after", text));
@@ -289,12 +291,12 @@ impl Service {
         let now = self.cx.store.now();
         let mut answer = WorkerRenewAnswer::default();
         let wire = seated.wire.lock();
-        let mut ports = self.cx.ports.lock();
+        let mut ports = self.cx.workers.ports.lock();
         let port = ports.get_mut(&seated.session).filter(|port| port.gone.is_none());
         let Some(port) = port else {
             return if seated.may_go_with(&wire) { Ok(answer) } else { Err(session_unknown()) };
         };
-        heard(port, now, &self.cx.pool_nudge);
+        heard(port, now, &self.cx.workers.pool_nudge);
         if port.seat.origin == Origin::Remote {
             port.memory_bytes = request.memory_bytes;
         }
@@ -306,8 +308,8 @@ impl Service {
                 None => answer.lost.push(name.clone()),
             }
         }
-        drop(ports);
-        let rows = self.cx.rows.lock();
+        drop((ports, wire));
+        let rows = self.cx.scheduling.rows.lock();
         let wished = |lease: LeaseRef| rows.get(&lease.key).is_some_and(|row| row.state.cancel_at.is_some());
         answer.cancel = held.into_iter().filter(|(_, l)| wished(*l)).map(|(name, _)| name.clone()).collect();
         Ok(answer)
@@ -343,7 +345,7 @@ impl Service {
             return closed(&seated).map(drop);
         }
         let patience = request.grace.unwrap_or(self.cx.settings.scaling.rules.drain_timeout);
-        self.cx.drain_worker(seated.session, "signed_off", patience, false);
+        drain_worker(&self.cx, seated.session, "signed_off", patience, false);
         Ok(())
     }
 
@@ -379,7 +381,7 @@ impl Service {
 
     /// Where worker processes of this node find it; they wait until it is told.
     pub fn open_worker_door(&self, url: String) {
-        self.cx.worker_door.send_replace(Some(url));
+        self.cx.workers.worker_door.send_replace(Some(url));
     }
 
     /// The node's end of a link, for a worker of the embedding program's own making. It takes work at once.
@@ -387,26 +389,26 @@ impl Service {
     pub fn own_link(&self, name: &str, capacity: u32) -> Arc<dyn Link> {
         let seat =
             Seat { name: name.to_owned(), origin: Origin::Embedded, capacity, engine_types: Vec::new() };
-        let (session, link) = self.cx.open_port(seat);
-        self.cx.worker_ready(session);
+        let (session, link) = open_port(&self.cx, seat);
+        worker_ready(&self.cx, session);
         Arc::new(link)
     }
 
     /// The caller that a worker process's token stands for: that one worker, while its node knows it.
     pub(super) fn worker_of_token(&self, token: &str) -> Option<Caller> {
         let session = session_of_token(token)?;
-        let seated = self.cx.joined.lock().of(session)?;
+        let seated = self.cx.workers.joined.lock().of(session)?;
         let Owner::Token { hash } = &seated.owner else { return None };
-        let given = self.cx.token_hash(token);
+        let given = self.cx.payloads.token_hash(token);
         aws_lc_rs::constant_time::verify_slices_are_equal(given.as_bytes(), hash.as_bytes()).ok()?;
         // A process that was dismissed may ask once more because an answer was lost.
-        let there = self.cx.ports.lock().contains_key(&session);
+        let there = self.cx.workers.ports.lock().contains_key(&session);
         (there || seated.may_go()).then(|| Caller::worker(session))
     }
 
     /// The session that the caller may speak for.
     fn seated(&self, caller: &Caller, name: &str) -> Result<Arc<Seated>, ApiError> {
-        let seated = self.cx.joined.lock().named(name).ok_or_else(session_unknown)?;
+        let seated = self.cx.workers.joined.lock().named(name).ok_or_else(session_unknown)?;
         let own = match &seated.owner {
             Owner::Token { .. } => caller.worker == Some(seated.session),
             Owner::Key(key) => caller.worker.is_none() && *key == caller.key_id,
@@ -417,10 +419,10 @@ impl Service {
     /// Notes the sign of life; `false`: the node has no such worker any more.
     fn hears(&self, seated: &Seated) -> bool {
         let now = self.cx.store.now();
-        let mut ports = self.cx.ports.lock();
+        let mut ports = self.cx.workers.ports.lock();
         match ports.get_mut(&seated.session).filter(|port| port.gone.is_none()) {
             Some(port) => {
-                heard(port, now, &self.cx.pool_nudge);
+                heard(port, now, &self.cx.workers.pool_nudge);
                 true
             }
             None => false,

@@ -1,9 +1,10 @@
 //! The workers: who they are, and sending one away.
 
+use super::caller::Caller;
 use super::{Service, average, store_error};
-use crate::caller::Caller;
-use crate::committer::Planned;
-use crate::pool::Port;
+use crate::state::planned::Planned;
+use crate::state::port::Port;
+use crate::workers::ports::drain_worker;
 use enginehouse_api::{
     ApiError, Code, DrainRequest, DrainView, SlotsView, Timestamp, WorkerView, WorkersAnswer,
 };
@@ -32,10 +33,10 @@ impl Service {
 
     /// What the scheduler counts and what runs, looked at between two batches: within one the scheduler counts what is planned.
     async fn slots(&self) -> Option<SlotsView> {
-        let _between = timeout(BATCH_PATIENCE, self.cx.batch.lock()).await.ok()?;
-        let scheduler = self.cx.scheduler.lock();
-        let rows = self.cx.rows.lock();
-        let ports = self.cx.ports.lock();
+        let _between = timeout(BATCH_PATIENCE, self.cx.writes.batch.lock()).await.ok()?;
+        let scheduler = self.cx.scheduling.scheduler.lock();
+        let rows = self.cx.scheduling.rows.lock();
+        let ports = self.cx.workers.ports.lock();
         let open = ports.values().filter(|port| port.is_open()).map(|port| u64::from(port.seat.capacity));
         let occupancy = scheduler.queue.occupancy();
         Some(SlotsView {
@@ -53,12 +54,12 @@ impl Service {
     }
 
     fn worker_ids(&self) -> Vec<(SessionId, String)> {
-        self.cx.ports.lock().iter().map(|(id, p)| (*id, p.seat.name.clone())).collect()
+        self.cx.workers.ports.lock().iter().map(|(id, p)| (*id, p.seat.name.clone())).collect()
     }
 
     async fn worker_view(&self, session: SessionId) -> Result<Option<WorkerView>, ApiError> {
         let (mut view, keys) = {
-            let ports = self.cx.ports.lock();
+            let ports = self.cx.workers.ports.lock();
             let Some(port) = ports.get(&session) else {
                 return Ok(None);
             };
@@ -66,7 +67,7 @@ impl Service {
             (describe(port, self.cx.settings.node.0), keys)
         };
         let rows = self.cx.store.find(&keys).await.map_err(|e| store_error(&e))?;
-        view.active_executions = rows.iter().flatten().map(|row| self.cx.public_id(row)).collect();
+        view.active_executions = rows.iter().flatten().map(|row| self.cx.payloads.public_id(row)).collect();
         Ok(Some(view))
     }
 
@@ -93,8 +94,8 @@ impl Service {
             "worker": id, "action": "drain", "timeoutMs": patience, "reason": request.reason, "by": caller.key_id,
         });
         let note = Write::Note(Note { kind: OPERATOR_NOTE.to_owned(), data });
-        self.cx.commit(vec![Planned::Other(note)], 0).await.map_err(|e| store_error(&e))?;
-        self.cx.drain_worker(session, "operator", patience, false);
+        self.cx.writes.commit(vec![Planned::Other(note)], 0).await.map_err(|e| store_error(&e))?;
+        drain_worker(&self.cx, session, "operator", patience, false);
         self.worker_view(session).await?.ok_or_else(missing)
     }
 }

@@ -3,9 +3,10 @@
 //! An event is judged by the filter that was in force when it happened. A filter that was corrected, and a receiver that is new,
 //! begin with what happens next: nothing old goes out at once.
 
-use super::{POSITION, WebhookEndpoint, keep};
-use crate::committer::Planned;
-use crate::context::Context;
+use super::delivery::{POSITION, keep};
+use crate::state::context::Context;
+use crate::state::planned::Planned;
+use crate::state::settings::WebhookEndpoint;
 use enginehouse_api::EventView;
 use enginehouse_core::time::{MINUTE, Millis, Time};
 use enginehouse_store::{Cursor, Doc, DocKind, StoreError, Write};
@@ -137,8 +138,9 @@ pub(super) fn write(name: &str, rev: u64, receiver: &Receiver) -> Planned {
     keep(&format!("{PREFIX}{name}"), rev, serde_json::to_value(receiver).unwrap_or_default())
 }
 
-/// Notes where the feed begins to be read, if nothing is noted yet, and from where on each receiver's filter counts.
-pub(super) async fn begin(cx: &Context) -> Result<(), StoreError> {
+/// Notes where the feed begins to be read, if nothing is noted yet, and from where on each receiver's filter counts. To be done
+/// before any work is taken: from then on no event is passed over, whenever the process dies.
+pub(crate) async fn begin(cx: &Context) -> Result<(), StoreError> {
     let newest = cx.store.changed().borrow().0;
     let docs = cx.store.docs(DocKind::Webhook).await?;
     let position = docs.iter().find(|doc| doc.id == POSITION);
@@ -176,7 +178,7 @@ pub(super) async fn begin(cx: &Context) -> Result<(), StoreError> {
         return Ok(());
     }
     // A node that was faster has noted an earlier place.
-    cx.commit(writes, 0).await.map(drop)
+    cx.writes.commit(writes, 0).await.map(drop)
 }
 
 #[cfg(test)]

@@ -1,11 +1,11 @@
 //! One request to one receiver.
 
+use super::delivery::{CALLBACK, Delivery};
 use super::egress::{NotPublic, PublicOnly, host_may_be_asked};
-use super::sign::{key_of, signatures};
-use super::{CALLBACK, Delivery};
-use crate::context::Context;
+use super::sign::signatures;
 use crate::service::Service;
-use aws_lc_rs::hmac;
+use crate::state::context::Context;
+use crate::state::settings::{WebhookEndpoint, WebhookPolicy, WebhookSettings};
 use enginehouse_api::{Timestamp, WebhookTestView};
 use enginehouse_core::id::Key;
 use enginehouse_core::time::{Millis, SECOND};
@@ -14,56 +14,6 @@ use reqwest::header::{CONTENT_TYPE, HeaderName, HeaderValue, RETRY_AFTER};
 use secrecy::{ExposeSecret, SecretString};
 use std::sync::Arc;
 use std::time::Duration;
-
-/// The receivers.
-#[derive(Debug, Clone, Default)]
-pub struct WebhookSettings {
-    pub endpoints: Vec<WebhookEndpoint>,
-    /// How an execution's own `callbackUrl` is called; `None`: requests may have none.
-    pub callbacks: Option<WebhookPolicy>,
-}
-
-/// How a receiver is called.
-#[derive(Debug, Clone)]
-pub struct WebhookPolicy {
-    pub secrets: WebhookSecrets,
-    /// Addresses that are not public may be connected to.
-    pub allow_private: bool,
-    /// The longest that a request may take.
-    pub timeout: Millis,
-}
-
-/// A configured receiver.
-#[derive(Debug, Clone)]
-pub struct WebhookEndpoint {
-    pub name: String,
-    pub url: String,
-    /// The types of events it is told; empty: the ends of executions.
-    pub events: Vec<String>,
-    /// Only executions of these engines, by name; empty: of all.
-    pub engines: Vec<String>,
-    pub headers: Vec<(String, SecretString)>,
-    pub policy: WebhookPolicy,
-}
-
-/// The keys that sign: more than one while a secret is being exchanged.
-#[derive(Clone)]
-pub struct WebhookSecrets(Vec<hmac::Key>);
-
-impl WebhookSecrets {
-    /// # Errors
-    /// Says what is wrong with a secret, never what it is.
-    pub fn new(secrets: &[SecretString]) -> Result<WebhookSecrets, &'static str> {
-        let keys = secrets.iter().map(|secret| key_of(secret.expose_secret()));
-        keys.collect::<Result<_, _>>().map(WebhookSecrets)
-    }
-}
-
-impl std::fmt::Debug for WebhookSecrets {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "WebhookSecrets({})", self.0.len())
-    }
-}
 
 /// What an attempt came to.
 pub(super) struct Sent {
@@ -164,7 +114,7 @@ async fn post(
     let client =
         built.build().map_err(|error| Sent::none(format!("no request can be made: {}", cause(&error))))?;
     let Outgoing { id, timestamp, body } = message;
-    let signature = signatures(&policy.secrets.0, id, timestamp, &body);
+    let signature = signatures(policy.secrets.keys(), id, timestamp, &body);
     let mut request = client
         .post(url)
         .header(CONTENT_TYPE, "application/json")

@@ -5,20 +5,6 @@ use aws_lc_rs::hmac;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 
-/// How secrets begin.
-const PREFIX: &str = "whsec_";
-const SECRET_BYTES: std::ops::RangeInclusive<usize> = 24..=64;
-
-/// The key in a secret of the form `whsec_BASE64`, of 24 to 64 bytes.
-pub(crate) fn key_of(secret: &str) -> Result<hmac::Key, &'static str> {
-    let encoded = secret.strip_prefix(PREFIX).ok_or("must begin with whsec_")?;
-    let bytes = STANDARD.decode(encoded).map_err(|_| "must be Base64 behind whsec_")?;
-    if !SECRET_BYTES.contains(&bytes.len()) {
-        return Err("must hold 24 to 64 bytes");
-    }
-    Ok(hmac::Key::new(hmac::HMAC_SHA256, &bytes))
-}
-
 /// The value of `webhook-signature`: one signature for each key, so that a receiver may know either.
 pub(crate) fn signatures(keys: &[hmac::Key], id: &str, timestamp: i64, body: &[u8]) -> String {
     let signed = [format!("{id}.{timestamp}.").as_bytes(), body].concat();
@@ -29,6 +15,7 @@ pub(crate) fn signatures(keys: &[hmac::Key], id: &str, timestamp: i64, body: &[u
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::state::settings::key_of;
 
     #[test]
     fn secrets_are_checked_and_each_key_signs() {

@@ -1,0 +1,11 @@
+//! The only way into the store, and what comes back of it.
+//!
+//! The committer turns everything that waits into batches and commits them, with rows that were read ahead. The relay reads
+//! what was committed elsewhere. What is to be written is decided where it is asked for, never here; here only grants are
+//! added. Whoever wants something written calls `Context::commit`.
+//!
+//! Rooms it may use: `state`, `breakpoints`.
+
+pub(crate) mod ahead;
+pub(crate) mod committer;
+pub(crate) mod relay;

@@ -1,0 +1,125 @@
+//! The reaper: ends the leases of sessions that are gone, and gives back what abandoned calls held.
+
+use crate::state::context::{ChangeError, Context};
+use crate::state::planned::Planned;
+use enginehouse_core::execution::Execution;
+use enginehouse_core::id::SessionId;
+use enginehouse_core::lifecycle::{self, Loss};
+use enginehouse_core::limits::{LEASE_TTL, REAP_EVERY};
+use enginehouse_core::planted::{self, Bug};
+use enginehouse_core::session::Session;
+use enginehouse_core::time::Time;
+use enginehouse_store::{SessionWrite, StoreError, Write};
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+const PAGE: usize = 500;
+
+pub(crate) struct Reaper {
+    pub(crate) cx: Arc<Context>,
+    /// The end of each session's lease as it was seen last, and since when it has been that.
+    pub(crate) seen: BTreeMap<SessionId, (Option<Time>, Instant)>,
+}
+
+impl Reaper {
+    pub(crate) async fn run(mut self, stop: CancellationToken) {
+        loop {
+            tokio::select! {
+                biased;
+                () = stop.cancelled() => return,
+                () = tokio::time::sleep(Duration::from_millis(REAP_EVERY)) => {}
+            }
+            if let Err(error) = self.round().await {
+                tracing::warn!(%error, "dead sessions could not be looked for; trying again");
+            }
+            self.redeliver();
+            let now = self.cx.store.now();
+            self.cx.scheduling.scheduler.lock().queue.expire_ghosts(now);
+            self.cx.scheduling.grant_nudge.notify_one();
+        }
+    }
+
+    async fn round(&mut self) -> Result<(), StoreError> {
+        let schedules = self.cx.scheduling.scheduler.lock().may_grant();
+        if !self.cx.store.features().shared || !schedules || planted::has(Bug::ReaperAsleep) {
+            self.seen.clear();
+            return Ok(());
+        }
+        let now = self.cx.store.now();
+        let sessions = self.cx.store.sessions().await?;
+        let known: BTreeSet<SessionId> = sessions.iter().map(|s| s.id).collect();
+        self.seen.retain(|id, _| known.contains(id));
+        let (dead, alive): (Vec<Session>, Vec<Session>) =
+            sessions.into_iter().partition(|s| self.was_silent(s) && s.is_expired(now));
+        // First no more work for the dead; a grant that was under way to one shows as a lease of nobody next time.
+        let of_nobody = self.cx.scheduling.scheduler.lock().follow_workers(&alive, &known);
+        for session in dead {
+            lose_all(&self.cx, Some(session.id), Loss::Node).await?;
+            self.cx
+                .writes
+                .commit(vec![Planned::Other(Write::Session(SessionWrite::Close(session.id)))], 0)
+                .await?;
+        }
+        for session in of_nobody {
+            lose_all(&self.cx, Some(session), Loss::Node).await?;
+        }
+        Ok(())
+    }
+
+    /// Whether no renewal of the session was seen for a whole ttl by this node's own clock. The store's clock may jump, and
+    /// a jump ends no lease.
+    fn was_silent(&mut self, session: &Session) -> bool {
+        let seen = self.seen.entry(session.id).or_insert((session.lease_until, Instant::now()));
+        if seen.0 != session.lease_until {
+            *seen = (session.lease_until, Instant::now());
+        }
+        seen.1.elapsed() >= Duration::from_millis(LEASE_TTL)
+    }
+
+    /// A granted row whose worker here does not have it (its order was lost) is given out again.
+    fn redeliver(&self) {
+        let rows: Vec<Execution> = self.cx.scheduling.rows.lock().values().cloned().collect();
+        rows.into_iter().for_each(|row| self.cx.take_on(row));
+    }
+}
+
+/// Ends every lease of a dead session (or of all): the rows are pending again and burn no retry. What a dead process
+/// left running on this machine is ended first.
+pub(crate) async fn lose_all(cx: &Context, holder: Option<SessionId>, loss: Loss) -> Result<u64, StoreError> {
+    let mut after = None;
+    let mut lost = 0;
+    loop {
+        let rows = cx.store.running(holder, after, PAGE).await?;
+        let last = rows.len() < PAGE;
+        after = rows.last().map(Execution::key);
+        for row in rows {
+            reap_leftover(cx, &row).await;
+            let jitter = cx.env.draw();
+            let fence = row.state.fence;
+            let decide = |row: &Execution, now| {
+                lifecycle::check_lease(row, fence)?;
+                lifecycle::lose(row, loss, jitter, now)
+            };
+            match cx.change(row.key(), true, decide).await {
+                Ok(_) => lost += 1,
+                Err(ChangeError::Store(error)) => return Err(error),
+                Err(_) => {}
+            }
+        }
+        if last {
+            return Ok(lost);
+        }
+    }
+}
+
+async fn reap_leftover(cx: &Context, row: &Execution) {
+    let (Some(run), false) = (&row.state.engine_run, row.state.can_reattach) else {
+        return;
+    };
+    if let Some(engine) = cx.registry.get(&row.fixed.engine) {
+        engine.adapter.reap(run).await;
+    }
+}
