@@ -48,7 +48,7 @@ const CROWDED_MAX_S: f64 = 480.0;
 const SPREAD_SHARE: f64 = 0.1;
 const SPREAD_MAX: f64 = 16.0;
 /// By how much a limit that holds work back is raised to see whether it should.
-const RAISE: f64 = 1.5;
+const RAISE: f64 = 1.35;
 /// Calls at once, as a multiple of the limit, from which on the raise shows.
 const RAISED: f64 = 1.15;
 /// Completions before a limit is challenged, after which a challenge ends even if it is not clear, and without which it does
