@@ -266,7 +266,9 @@ impl Gate {
             }
             _ => return None,
         };
-        let took = endpoint.limiter.since(key).map(|since| now.since(since));
+        // A refusal takes no time, and must not make an endpoint look fast.
+        let ran = !matches!(ended, Ended::Overloaded { .. });
+        let took = endpoint.limiter.since(key).filter(|_| ran).map(|since| now.since(since));
         endpoint.limiter.ended(key, ended, now);
         self.balancer.ended(at, key, sign, took, now);
         endpoint.breaker.ended(&rules, key, sign, now)

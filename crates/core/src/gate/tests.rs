@@ -78,6 +78,26 @@ fn an_engine_that_asks_for_patience_is_left_alone_for_all_its_work() {
     assert_eq!(gate.shut(1, 0, Time(1)), Some(Shut::Frozen { until: Time(0).plus(ENGINE_FREEZE_MAX) }));
 }
 
+#[test]
+fn a_refusal_does_not_make_an_endpoint_look_fast() {
+    let mut gate = gate(&["a"]);
+    let mut ends = |key: i64, event: &Event, at: Time| {
+        gate.started(0, Key(key), false, at);
+        gate.observe(
+            0,
+            Key(key),
+            event,
+            false,
+            at.plus(if event.kind == EventType::ExecutionCompleted { 1_000 } else { 5 }),
+        );
+        gate.balancer.run_ms(0)
+    };
+    let ran = ends(1, &ended(EventType::ExecutionCompleted, None, None, None), Time(0));
+    let refused = ended(EventType::ExecutionRetrying, Some(FailureKind::RateLimited), None, Some(429));
+    assert!(ran.is_some_and(|ms| (990.0..1_010.0).contains(&ms)), "{ran:?}");
+    assert_eq!(ends(2, &refused, Time(2_000)), ran);
+}
+
 /// What an answer does to the pace of its endpoint, of which 20 calls are under way: `STATUS KIND RETRY-AFTER => ` until
 /// when nothing starts there (in milliseconds after the answer), and the calls at once from then on.
 const PATIENCE: &str = "

@@ -162,13 +162,18 @@ fn because(cause: Cause) -> String {
     };
     let Slowness { usual_s, run_s, ended, expected, seconds, .. } = slow;
     match run_s {
-        Some(run_s) => format!(
-            "runs took about {} instead of {} ({ended:.0} ended in {}, where {expected:.0} usually do)",
+        Some(run_s) if run_s > usual_s => format!(
+            "runs took about {} instead of {} ({ended:.0} ended in {}, where {expected:.0} would at the usual speed)",
             span(run_s),
             span(usual_s),
             span(seconds)
         ),
-        None => format!("no run ended in {}, where {expected:.0} usually do", span(seconds)),
+        // Where short and long runs take turns, those that ended say little about those that did not.
+        Some(_) => format!(
+            "{ended:.0} runs ended in {}, where {expected:.0} would at the usual speed",
+            span(seconds)
+        ),
+        None => format!("no run ended in {}, where {expected:.0} would at the usual speed", span(seconds)),
     }
 }
 

@@ -97,10 +97,11 @@ impl Limiter {
         self.account.holding.as_ref()
     }
 
-    /// Whether the endpoint is clearly faster than before there was a limit.
+    /// Whether the endpoint is clearly faster than before there was a limit. Nothing is faster than well: beyond its usual speed
+    /// the figure says that little was learned of it yet.
     #[must_use]
     pub fn speed_rose(&self) -> bool {
-        self.holding().is_some_and(|holding| self.speed() >= ROSE * holding.speed_before)
+        self.holding().is_some_and(|holding| self.speed().min(1.0) >= ROSE * holding.speed_before)
     }
 
     /// Takes in that so many executions wait for this limit alone, as they have since the last look; gives the seconds that

@@ -16,6 +16,7 @@ use enginehouse_core::session::Session;
 use enginehouse_core::time::Time;
 use enginehouse_core::wait::{self, Wait};
 use enginehouse_store::{Change, LaneCount, Ready, SessionWrite, Write};
+use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 
 pub(crate) struct Scheduler {
@@ -36,6 +37,8 @@ pub(crate) struct Scheduler {
     pub(crate) traffic: Traffic,
     /// Attempts whose call is being abandoned, and until when they keep their engine's room.
     abandoned: BTreeMap<Key, Time>,
+    /// Calls that gates know of and that had no lease when it was looked last.
+    without_lease: BTreeSet<Key>,
 }
 
 impl Scheduler {
@@ -50,6 +53,7 @@ impl Scheduler {
             changed_elsewhere: BTreeSet::new(),
             traffic: Traffic::default(),
             abandoned: BTreeMap::new(),
+            without_lease: BTreeSet::new(),
         }
     }
 
@@ -179,6 +183,20 @@ impl Scheduler {
         }
         self.abandoned.clear();
         self.hydrated = begun == self.losses;
+    }
+
+    /// Forgets calls that have had no lease since the last time. One whose end was never heard of would count at its endpoint
+    /// for ever, and hold its limit where it is; one that has none for the first time may be about to be stored as ended.
+    pub(crate) fn forget_calls_without_lease(&mut self) {
+        let (leases, before) = (self.queue.occupancy(), std::mem::take(&mut self.without_lease));
+        let without = RefCell::new(BTreeSet::new());
+        self.gates.retain(|key| {
+            leases.lease(key).is_some() || {
+                without.borrow_mut().insert(key);
+                !before.contains(&key)
+            }
+        });
+        self.without_lease = without.into_inner();
     }
 
     /// The queue holds all that this node has heard of.
@@ -336,6 +354,7 @@ fn entry(row: &Execution) -> Entry {
 mod tests {
     use super::*;
     use enginehouse_core::event::EventData;
+    use enginehouse_core::gate::GateRules;
 
     fn change(key: i64) -> Change {
         Change {
@@ -375,5 +394,34 @@ mod tests {
         scheduler.lose_track();
         scheduler.hydrate(begun, Queue::new(1), Vec::new(), &[]);
         assert!(!scheduler.may_grant() && scheduler.needs_hydration());
+    }
+
+    #[test]
+    fn a_call_without_a_lease_counts_no_longer_than_till_the_second_look() {
+        let mut gates = Gates::default();
+        let rules = GateRules { adaptive: true, endpoints: vec!["a".to_owned()], ..GateRules::default() };
+        gates.set("e", rules, Time(0));
+        let mut scheduler = Scheduler::new(Queue::new(1), gates);
+        let lease = Lease {
+            engine: "e".to_owned(),
+            endpoint: 0,
+            ckey: None,
+            user: None,
+            worker: SessionId(1),
+            since: Time(0),
+            charged: 0,
+            retry: false,
+        };
+        scheduler.queue.lease(Key(1), lease);
+        let gate = scheduler.gates.get_mut("e").expect("it was set");
+        gate.adopt(0, Key(1), Time(0));
+        gate.adopt(0, Key(2), Time(0));
+        let mut looked = Vec::new();
+        for _ in 0..3 {
+            scheduler.forget_calls_without_lease();
+            let gate = scheduler.gates.get_mut("e").expect("it was set");
+            looked.push(gate.endpoint(0).expect("one").limiter.running());
+        }
+        assert_eq!(looked, [2, 1, 1], "the one with a lease stays");
     }
 }

@@ -148,6 +148,7 @@ impl GateKeeper {
         if !scheduler.may_grant() {
             return None;
         }
+        scheduler.forget_calls_without_lease();
         let ticked = scheduler.gates.tick(now);
         let compared = scheduler.gates.compare(now);
         let Scheduler { queue, gates, .. } = &mut *scheduler;
