@@ -121,8 +121,16 @@ impl Limiter {
             Finding::Cause => self.caused(now),
             Finding::Unclear if over && errors > LEANS => self.caused(now),
             Finding::Unclear if !over => {}
+            Finding::Innocent if !over && self.epoch.seconds < self.run_if_caused() => {}
             Finding::Innocent | Finding::Unclear => self.innocent(now),
         }
+    }
+
+    /// Seconds that a run takes under the limit that is tried, if concurrency is all that makes the endpoint slow. Before that
+    /// nothing that began under it can have ended, where runs are alike.
+    fn run_if_caused(&self) -> f64 {
+        let faster = self.slow.at_once() / self.limit.max(1.0);
+        self.healthy.mean() / (self.slow.speed() * faster).clamp(PUT_OFF_SLOW, 1.0)
     }
 
     /// How long the cut may put off what waits, in seconds.

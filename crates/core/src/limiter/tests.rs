@@ -337,6 +337,8 @@ const VERDICTS: &str = "
   cut  10  before 20 0.20 10    now 10 0.40 10   => hold 10
   cut  10  before 20 0.10 20    now 10 0.20 20   => cut 5
   cut  10  before 20 0.20 10    now 10 0.20 10   => external -
+  cut  10  before 20 0.20 10    now 10 0.05 2    => cut 10
+  cut  10  before 20 0.20 10    now 10 0.05 6    => external -
   cut   3  before  6 0.20 20    now  3 0.21 20   => external -
   cut   1  before  2 0.05 80    now  1 0.20 60   => hold 1
   hold 10  before 20 0.20 10    now 10 0.45 20   => hold 11
@@ -366,6 +368,8 @@ fn a_verdict_follows_from_speed_and_calls_at_once() {
         let mut limiter = Limiter::new(LimiterRules { max: Some(40), ..LimiterRules::default() });
         limiter.mode = mode(words[0]);
         limiter.limit = words[1].parse().unwrap_or(40.0);
+        (0..WARM).for_each(|_| limiter.healthy.add(1.0 / WELL));
+        limiter.healthy.rebuild();
         limiter.slow = stretch(number(3), number(4), WELL, number(5) as u32);
         limiter.speed = number(8) / WELL;
         limiter.retry_at = Time(300_000);
