@@ -348,13 +348,44 @@ pub struct DoctorAnswer {
     pub verdict: String,
     /// One for each thing that was looked at, or several for one in which several things are wrong.
     pub findings: Vec<FindingView>,
+    /// What the roles of the node that answers did, by their names; empty while no service runs.
+    #[serde(default)]
+    pub roles: Vec<RoleView>,
+}
+
+/// What one role of a node did since the node started. A role is one duty, such as the timers or retention: a round, then a rest.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct RoleView {
+    pub name: String,
+    /// Rounds that ended.
+    pub rounds: u64,
+    /// Rounds in a row, up to the last one, that failed.
+    pub failed_rounds: u64,
+    /// How long the round under way has been running, in milliseconds; absent between two rounds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub running_ms: Option<u64>,
+    /// When the last round ended.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_at: Option<Timestamp>,
+    /// How long the last round took, in milliseconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_ms: Option<u64>,
+    /// Why the last round failed, if it did.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error: Option<String>,
+    /// The last thing that it did beyond looking, and when.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub did: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub did_at: Option<Timestamp>,
 }
 
 /// One thing that was looked at.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct FindingView {
-    /// What was looked at: `configuration`, `store`, `leases`, `engine`, `workers`, `clock`, `disk`, `keys` or `alerts`.
+    /// What was looked at: `configuration`, `store`, `leases`, `engine`, `workers`, `clock`, `disk`, `keys`, `roles` or `alerts`.
     pub check: String,
     #[schema(value_type = VerdictWord)]
     pub verdict: String,
@@ -395,6 +426,6 @@ impl DoctorAnswer {
     pub fn new(at: Timestamp, findings: Vec<FindingView>) -> DoctorAnswer {
         let has = |word: &str| findings.iter().any(|finding| finding.verdict == word);
         let verdict = ["failed", "warning"].into_iter().find(|word| has(word)).unwrap_or("ok");
-        DoctorAnswer { at, verdict: verdict.to_owned(), findings }
+        DoctorAnswer { at, verdict: verdict.to_owned(), findings, roles: Vec::new() }
     }
 }

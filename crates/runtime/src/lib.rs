@@ -1,4 +1,4 @@
-//! The IO shell around `core`: one role per file, each a struct with `run(self, stop)`.
+//! The IO shell around `core`: one role per file, each a [`Role`](role::Role) that one driver runs.
 //!
 //! [`Node`] starts and stops the roles; [`Service`] is the application API and the only door: the HTTP server, the
 //! CLI's local verbs and the library all call it.
@@ -13,7 +13,7 @@
 //! workers                      from their launch to their end
 //! state                        what all of them share; knows no role
 //! blobs                        large results as objects
-//! seal  machine  breakpoints   the ground
+//! seal  machine  role          the ground, with breakpoints
 //! ```
 //!
 //! `cargo xtask tidy` holds the list of who may use whom.
@@ -23,6 +23,7 @@ pub mod breakpoints;
 mod commit;
 mod machine;
 mod node;
+mod role;
 mod scaling;
 mod seal;
 mod service;

@@ -4,6 +4,7 @@ use crate::blobs::Blobs;
 use crate::commit::ahead::ReadAhead;
 use crate::commit::committer::Committer;
 use crate::commit::relay::Relay;
+use crate::role::{Role, drive};
 use crate::scaling::scaler::Scaler;
 use crate::seal::unlock;
 use crate::service::Service;
@@ -101,7 +102,7 @@ impl Node {
         let committer = Committer { cx: cx.clone(), inbox, ahead: ReadAhead::default() };
         let token = node.stop_committer.clone();
         node.spawn("committer", &token.clone(), committer.run(token));
-        node.role("relay", |stop| Relay { cx: cx.clone() }.run(stop));
+        node.role(Relay::new(cx.clone()));
         let receivers = &cx.settings.webhooks;
         let tells = !receivers.endpoints.is_empty() || receivers.callbacks.is_some();
         if tells {
@@ -113,28 +114,25 @@ impl Node {
             tracing::warn!("{}", pause.words());
         }
         node.bring_up().await.map_err(|e| unavailable(&e))?;
-        node.role("timers", |stop| Timers { cx: cx.clone() }.run(stop));
-        node.role("reaper", |stop| Reaper { cx: cx.clone(), seen: BTreeMap::new() }.run(stop));
-        node.role("gates", |stop| GateKeeper { cx: cx.clone() }.run(stop));
-        node.role("scaler", |stop| Scaler::new(cx.clone()).run(stop));
-        node.role("watcher", |stop| Watcher::new(cx.clone()).run(stop));
-        node.role("health", |stop| HealthChecks { cx: cx.clone() }.run(stop));
+        node.role(Timers { cx: cx.clone() });
+        node.role(Reaper { cx: cx.clone(), seen: BTreeMap::new() });
+        node.role(GateKeeper::new(cx.clone()));
+        node.role(Scaler::new(cx.clone()));
+        node.role(Watcher::new(cx.clone()));
+        node.role(HealthChecks::new(cx.clone()));
         if tells {
-            let webhooks = Webhooks::new(cx.clone());
-            node.role("webhooks", |stop| once_resumed(cx.clone(), stop, |stop| webhooks.run(stop)));
+            node.role_once_resumed(Webhooks::new(cx.clone()));
         }
-        let retention = Retention { cx: cx.clone() };
-        node.role("retention", |stop| once_resumed(cx.clone(), stop, |stop| retention.run(stop)));
+        node.role_once_resumed(Retention { cx: cx.clone() });
         if cx.payloads.blobs.is_some() {
-            let sweeper = Sweeper { cx: cx.clone() };
-            node.role("sweeper", |stop| once_resumed(cx.clone(), stop, |stop| sweeper.run(stop)));
+            node.role_once_resumed(Sweeper { cx: cx.clone() });
         }
-        node.role("tracer", |stop| Tracer { cx: cx.clone(), cursor }.run(stop));
-        node.role("keeper", |stop| Keeper { cx: cx.clone(), looked: None }.run(stop));
-        node.role("orphans", |stop| Orphans { cx: cx.clone(), inbox: orphans }.run(stop));
+        node.role(Tracer::new(cx.clone(), cursor));
+        node.role(Keeper { cx: cx.clone(), looked: None });
+        node.role(Orphans::new(cx.clone(), orphans));
         if cx.store.features().shared {
-            node.role("sessions", |stop| Sessions { cx: cx.clone() }.run(stop));
-            node.role("election", |stop| Election { cx: cx.clone() }.run(stop));
+            node.role(Sessions::new(cx.clone()));
+            node.role(Election::new(cx.clone()));
         }
         Ok(node)
     }
@@ -166,7 +164,7 @@ impl Node {
                 cx.writes.commit(vec![close], 0).await?;
             }
         }
-        Election { cx: cx.clone() }.ask().await?;
+        Election::new(cx.clone()).ask().await?;
         if alone {
             let recovered = lose_all(&cx, None, Loss::Node).await?;
             if recovered > 0 {
@@ -181,21 +179,40 @@ impl Node {
             }
         };
         let mut pool = Pool::new(cx, provider);
-        pool.round().await;
+        // The role begins with another round, which says what failed.
+        let _ = pool.round().await;
         // The pool outlives the other roles: its workers go when their links are closed.
         let token = self.stop_committer.clone();
-        self.spawn("pool", &token.clone(), pool.run(token));
+        self.drive(pool, &token);
         Ok(())
     }
 
-    fn role<F: Future<Output = ()> + Send + 'static>(
-        &mut self,
-        name: &str,
-        start: impl FnOnce(CancellationToken) -> F,
-    ) {
+    fn role(&mut self, role: impl Role + 'static) {
         let stop = self.stop.clone();
-        let role = start(stop.clone());
-        self.spawn(name, &stop, role);
+        self.drive(role, &stop);
+    }
+
+    fn drive<R: Role + 'static>(&mut self, role: R, stop: &CancellationToken) {
+        let runs = self.cx.observed.roles.clone();
+        self.spawn(R::NAME, stop, drive(role, runs, stop.clone()));
+    }
+
+    /// Starts a role that touches what lies outside of the store, once the service is not paused.
+    fn role_once_resumed<R: Role + 'static>(&mut self, role: R) {
+        let (cx, stop) = (self.cx.clone(), self.stop.clone());
+        let driven = async move {
+            let mut pause = cx.registry.pause().subscribe();
+            let resumed = tokio::select! {
+                biased;
+                () = stop.cancelled() => false,
+                told = pause.wait_for(Option::is_none) => told.is_ok(),
+            };
+            if resumed {
+                drive(role, cx.observed.roles.clone(), stop).await;
+            }
+        };
+        let stop = self.stop.clone();
+        self.spawn(R::NAME, &stop, driven);
     }
 
     /// Runs a role; one that ends before it was told to (or panics) fails the node.
@@ -304,23 +321,6 @@ impl Drop for Bell {
             let why = format!("the role {} ended", self.name);
             self.cx.fail(why);
         }
-    }
-}
-
-/// Runs a role that touches what lies outside of the store, once the service is not paused.
-async fn once_resumed<F: Future<Output = ()>>(
-    cx: Arc<Context>,
-    stop: CancellationToken,
-    role: impl FnOnce(CancellationToken) -> F,
-) {
-    let mut pause = cx.registry.pause().subscribe();
-    let resumed = tokio::select! {
-        biased;
-        () = stop.cancelled() => false,
-        told = pause.wait_for(Option::is_none) => told.is_ok(),
-    };
-    if resumed {
-        role(stop).await;
     }
 }
 

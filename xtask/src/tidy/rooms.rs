@@ -10,23 +10,27 @@ const SOURCE: &str = "crates/runtime/src/";
 
 /// The rooms from the top floor to the ground, each with the rooms that it may use. All of these stand below it, so that there
 /// is no circle.
-const ROOMS: [(&str, &[&str]); 13] = [
+const ROOMS: [(&str, &[&str]); 14] = [
     (
         "node",
-        &["watch", "webhooks", "service", "commit", "scaling", "upkeep", "workers", "state", "blobs", "seal"],
+        &[
+            "watch", "webhooks", "service", "commit", "scaling", "upkeep", "workers", "state", "blobs",
+            "seal", "role",
+        ],
     ),
-    ("watch", &["service", "state", "machine"]),
-    ("webhooks", &["service", "state"]),
+    ("watch", &["service", "state", "machine", "role"]),
+    ("webhooks", &["service", "state", "role"]),
     ("service", &["upkeep", "scaling", "workers", "state", "seal", "machine"]),
-    ("commit", &["state", "breakpoints"]),
-    ("scaling", &["workers", "state", "machine"]),
-    ("upkeep", &["state", "blobs", "seal"]),
-    ("workers", &["state", "blobs", "seal", "breakpoints"]),
-    ("state", &["blobs", "seal", "breakpoints"]),
+    ("commit", &["state", "breakpoints", "role"]),
+    ("scaling", &["workers", "state", "machine", "role"]),
+    ("upkeep", &["state", "blobs", "seal", "role"]),
+    ("workers", &["state", "blobs", "seal", "breakpoints", "role"]),
+    ("state", &["blobs", "seal", "breakpoints", "role"]),
     ("blobs", &["seal"]),
     ("seal", &[]),
     ("machine", &[]),
     ("breakpoints", &[]),
+    ("role", &[]),
 ];
 /// The only room with methods of `Context`.
 const STATE: &str = "state";

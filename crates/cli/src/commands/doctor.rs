@@ -2,11 +2,11 @@
 
 use super::configure::ConfigArgs;
 use super::connect::{Connection, DataDir};
-use super::output::{Output, printable};
+use super::output::{Output, age, printable};
 use super::{Exit, Failure};
 use clap::Args;
 use enginehouse_api::client::ClientError;
-use enginehouse_api::{DoctorAnswer, FindingView, Timestamp};
+use enginehouse_api::{DoctorAnswer, FindingView, RoleView, Timestamp};
 use enginehouse_core::time::Time;
 use enginehouse_store::sqlite::{SqliteOptions, SqliteStore};
 use enginehouse_store::{Depth, Store};
@@ -41,20 +41,27 @@ impl Doctor {
         output: &mut Output,
     ) -> Result<Exit, Failure> {
         let mut findings = vec![self.configuration(data.as_deref())];
+        let mut roles = Vec::new();
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()
             .map_err(|error| Failure::call(error.to_string()))?;
         // Without a configuration that can be read it is not known which service is meant, so none is asked.
         if let Ok(dir) = dir {
-            findings.extend(runtime.block_on(self.service(connection, &dir))?);
+            let (of_service, of_roles) = runtime.block_on(self.service(connection, &dir))?;
+            findings.extend(of_service);
+            roles = of_roles;
         }
         let now = Timestamp(Time(jiff::Timestamp::now().as_millisecond()));
-        show(&DoctorAnswer::new(now, findings), output)
+        show(&DoctorAnswer { roles, ..DoctorAnswer::new(now, findings) }, output)
     }
 
-    /// What the service finds; while it does not run, what its files show.
-    async fn service(&self, connection: &Connection, dir: &DataDir) -> Result<Vec<FindingView>, Failure> {
+    /// What the service finds, and what its roles did; while it does not run, what its files show.
+    async fn service(
+        &self,
+        connection: &Connection,
+        dir: &DataDir,
+    ) -> Result<(Vec<FindingView>, Vec<RoleView>), Failure> {
         let answer = match connection.client(dir).await {
             Ok(client) => match client.doctor(self.full).await {
                 Err(error @ ClientError::Problem { .. }) => return Err(error.into()),
@@ -68,11 +75,13 @@ impl Doctor {
         match answer {
             Ok(answer) => {
                 let clock = clock(answer.at);
-                Ok(answer.findings.into_iter().chain([clock]).collect())
+                Ok((answer.findings.into_iter().chain([clock]).collect(), answer.roles))
             }
             Err(why) => {
                 let remedy = "start it with `enginehouse serve`, or name it with --url";
-                Ok(vec![FindingView::warning("service", why, remedy), self.files(&dir.path).await])
+                let findings =
+                    vec![FindingView::warning("service", why, remedy), self.files(&dir.path).await];
+                Ok((findings, Vec::new()))
             }
         }
     }
@@ -132,6 +141,34 @@ fn clock(service: Timestamp) -> FindingView {
     FindingView::ok("clock", text)
 }
 
+/// What the service's roles did last, as a table.
+fn show_roles(answer: &DoctorAnswer, output: &mut Output) -> Result<(), Failure> {
+    if answer.roles.is_empty() {
+        return Ok(());
+    }
+    let now = jiff::Timestamp::now();
+    let rows: Vec<Vec<String>> = answer
+        .roles
+        .iter()
+        .map(|role| {
+            let last = match (role.running_ms, role.last_at) {
+                (Some(ms), _) => format!("running, {ms} ms"),
+                (None, Some(at)) => age(at, now),
+                (None, None) => "-".to_owned(),
+            };
+            let took = role.last_ms.map_or("-".to_owned(), |ms| format!("{ms} ms"));
+            let came = match (&role.error, &role.did, role.did_at) {
+                (Some(error), ..) => format!("failed {} times: {error}", role.failed_rounds),
+                (None, Some(did), Some(at)) => format!("{did} ({} ago)", age(at, now)),
+                _ => "ok".to_owned(),
+            };
+            vec![role.name.clone(), role.rounds.to_string(), last, took, came]
+        })
+        .collect();
+    output.line("")?;
+    output.table(&["ROLE", "ROUNDS", "LAST", "TOOK", "RESULT"], &rows)
+}
+
 fn show(answer: &DoctorAnswer, output: &mut Output) -> Result<Exit, Failure> {
     if output.is_json() {
         output.document(answer)?;
@@ -143,6 +180,7 @@ fn show(answer: &DoctorAnswer, output: &mut Output) -> Result<Exit, Failure> {
                 output.line(&printable(&format!("{:23} -> {remedy}", "")))?;
             }
         }
+        show_roles(answer, output)?;
     }
     Ok(if answer.verdict == "failed" { Exit::CallFailed } else { Exit::Done })
 }

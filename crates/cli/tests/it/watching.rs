@@ -164,11 +164,20 @@ fn the_doctor_looks_at_a_service_and_at_files() {
         ("clock", "", "ok"),
         ("disk", "MiB are free", "ok"),
         ("keys", "seal key", "ok"),
+        ("roles", "the last round of each went well", "ok"),
     ];
     for (check, text, verdict) in table {
         assert_eq!(verdicts(check, text), [verdict], "{check} {text}: {answer}");
     }
     assert_eq!((output.status.code(), &answer["verdict"]), (Some(1), &json!("failed")), "an engine is away");
+    let rounds = |role: &str| -> u64 {
+        let roles = answer["roles"].as_array().unwrap();
+        let found =
+            roles.iter().find(|view| view["name"] == role).unwrap_or_else(|| panic!("{role}: {answer}"));
+        found["rounds"].as_u64().unwrap()
+    };
+    assert!(rounds("committer") > 0 && rounds("timers") > 0 && rounds("health") > 0, "{answer}");
+    assert_eq!(rounds("keeper"), 0, "it is there before its first round");
     let metrics = house.try_call("GET", "/metrics", None).unwrap().text();
     assert!(metrics.contains("enginehouse_audit_violations_total 0"), "{metrics}");
     house.halt();

@@ -78,7 +78,8 @@ impl Committer {
                 }
             }
             self.gather(&mut requests);
-            self.round(requests).await;
+            let roles = self.cx.observed.roles.clone();
+            roles.watch_work("committer", self.round(requests)).await;
         }
     }
 

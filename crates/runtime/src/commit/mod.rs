@@ -4,7 +4,7 @@
 //! what was committed elsewhere. What is to be written is decided where it is asked for, never here; here only grants are
 //! added. Whoever wants something written calls `Context::commit`.
 //!
-//! Rooms it may use: `state`, `breakpoints`.
+//! Rooms it may use: `state`, `breakpoints`, `role`.
 
 pub(crate) mod ahead;
 pub(crate) mod committer;

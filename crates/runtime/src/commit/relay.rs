@@ -3,6 +3,7 @@
 //! What this node commits it tells by itself as soon as it is stored. The feed of a store that it has alone is read only when a
 //! commit was made another way, or when nobody knows what became of one.
 
+use crate::role::{Role, Round};
 use crate::state::context::Context;
 use crate::state::operator_words::OPERATOR_NOTE;
 use crate::state::scaling::SCALING_NOTE;
@@ -11,36 +12,51 @@ use enginehouse_core::execution::{Execution, Status};
 use enginehouse_store::{Change, Cursor, Ref, StoreError};
 use std::sync::Arc;
 use std::time::Duration;
-use tokio_util::sync::CancellationToken;
+use tokio::sync::watch;
 
 const PAGE: usize = 256;
 /// How long a lost nudge may go unnoticed.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 
 pub(crate) struct Relay {
-    pub(crate) cx: Arc<Context>,
+    cx: Arc<Context>,
+    changed: watch::Receiver<Cursor>,
+}
+
+impl Role for Relay {
+    const NAME: &'static str = "relay";
+    const TROUBLE: &'static str = "the feed could not be read";
+    type Error = StoreError;
+
+    fn first(&self) -> Duration {
+        LOOK_EVERY
+    }
+
+    fn again(&self) -> Duration {
+        LOOK_EVERY
+    }
+
+    async fn nudged(&mut self) {
+        let shared = self.cx.store.features().shared;
+        tokio::select! {
+            biased;
+            _ = self.changed.changed(), if shared => {}
+            () = self.cx.writes.relay_nudge.notified() => {}
+        }
+    }
+
+    async fn round(&mut self) -> Result<Round, StoreError> {
+        if *self.cx.store.changed().borrow() > *self.cx.writes.known.lock() {
+            self.catch_up().await?;
+        }
+        Ok(Round::then_rest(LOOK_EVERY))
+    }
 }
 
 impl Relay {
-    pub(crate) async fn run(self, stop: CancellationToken) {
-        let mut changed = self.cx.store.changed();
-        let shared = self.cx.store.features().shared;
-        loop {
-            tokio::select! {
-                biased;
-                () = stop.cancelled() => return,
-                _ = changed.changed(), if shared => {}
-                () = self.cx.writes.relay_nudge.notified() => {}
-                () = tokio::time::sleep(LOOK_EVERY) => {}
-            }
-            if *self.cx.store.changed().borrow() <= *self.cx.writes.known.lock() {
-                continue;
-            }
-            if let Err(error) = self.catch_up().await {
-                tracing::warn!(%error, "the feed could not be read; trying again");
-                tokio::time::sleep(LOOK_EVERY).await;
-            }
-        }
+    pub(crate) fn new(cx: Arc<Context>) -> Relay {
+        let changed = cx.store.changed();
+        Relay { cx, changed }
     }
 
     async fn catch_up(&self) -> Result<(), StoreError> {

@@ -6,6 +6,7 @@
 
 use super::observe::Observer;
 use super::records::Records;
+use crate::role::{Role, Round};
 use crate::state::context::Context;
 use crate::state::wanted::Wanted;
 use crate::workers::dedicated::{starting_workers, workers_apart};
@@ -18,7 +19,6 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::Instant;
-use tokio_util::sync::CancellationToken;
 
 const STORE_EVERY: Duration = Duration::from_secs(10);
 
@@ -38,6 +38,37 @@ pub(crate) struct Scaler {
     stored: Instant,
 }
 
+impl Role for Scaler {
+    const NAME: &'static str = "scaler";
+    const TROUBLE: &'static str = "the scaler could not read or store what it needs";
+    type Error = StoreError;
+
+    fn first(&self) -> Duration {
+        self.tick()
+    }
+
+    fn again(&self) -> Duration {
+        self.tick()
+    }
+
+    async fn nudged(&mut self) {
+        self.cx.workers.scaler_nudge.notified().await;
+        // What comes together is looked at together.
+        tokio::time::sleep(self.tick() / GATHER).await;
+    }
+
+    async fn round(&mut self) -> Result<Round, StoreError> {
+        self.turn().await?;
+        Ok(Round::then_rest(self.tick()))
+    }
+
+    async fn end(&mut self) {
+        if self.loaded {
+            let _ = self.store_memory().await;
+        }
+    }
+}
+
 impl Scaler {
     pub(crate) fn new(cx: Arc<Context>) -> Scaler {
         let live = Autoscaler::new(cx.workers.scaling.lock().rules.clone());
@@ -53,24 +84,8 @@ impl Scaler {
         }
     }
 
-    pub(crate) async fn run(mut self, stop: CancellationToken) {
-        loop {
-            let tick = Duration::from_millis(self.live.rules().tick_interval);
-            tokio::select! {
-                biased;
-                () = stop.cancelled() => break,
-                () = self.cx.workers.scaler_nudge.notified() => tokio::time::sleep(tick / GATHER).await,
-                () = tokio::time::sleep(tick) => {}
-            }
-            if let Err(error) = self.turn().await
-                && !stop.is_cancelled()
-            {
-                tracing::warn!(%error, "the scaler could not read or store what it needs; trying again");
-            }
-        }
-        if self.loaded {
-            let _ = self.store_memory().await;
-        }
+    fn tick(&self) -> Duration {
+        Duration::from_millis(self.live.rules().tick_interval)
     }
 
     async fn turn(&mut self) -> Result<(), StoreError> {

@@ -3,15 +3,18 @@
 use super::Service;
 use crate::machine::free_mib;
 use crate::seal::SealKeySource;
-use enginehouse_api::{DoctorAnswer, FindingView, Timestamp};
+use enginehouse_api::{DoctorAnswer, FindingView, RoleView, Timestamp};
+use enginehouse_core::time::Millis;
 use enginehouse_store::Depth;
 use std::time::Duration;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
 /// How long the look waits for a batch to be stored.
 const BATCH_PATIENCE: Duration = Duration::from_secs(5);
 /// How long it waits for the place of large results.
 const BLOB_PATIENCE: Duration = Duration::from_secs(20);
+/// How long a round may run that ought to be short, before it counts as stuck.
+const ROUND_MAX: Duration = Duration::from_secs(60);
 /// Findings of one check that are told.
 const FINDINGS_MAX: usize = 20;
 
@@ -28,7 +31,9 @@ impl Service {
         findings.extend(self.blob_finding().await);
         findings.push(self.key_finding());
         findings.extend(self.alert_findings());
-        DoctorAnswer::new(Timestamp(self.cx.store.now()), findings)
+        let (roles, of_roles) = self.roles();
+        findings.extend(of_roles);
+        DoctorAnswer { roles, ..DoctorAnswer::new(Timestamp(self.cx.store.now()), findings) }
     }
 
     /// What does not agree among the queue's counts, the leases and what runs; nothing, if all is well. It looks between two
@@ -219,6 +224,45 @@ impl Service {
         FindingView::ok("keys", format!("the seal key comes from {source}"))
     }
 
+    /// What each role did, and what is wrong with those that fail or hang.
+    fn roles(&self) -> (Vec<RoleView>, Vec<FindingView>) {
+        let now = self.cx.store.now();
+        let at = |at: Instant| Timestamp(now.minus(ms(at.elapsed())));
+        let mut findings = Vec::new();
+        let all = self.cx.observed.roles.all();
+        let count = all.len();
+        let views = all.into_iter().map(|(name, run)| {
+            let running = run.since.map(|since| since.elapsed());
+            if let Some(error) = &run.error {
+                let text = format!("{name} failed {} times in a row: {error}", run.failed);
+                findings.push(FindingView::warning("roles", text, "it tries again by itself; see the log for more"));
+            }
+            if let Some(running) = running.filter(|running| !run.long && *running > ROUND_MAX) {
+                let text = format!("a round of {name} has been running for {} s", running.as_secs());
+                let remedy = "look at the disk and at the log; if it does not end, restart the service, which loses \
+                              nothing";
+                findings.push(FindingView::failed("roles", text, remedy));
+            }
+            RoleView {
+                name: name.to_owned(),
+                rounds: run.rounds,
+                failed_rounds: run.failed,
+                running_ms: running.map(ms),
+                last_at: run.last.map(|(ended, _)| at(ended)),
+                last_ms: run.last.map(|(_, took)| ms(took)),
+                error: run.error,
+                did_at: run.did.as_ref().map(|(when, _)| at(*when)),
+                did: run.did.map(|(_, text)| text),
+            }
+        });
+        let views = views.collect();
+        if findings.is_empty() {
+            findings
+                .push(FindingView::ok("roles", format!("{count} run, and the last round of each went well")));
+        }
+        (views, findings)
+    }
+
     fn alert_findings(&self) -> Vec<FindingView> {
         let firing: Vec<_> =
             self.alerts().alerts.into_iter().filter(|alert| alert.state == "firing").collect();
@@ -234,4 +278,8 @@ impl Service {
         };
         firing.into_iter().map(finding).collect()
     }
+}
+
+fn ms(span: Duration) -> Millis {
+    Millis::try_from(span.as_millis()).unwrap_or(Millis::MAX)
 }

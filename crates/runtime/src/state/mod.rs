@@ -6,7 +6,7 @@
 //! Only here are methods of `Context` written. What another room does with it is a function of that room, so that every use
 //! of one room by another is seen in its imports.
 //!
-//! Rooms it may use: `blobs`, `seal`, `breakpoints`.
+//! Rooms it may use: `blobs`, `seal`, `breakpoints`, `role`.
 
 pub(crate) mod alerts;
 pub(crate) mod context;

@@ -6,7 +6,9 @@ use super::history::History;
 use super::lock::{Lock, Place};
 use super::telemetry::Telemetry;
 use super::unreached::Unreached;
+use crate::role::Runs;
 use enginehouse_api::MetricsSample;
+use std::sync::Arc;
 use tokio::sync::watch;
 
 pub(crate) struct Observed {
@@ -19,6 +21,8 @@ pub(crate) struct Observed {
     pub(crate) telemetry: Telemetry,
     /// What retention did last.
     pub(crate) retention: Lock<Pass>,
+    /// What each role did.
+    pub(crate) roles: Arc<Runs>,
 }
 
 impl Observed {
@@ -31,6 +35,7 @@ impl Observed {
             alerts: Lock::new(Place::Alerts, alerts),
             telemetry: Telemetry::new(),
             retention: Lock::new(Place::Retention, Default::default()),
+            roles: Arc::default(),
         }
     }
 }

@@ -2,6 +2,7 @@
 //!
 //! Only the scheduler's node decides. The others read what it stored, so that every node shows the same.
 
+use crate::role::{Role, Round};
 use crate::seal::Column;
 use crate::state::context::Context;
 use crate::state::planned::Planned;
@@ -19,7 +20,6 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::Instant;
-use tokio_util::sync::CancellationToken;
 
 const TICK: Duration = Duration::from_secs(1);
 /// How often what was learned is stored although no breaker changed.
@@ -30,55 +30,70 @@ const READ_EVERY: Duration = Duration::from_secs(5);
 const FAIL_FAST_AT_ONCE: usize = 256;
 
 pub(crate) struct GateKeeper {
-    pub(crate) cx: Arc<Context>,
+    cx: Arc<Context>,
+    /// What was stored last of each engine.
+    stored: BTreeMap<String, Value>,
+    /// When what was learned is to be stored next although no breaker changed, or to be read from the scheduler's node.
+    next_store: Instant,
+    next_read: Instant,
+}
+
+impl Role for GateKeeper {
+    const NAME: &'static str = "gates";
+    const TROUBLE: &'static str = "what is known of the engines could not be stored or read";
+    type Error = StoreError;
+
+    fn first(&self) -> Duration {
+        TICK
+    }
+
+    fn again(&self) -> Duration {
+        TICK
+    }
+
+    async fn nudged(&mut self) {
+        self.cx.scheduling.gate_nudge.notified().await;
+    }
+
+    async fn round(&mut self) -> Result<Round, StoreError> {
+        let round = Round::then_rest(TICK);
+        let Some(changes) = self.turn_gates() else {
+            if Instant::now() >= self.next_read {
+                self.next_read = Instant::now() + READ_EVERY;
+                self.cx.load_gates().await?;
+            }
+            return Ok(round);
+        };
+        self.fail_fast().await;
+        if changes.is_empty() && Instant::now() < self.next_store {
+            return Ok(round);
+        }
+        self.next_store = Instant::now() + STORE_EVERY;
+        if let Err(error) = self.store(&changes).await {
+            self.cx.scheduling.scheduler.lock().gate_changes.extend(changes);
+            return Err(error);
+        }
+        Ok(match changes.len() {
+            0 => round,
+            count => round.did(format!("{count} changes of circuit breakers stored")),
+        })
+    }
 }
 
 impl GateKeeper {
-    pub(crate) async fn run(self, stop: CancellationToken) {
-        let mut stored: BTreeMap<String, Value> = BTreeMap::new();
-        let mut next = Instant::now() + STORE_EVERY;
-        let mut next_read = Instant::now();
-        loop {
-            tokio::select! {
-                biased;
-                () = stop.cancelled() => return,
-                () = self.cx.scheduling.gate_nudge.notified() => {}
-                () = tokio::time::sleep(TICK) => {}
-            }
-            let Some(changes) = self.turn_gates() else {
-                if Instant::now() < next_read {
-                    continue;
-                }
-                next_read = Instant::now() + READ_EVERY;
-                if let Err(error) = self.cx.load_gates().await {
-                    tracing::warn!(%error, "what the scheduler knows of the engines could not be read");
-                }
-                continue;
-            };
-            self.fail_fast().await;
-            if changes.is_empty() && Instant::now() < next {
-                continue;
-            }
-            next = Instant::now() + STORE_EVERY;
-            if let Err(error) = self.store(&changes, &mut stored).await {
-                tracing::warn!(%error, "what was learned of the engines could not be stored; trying again");
-                self.cx.scheduling.scheduler.lock().gate_changes.extend(changes);
-            }
-        }
+    pub(crate) fn new(cx: Arc<Context>) -> GateKeeper {
+        let now = Instant::now();
+        GateKeeper { cx, stored: BTreeMap::new(), next_store: now + STORE_EVERY, next_read: now }
     }
 
     /// Stores every gate that differs from what was stored last, and tells of the changes.
-    async fn store(
-        &self,
-        changes: &[GateChange],
-        stored: &mut BTreeMap<String, Value>,
-    ) -> Result<(), StoreError> {
+    async fn store(&mut self, changes: &[GateChange]) -> Result<(), StoreError> {
         let docs = self.cx.scheduling.scheduler.lock().gates.docs();
         for (engine, doc) in docs {
             let body = json!(doc);
-            if stored.get(&engine) != Some(&body) {
+            if self.stored.get(&engine) != Some(&body) {
                 self.cx.keep(DocKind::Gate, &engine, |_| body.clone()).await?;
-                stored.insert(engine, body);
+                self.stored.insert(engine, body);
             }
         }
         let notes = changes.iter().filter_map(|change| self.note(change));

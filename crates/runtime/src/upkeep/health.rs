@@ -1,41 +1,51 @@
 //! Asks each endpoint for its health on a timer, and stops runs in their engine that nobody follows any more.
 
+use crate::role::{Role, Round};
 use crate::state::context::Context;
 use crate::state::registry::Checked;
 use crate::state::settings::RegisteredEngine;
 use crate::state::workers::Orphan;
 use enginehouse_engine::EngineFailure;
 use futures_util::stream::{self, StreamExt};
+use std::convert::Infallible;
+use std::future::pending;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::mpsc;
-use tokio_util::sync::CancellationToken;
 
 /// Endpoints asked at the same time.
 const ASKED_AT_ONCE: usize = 8;
 /// How long stopping an orphaned run may take.
 const ORPHAN_PATIENCE: Duration = Duration::from_secs(30);
+/// How often a role that has nothing to stop shows that it lives.
+const IDLE: Duration = Duration::from_secs(60);
 
 pub(crate) struct HealthChecks {
-    pub(crate) cx: Arc<Context>,
+    cx: Arc<Context>,
+    /// Keys are looked at as well in the first round.
+    key: KeyCheck,
+}
+
+impl Role for HealthChecks {
+    const NAME: &'static str = "health";
+    const TROUBLE: &'static str = "the engines could not be asked for their health";
+    const LONG: bool = true;
+    type Error = Infallible;
+
+    fn again(&self) -> Duration {
+        Duration::from_millis(self.cx.settings.health_interval)
+    }
+
+    async fn round(&mut self) -> Result<Round, Infallible> {
+        self.check_all(self.key).await;
+        self.key = KeyCheck::WhereNeeded;
+        Ok(Round::then_rest(Duration::from_millis(self.cx.settings.health_interval)))
+    }
 }
 
 impl HealthChecks {
-    pub(crate) async fn run(self, stop: CancellationToken) {
-        let mut key = KeyCheck::Now;
-        loop {
-            tokio::select! {
-                biased;
-                () = stop.cancelled() => return,
-                () = self.check_all(key) => {}
-            }
-            key = KeyCheck::WhereNeeded;
-            tokio::select! {
-                biased;
-                () = stop.cancelled() => return,
-                () = tokio::time::sleep(Duration::from_millis(self.cx.settings.health_interval)) => {}
-            }
-        }
+    pub(crate) fn new(cx: Arc<Context>) -> HealthChecks {
+        HealthChecks { cx, key: KeyCheck::Now }
     }
 
     async fn check_all(&self, key: KeyCheck) {
@@ -118,35 +128,47 @@ fn refused_key(engine: &RegisteredEngine, failure: &EngineFailure) -> String {
     }
 }
 
+/// Stops runs in their engine that nobody follows any more, one after the other.
 pub(crate) struct Orphans {
-    pub(crate) cx: Arc<Context>,
-    pub(crate) inbox: mpsc::Receiver<Orphan>,
+    cx: Arc<Context>,
+    inbox: mpsc::Receiver<Orphan>,
+    next: Option<Orphan>,
 }
 
 impl Orphans {
-    pub(crate) async fn run(mut self, stop: CancellationToken) {
-        loop {
-            let orphan = tokio::select! {
-                biased;
-                () = stop.cancelled() => return,
-                orphan = self.inbox.recv() => orphan,
-            };
-            let Some(orphan) = orphan else { return };
-            let Some(engine) = self.cx.registry.get(&orphan.engine) else {
-                continue;
-            };
-            let cancel = engine.adapter.cancel(orphan.endpoint as usize, &orphan.engine_run);
-            match tokio::time::timeout(ORPHAN_PATIENCE, cancel).await {
-                Ok(Ok(())) => {}
-                Ok(Err(failure)) => tracing::warn!(
-                    engine = orphan.engine,
-                    code = failure.code,
-                    "a run could not be stopped in its engine"
-                ),
-                Err(_) => {
-                    tracing::warn!(engine = orphan.engine, "stopping a run in its engine took too long")
-                }
-            }
+    pub(crate) fn new(cx: Arc<Context>, inbox: mpsc::Receiver<Orphan>) -> Orphans {
+        Orphans { cx, inbox, next: None }
+    }
+}
+
+impl Role for Orphans {
+    const NAME: &'static str = "orphans";
+    const TROUBLE: &'static str = "a run could not be stopped in its engine";
+    const LONG: bool = true;
+    type Error = String;
+
+    /// A run that cannot be stopped is left alone, and the next one is not kept waiting.
+    fn again(&self) -> Duration {
+        Duration::from_millis(1)
+    }
+
+    async fn nudged(&mut self) {
+        self.next = self.inbox.recv().await;
+        if self.next.is_none() {
+            // Nothing sends any more, so the node is about to stop.
+            pending().await
+        }
+    }
+
+    async fn round(&mut self) -> Result<Round, String> {
+        let round = Round::then_rest(IDLE);
+        let Some(orphan) = self.next.take() else { return Ok(round) };
+        let Some(engine) = self.cx.registry.get(&orphan.engine) else { return Ok(round) };
+        let cancel = engine.adapter.cancel(orphan.endpoint as usize, &orphan.engine_run);
+        match tokio::time::timeout(ORPHAN_PATIENCE, cancel).await {
+            Ok(Ok(())) => Ok(round.did(format!("stopped a run of {}", orphan.engine))),
+            Ok(Err(failure)) => Err(format!("{}: {}", orphan.engine, failure.code)),
+            Err(_) => Err(format!("{}: it took too long", orphan.engine)),
         }
     }
 }

@@ -1,5 +1,6 @@
 //! The keeper of the key ring: what follows a data key by another, and what forgets those that nothing needs.
 
+use crate::role::{Role, Round};
 use crate::seal::{Needs, SealError, read, refusal, unhex};
 use crate::state::context::Context;
 use enginehouse_api::{ApiError, Code};
@@ -9,7 +10,6 @@ use enginehouse_store::{DocKind, Payloads, StoreError};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
-use tokio_util::sync::CancellationToken;
 
 /// How often it is looked whether a data key is due to be followed by another, and whether another node changed the ring.
 const LOOK_EVERY: Duration = Duration::from_secs(30);
@@ -97,22 +97,38 @@ pub(crate) struct Keeper {
     pub(crate) looked: Option<Time>,
 }
 
-impl Keeper {
-    pub(crate) async fn run(mut self, stop: CancellationToken) {
-        loop {
-            tokio::select! {
-                biased;
-                () = stop.cancelled() => return,
-                () = self.cx.payloads.sealer.used_up.notified() => {}
-                () = tokio::time::sleep(LOOK_EVERY) => {}
-            }
-            if let Err(error) = self.round().await {
-                tracing::warn!(%error, "the key ring could not be looked after; trying again");
-            }
-        }
+impl Role for Keeper {
+    const NAME: &'static str = "keeper";
+    const TROUBLE: &'static str = "the key ring could not be looked after";
+    type Error = ApiError;
+
+    fn first(&self) -> Duration {
+        LOOK_EVERY
     }
 
-    async fn round(&mut self) -> Result<(), ApiError> {
+    fn again(&self) -> Duration {
+        LOOK_EVERY
+    }
+
+    async fn nudged(&mut self) {
+        self.cx.payloads.sealer.used_up.notified().await;
+    }
+
+    async fn round(&mut self) -> Result<Round, ApiError> {
+        let before = self.cx.payloads.sealer.current();
+        self.look_after().await?;
+        let round = Round::then_rest(LOOK_EVERY);
+        let current = self.cx.payloads.sealer.current();
+        Ok(if current == before {
+            round
+        } else {
+            round.did(format!("the data key {current} seals from here on"))
+        })
+    }
+}
+
+impl Keeper {
+    async fn look_after(&mut self) -> Result<(), ApiError> {
         let counted = self.cx.payloads.sealer.counted();
         let now = self.cx.store.now();
         let mut due = self.is_due(now, counted);

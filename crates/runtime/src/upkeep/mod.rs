@@ -4,7 +4,7 @@
 //! remove, the keyring goes on to a new key. Each is idempotent and loses nothing when a nudge is lost. A role that looks
 //! after workers belongs to the room `workers`.
 //!
-//! Rooms it may use: `state`, `blobs`, `seal`.
+//! Rooms it may use: `state`, `blobs`, `seal`, `role`.
 
 pub(crate) mod gates;
 pub(crate) mod health;

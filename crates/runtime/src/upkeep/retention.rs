@@ -4,6 +4,7 @@
 //! took, so that submits and ends in between wait for one slice at most. Only the scheduler's node does it.
 
 use crate::blobs::BLOB_BYTES_MIN;
+use crate::role::{Role, Round};
 use crate::state::context::Context;
 use crate::state::figures::Pass;
 use crate::state::planned::Planned;
@@ -16,7 +17,6 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 use tokio::time::Instant;
-use tokio_util::sync::CancellationToken;
 
 const LOOK_EVERY: Duration = Duration::from_secs(10);
 /// Ended rows looked at in one read.
@@ -36,29 +36,36 @@ pub(crate) struct Retention {
     pub(crate) cx: Arc<Context>,
 }
 
-impl Retention {
-    pub(crate) async fn run(self, stop: CancellationToken) {
-        loop {
-            if self.cx.scheduling.scheduler.lock().may_grant() {
-                tokio::select! {
-                    biased;
-                    () = stop.cancelled() => return,
-                    done = self.pass() => if let Err(error) = done {
-                        tracing::warn!(%error, "retention could not do its work; trying again");
-                    },
-                }
-            }
-            tokio::select! {
-                biased;
-                () = stop.cancelled() => return,
-                () = tokio::time::sleep(LOOK_EVERY) => {}
-            }
-        }
+impl Role for Retention {
+    const NAME: &'static str = "retention";
+    const TROUBLE: &'static str = "retention could not do its work";
+    const LONG: bool = true;
+    type Error = StoreError;
+
+    fn again(&self) -> Duration {
+        LOOK_EVERY
     }
 
-    /// Removes until nothing is due and nothing is too much, then gives back what is free.
-    async fn pass(&self) -> Result<(), StoreError> {
+    async fn round(&mut self) -> Result<Round, StoreError> {
+        let round = Round::then_rest(LOOK_EVERY);
+        if !self.cx.scheduling.scheduler.lock().may_grant() {
+            return Ok(round);
+        }
+        Ok(match self.pass().await? {
+            (0, 0) => round,
+            (removed, emptied) => {
+                round.did(format!("removed {removed} executions and the payloads of {emptied} more"))
+            }
+        })
+    }
+}
+
+impl Retention {
+    /// Removes until nothing is due and nothing is too much, then gives back what is free. Gives how many executions were
+    /// removed, and how many only lost their payloads.
+    async fn pass(&self) -> Result<(u64, u64), StoreError> {
         let rules = &self.cx.settings.retention;
+        let (mut gone, mut bare) = (0, 0);
         loop {
             let usage = self.cx.store.usage().await?;
             let blobs =
@@ -78,6 +85,7 @@ impl Retention {
             *self.cx.observed.retention.lock() = Pass { at: now, took, ..pass };
             if pass.removed + pass.emptied > 0 {
                 let (removed, emptied) = (pass.removed, pass.emptied);
+                (gone, bare) = (gone + removed, bare + emptied);
                 tracing::info!(removed, emptied, took_ms = took, "retention removed what was due");
             }
             // A number that is met by removing is met by now; a size may need another look.
@@ -85,7 +93,8 @@ impl Retention {
                 break;
             }
         }
-        self.give_back().await
+        self.give_back().await?;
+        Ok((gone, bare))
     }
 
     /// Goes through what has ended, from the oldest, as far as anything may be due.

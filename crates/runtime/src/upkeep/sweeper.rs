@@ -1,18 +1,18 @@
 //! Removes blobs that no row tells of: of a report that was never committed, or of a removal that a crash cut short.
 
 use crate::blobs::Blobs;
+use crate::role::{Role, Round};
 use crate::seal::is_manifest;
 use crate::state::context::Context;
 use enginehouse_core::id::Key;
 use enginehouse_core::lifecycle::Part;
-use enginehouse_core::time::Time;
+use enginehouse_core::time::{DAY, Time};
 use futures_util::TryStreamExt;
 use object_store::path::Path;
 use std::path::Path as FilePath;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, UNIX_EPOCH};
-use tokio_util::sync::CancellationToken;
 
 /// Objects looked at between two pauses, so that a sweep is not felt.
 const SLICE: u64 = 100;
@@ -30,31 +30,32 @@ struct Swept {
     removed: u64,
 }
 
-impl Sweeper {
-    pub(crate) async fn run(self, stop: CancellationToken) {
-        let Some(blobs) = &self.cx.payloads.blobs else { return stop.cancelled().await };
-        let every = Duration::from_millis(blobs.settings.orphan_after.max(1));
-        loop {
-            tokio::select! {
-                biased;
-                () = stop.cancelled() => return,
-                swept = self.sweep(blobs) => match swept {
-                    Ok(swept) if swept.removed > 0 => {
-                        tracing::info!(removed = swept.removed, "blobs that no execution needs were removed");
-                    }
-                    Ok(_) => {}
-                    Err(error) => {
-                        let place = &blobs.settings.told;
-                        tracing::warn!(%error, place, "the blobs could not be looked through; trying again later");
-                    }
-                },
-            }
-            tokio::select! {
-                biased;
-                () = stop.cancelled() => return,
-                () = tokio::time::sleep(every) => {}
-            }
+impl Role for Sweeper {
+    const NAME: &'static str = "sweeper";
+    const TROUBLE: &'static str = "the place of large results could not be looked through";
+    const LONG: bool = true;
+    type Error = String;
+
+    fn again(&self) -> Duration {
+        self.every()
+    }
+
+    async fn round(&mut self) -> Result<Round, String> {
+        let round = Round::then_rest(self.every());
+        let Some(blobs) = &self.cx.payloads.blobs else { return Ok(round) };
+        let swept = self.sweep(blobs).await.map_err(|error| format!("{}: {error}", blobs.settings.told))?;
+        if swept.removed == 0 {
+            return Ok(round);
         }
+        tracing::info!(removed = swept.removed, "blobs that no execution needs were removed");
+        Ok(round.did(format!("removed {} blobs that no execution needs", swept.removed)))
+    }
+}
+
+impl Sweeper {
+    fn every(&self) -> Duration {
+        let after = self.cx.payloads.blobs.as_ref().map_or(DAY, |blobs| blobs.settings.orphan_after);
+        Duration::from_millis(after.max(1))
     }
 
     /// Counts what there is; the scheduler's node removes what nobody needs.

@@ -1,5 +1,6 @@
 //! The timer role: work whose time has come becomes due, work whose time has passed ends. Never early by the store's clock.
 
+use crate::role::{Role, Round};
 use crate::state::context::Context;
 use crate::state::planned::Planned;
 use enginehouse_core::lifecycle;
@@ -7,7 +8,6 @@ use enginehouse_store::StoreError;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
-use tokio_util::sync::CancellationToken;
 
 /// Rows looked at in one commit.
 const SLICE: usize = 256;
@@ -18,29 +18,23 @@ pub(crate) struct Timers {
     pub(crate) cx: Arc<Context>,
 }
 
-impl Timers {
-    pub(crate) async fn run(self, stop: CancellationToken) {
-        loop {
-            let pause = match self.round().await {
-                Ok(pause) => pause,
-                Err(error) => {
-                    tracing::warn!(%error, "timers could not be served; trying again");
-                    SLEEP_MAX
-                }
-            };
-            tokio::select! {
-                biased;
-                () = stop.cancelled() => return,
-                () = self.cx.writes.wake_nudge.notified() => {}
-                () = tokio::time::sleep(pause) => {}
-            }
-        }
+impl Role for Timers {
+    const NAME: &'static str = "timers";
+    const TROUBLE: &'static str = "timers could not be served";
+    type Error = StoreError;
+
+    fn again(&self) -> Duration {
+        SLEEP_MAX
     }
 
-    /// Serves what is due and tells how long to sleep.
-    async fn round(&self) -> Result<Duration, StoreError> {
+    async fn nudged(&mut self) {
+        self.cx.writes.wake_nudge.notified().await;
+    }
+
+    /// Serves what is due, and rests until the next time that something is.
+    async fn round(&mut self) -> Result<Round, StoreError> {
         if !self.cx.scheduling.scheduler.lock().may_grant() {
-            return Ok(SLEEP_MAX);
+            return Ok(Round::then_rest(SLEEP_MAX));
         }
         loop {
             let now = self.cx.store.now();
@@ -64,9 +58,9 @@ impl Timers {
         // From here on an earlier time that is committed wakes this role; what was committed before is in the answer.
         self.cx.writes.wake_target.store(i64::MAX, Ordering::Release);
         let next = self.cx.store.next_wake().await?;
-        let Some(next) = next else { return Ok(SLEEP_MAX) };
+        let Some(next) = next else { return Ok(Round::then_rest(SLEEP_MAX)) };
         self.cx.writes.wake_target.store(next.0, Ordering::Release);
         let wait = Duration::from_millis(next.since(self.cx.store.now()).max(1));
-        Ok(wait.min(SLEEP_MAX))
+        Ok(Round::then_rest(wait.min(SLEEP_MAX)))
     }
 }

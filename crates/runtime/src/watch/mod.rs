@@ -3,7 +3,7 @@
 //! These roles read and tell, and decide nothing that work depends on. Figures that are counted on the way are a part of the
 //! state, and those that are read off when somebody asks belong to the room `service`.
 //!
-//! Rooms it may use: `service`, `state`, `machine`.
+//! Rooms it may use: `service`, `state`, `machine`, `role`.
 
 pub(crate) mod tracer;
 pub(crate) mod watcher;

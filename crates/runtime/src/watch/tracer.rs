@@ -3,6 +3,7 @@
 //! It follows the feed of this node's commits and derives the spans from what is stored (`core/trace`), so that tracing adds
 //! nothing to the way of an execution. Nothing waits for a receiver: what it does not take in time is dropped and counted.
 
+use crate::role::{Role, Round};
 use crate::state::context::Context;
 use crate::state::settings::{ExporterSettings, TraceDialect};
 use crate::state::telemetry::Telemetry;
@@ -16,16 +17,18 @@ use opentelemetry_otlp::{SpanExporter as Otlp, WithExportConfig, WithHttpConfig}
 use opentelemetry_sdk::Resource;
 use opentelemetry_sdk::trace::{SpanData, SpanEvents, SpanExporter, SpanLinks};
 use secrecy::ExposeSecret;
+use std::future::pending;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
-use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 const PAGE: usize = 256;
 /// How long a lost nudge may go unnoticed, and how long spans are gathered before they are sent.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
+/// How often a role that has no receiver shows that it lives.
+const IDLE: Duration = Duration::from_secs(60);
 /// Spans in one request, and requests that may wait for one receiver.
 const BATCH_SPANS: usize = 512;
 const BATCHES_WAITING: usize = 32;
@@ -35,9 +38,14 @@ const EXPORT_WITHIN: Duration = Duration::from_secs(10);
 const COMPLAIN_EVERY: Duration = Duration::from_secs(60);
 
 pub(crate) struct Tracer {
-    pub(crate) cx: Arc<Context>,
+    cx: Arc<Context>,
     /// Everything up to here was looked at.
-    pub(crate) cursor: Cursor,
+    cursor: Cursor,
+    changed: watch::Receiver<Cursor>,
+    outlets: Vec<Outlet>,
+    /// When what was gathered is sent.
+    send_at: Instant,
+    tasks: TaskTracker,
 }
 
 /// The way to one receiver.
@@ -48,57 +56,73 @@ struct Outlet {
     batches: mpsc::Sender<Vec<SpanData>>,
 }
 
-impl Tracer {
-    pub(crate) async fn run(mut self, stop: CancellationToken) {
-        let tasks = TaskTracker::new();
-        let mut outlets = self.open(&tasks);
-        if outlets.is_empty() {
-            stop.cancelled().await;
+impl Role for Tracer {
+    const NAME: &'static str = "tracer";
+    const TROUBLE: &'static str = "the feed could not be read for traces";
+    type Error = StoreError;
+
+    fn first(&self) -> Duration {
+        self.until_sending()
+    }
+
+    fn again(&self) -> Duration {
+        LOOK_EVERY
+    }
+
+    async fn nudged(&mut self) {
+        if self.outlets.is_empty() {
+            return pending().await;
         }
-        let mut changed = self.cx.store.changed();
-        let mut send_at = Instant::now() + LOOK_EVERY;
-        while !stop.is_cancelled() {
-            tokio::select! {
-                biased;
-                () = stop.cancelled() => {}
-                _ = changed.changed() => {}
-                () = tokio::time::sleep_until(send_at) => {}
-            }
-            if let Err(error) = self.catch_up(&mut outlets).await {
-                tracing::warn!(%error, "the feed could not be read for traces; trying again");
-                tokio::time::sleep(LOOK_EVERY).await;
-            }
-            if Instant::now() >= send_at || stop.is_cancelled() {
-                outlets.iter_mut().for_each(|outlet| outlet.send(&self.cx.observed.telemetry));
-                send_at = Instant::now() + LOOK_EVERY;
-            }
+        // Without the store nothing comes any more, and the role ends with the node.
+        if self.changed.changed().await.is_err() {
+            pending().await
         }
-        drop(outlets);
-        tasks.close();
+    }
+
+    async fn round(&mut self) -> Result<Round, StoreError> {
+        if self.outlets.is_empty() {
+            return Ok(Round::then_rest(IDLE));
+        }
+        let read = self.catch_up().await;
+        if Instant::now() >= self.send_at {
+            self.send();
+        }
+        read.map(|()| Round::then_rest(self.until_sending()))
+    }
+
+    async fn end(&mut self) {
+        if !self.outlets.is_empty()
+            && let Err(error) = self.catch_up().await
+        {
+            tracing::warn!(%error, "{}; the last ones have none", Self::TROUBLE);
+        }
+        self.send();
+        self.outlets.clear();
+        self.tasks.close();
         // What is on its way may arrive; a receiver that does not answer is not waited for.
-        let _ = tokio::time::timeout(Duration::from_secs(2), tasks.wait()).await;
+        let _ = tokio::time::timeout(Duration::from_secs(2), self.tasks.wait()).await;
+    }
+}
+
+impl Tracer {
+    /// Follows the feed from `cursor` on.
+    pub(crate) fn new(cx: Arc<Context>, cursor: Cursor) -> Tracer {
+        let tasks = TaskTracker::new();
+        let outlets = open(&cx, &tasks);
+        let changed = cx.store.changed();
+        Tracer { cx, cursor, changed, outlets, send_at: Instant::now() + LOOK_EVERY, tasks }
     }
 
-    /// One task for each receiver, so that a slow one holds up none of the others.
-    fn open(&self, tasks: &TaskTracker) -> Vec<Outlet> {
-        let mut outlets = Vec::new();
-        for settings in &self.cx.settings.tracing.exporters {
-            let exporter = match exporter(settings) {
-                Ok(exporter) => exporter,
-                Err(error) => {
-                    tracing::error!(exporter = settings.name, error, "traces are not exported there");
-                    continue;
-                }
-            };
-            let (batches, inbox) = mpsc::channel(BATCHES_WAITING);
-            tasks.spawn(deliver(self.cx.clone(), settings.name.clone(), exporter, inbox));
-            let (name, dialect) = (settings.name.clone(), settings.dialect);
-            outlets.push(Outlet { name, dialect, batch: Vec::new(), batches });
-        }
-        outlets
+    fn until_sending(&self) -> Duration {
+        self.send_at.saturating_duration_since(Instant::now()).max(Duration::from_millis(1))
     }
 
-    async fn catch_up(&mut self, outlets: &mut [Outlet]) -> Result<(), StoreError> {
+    fn send(&mut self) {
+        self.outlets.iter_mut().for_each(|outlet| outlet.send(&self.cx.observed.telemetry));
+        self.send_at = Instant::now() + LOOK_EVERY;
+    }
+
+    async fn catch_up(&mut self) -> Result<(), StoreError> {
         loop {
             let page = match self.cx.store.feed(self.cursor, PAGE).await {
                 Ok(page) => page,
@@ -112,7 +136,7 @@ impl Tracer {
             let own = page.commits.iter().filter(|commit| commit.node == self.cx.settings.node);
             let ended: Vec<&Change> =
                 own.flat_map(|c| &c.changes).filter(|c| c.event.kind.is_terminal()).collect();
-            self.trace(&ended, outlets).await?;
+            self.trace(&ended).await?;
             self.cursor = page.next;
             if page.commits.len() < PAGE {
                 return Ok(());
@@ -120,7 +144,7 @@ impl Tracer {
         }
     }
 
-    async fn trace(&self, ended: &[&Change], outlets: &mut [Outlet]) -> Result<(), StoreError> {
+    async fn trace(&mut self, ended: &[&Change]) -> Result<(), StoreError> {
         for some in ended.chunks(PAGE) {
             let refs: Vec<Ref> = some.iter().map(|change| Ref::Key(change.key)).collect();
             for row in self.cx.store.find(&refs).await?.into_iter().flatten() {
@@ -131,7 +155,7 @@ impl Tracer {
                 }
                 let spans = spans(&row);
                 let id = self.cx.payloads.public_id(&row);
-                for outlet in outlets.iter_mut() {
+                for outlet in &mut self.outlets {
                     outlet.batch.extend(spans.iter().filter_map(|s| told(outlet.dialect, &row, &id, s)));
                     if outlet.batch.len() >= BATCH_SPANS {
                         outlet.send(&self.cx.observed.telemetry);
@@ -141,6 +165,25 @@ impl Tracer {
         }
         Ok(())
     }
+}
+
+/// One task for each receiver, so that a slow one holds up none of the others.
+fn open(cx: &Arc<Context>, tasks: &TaskTracker) -> Vec<Outlet> {
+    let mut outlets = Vec::new();
+    for settings in &cx.settings.tracing.exporters {
+        let exporter = match exporter(settings) {
+            Ok(exporter) => exporter,
+            Err(error) => {
+                tracing::error!(exporter = settings.name, error, "traces are not exported there");
+                continue;
+            }
+        };
+        let (batches, inbox) = mpsc::channel(BATCHES_WAITING);
+        tasks.spawn(deliver(cx.clone(), settings.name.clone(), exporter, inbox));
+        let (name, dialect) = (settings.name.clone(), settings.dialect);
+        outlets.push(Outlet { name, dialect, batch: Vec::new(), batches });
+    }
+    outlets
 }
 
 impl Outlet {

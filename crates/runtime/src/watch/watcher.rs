@@ -3,6 +3,7 @@
 //! It works on the scheduler's node only, each collection interval. Samples are stored once a minute.
 
 use crate::machine::free_mib;
+use crate::role::{Role, Round};
 use crate::service::Service;
 use crate::state::alerts::{AlertNews, Breach};
 use crate::state::context::Context;
@@ -19,7 +20,6 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
-use tokio_util::sync::CancellationToken;
 
 /// Fewer ends than these say nothing about a rate of errors.
 const ENDS_MIN: u64 = 10;
@@ -36,33 +36,40 @@ pub(crate) struct Watcher {
     untold: Vec<Note>,
 }
 
+impl Role for Watcher {
+    const NAME: &'static str = "watcher";
+    const TROUBLE: &'static str = "the service's figures could not be read or stored";
+    type Error = StoreError;
+
+    fn first(&self) -> Duration {
+        Duration::from_millis(self.cx.settings.collection_interval)
+    }
+
+    fn again(&self) -> Duration {
+        self.first()
+    }
+
+    async fn round(&mut self) -> Result<Round, StoreError> {
+        let decides = self.cx.scheduling.scheduler.lock().may_grant();
+        if decides {
+            self.turn().await?;
+        } else {
+            self.stored = None;
+        }
+        Ok(Round::then_rest(self.first()))
+    }
+
+    async fn end(&mut self) {
+        if self.stored.is_some() {
+            let _ = self.store_samples(self.cx.store.now()).await;
+        }
+    }
+}
+
 impl Watcher {
     pub(crate) fn new(cx: Arc<Context>) -> Watcher {
         let stored_until = cx.store.now();
         Watcher { cx, stored: None, stored_until, untold: Vec::new() }
-    }
-
-    pub(crate) async fn run(mut self, stop: CancellationToken) {
-        let interval = Duration::from_millis(self.cx.settings.collection_interval);
-        loop {
-            tokio::select! {
-                biased;
-                () = stop.cancelled() => break,
-                () = tokio::time::sleep(interval) => {}
-            }
-            if !self.cx.scheduling.scheduler.lock().may_grant() {
-                self.stored = None;
-                continue;
-            }
-            if let Err(error) = self.turn().await
-                && !stop.is_cancelled()
-            {
-                tracing::warn!(%error, "the service's figures could not be read or stored; trying again");
-            }
-        }
-        if self.stored.is_some() {
-            let _ = self.store_samples(self.cx.store.now()).await;
-        }
     }
 
     async fn turn(&mut self) -> Result<(), StoreError> {

@@ -3,7 +3,7 @@
 //! What is delivered to whom, how a request is signed and where it may go, what is kept of a receiver, and the verbs by which
 //! callers see and change that. Which answer is followed by another try is the rule of `core/webhook`.
 //!
-//! Rooms it may use: `service`, `state`.
+//! Rooms it may use: `service`, `state`, `role`.
 
 mod delivery;
 mod egress;

@@ -9,6 +9,7 @@
 use super::delivery::{CALLBACK, Delivery, POSITION, keep};
 use super::receivers::{self, Last, PAUSED_WAITING_MAX, PROBE_AFTER, Paused, Receivers, receiver_of};
 use super::send::{Sender, Sent};
+use crate::role::{Role, Round};
 use crate::service::caller::Caller;
 use crate::service::{EventFilter, Service};
 use crate::state::context::Context;
@@ -20,8 +21,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
+use tokio::sync::watch;
 use tokio::task::JoinSet;
-use tokio_util::sync::CancellationToken;
 
 const PAGE: usize = 64;
 /// How long a lost nudge may go unnoticed.
@@ -51,11 +52,63 @@ pub(crate) struct Webhooks {
     deliveries: BTreeMap<String, (u64, Delivery)>,
     sending: BTreeSet<String>,
     tasks: JoinSet<(String, Sent)>,
+    /// One that was sent, and is not marked yet.
+    sent: Option<(String, Sent)>,
+    changed: watch::Receiver<Cursor>,
+}
+
+impl Role for Webhooks {
+    const NAME: &'static str = "webhooks";
+    const TROUBLE: &'static str = "webhooks could not read or write the store";
+    type Error = StoreError;
+
+    fn first(&self) -> Duration {
+        self.pause()
+    }
+
+    fn again(&self) -> Duration {
+        LOOK_EVERY
+    }
+
+    async fn nudged(&mut self) {
+        tokio::select! {
+            biased;
+            Some(done) = self.tasks.join_next(), if !self.tasks.is_empty() => self.sent = done.ok(),
+            _ = self.changed.changed() => {}
+            () = self.cx.events.receivers.nudge.notified() => self.position = None,
+        }
+    }
+
+    async fn round(&mut self) -> Result<Round, StoreError> {
+        if let Some((id, sent)) = self.sent.take()
+            && let Err(error) = self.mark(&id, sent).await
+        {
+            // It is sent again under the same id.
+            tracing::warn!(%error, id, "a delivery could not be marked");
+        }
+        self.tell_watcher();
+        if let Err(error) = self.turn().await {
+            self.position = None;
+            return Err(error);
+        }
+        Ok(Round::then_rest(self.pause()))
+    }
+
+    /// Notes how far the feed was read, so that the next start has nothing to read again.
+    async fn end(&mut self) {
+        if let Some((cursor, rev)) = self.position
+            && cursor > self.noted.0
+            && let Err(error) = self.store(cursor, rev, Vec::new(), &BTreeMap::new()).await
+        {
+            tracing::debug!(%error, "the position of the webhooks was not noted");
+        }
+    }
 }
 
 impl Webhooks {
     pub(crate) fn new(cx: Arc<Context>) -> Webhooks {
         let sender = Arc::new(Sender::new(cx.settings.webhooks.clone()));
+        let changed = cx.store.changed();
         Webhooks {
             cx,
             sender,
@@ -66,34 +119,8 @@ impl Webhooks {
             deliveries: BTreeMap::new(),
             sending: BTreeSet::new(),
             tasks: JoinSet::new(),
-        }
-    }
-
-    pub(crate) async fn run(mut self, stop: CancellationToken) {
-        let mut changed = self.cx.store.changed();
-        loop {
-            let pause = self.pause();
-            tokio::select! {
-                biased;
-                () = stop.cancelled() => return self.end().await,
-                Some(done) = self.tasks.join_next(), if !self.tasks.is_empty() => {
-                    if let Ok((id, sent)) = done
-                        && let Err(error) = self.mark(&id, sent).await
-                    {
-                        // It is sent again under the same id.
-                        tracing::warn!(%error, id, "a delivery could not be marked");
-                    }
-                }
-                _ = changed.changed() => {}
-                () = self.cx.events.receivers.nudge.notified() => self.position = None,
-                () = tokio::time::sleep(pause) => {}
-            }
-            self.tell_watcher();
-            if let Err(error) = self.turn().await {
-                tracing::warn!(%error, "webhooks could not read or write the store; trying again");
-                self.position = None;
-                tokio::time::sleep(LOOK_EVERY).await;
-            }
+            sent: None,
+            changed,
         }
     }
 
@@ -110,16 +137,6 @@ impl Webhooks {
             Some((name.clone(), format!("{why}; {} deliveries wait{missed}", self.waiting_for(name))))
         });
         *self.cx.events.receivers.paused.lock() = paused.collect();
-    }
-
-    /// Notes how far the feed was read, so that the next start has nothing to read again.
-    async fn end(&mut self) {
-        if let Some((cursor, rev)) = self.position
-            && cursor > self.noted.0
-            && let Err(error) = self.store(cursor, rev, Vec::new(), &BTreeMap::new()).await
-        {
-            tracing::debug!(%error, "the position of the webhooks was not noted");
-        }
     }
 
     fn pause(&self) -> Duration {

@@ -4,7 +4,7 @@
 //! How many workers there should be is decided by the room `scaling`, and which of them gets work by the scheduler in `state`.
 //! The protocol that workers elsewhere speak is a part of the room `service`.
 //!
-//! Rooms it may use: `state`, `blobs`, `seal`, `breakpoints`.
+//! Rooms it may use: `state`, `blobs`, `seal`, `breakpoints`, `role`.
 
 pub(crate) mod dedicated;
 pub(crate) mod link;

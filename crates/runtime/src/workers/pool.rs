@@ -8,6 +8,7 @@ use super::dedicated::{parts_of, workers_of};
 use super::ports::{announce, close_port, drain_worker, open_port};
 use super::provider::{Ended, Provider};
 use super::reaper::lose_all;
+use crate::role::{Role, Round};
 use crate::state::context::Context;
 use crate::state::planned::Planned;
 use crate::state::port::{Assigned, Seat, note};
@@ -26,7 +27,6 @@ use std::time::Duration;
 use tokio::sync::oneshot;
 use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::Instant;
-use tokio_util::sync::CancellationToken;
 
 const ROUND_EVERY: Duration = Duration::from_secs(1);
 /// How long a worker may take to go once its link is closed.
@@ -48,6 +48,41 @@ pub(crate) struct Pool {
     launch_after: Instant,
 }
 
+impl Role for Pool {
+    const NAME: &'static str = "pool";
+    const TROUBLE: &'static str = "changes among the workers could not be stored";
+    type Error = StoreError;
+
+    fn again(&self) -> Duration {
+        ROUND_EVERY
+    }
+
+    async fn nudged(&mut self) {
+        tokio::select! {
+            biased;
+            Some(ended) = self.lives.join_next(), if !self.lives.is_empty() => self.ended(ended),
+            () = self.cx.workers.pool_nudge.notified() => {}
+        }
+    }
+
+    /// One look at what is wanted and what is there. What fails is met again by the next round.
+    async fn round(&mut self) -> Result<Round, StoreError> {
+        while let Some(ended) = self.lives.try_join_next() {
+            self.ended(ended);
+        }
+        self.look_at_health();
+        if !self.cx.is_stopping() {
+            self.reconcile();
+        }
+        self.settle().await?;
+        Ok(Round::then_rest(ROUND_EVERY))
+    }
+
+    async fn end(&mut self) {
+        while self.lives.join_next().await.is_some() {}
+    }
+}
+
 impl Pool {
     pub(crate) fn new(cx: Arc<Context>, provider: Arc<dyn Provider>) -> Pool {
         Pool {
@@ -59,35 +94,6 @@ impl Pool {
             launched: 0,
             backoff: Duration::ZERO,
             launch_after: Instant::now(),
-        }
-    }
-
-    pub(crate) async fn run(mut self, stop: CancellationToken) {
-        loop {
-            self.round().await;
-            let cx = self.cx.clone();
-            tokio::select! {
-                biased;
-                () = stop.cancelled() => break,
-                Some(ended) = self.lives.join_next(), if !self.lives.is_empty() => self.ended(ended),
-                () = cx.workers.pool_nudge.notified() => {}
-                () = tokio::time::sleep(ROUND_EVERY) => {}
-            }
-        }
-        while self.lives.join_next().await.is_some() {}
-    }
-
-    /// One look at what is wanted and what is there. What fails is met again by the next round.
-    pub(crate) async fn round(&mut self) {
-        while let Some(ended) = self.lives.try_join_next() {
-            self.ended(ended);
-        }
-        self.look_at_health();
-        if !self.cx.is_stopping() {
-            self.reconcile();
-        }
-        if let Err(error) = self.settle().await {
-            tracing::warn!(%error, "changes among the workers could not be stored; trying again");
         }
     }
 

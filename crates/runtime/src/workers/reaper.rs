@@ -1,5 +1,6 @@
 //! The reaper: ends the leases of sessions that are gone, and gives back what abandoned calls held.
 
+use crate::role::{Role, Round};
 use crate::state::context::{ChangeError, Context};
 use crate::state::planned::Planned;
 use enginehouse_core::execution::Execution;
@@ -14,9 +15,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::Instant;
-use tokio_util::sync::CancellationToken;
 
 const PAGE: usize = 500;
+const EVERY: Duration = Duration::from_millis(REAP_EVERY);
 
 pub(crate) struct Reaper {
     pub(crate) cx: Arc<Context>,
@@ -24,29 +25,40 @@ pub(crate) struct Reaper {
     pub(crate) seen: BTreeMap<SessionId, (Option<Time>, Instant)>,
 }
 
-impl Reaper {
-    pub(crate) async fn run(mut self, stop: CancellationToken) {
-        loop {
-            tokio::select! {
-                biased;
-                () = stop.cancelled() => return,
-                () = tokio::time::sleep(Duration::from_millis(REAP_EVERY)) => {}
-            }
-            if let Err(error) = self.round().await {
-                tracing::warn!(%error, "dead sessions could not be looked for; trying again");
-            }
-            self.redeliver();
-            let now = self.cx.store.now();
-            self.cx.scheduling.scheduler.lock().queue.expire_ghosts(now);
-            self.cx.scheduling.grant_nudge.notify_one();
-        }
+impl Role for Reaper {
+    const NAME: &'static str = "reaper";
+    const TROUBLE: &'static str = "dead sessions could not be looked for";
+    type Error = StoreError;
+
+    fn first(&self) -> Duration {
+        EVERY
     }
 
-    async fn round(&mut self) -> Result<(), StoreError> {
+    fn again(&self) -> Duration {
+        EVERY
+    }
+
+    async fn round(&mut self) -> Result<Round, StoreError> {
+        let ended = self.end_the_dead().await;
+        self.redeliver();
+        let now = self.cx.store.now();
+        self.cx.scheduling.scheduler.lock().queue.expire_ghosts(now);
+        self.cx.scheduling.grant_nudge.notify_one();
+        let round = Round::then_rest(EVERY);
+        Ok(match ended? {
+            0 => round,
+            lost => round.did(format!("took {lost} executions back from workers that are gone")),
+        })
+    }
+}
+
+impl Reaper {
+    /// Ends the leases of sessions that are gone; gives how many that were.
+    async fn end_the_dead(&mut self) -> Result<u64, StoreError> {
         let schedules = self.cx.scheduling.scheduler.lock().may_grant();
         if !self.cx.store.features().shared || !schedules || planted::has(Bug::ReaperAsleep) {
             self.seen.clear();
-            return Ok(());
+            return Ok(0);
         }
         let now = self.cx.store.now();
         let sessions = self.cx.store.sessions().await?;
@@ -56,17 +68,18 @@ impl Reaper {
             sessions.into_iter().partition(|s| self.was_silent(s) && s.is_expired(now));
         // First no more work for the dead; a grant that was under way to one shows as a lease of nobody next time.
         let of_nobody = self.cx.scheduling.scheduler.lock().follow_workers(&alive, &known);
+        let mut lost = 0;
         for session in dead {
-            lose_all(&self.cx, Some(session.id), Loss::Node).await?;
+            lost += lose_all(&self.cx, Some(session.id), Loss::Node).await?;
             self.cx
                 .writes
                 .commit(vec![Planned::Other(Write::Session(SessionWrite::Close(session.id)))], 0)
                 .await?;
         }
         for session in of_nobody {
-            lose_all(&self.cx, Some(session), Loss::Node).await?;
+            lost += lose_all(&self.cx, Some(session), Loss::Node).await?;
         }
-        Ok(())
+        Ok(lost)
     }
 
     /// Whether no renewal of the session was seen for a whole ttl by this node's own clock. The store's clock may jump, and

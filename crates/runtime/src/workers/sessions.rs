@@ -3,6 +3,7 @@
 //! With a store of its own a node's workers need neither: their process is the lease, and the directory lock is the role.
 
 use super::ports::{announce, renewable};
+use crate::role::{Role, Round};
 use crate::state::context::{ChangeError, Context};
 use crate::state::planned::Planned;
 use enginehouse_core::execution::Execution;
@@ -15,40 +16,49 @@ use enginehouse_worker::LeaseRef;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::Instant;
-use tokio_util::sync::CancellationToken;
 
 const ELECT_EVERY: Duration = Duration::from_secs(1);
+const RENEW_EVERY: Duration = Duration::from_millis(LEASE_RENEW_EVERY);
+/// How long after a renewal that failed the next one is asked for.
+const RENEW_AGAIN: Duration = Duration::from_secs(1);
 
 pub(crate) struct Sessions {
-    pub(crate) cx: Arc<Context>,
+    cx: Arc<Context>,
+    /// When the last renewal was asked for, and the last one that was granted.
+    asked: Instant,
+    renewed: Instant,
+}
+
+impl Role for Sessions {
+    const NAME: &'static str = "sessions";
+    const TROUBLE: &'static str = "sessions could not be renewed";
+    type Error = StoreError;
+
+    fn first(&self) -> Duration {
+        RENEW_EVERY
+    }
+
+    fn again(&self) -> Duration {
+        RENEW_AGAIN.saturating_sub(self.asked.elapsed())
+    }
+
+    async fn round(&mut self) -> Result<Round, StoreError> {
+        self.asked = Instant::now();
+        let renewed = self.renew().await;
+        if renewed.is_ok() {
+            self.renewed = self.asked;
+        }
+        if self.renewed.elapsed() >= Duration::from_millis(let_go_after()) {
+            let sessions: Vec<SessionId> = self.cx.workers.ports.lock().keys().copied().collect();
+            sessions.into_iter().for_each(|s| self.cx.workers.let_go_of(s));
+        }
+        renewed.map(|()| Round::then_rest(RENEW_EVERY.saturating_sub(self.asked.elapsed())))
+    }
 }
 
 impl Sessions {
-    pub(crate) async fn run(self, stop: CancellationToken) {
-        let mut renewed = Instant::now();
-        let mut next = Instant::now() + Duration::from_millis(LEASE_RENEW_EVERY);
-        loop {
-            tokio::select! {
-                biased;
-                () = stop.cancelled() => return,
-                () = tokio::time::sleep_until(next) => {}
-            }
-            let asked = Instant::now();
-            match self.renew().await {
-                Ok(()) => {
-                    renewed = asked;
-                    next = asked + Duration::from_millis(LEASE_RENEW_EVERY);
-                }
-                Err(error) => {
-                    tracing::warn!(%error, "sessions could not be renewed; trying again");
-                    next = asked + Duration::from_secs(1);
-                }
-            }
-            if renewed.elapsed() >= Duration::from_millis(let_go_after()) {
-                let sessions: Vec<SessionId> = self.cx.workers.ports.lock().keys().copied().collect();
-                sessions.into_iter().for_each(|s| self.cx.workers.let_go_of(s));
-            }
-        }
+    pub(crate) fn new(cx: Arc<Context>) -> Sessions {
+        Sessions { cx, asked: Instant::now(), renewed: Instant::now() }
     }
 
     async fn renew(&self) -> Result<(), StoreError> {
@@ -93,29 +103,35 @@ impl Sessions {
 
 /// Asks for the scheduler's role, and keeps it.
 pub(crate) struct Election {
-    pub(crate) cx: Arc<Context>,
+    cx: Arc<Context>,
+    /// When the last time was asked that an answer came.
+    held: Instant,
+}
+
+impl Role for Election {
+    const NAME: &'static str = "election";
+    const TROUBLE: &'static str = "the scheduler's role could not be renewed";
+    type Error = StoreError;
+
+    fn again(&self) -> Duration {
+        ELECT_EVERY
+    }
+
+    async fn round(&mut self) -> Result<Round, StoreError> {
+        let asked = Instant::now();
+        let answer = self.ask().await;
+        if answer.is_ok() {
+            self.held = asked;
+        } else if self.held.elapsed() >= Duration::from_millis(SCHEDULER_TTL) {
+            self.cx.scheduling.scheduler.lock().elect(None);
+        }
+        answer.map(|()| Round::then_rest(ELECT_EVERY))
+    }
 }
 
 impl Election {
-    pub(crate) async fn run(self, stop: CancellationToken) {
-        let mut held = Instant::now();
-        loop {
-            let asked = Instant::now();
-            match self.ask().await {
-                Ok(()) => held = asked,
-                Err(error) => {
-                    tracing::warn!(%error, "the scheduler's role could not be renewed");
-                    if held.elapsed() >= Duration::from_millis(SCHEDULER_TTL) {
-                        self.cx.scheduling.scheduler.lock().elect(None);
-                    }
-                }
-            }
-            tokio::select! {
-                biased;
-                () = stop.cancelled() => return,
-                () = tokio::time::sleep(ELECT_EVERY) => {}
-            }
-        }
+    pub(crate) fn new(cx: Arc<Context>) -> Election {
+        Election { cx, held: Instant::now() }
     }
 
     /// One round: after it this node knows whether it schedules.
