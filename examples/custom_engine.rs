@@ -4,10 +4,8 @@
 
 #![allow(clippy::print_stdout, reason = "an example shows what it does")]
 
-use async_trait::async_trait;
 use enginehouse::{
-    Call, Capabilities, Engine, EngineFailure, ExecutionService, FailureKind, Health, Outcome, SubmitRequest,
-    Workflow,
+    Call, Engine, EngineFailure, ExecutionService, FailureKind, Outcome, SubmitRequest, async_trait,
 };
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,18 +16,6 @@ struct Shout;
 impl Engine for Shout {
     fn engine_type(&self) -> &str {
         "shout"
-    }
-    fn capabilities(&self) -> Capabilities {
-        Capabilities {
-            cancel: false,
-            reattach: false,
-            idempotent_submit: false,
-            inline: false,
-            progress: false,
-        }
-    }
-    fn validate(&self, _: &Workflow<'_>) -> Result<(), EngineFailure> {
-        Ok(())
     }
     async fn run(&self, call: Call) -> Outcome {
         match serde_json::from_slice::<String>(&call.parameters) {
@@ -44,24 +30,18 @@ impl Engine for Shout {
             )),
         }
     }
-    async fn cancel(&self, _: usize, _: &str) -> Result<(), EngineFailure> {
-        Ok(())
-    }
-    async fn health(&self, _: usize) -> Health {
-        Health { healthy: Some(true), detail: "always".to_owned(), latency: 0 }
-    }
 }
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let service =
         ExecutionService::builder().engine_adapter("shout", Arc::new(Shout)).store_memory().start().await?;
-    for parameters in ["\"hello\"", "17"] {
-        let body = format!(r#"{{"engineType": "shout", "workflowId": "w", "parameters": {parameters}}}"#);
-        let request: SubmitRequest = serde_json::from_str(&body)?;
+    for parameters in [serde_json::json!("hello"), serde_json::json!(17)] {
+        let request = SubmitRequest::new("shout", "w").parameters(&parameters)?;
         let id = service.submit(request).await?.id;
-        let ended = service.wait(&id, Duration::from_secs(10)).await?;
-        match (service.result(&id).await?.result, ended.failure) {
+        let waited = service.wait(&id, Duration::from_secs(10)).await?;
+        let ended = waited.ended().ok_or("it should have ended by now")?;
+        match (ended.result, ended.failure) {
             (Some(result), _) => println!("{}: {}", ended.status, result.get()),
             (None, failure) => {
                 println!("{}: {}", ended.status, failure.map(|f| f.message).unwrap_or_default())

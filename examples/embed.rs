@@ -4,7 +4,8 @@
 
 #![allow(clippy::print_stdout, reason = "an example shows what it does")]
 
-use enginehouse::{ExecutionService, SubmitRequest};
+use enginehouse::{ExecutionService, Priority, RetryRequest, SubmitRequest, Waited};
+use serde_json::json;
 use std::time::Duration;
 
 /// The sections that a deployment usually has; durations are milliseconds.
@@ -22,18 +23,22 @@ const CONFIG: &str = r#"{
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
     // In memory here; `.data_dir("data")` keeps everything in a directory.
     let service = ExecutionService::builder().config_json(CONFIG)?.store_memory().start().await?;
-    let request: SubmitRequest = serde_json::from_str(
-        r#"{"id": "order-17", "engineType": "demo", "workflowId": "hello", "priority": "HIGH",
-            "parameters": {"echo": {"greeting": "hello"}, "sleepMs": 20, "failTimes": 1, "failKind": "unavailable"},
-            "retry": {"delay": 10}}"#,
-    )?;
+    let echo =
+        json!({"echo": {"greeting": "hello"}, "sleepMs": 20, "failTimes": 1, "failKind": "unavailable"});
+    let request = SubmitRequest::new("demo", "hello")
+        .id("order-17")
+        .priority(Priority::High)
+        .parameters(&echo)?
+        .retry(RetryRequest { delay: Some(Duration::from_millis(10).into()), ..RetryRequest::default() });
     let execution = service.submit(request).await?;
     println!("submitted {}: {}", execution.id, execution.status);
 
-    let execution = service.wait(&execution.id, Duration::from_secs(30)).await?;
-    println!("{} after {} attempts", execution.status, execution.attempt);
-    if let Some(result) = service.result(&execution.id).await?.result {
-        println!("{}", result.get());
+    match service.wait(&execution.id, Duration::from_secs(30)).await? {
+        Waited::Ended(execution) => {
+            println!("{} after {} attempts", execution.status, execution.attempt);
+            println!("{}", execution.result.as_deref().map_or("no result", |result| result.get()));
+        }
+        Waited::TimedOut(execution) => println!("still {}; it goes on", execution.status),
     }
 
     let metrics = service.metrics().await?;

@@ -8,6 +8,7 @@ mod error;
 mod error_page;
 mod execution;
 mod object;
+mod request;
 mod scalar;
 mod scaling;
 mod service;

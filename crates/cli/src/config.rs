@@ -64,6 +64,7 @@ pub struct Sources {
 }
 
 impl Sources {
+    /// No source: the defaults.
     #[must_use]
     pub fn new() -> Sources {
         Sources::default()
@@ -125,6 +126,7 @@ impl Sources {
 /// A configuration whose keys and values are each fine by themselves.
 #[derive(Debug)]
 pub struct Loaded {
+    /// Every key with its value.
     pub raw: Raw,
     tree: Tree,
 }

@@ -30,6 +30,7 @@ pub fn prepare(dir: &Path) -> io::Result<PathBuf> {
 /// Where a data directory's seal key comes from.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SealKey {
+    /// The file, variable or command that gives it.
     pub source: SealKeySource,
     /// It is not there yet and will be made.
     pub new: bool,
@@ -124,6 +125,7 @@ pub fn write_admin_key(dir: &Path, secret: &str) -> io::Result<()> {
 /// port: who sends a key there asks first for the proof that belongs to the secret (`GET /identity`).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Address {
+    /// The base URL of its API.
     pub url: String,
     /// Empty where a program from before wrote the file.
     pub secret: String,

@@ -6,6 +6,7 @@ use enginehouse_api::{
     ApiError, BatchAnswer, BatchRequest, EngineView, EnginesAnswer, ExecutionView, FilterRequest, ListAnswer,
     MetricsView, QueueView, ResultView, ScalingRequest, ScalingView, SubmitRequest, WorkersAnswer,
 };
+use enginehouse_core::execution::Status;
 use enginehouse_engine::Engine;
 use enginehouse_runtime::{
     Caller, EndpointSettings, EngineSettings, EventStream, Node, RegisteredEngine, SealKeySource,
@@ -20,23 +21,68 @@ use std::time::Duration;
 /// Why a service does not start.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
+    /// The configuration has faults, each with its place.
     #[error("{0}")]
     Config(#[from] ConfigFaults),
     /// A setting of one engine that its adapter cannot work with.
     #[error("engines.{name}.{error}")]
-    Engine { name: String, error: enginehouse_engine::config::ConfigError },
+    Engine {
+        /// The engine's name.
+        name: String,
+        /// The setting and what is wrong with it.
+        error: enginehouse_engine::config::ConfigError,
+    },
+    /// Two engines have this name.
     #[error("the engine {0} is registered twice")]
     DuplicateEngine(String),
+    /// The data directory cannot be used, for instance because another process has it.
     #[error("the data directory {dir}: {why}", dir = dir.display())]
-    Directory { dir: PathBuf, why: String },
+    Directory {
+        /// The directory.
+        dir: PathBuf,
+        /// Why it cannot be used.
+        why: String,
+    },
+    /// The object store of large results is configured wrongly.
     #[error("the place of large results: {0}")]
     Blobs(String),
+    /// The store cannot be opened or read.
     #[error("{0}")]
     Store(#[from] StoreError),
+    /// The store is there and cannot be worked on, for instance because its seal key is missing.
     #[error("{0}")]
     Node(ApiError),
+    /// Worker processes cannot be started.
     #[error("workers.provider: {0}")]
     WorkerProcesses(String),
+}
+
+/// What a wait came to.
+#[derive(Debug, Clone)]
+pub enum Waited {
+    /// The execution has ended: completed (its result is in the view), failed or cancelled.
+    Ended(ExecutionView),
+    /// The time was up first; the execution goes on.
+    TimedOut(ExecutionView),
+}
+
+impl Waited {
+    /// The execution as it stood when the wait was over.
+    #[must_use]
+    pub fn execution(&self) -> &ExecutionView {
+        match self {
+            Waited::Ended(execution) | Waited::TimedOut(execution) => execution,
+        }
+    }
+
+    /// The execution if it has ended.
+    #[must_use]
+    pub fn ended(self) -> Option<ExecutionView> {
+        match self {
+            Waited::Ended(execution) => Some(execution),
+            Waited::TimedOut(_) => None,
+        }
+    }
 }
 
 /// Where executions are kept.
@@ -225,6 +271,7 @@ struct Opened {
 pub struct Files {
     /// The data directory, absolute.
     pub dir: PathBuf,
+    /// Where the key comes from that seals the data keys.
     pub seal_key: directory::SealKey,
 }
 
@@ -253,11 +300,12 @@ impl Opened {
 ///     .data_dir("data")
 ///     .start()
 ///     .await?;
-/// let request: SubmitRequest =
-///     serde_json::from_str(r#"{"engineType": "demo", "workflowId": "hello", "parameters": {"echo": "hi"}}"#)?;
+/// let request = SubmitRequest::new("demo", "hello").parameters(&serde_json::json!({"echo": "hi"}))?;
 /// let execution = service.submit(request).await?;
-/// service.wait(&execution.id, std::time::Duration::from_secs(10)).await?;
-/// println!("{:?}", service.result(&execution.id).await?.result);
+/// let waited = service.wait(&execution.id, std::time::Duration::from_secs(10)).await?;
+/// if let Some(ended) = waited.ended() {
+///     println!("{}: {:?}", ended.status, ended.result);
+/// }
 /// service.stop().await;
 /// # Ok(())
 /// # }
@@ -271,6 +319,7 @@ pub struct ExecutionService {
 }
 
 impl ExecutionService {
+    /// Begins with the default configuration, no engine and a store in the configured directory.
     #[must_use]
     pub fn builder() -> Builder {
         Builder::default()
@@ -291,9 +340,14 @@ impl ExecutionService {
         self.service.get(&Caller::local(), id).await
     }
 
-    /// Waits until an execution ended, at most so long, and tells how it stands then.
-    pub async fn wait(&self, id: &str, at_most: Duration) -> Result<ExecutionView, ApiError> {
-        self.service.wait(&Caller::local(), id, at_most).await
+    /// Waits for the end of an execution, at most `at_most`, and says whether it came. A completed one has its result with it.
+    ///
+    /// # Errors
+    /// `not_found`, or `store_unavailable` when the store cannot be read.
+    pub async fn wait(&self, id: &str, at_most: Duration) -> Result<Waited, ApiError> {
+        let execution = self.service.wait(&Caller::local(), id, at_most).await?;
+        let ended = Status::parse(&execution.status).is_some_and(Status::is_terminal);
+        Ok(if ended { Waited::Ended(execution) } else { Waited::TimedOut(execution) })
     }
 
     /// The result or the failure of an execution that ended.
@@ -331,14 +385,17 @@ impl ExecutionService {
         self.service.events(&Caller::local(), id, last_event_id).await
     }
 
+    /// The figures of the service: totals, rates and waiting times.
     pub async fn metrics(&self) -> Result<MetricsView, ApiError> {
         self.service.metrics().await
     }
 
+    /// What waits, by priority and engine.
     pub async fn queue(&self) -> Result<QueueView, ApiError> {
         self.service.queue().await
     }
 
+    /// The workers, with what each of them runs.
     pub async fn workers(&self) -> Result<WorkersAnswer, ApiError> {
         self.service.workers().await
     }
@@ -365,6 +422,7 @@ impl ExecutionService {
         self.service.set_scaling(&Caller::local(), ScalingRequest::default()).await
     }
 
+    /// The engines with their endpoints, breakers and limits.
     pub async fn engines(&self) -> Result<EnginesAnswer, ApiError> {
         self.service.engines().await
     }
@@ -374,6 +432,7 @@ impl ExecutionService {
         self.service.pause_engine(&Caller::local(), name).await
     }
 
+    /// Starts work on an engine again that was paused.
     pub async fn resume_engine(&self, name: &str) -> Result<EngineView, ApiError> {
         self.service.resume_engine(&Caller::local(), name).await
     }

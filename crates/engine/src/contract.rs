@@ -23,10 +23,19 @@ pub trait Engine: Send + Sync + 'static {
     /// The engine type, such as `n8n`.
     fn engine_type(&self) -> &str;
 
-    fn capabilities(&self) -> Capabilities;
+    /// What it can do beyond running a workflow to its end. Default: nothing.
+    fn capabilities(&self) -> Capabilities {
+        Capabilities::default()
+    }
 
-    /// Checks a request at submit, without any IO: what the engine would surely refuse is refused before it is stored.
-    fn validate(&self, workflow: &Workflow<'_>) -> Result<(), EngineFailure>;
+    /// Checks a request at submit, without any IO: what the engine would surely refuse is refused before it is stored. Default:
+    /// everything is fine, but options are refused.
+    ///
+    /// # Errors
+    /// What is wrong with the request.
+    fn validate(&self, workflow: &Workflow<'_>) -> Result<(), EngineFailure> {
+        workflow.without_options(self.engine_type())
+    }
 
     /// Runs the workflow, or takes up `call.engine_run` again, to its end.
     ///
@@ -34,11 +43,22 @@ pub trait Engine: Send + Sync + 'static {
     /// engine says it did, and returns [`Outcome::Cancelled`], or the true outcome if the run had ended before.
     async fn run(&self, call: Call) -> Outcome;
 
-    /// Tells the engine to stop a run nobody follows any more. `Ok` also when the run had already ended.
-    async fn cancel(&self, endpoint: usize, engine_run: &str) -> Result<(), EngineFailure>;
+    /// Tells the engine to stop a run that is not followed any more. `Ok` also when the run had already ended. Default: an engine
+    /// that reports no run ids ([`Progress`]) has no such run.
+    ///
+    /// # Errors
+    /// When the engine could not be told.
+    async fn cancel(&self, endpoint: usize, engine_run: &str) -> Result<(), EngineFailure> {
+        let message = format!("the run {engine_run} at endpoint {endpoint} cannot be stopped from outside");
+        Err(EngineFailure::new(FailureKind::InvalidRequest, "cancel_not_supported", message))
+    }
 
-    /// Asks one endpoint how it is; bounded by the adapter's own connect and request time limits.
-    async fn health(&self, endpoint: usize) -> Health;
+    /// Asks one endpoint how it is; bounded by the adapter's own connect and request time limits. Default: it cannot be asked, and
+    /// is judged by its work.
+    async fn health(&self, endpoint: usize) -> Health {
+        let _ = endpoint;
+        Health { healthy: None, detail: "it has no health check".to_owned(), latency: 0 }
+    }
 
     /// Finds out by one request whether an endpoint takes the key that is configured: `true` where it answered what only a good
     /// key opens, `false` where nothing was heard about the key. Fails only when the engine refuses the key, or wants one
@@ -54,7 +74,7 @@ pub trait Engine: Send + Sync + 'static {
 }
 
 /// What an adapter can do; shown by `GET /v1/engines/{name}`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Capabilities {
     /// Runs can be stopped in the engine.

@@ -29,15 +29,19 @@ pub struct Config {
     /// The table `engines` as it was written, in snake_case, and the values of the secrets that it names: what worker
     /// processes are told.
     pub engine_tables: serde_json::Value,
+    /// The secrets by the names that the tables use.
     pub secrets: SecretValues,
     /// How the HTTP API is served.
     pub server: ServerSettings,
+    /// The directory of the store.
     pub data_dir: PathBuf,
     /// Which results are blobs, and where they lie.
     pub blobs: BlobPlace,
     /// Where the seal key comes from, if that was said.
     pub seal_key: Option<SealKeySource>,
+    /// A filter as `tracing` reads it, such as `info` or `info,enginehouse=debug`.
     pub log_level: String,
+    /// How log lines are written.
     pub log_format: LogFormat,
 }
 

@@ -14,8 +14,11 @@ const SEPARATOR: &str = "__";
 /// A file's format.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Format {
+    /// `.toml`
     Toml,
+    /// `.json`
     Json,
+    /// `.yaml` or `.yml`
     Yaml,
 }
 

@@ -22,6 +22,7 @@ pub struct Fault {
     pub origin: String,
     /// The key, as it was written.
     pub path: String,
+    /// What is wrong, and what to write instead.
     pub message: String,
 }
 

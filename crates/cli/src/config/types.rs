@@ -448,6 +448,7 @@ macro_rules! choice {
         pub enum $name { $($(#[doc = $doc])* $variant,)* }
 
         impl $name {
+            /// The word of the configuration.
             #[must_use]
             pub fn as_str(self) -> &'static str { match self { $($name::$variant => $word,)* } }
         }

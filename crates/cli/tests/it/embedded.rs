@@ -2,7 +2,8 @@
 
 use async_trait::async_trait;
 use enginehouse::{
-    Call, Capabilities, Engine, EngineFailure, ExecutionService, Health, Outcome, SubmitRequest, Workflow,
+    Call, Capabilities, Engine, EngineFailure, ExecutionService, Health, Outcome, SubmitRequest, Waited,
+    Workflow,
 };
 use std::sync::Arc;
 use std::time::Duration;
@@ -42,7 +43,7 @@ impl Engine for Brittle {
 async fn ended(service: &ExecutionService, body: &str) -> enginehouse::ExecutionView {
     let request: SubmitRequest = serde_json::from_str(body).unwrap();
     let id = service.submit(request).await.unwrap().id;
-    service.wait(&id, Duration::from_secs(30)).await.unwrap()
+    service.wait(&id, Duration::from_secs(30)).await.unwrap().ended().expect("it ends")
 }
 
 #[tokio::test]
@@ -61,6 +62,25 @@ async fn an_adapter_that_panics_ends_its_attempt_and_nothing_else() {
     assert_eq!((failed.status.as_str(), failed.attempt), ("failed", 2));
     assert_eq!(failed.failure.map(|failure| failure.code).as_deref(), Some("adapter_panicked"));
     assert_eq!(ended(&service, &body("1")).await.status, "completed", "the worker goes on");
+    service.stop().await;
+}
+
+#[tokio::test]
+async fn a_wait_says_whether_the_end_came() {
+    let demo = "[engines.demo]\ntype = \"demo\"\n";
+    let service =
+        ExecutionService::builder().config_toml(demo).unwrap().store_memory().start().await.unwrap();
+    let request =
+        SubmitRequest::new("demo", "w").parameters(&serde_json::json!({"sleepMs": 60_000})).unwrap();
+    let id = service.submit(request).await.unwrap().id;
+    let waited = service.wait(&id, Duration::from_millis(1)).await.unwrap();
+    assert!(matches!(&waited, Waited::TimedOut(execution) if execution.id == id), "{waited:?}");
+    assert!(waited.ended().is_none());
+    service.cancel(&id).await.unwrap();
+    let waited = service.wait(&id, Duration::from_secs(30)).await.unwrap();
+    assert!(matches!(&waited, Waited::Ended(execution) if execution.status == "cancelled"), "{waited:?}");
+    let error = service.wait("nobody", Duration::ZERO).await.unwrap_err();
+    assert_eq!(error.code, enginehouse::Code::NotFound);
     service.stop().await;
 }
 

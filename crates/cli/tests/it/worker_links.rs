@@ -75,7 +75,7 @@ impl Stage {
     }
 
     async fn ended(&self, id: &str) -> (String, u32) {
-        let view = self.service.wait(id, WITHIN).await.unwrap();
+        let view = self.service.wait(id, WITHIN).await.unwrap().ended().expect("it ends");
         (view.status.clone(), view.attempt)
     }
 

@@ -302,18 +302,29 @@ pub(in crate::config) fn groups() -> Vec<Group> {
 /// An engine with everything its adapter needs.
 #[derive(Clone)]
 pub struct EngineConfig {
+    /// What the service goes by.
     pub settings: EngineSettings,
+    /// What the adapter goes by.
     pub adapter: AdapterConfig,
 }
 
 /// What an adapter is built from.
 #[derive(Clone)]
 pub enum AdapterConfig {
+    /// Any HTTP service.
     Http(Box<HttpConfig>),
+    /// A program on this machine.
     Command(CommandConfig),
-    Demo { endpoints: usize },
+    /// The engine to try things with.
+    Demo {
+        /// How many endpoints it has.
+        endpoints: usize,
+    },
+    /// n8n.
     N8n(N8nConfig),
+    /// Langflow.
     Langflow(LangflowConfig),
+    /// LangSmith Deployment and every other LangGraph Agent Server.
     Langsmith(LangsmithConfig),
 }
 
