@@ -107,12 +107,26 @@ fn an_operator_s_word_stands_and_says_why() {
         (&json!("open"), &json!("maintenance window"))
     );
     house.must("POST", "/v1/executions", Some(&json!({"id": "a", "engine": "demo", "workflowId": "w"})));
-    assert_eq!(house.until("a", |v| v["wait"].is_object())["wait"]["reason"], "parked");
+    house.becomes(
+        "
+        a: pending, attempt 0, waits for parked
+        queue: 1 waiting, 1 parked
+        demo[0]: open (forced), 0 running
+        slots: 0 in use, 0 leased
+        workers: 2 idle",
+    );
     let shown = String::from_utf8(house.cli(&["engines", "show", "demo"]).stdout).unwrap();
     assert!(shown.contains("open (forced: maintenance window)"), "{shown}");
     let said = house.cli(&["engines", "breaker", "demo", "auto", "--reason", "done"]);
     assert!(said.status.success(), "{said:?}");
-    assert_eq!(house.ended("a")["status"], "completed");
+    house.becomes(
+        "
+        a: completed, attempt 1
+        queue: 0 waiting
+        demo[0]: closed, 0 running
+        slots: 0 in use, 0 leased
+        workers: 2 idle",
+    );
     for (body, pointer) in [
         (json!({"state": "open", "reason": " "}), "/reason"),
         (json!({"state": "open", "reason": "r", "endpoint": "nowhere"}), "/endpoint"),
@@ -150,6 +164,20 @@ fn what_is_too_much_is_turned_away_with_the_time_to_come_back() {
     }
     assert_eq!(submit("c", "demo", Some("cleo")).status, 429, "the engine has its five");
     assert_eq!(submit("d", "second", Some("cleo")).status, 201, "another engine has room");
+    house.becomes(
+        "
+        a0: pending, attempt 0, waits for paused
+        a1: pending, attempt 0, waits for paused
+        a2: pending, attempt 0, waits for paused
+        b0: pending, attempt 0, waits for paused
+        b1: pending, attempt 0, waits for paused
+        d: completed, attempt 1
+        queue: 5 waiting, 5 paused
+        demo[0]: closed, 0 running, paused
+        second[0]: closed, 0 running
+        slots: 0 in use, 0 leased
+        workers: 2 idle",
+    );
     house.must("POST", "/v1/engines/demo/resume", None);
     assert_eq!(house.ended("b1")["status"], "completed");
     house.stop();

@@ -30,6 +30,7 @@ mod limits;
 mod load;
 mod metrics;
 mod origins;
+mod picture;
 mod restored;
 mod results;
 mod retention;

@@ -30,8 +30,14 @@ fn what_runs_may_end_and_nothing_new_begins() {
     assert_eq!(house.call("GET", "/readyz", None).0, 503);
     assert!(house.wait(Duration::from_secs(30)).success());
     house.launch();
-    let view = house.must("GET", "/v1/executions/short", None);
-    assert_eq!((&view["status"], &view["attempt"]), (&json!("completed"), &json!(1)), "{view}");
+    house.becomes(
+        "
+        short: completed, attempt 1
+        queue: 0 waiting
+        demo[0]: closed, 0 running
+        slots: 0 in use, 0 leased
+        workers: 2 idle",
+    );
     house.stop();
 }
 
@@ -45,8 +51,14 @@ fn what_outlasts_the_grace_is_handed_back_and_burns_no_retry() {
     house.signal("TERM");
     assert!(house.wait(Duration::from_secs(30)).success());
     house.launch();
-    let view = house.ended("long");
-    assert_eq!((&view["status"], &view["attempt"]), (&json!("completed"), &json!(2)), "{view}");
+    house.becomes(
+        "
+        long: completed, attempt 2
+        queue: 0 waiting
+        demo[0]: closed, 0 running
+        slots: 0 in use, 0 leased
+        workers: 2 idle",
+    );
     let attempts = house.must("GET", "/v1/executions/long/attempts", None);
     assert_eq!(attempts["attempts"][0]["outcome"], "interrupted", "{attempts}");
     house.stop();
@@ -66,7 +78,14 @@ fn a_second_signal_does_not_wait() {
     assert!(!house.wait(Duration::from_secs(10)).success());
     house.launch();
     // Its first attempt is over, and the work is under way again.
-    house.until("endless", |view| view["status"] == "running" && view["attempt"] == 2);
+    house.becomes(
+        "
+        endless: running, attempt 2
+        queue: 0 waiting
+        demo[0]: closed, 1 running
+        slots: 1 in use, 1 leased
+        workers: 1 busy, 1 idle",
+    );
     house.must("POST", "/v1/executions/endless/cancel", None);
     assert_eq!(house.ended("endless")["status"], "cancelled");
     house.stop();
