@@ -22,6 +22,7 @@ mod standby;
 mod startup;
 mod target;
 mod window;
+mod wish;
 
 pub use decision::{Decision, EngineFigures, Figures, Outcome, Rule, ScalingAction};
 pub use observation::{Completed, EngineLoad, Observation, PoolCounts, Reach, Resources, Running};

@@ -2,7 +2,7 @@
 
 use super::decision::{Figures, Rule};
 use super::rules::{Policy, ScalingRules};
-use super::target::Wish;
+use super::wish::Wish;
 
 /// Why the target is what it is, and what that changes.
 pub(super) fn of(wish: Wish, current: u32, rules: &ScalingRules, figures: &Figures) -> String {

@@ -5,6 +5,7 @@ use super::demand::{Demand, Lead};
 use super::guards::Allowed;
 use super::observation::Observation;
 use super::rules::{Policy, Predict};
+use super::wish::Wish;
 use super::{Autoscaler, normal, reason};
 use crate::time::{Millis, SECOND, Time};
 use serde::{Deserialize, Serialize};
@@ -25,31 +26,6 @@ pub(super) struct Damping {
 
 fn cooling(last: Option<Time>, cooldown: Millis, now: Time) -> bool {
     last.is_some_and(|last| now.since(last) < cooldown)
-}
-
-/// What is computed, and the rule it comes from.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub(super) struct Wish {
-    pub(super) workers: u32,
-    pub(super) rule: Rule,
-    /// What it would be if that rule did not hold it.
-    pub(super) unheld: u32,
-}
-
-impl Wish {
-    fn new(workers: u32, rule: Rule) -> Wish {
-        Wish { workers, rule, unheld: workers }
-    }
-
-    /// The larger one; the earlier rule when both ask for the same.
-    fn or_more(self, workers: u32, rule: Rule) -> Wish {
-        if workers > self.workers { Wish::new(workers, rule) } else { self }
-    }
-
-    /// The same, held at another number.
-    fn held(self, workers: u32, rule: Rule) -> Wish {
-        Wish { workers, rule, unheld: self.workers }
-    }
 }
 
 /// Workers for so many slots.
