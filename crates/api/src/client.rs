@@ -255,12 +255,16 @@ impl Client {
             for status in &filter.status {
                 query.append_pair("status", status);
             }
+            for kind in &filter.failure_kind {
+                query.append_pair("failureKind", kind);
+            }
             let texts = [
                 ("engine", &filter.engine),
                 ("engineType", &filter.engine_type),
                 ("workflowId", &filter.workflow_id),
                 ("userId", &filter.user_id),
                 ("tag", &filter.tag),
+                ("failureCode", &filter.failure_code),
             ];
             for (name, value) in texts {
                 if let Some(value) = value {

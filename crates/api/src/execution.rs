@@ -394,6 +394,14 @@ pub struct FilterRequest {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(min_length = 1, max_length = 64)]
     pub tag: Option<String>,
+    /// Kinds of the last failure, one or several. What waits for its next attempt has one, too.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schema(value_type = Vec<FailureKindWord>, max_items = 14)]
+    pub failure_kind: Vec<String>,
+    /// The code of the last failure, such as `attempt_timeout`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(min_length = 1, max_length = 256)]
+    pub failure_code: Option<String>,
     /// Created at or after.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub since: Option<Timestamp>,

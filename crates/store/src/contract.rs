@@ -3,6 +3,7 @@
 use async_trait::async_trait;
 use enginehouse_core::event::{Event, EventType};
 use enginehouse_core::execution::{Execution, Lane, Priority, Status};
+use enginehouse_core::failure::FailureKind;
 use enginehouse_core::id::{ExecutionId, Key, NodeId, SessionId};
 use enginehouse_core::lifecycle::{Part, Transition};
 use enginehouse_core::rank::Rank;
@@ -371,6 +372,10 @@ pub struct Filter {
     pub workflow: Option<String>,
     pub user: Option<String>,
     pub tag: Option<String>,
+    /// The last failure is of one of these kinds; empty means any, or none.
+    pub failure_kinds: Vec<FailureKind>,
+    /// The code of the last failure.
+    pub failure_code: Option<String>,
     pub since: Option<Time>,
     pub until: Option<Time>,
 }

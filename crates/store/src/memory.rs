@@ -261,6 +261,7 @@ impl Row {
 
     fn matches(&self, filter: &Filter) -> bool {
         let fixed = &self.fixed;
+        let failure = self.state.failure.as_ref();
         let is =
             |wanted: &Option<String>, found: Option<&String>| wanted.is_none() || wanted.as_ref() == found;
         (filter.statuses.is_empty() || filter.statuses.contains(&self.state.status))
@@ -269,6 +270,9 @@ impl Row {
             && is(&filter.workflow, Some(&fixed.workflow))
             && is(&filter.user, fixed.user.as_ref())
             && filter.tag.as_ref().is_none_or(|tag| fixed.tags.contains(tag))
+            && (filter.failure_kinds.is_empty()
+                || failure.is_some_and(|failure| filter.failure_kinds.contains(&failure.kind)))
+            && is(&filter.failure_code, failure.map(|failure| &failure.code))
             && filter.since.is_none_or(|since| fixed.created_at >= since)
             && filter.until.is_none_or(|until| fixed.created_at < until)
     }

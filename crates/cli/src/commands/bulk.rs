@@ -12,7 +12,7 @@ use enginehouse_api::{BulkAnswer, BulkRequest, ExecutionView, FilterRequest};
 #[derive(Debug, Args)]
 pub(crate) struct Bulk {
     /// Ids of executions
-    #[arg(conflicts_with_all = ["all", "dry_run", "status", "engine", "engine_type", "workflow", "user", "tag", "since", "until"])]
+    #[arg(conflicts_with_all = ["all", "dry_run", "status", "engine", "engine_type", "workflow", "user", "tag", "failure", "code", "since", "until"])]
     ids: Vec<String>,
     #[command(flatten)]
     filter: FilterArgs,

@@ -188,15 +188,23 @@ fn list_table(views: &[ExecutionView], first: bool, output: &mut Output) -> Resu
                 printable(&view.workflow_id),
                 attempts_short(view),
                 age(view.created_at, now),
-                match &view.wait {
-                    Some(wait) => wait.reason.clone(),
-                    None if view.needs_input => "input".to_owned(),
-                    None => String::new(),
-                },
+                reason(view),
             ]
         })
         .collect();
-    output.table(&["ID", "STATUS", "PRIORITY", "ENGINE", "WORKFLOW", "ATTEMPT", "AGE", "WAITS FOR"], &rows)
+    output.table(&["ID", "STATUS", "PRIORITY", "ENGINE", "WORKFLOW", "ATTEMPT", "AGE", "REASON"], &rows)
+}
+
+/// In one cell why it waits, or why it failed.
+fn reason(view: &ExecutionView) -> String {
+    let wait = view.wait.as_ref().map(|wait| wait.reason.clone());
+    let failure = view.failure.as_ref().map(failure_text);
+    match (wait, failure) {
+        (Some(wait), Some(failure)) => format!("{wait}; {failure}"),
+        (Some(reason), None) | (None, Some(reason)) => reason,
+        (None, None) if view.needs_input => "needs input".to_owned(),
+        (None, None) => String::new(),
+    }
 }
 
 /// The filters of lists and bulk commands.
@@ -221,6 +229,12 @@ pub(crate) struct FilterArgs {
     /// A tag it carries
     #[arg(long)]
     tag: Option<String>,
+    /// Kind of the last failure, such as rate_limited; several are separated by commas
+    #[arg(long, value_delimiter = ',', value_name = "KIND")]
+    failure: Vec<String>,
+    /// Code of the last failure, such as attempt_timeout
+    #[arg(long)]
+    code: Option<String>,
     /// Created at or after: a time, or a duration ago such as 2h
     #[arg(long, value_parser = parse_past, value_name = "TIME")]
     since: Option<Timestamp>,
@@ -238,6 +252,8 @@ impl FilterArgs {
             workflow_id: self.workflow.clone(),
             user_id: self.user.clone(),
             tag: self.tag.clone(),
+            failure_kind: self.failure.clone(),
+            failure_code: self.code.clone(),
             since: self.since,
             until: self.until,
         }

@@ -92,6 +92,17 @@ fn lists_are_filtered_and_paged() {
     assert_eq!(all("&status=failed").len(), 11);
     assert_eq!(all("&status=failed,completed&tag=third").len(), 8);
     assert_eq!(all("&userId=u1&engine=demo&engineType=demo&workflowId=w").len(), 11);
+    assert_eq!(all("&failureKind=engine_error,lost&failureCode=demo_failure&tag=third").len(), 4);
+    assert_eq!(all("&failureKind=rate_limited"), Vec::<String>::new());
+    let (status, problem) = house.call("GET", "/v1/executions?failureKind=rate-limited", None);
+    assert_eq!((status, &problem["errors"][0]["pointer"]), (400, &json!("?failureKind")), "{problem}");
+    // A failure selects what a bulk verb changes, too.
+    let dry = house.cli(&["redrive", "--failure", "engine_error", "--code", "demo_failure", "--dry-run"]);
+    let said = String::from_utf8([dry.stdout, dry.stderr].concat()).unwrap();
+    assert!(dry.status.success() && said.contains("11"), "{said}");
+    let listed = house.cli(&["list", "--failure", "engine_error", "--limit", "1"]);
+    let said = String::from_utf8(listed.stdout).unwrap();
+    assert!(said.contains("REASON") && said.contains("engine_error (demo_failure): "), "{said}");
     assert_eq!(all("&until=2001-01-01T00:00:00Z"), Vec::<String>::new());
     // A cursor belongs to its filters.
     let page = house.must("GET", "/v1/executions?limit=5&status=failed", None);

@@ -9,6 +9,7 @@ use enginehouse_api::{
     SubmitRequest, Timestamp,
 };
 use enginehouse_core::execution::{Execution, Status};
+use enginehouse_core::failure::FailureKind;
 use enginehouse_core::id::Key;
 use enginehouse_core::lifecycle::Part;
 use enginehouse_core::limits::{
@@ -220,6 +221,15 @@ pub(super) fn filter(request: &FilterRequest, prefix: &str) -> Result<Filter, Ap
         }
         value => Ok(value.clone()),
     };
+    let mut failure_kinds = Vec::new();
+    for word in &request.failure_kind {
+        failure_kinds.push(FailureKind::parse(word).ok_or_else(|| {
+            let all: Vec<&str> = FailureKind::ALL.iter().map(|kind| kind.as_str()).collect();
+            invalid("failureKind", format!("one of: {}", all.join(", ")))
+        })?);
+    }
+    failure_kinds.sort_unstable();
+    failure_kinds.dedup();
     let engine_type = name("engineType", &request.engine_type)?;
     Ok(Filter {
         statuses,
@@ -228,6 +238,8 @@ pub(super) fn filter(request: &FilterRequest, prefix: &str) -> Result<Filter, Ap
         workflow: name("workflowId", &request.workflow_id)?,
         user: name("userId", &request.user_id)?,
         tag: name("tag", &request.tag)?,
+        failure_kinds,
+        failure_code: name("failureCode", &request.failure_code)?,
         since: request.since.map(|t| t.0),
         until: request.until.map(|t| t.0),
     })

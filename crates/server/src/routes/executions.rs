@@ -7,10 +7,11 @@ use crate::table::{Content, Operation, Policy, Route, Shape, Success, Tag, Verb}
 use crate::{answer, conditional, events};
 use axum::response::Response;
 use enginehouse_api::{
-    ApiError, AttemptsAnswer, BulkAnswer, BulkRequest, Code, FilterRequest, ListAnswer, LogsAnswer,
-    PatchRequest, ResultView, StatusWord,
+    ApiError, AttemptsAnswer, BulkAnswer, BulkRequest, Code, FailureKindWord, FilterRequest, ListAnswer,
+    LogsAnswer, PatchRequest, ResultView, StatusWord,
 };
 use enginehouse_core::execution::Status;
+use enginehouse_core::failure::FailureKind;
 use enginehouse_core::limits::{LIST_LIMIT_DEFAULT, LIST_LIMIT_MAX};
 use enginehouse_runtime::Scope;
 use http::{HeaderValue, StatusCode};
@@ -192,6 +193,12 @@ async fn list(call: Call) -> Result<Response, ApiError> {
             ));
         }
     }
+    for kind in query.all("failureKind") {
+        if FailureKind::parse(kind).is_none() {
+            let known = FailureKindWord::words().join(", ");
+            return Err(wrong("failureKind", format!("{kind:?} is not one of {known}")));
+        }
+    }
     if let Some(param) = LIST.iter().find(|param| query.one(param.name) == Some("")) {
         return Err(wrong(param.name, "is empty"));
     }
@@ -209,6 +216,8 @@ async fn list(call: Call) -> Result<Response, ApiError> {
         workflow_id: text("workflowId"),
         user_id: text("userId"),
         tag: text("tag"),
+        failure_kind: query.all("failureKind").map(str::to_owned).collect(),
+        failure_code: text("failureCode"),
         since: query.parsed("since")?,
         until: query.parsed("until")?,
     };

@@ -3,7 +3,7 @@
 use crate::call::LAST_EVENT_ID_BYTES_MAX;
 use crate::query::QueryParam;
 use crate::table::{Content, HeaderParam, Shape, Success};
-use enginehouse_api::{ExecutionView, Span, StatusWord, Timestamp};
+use enginehouse_api::{ExecutionView, FailureKindWord, Span, StatusWord, Timestamp};
 use enginehouse_core::limits::{LIST_LIMIT_DEFAULT, LIST_LIMIT_MAX};
 use serde_json::{Value, json};
 use utoipa::PartialSchema;
@@ -33,6 +33,13 @@ pub(crate) const LIST: &[QueryParam] = &[
     filter("workflowId", name, "Only this workflow."),
     filter("userId", name, "Only this user."),
     filter("tag", || json!({"type": "string", "minLength": 1, "maxLength": 64}), "Only with this tag."),
+    QueryParam {
+        name: "failureKind",
+        description: "Only where the last failure is of these kinds: repeated, or separated by commas.",
+        schema: || json!({"type": "array", "items": {"type": "string", "enum": FailureKindWord::words()}}),
+        list: true,
+    },
+    filter("failureCode", name, "Only where the last failure has this code."),
     filter("since", time, "Created at or after."),
     filter("until", time, "Created before."),
     filter(

@@ -136,8 +136,14 @@ fn candidates(db: &Connection, filter: &Filter) -> Result<Vec<Vec<Stream>>, Stor
     let mut statuses = filter.statuses.clone();
     statuses.sort_unstable();
     statuses.dedup();
-    if !statuses.is_empty() && statuses.len() < Status::ALL.len() {
+    let statuses_are_open = statuses.is_empty() || statuses.len() == Status::ALL.len();
+    if !statuses_are_open {
         choices.push(statuses.into_iter().map(Stream::of_status).collect());
+    }
+    if statuses_are_open && (!filter.failure_kinds.is_empty() || filter.failure_code.is_some()) {
+        // Whatever completed has no failure, and is most of what there is.
+        let others = Status::ALL.into_iter().filter(|status| *status != Status::Completed);
+        choices.push(others.map(Stream::of_status).collect());
     }
     choices.extend(filter.engine.as_ref().map(|engine| vec![Stream::of_engine(engine)]));
     if let Some(engine_type) = filter.engine_type.as_ref().filter(|_| filter.engine.is_none()) {
@@ -183,6 +189,7 @@ fn statement(stream: &Stream, keys: Keys, query: &ListQuery) -> (String, Vec<Val
     also("execution.engine_type =", text(&filter.engine_type));
     also("execution.workflow =", text(&filter.workflow));
     also("execution.user =", text(&filter.user));
+    also("execution.failure ->> 'code' =", text(&filter.failure_code));
     also("execution.created_at >=", filter.since.map(|since| since.0.into()));
     also("execution.created_at <", filter.until.map(|until| until.0.into()));
     also(
@@ -196,6 +203,11 @@ fn statement(stream: &Stream, keys: Keys, query: &ListQuery) -> (String, Vec<Val
         let numbers: Vec<String> = filter.statuses.iter().map(|s| status_number(*s).to_string()).collect();
         sql.push_str(&format!(" AND execution.status IN ({})", numbers.join(", ")));
     }
+    if !filter.failure_kinds.is_empty() {
+        let kinds: Vec<String> =
+            filter.failure_kinds.iter().map(|kind| format!("'{}'", kind.as_str())).collect();
+        sql.push_str(&format!(" AND execution.failure ->> 'kind' IN ({})", kinds.join(", ")));
+    }
     values.push(signed(query.limit as u64).into());
     sql.push_str(&format!(" ORDER BY {key} DESC LIMIT ?{}", values.len()));
     (sql, values)
@@ -205,6 +217,7 @@ fn statement(stream: &Stream, keys: Keys, query: &ListQuery) -> (String, Vec<Val
 mod tests {
     use super::super::{migrate, read};
     use super::*;
+    use enginehouse_core::failure::FailureKind;
 
     fn plan(db: &Connection, sql: &str, values: usize) -> String {
         let mut statement = db.prepare(&format!("EXPLAIN QUERY PLAN {sql}")).expect("plan");
@@ -225,13 +238,16 @@ mod tests {
             workflow: some("w"),
             user: some("u"),
             tag: some("g"),
+            failure_kinds: vec![FailureKind::Auth],
+            failure_code: some("c"),
             since: Some(Time(1)),
             until: Some(Time(2)),
         };
         let engine_type = Filter { engine_type: some("t"), ..Filter::default() };
         db.execute("INSERT INTO engine (type, name) VALUES ('t', 'e')", []).expect("engine");
         let mut statements: Vec<(String, usize)> = Vec::new();
-        for filter in [everything, engine_type, Filter::default()] {
+        let failures = Filter { failure_code: some("c"), ..Filter::default() };
+        for filter in [everything, engine_type, failures, Filter::default()] {
             let query = ListQuery { filter, after: None, limit: 10 };
             let mut choices = candidates(&db, &query.filter).expect("candidates");
             choices.push(vec![Stream::everything()]);

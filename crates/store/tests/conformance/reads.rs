@@ -1,7 +1,8 @@
 //! Reading: the queue's questions, and the lists of callers.
 
-use crate::harness::{Harness, START, grant, plain};
+use crate::harness::{Harness, START, failure, finish, grant, plain};
 use enginehouse_core::execution::{Execution, Lane, Priority, Status};
+use enginehouse_core::failure::FailureKind;
 use enginehouse_core::id::{Key, KeyMaker, NodeId, SessionId};
 use enginehouse_core::lifecycle::{self, Grant, NewExecution, Part};
 use enginehouse_core::time::{MINUTE, Time};
@@ -119,6 +120,13 @@ pub(crate) async fn lists_filter_and_page(harness: &mut Harness) {
         if key > 7 {
             harness.granted(&row).await;
         }
+        // One that fails for good, and one that waits for its next attempt.
+        for (failing, kind) in [(2, FailureKind::Auth), (5, FailureKind::Unavailable)] {
+            if key == failing {
+                let running = harness.granted(&row).await;
+                harness.apply(&running, finish(&running, failure(kind), harness.clock.now())).await;
+            }
+        }
         harness.clock.advance(1_000);
     }
     let text = |text: &str| Some(text.to_owned());
@@ -137,7 +145,15 @@ pub(crate) async fn lists_filter_and_page(harness: &mut Harness) {
             Filter { statuses: vec![Status::Running, Status::Pending], user: text("u"), ..filter() },
             &[9, 6, 3],
         ),
-        (Filter { statuses: vec![Status::Failed], ..filter() }, &[]),
+        (Filter { statuses: vec![Status::Failed], ..filter() }, &[2]),
+        (Filter { statuses: vec![Status::Cancelled], ..filter() }, &[]),
+        (Filter { failure_kinds: vec![FailureKind::Auth], ..filter() }, &[2]),
+        (Filter { failure_kinds: vec![FailureKind::Auth, FailureKind::Unavailable], ..filter() }, &[5, 2]),
+        (Filter { failure_kinds: vec![FailureKind::Lost], ..filter() }, &[]),
+        (Filter { failure_code: text("c"), ..filter() }, &[5, 2]),
+        (Filter { failure_code: text("c"), engine: text("odd"), ..filter() }, &[5]),
+        (Filter { failure_code: text("c"), statuses: vec![Status::Failed], ..filter() }, &[2]),
+        (Filter { failure_code: text("other"), ..filter() }, &[]),
         (Filter { since: at(2), until: at(5), ..filter() }, &[5, 4, 3]),
         (Filter { tag: text("four"), user: text("u"), workflow: text("w1"), ..filter() }, &[]),
     ] {
