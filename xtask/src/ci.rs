@@ -3,7 +3,7 @@
 use crate::process::{cargo, run, works};
 use crate::suite::Tally;
 use crate::verdict::Verdict;
-use crate::{bench, docs, examples, schemathesis, suite, tidy, witness};
+use crate::{bench, deploy, docs, examples, schemathesis, suite, tidy, witness};
 use anyhow::{Result, bail};
 use std::time::{Duration, Instant};
 
@@ -13,13 +13,13 @@ API against its own OpenAPI document. Prints each step's time and a summary.
 
 Usage: cargo xtask ci [STEP...]
 
-  STEP   only these: fmt tidy clippy witnesses test docs examples instructions deny
-         schemathesis
+  STEP   only these: fmt tidy clippy witnesses test docs examples deploy
+         instructions deny schemathesis
 ";
 
 type Step = (&'static str, fn(&mut Tally) -> Result<Verdict>);
 
-const STEPS: [Step; 10] = [
+const STEPS: [Step; 11] = [
     ("fmt", |_| passed(run(&mut cargo(&["fmt", "--all", "--check"])))),
     ("tidy", |_| tidy::check().map(|files| Verdict::Passed(format!("{files} files")))),
     ("clippy", |_| {
@@ -30,6 +30,7 @@ const STEPS: [Step; 10] = [
     ("test", tests),
     ("docs", |_| passed(docs::check())),
     ("examples", |_| examples::check().map(|count| Verdict::Passed(format!("{count} examples")))),
+    ("deploy", |_| deploy::check()),
     ("instructions", |_| bench::instructions::check()),
     ("deny", |_| deny()),
     ("schemathesis", |_| schemathesis::check()),

@@ -9,6 +9,7 @@ mod api;
 mod bench;
 mod chaos;
 mod ci;
+mod deploy;
 mod docs;
 mod e2e;
 mod examples;
