@@ -17,18 +17,18 @@ const PROXY: &str = "nginx.conf";
 /// Where the proxy's certificate lies.
 const CERTIFICATES: &str = "/etc/letsencrypt/live/enginehouse.example.com";
 
+/// A program, how it is asked whether it is there, and what it checks.
+type Check = (&'static str, &'static str, fn(&Path) -> Result<()>);
+
 /// Checks what the tools at hand can check, and names those that are not there.
 pub(crate) fn check() -> Result<Verdict> {
     let dir = target_dir().join("deploy");
     std::fs::create_dir_all(&dir)?;
     let (mut checked, mut missing) = (Vec::new(), Vec::new());
-    let checks: [(&str, &[&str], fn(&Path) -> Result<()>); 3] = [
-        ("systemd-analyze", &["--version"], unit),
-        ("promtool", &["--version"], rules),
-        ("nginx", &["-v"], proxy),
-    ];
+    let checks: [Check; 3] =
+        [("systemd-analyze", "--version", unit), ("promtool", "--version", rules), ("nginx", "-v", proxy)];
     for (tool, version, check) in checks {
-        if works(Command::new(tool).args(version)) {
+        if works(Command::new(tool).arg(version)) {
             check(&dir).with_context(|| format!("deploy/, read by {tool}"))?;
             checked.push(tool);
         } else {
