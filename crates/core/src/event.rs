@@ -25,26 +25,71 @@ pub enum EventType {
     OperatorAction,
 }
 
-/// The types of events that are about the service itself.
-pub const SERVICE_EVENTS: [&str; 11] = [
-    "alert",
-    "breaker_closed",
-    "breaker_half_open",
-    "breaker_opened",
-    "engine_operated",
-    "scaling_completed",
-    "scaling_operated",
-    "worker_failed",
-    "worker_operated",
-    "worker_started",
-    "worker_stopped",
-];
+/// The types of durable events that are about the service itself, and belong to no execution.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum NoteKind {
+    /// An alert began to fire, or ended.
+    Alert,
+    BreakerClosed,
+    BreakerHalfOpen,
+    BreakerOpened,
+    /// An operator paused or resumed an engine, or forced a circuit breaker.
+    EngineOperated,
+    /// A change of the number of workers came to its end.
+    ScalingCompleted,
+    /// An operator changed the rules of the auto-scaler.
+    ScalingOperated,
+    WorkerFailed,
+    /// An operator drained a worker.
+    WorkerOperated,
+    WorkerStarted,
+    WorkerStopped,
+    /// Of a newer version of the service, and read back from its store.
+    #[serde(other)]
+    Unknown,
+}
+
+impl NoteKind {
+    /// Those that this version writes.
+    pub const ALL: [NoteKind; 11] = [
+        NoteKind::Alert,
+        NoteKind::BreakerClosed,
+        NoteKind::BreakerHalfOpen,
+        NoteKind::BreakerOpened,
+        NoteKind::EngineOperated,
+        NoteKind::ScalingCompleted,
+        NoteKind::ScalingOperated,
+        NoteKind::WorkerFailed,
+        NoteKind::WorkerOperated,
+        NoteKind::WorkerStarted,
+        NoteKind::WorkerStopped,
+    ];
+
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            NoteKind::Alert => "alert",
+            NoteKind::BreakerClosed => "breaker_closed",
+            NoteKind::BreakerHalfOpen => "breaker_half_open",
+            NoteKind::BreakerOpened => "breaker_opened",
+            NoteKind::EngineOperated => "engine_operated",
+            NoteKind::ScalingCompleted => "scaling_completed",
+            NoteKind::ScalingOperated => "scaling_operated",
+            NoteKind::WorkerFailed => "worker_failed",
+            NoteKind::WorkerOperated => "worker_operated",
+            NoteKind::WorkerStarted => "worker_started",
+            NoteKind::WorkerStopped => "worker_stopped",
+            NoteKind::Unknown => "unknown",
+        }
+    }
+}
 
 /// The types of all durable events, in the order of their names.
 #[must_use]
 pub fn event_names() -> Vec<&'static str> {
     let mut names: Vec<&str> = EventType::ALL.into_iter().map(EventType::as_str).collect();
-    names.extend(SERVICE_EVENTS);
+    names.extend(NoteKind::ALL.into_iter().map(NoteKind::as_str));
     names.sort_unstable();
     names
 }
@@ -143,4 +188,23 @@ pub struct EventData {
     /// Which API key asked for it, by its id.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub by: Option<String>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_kind_of_note_is_stored_as_its_word() {
+        for kind in NoteKind::ALL {
+            let text = serde_json::to_string(&kind).expect("it is written");
+            assert_eq!(text, format!("{:?}", kind.as_str()));
+            assert_eq!(serde_json::from_str::<NoteKind>(&text).expect("it is read"), kind);
+        }
+        assert_eq!(
+            serde_json::from_str::<NoteKind>("\"of_tomorrow\"").expect("it is read"),
+            NoteKind::Unknown
+        );
+        assert!(event_names().windows(2).all(|pair| pair[0] < pair[1]));
+    }
 }

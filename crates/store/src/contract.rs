@@ -1,7 +1,7 @@
 //! What every driver promises. `tests/conformance` checks each sentence here on each driver.
 
 use async_trait::async_trait;
-use enginehouse_core::event::{Event, EventType};
+use enginehouse_core::event::{Event, EventType, NoteKind};
 use enginehouse_core::execution::{Execution, Lane, Priority, Status};
 use enginehouse_core::failure::FailureKind;
 use enginehouse_core::id::{ExecutionId, Key, NodeId, SessionId};
@@ -261,7 +261,7 @@ pub struct RoleWrite {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Note {
     #[serde(rename = "type")]
-    pub kind: String,
+    pub kind: NoteKind,
     pub data: serde_json::Value,
 }
 

@@ -5,9 +5,7 @@
 
 use crate::role::{Role, Round};
 use crate::state::context::Context;
-use crate::state::operator_words::OPERATOR_NOTE;
-use crate::state::scaling::SCALING_NOTE;
-use enginehouse_core::event::EventType;
+use enginehouse_core::event::{EventType, NoteKind};
 use enginehouse_core::execution::{Execution, Status};
 use enginehouse_store::{Change, Cursor, Ref, StoreError};
 use std::sync::Arc;
@@ -82,10 +80,10 @@ impl Relay {
                 }
                 if commit.node != self.cx.settings.node {
                     self.follow(&commit.changes).await?;
-                    if commit.notes.iter().any(|note| note.kind == OPERATOR_NOTE) {
+                    if commit.notes.iter().any(|note| note.kind == NoteKind::EngineOperated) {
                         self.cx.load_operator_words().await?;
                     }
-                    if commit.notes.iter().any(|note| note.kind == SCALING_NOTE) {
+                    if commit.notes.iter().any(|note| note.kind == NoteKind::ScalingOperated) {
                         self.cx.load_scaling_change().await?;
                     }
                 }

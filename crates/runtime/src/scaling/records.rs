@@ -7,6 +7,7 @@ use enginehouse_api::{
     EngineInputs, PolicyWord, ScalingDecisionView, ScalingInputs, ScalingOutcome, ShadowView, Timestamp,
 };
 use enginehouse_core::autoscaler::{Decision, EngineFigures, Figures, Policy, Rule, ScalingAction};
+use enginehouse_core::event::NoteKind;
 use enginehouse_core::limits::DECISIONS_MAX;
 use enginehouse_core::time::Time;
 use enginehouse_store::{DocKind, Note, StoreError, Write};
@@ -118,7 +119,7 @@ impl Records {
             "targetWorkerCount": view.target_worker_count, "reason": view.reason, "rule": view.rule,
             "outcome": outcome,
         });
-        let note = Write::Note(Note { kind: "scaling_completed".to_owned(), data });
+        let note = Write::Note(Note { kind: NoteKind::ScalingCompleted, data });
         cx.writes.commit(vec![Planned::Other(note)], 0).await?;
         if let Some(kept) = self.kept.iter_mut().rev().find(|(kept, _)| *kept == id) {
             cx.write_doc(DocKind::Decision, &id, kept.1, json!(view)).await?;

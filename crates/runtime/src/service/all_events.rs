@@ -228,7 +228,7 @@ impl Service {
             }
         }
         for (number, note) in (commit.changes.len()..).zip(&commit.notes) {
-            if filter.wants(&note.kind, None) {
+            if filter.wants(note.kind.as_str(), None) {
                 told.push(Told { number, view: of_service(commit, note), key: None, callback: false });
             }
         }
@@ -246,7 +246,7 @@ impl Service {
 }
 
 fn of_service(commit: &Commit, note: &Note) -> EventView {
-    service_event(note.kind.clone(), Timestamp(commit.at), note.data.clone())
+    service_event(note.kind.as_str().to_owned(), Timestamp(commit.at), note.data.clone())
 }
 
 /// An event that belongs to no execution.

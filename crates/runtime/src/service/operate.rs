@@ -2,7 +2,7 @@
 
 use super::caller::Caller;
 use super::{Service, average, store_error};
-use crate::state::operator_words::{OPERATOR_NOTE, OperatorWords};
+use crate::state::operator_words::OperatorWords;
 use crate::state::pause::Pause;
 use crate::state::planned::Planned;
 use crate::state::settings::RegisteredEngine;
@@ -14,6 +14,7 @@ use enginehouse_api::{
     ResumeAnswer, Timestamp,
 };
 use enginehouse_core::breaker::{Breaker, Forced, State};
+use enginehouse_core::event::NoteKind;
 use enginehouse_core::execution::Status;
 use enginehouse_core::gate::{EndpointGate, Gate};
 use enginehouse_core::limiter::{Cause, Holding, Lowered};
@@ -57,7 +58,7 @@ impl Service {
         if resumed {
             tracing::info!(by = caller.key_id, "resumed: what is due starts");
             let data = json!({ "paused": false, "by": caller.key_id });
-            let note = Note { kind: OPERATOR_NOTE.to_owned(), data };
+            let note = Note { kind: NoteKind::EngineOperated, data };
             self.cx
                 .writes
                 .commit(vec![Planned::Other(Write::Note(note))], 0)
@@ -143,7 +144,7 @@ impl Service {
         self.cx.keep(DocKind::Engine, name, body).await.map_err(|e| store_error(&e))?;
         said["engine"] = json!(name);
         said["by"] = json!(caller.key_id);
-        let note = Note { kind: OPERATOR_NOTE.to_owned(), data: said };
+        let note = Note { kind: NoteKind::EngineOperated, data: said };
         self.cx
             .writes
             .commit(vec![Planned::Other(Write::Note(note))], 0)

@@ -4,12 +4,13 @@ use super::caller::Caller;
 use super::{Service, store_error};
 use crate::scaling::records::{policy_word, view};
 use crate::state::planned::Planned;
-use crate::state::scaling::{SCALING_NOTE, changed};
+use crate::state::scaling::changed;
 use enginehouse_api::{
     ApiError, Code, PredictWord, ScalingChanged, ScalingDecisionView, ScalingDecisionsAnswer, ScalingRequest,
     ScalingRulesView, ScalingView, Span, Timestamp,
 };
 use enginehouse_core::autoscaler::{Policy, Predict, ScalingRules};
+use enginehouse_core::event::NoteKind;
 use enginehouse_core::limits::{NAME_BYTES_MAX, SPAN_MAX};
 use enginehouse_store::{DocKind, Note, Write};
 use serde_json::json;
@@ -102,7 +103,7 @@ impl Service {
         let data = json!({
             "rules": request, "reason": reason, "by": caller.key_id, "forMs": span.map(|span| span.0),
         });
-        let note = Write::Note(Note { kind: SCALING_NOTE.to_owned(), data });
+        let note = Write::Note(Note { kind: NoteKind::ScalingOperated, data });
         self.cx.writes.commit(vec![Planned::Other(note)], 0).await.map_err(|e| store_error(&e))?;
         self.cx.apply_scaling_change(change);
         self.cx.workers.scaler_nudge.notify_one();

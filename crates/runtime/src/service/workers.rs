@@ -8,6 +8,7 @@ use crate::workers::ports::drain_worker;
 use enginehouse_api::{
     ApiError, Code, DrainRequest, DrainView, SlotsView, Timestamp, WorkerView, WorkersAnswer,
 };
+use enginehouse_core::event::NoteKind;
 use enginehouse_core::id::SessionId;
 use enginehouse_core::limits::NAME_BYTES_MAX;
 use enginehouse_store::{Note, Ref, Write};
@@ -17,8 +18,6 @@ use tokio::time::timeout;
 
 /// How long an answer about the workers waits for a batch to be stored.
 const BATCH_PATIENCE: Duration = Duration::from_secs(1);
-/// The kind of note that tells of an operator's word on a worker.
-const OPERATOR_NOTE: &str = "worker_operated";
 
 impl Service {
     pub async fn workers(&self) -> Result<WorkersAnswer, ApiError> {
@@ -93,7 +92,7 @@ impl Service {
         let data = json!({
             "worker": id, "action": "drain", "timeoutMs": patience, "reason": request.reason, "by": caller.key_id,
         });
-        let note = Write::Note(Note { kind: OPERATOR_NOTE.to_owned(), data });
+        let note = Write::Note(Note { kind: NoteKind::WorkerOperated, data });
         self.cx.writes.commit(vec![Planned::Other(note)], 0).await.map_err(|e| store_error(&e))?;
         drain_worker(&self.cx, session, "operator", patience, false);
         self.worker_view(session).await?.ok_or_else(missing)

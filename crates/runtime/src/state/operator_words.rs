@@ -9,9 +9,6 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::collections::BTreeMap;
 
-/// The kind of note that tells of an operator's word on an engine.
-pub(crate) const OPERATOR_NOTE: &str = "engine_operated";
-
 /// What operators said of one engine, as it is stored.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]

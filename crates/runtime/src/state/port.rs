@@ -3,6 +3,7 @@
 //! A port is where orders for a worker wait and where it is kept what the worker holds.
 
 use bytes::Bytes;
+use enginehouse_core::event::NoteKind;
 use enginehouse_core::execution::Execution;
 use enginehouse_core::lifecycle::Loss;
 use enginehouse_core::planted::{self, Bug};
@@ -193,10 +194,10 @@ pub(crate) enum Assigned {
 }
 
 /// The service-wide event of a worker's beginning or end.
-pub(crate) fn note(kind: &str, port: &Port, why: &str) -> Note {
+pub(crate) fn note(kind: NoteKind, port: &Port, why: &str) -> Note {
     let data = json!({
         "worker": port.seat.name, "provider": port.seat.origin.as_str(), "capacity": port.seat.capacity,
         "engineTypes": port.seat.engine_types, "reason": why,
     });
-    Note { kind: kind.to_owned(), data }
+    Note { kind, data }
 }

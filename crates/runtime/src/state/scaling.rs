@@ -4,9 +4,6 @@ use enginehouse_api::{PolicyWord, PredictWord, ScalingChanged, ScalingRequest};
 use enginehouse_core::autoscaler::{Decision, Policy, Predict, RuleError, ScalingRules};
 use enginehouse_core::time::Millis;
 
-/// The kind of note that tells of an operator's word on the scaling rules.
-pub(crate) const SCALING_NOTE: &str = "scaling_operated";
-
 /// What everybody may look at.
 #[derive(Debug)]
 pub(crate) struct Scaling {

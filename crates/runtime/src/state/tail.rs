@@ -98,7 +98,7 @@ mod tests {
     use enginehouse_store::Note;
 
     fn commit(cursor: u64, notes: usize) -> Arc<Commit> {
-        let note = Note { kind: "n".to_owned(), data: serde_json::Value::Null };
+        let note = Note { kind: enginehouse_core::event::NoteKind::Alert, data: serde_json::Value::Null };
         let notes = vec![note; notes];
         Arc::new(Commit { cursor: Cursor(cursor), at: Time(0), node: NodeId(0), changes: Vec::new(), notes })
     }

@@ -2,9 +2,8 @@
 
 use super::lock::{Lock, Place};
 use super::planned::{Planned, Request, Settled};
-use enginehouse_core::event::SERVICE_EVENTS;
 use enginehouse_core::time::Time;
-use enginehouse_store::{Cursor, StoreError, Write};
+use enginehouse_store::{Cursor, StoreError};
 use std::sync::atomic::{AtomicI64, Ordering};
 use tokio::sync::{Notify, mpsc, oneshot};
 
@@ -38,10 +37,6 @@ impl Writes {
 
     /// Hands writes to the committer and waits until they are durable, or refused.
     pub(crate) async fn commit(&self, writes: Vec<Planned>, bytes: usize) -> Result<Settled, StoreError> {
-        debug_assert!(
-            writes.iter().all(has_known_name),
-            "every type of event is in the list that readers choose from"
-        );
         let (reply, answer) = oneshot::channel();
         let request = Request { writes, bytes, reply };
         self.committer.send(request).await.map_err(|_| StoreError::Closed)?;
@@ -64,13 +59,5 @@ impl Writes {
         if at.is_some_and(|at| at.0 < self.wake_target.load(Ordering::Acquire)) {
             self.wake_nudge.notify_one();
         }
-    }
-}
-
-/// Whether an event of the service, if this is one, has a type that readers and receivers can name.
-fn has_known_name(planned: &Planned) -> bool {
-    match planned {
-        Planned::Other(Write::Note(note)) => SERVICE_EVENTS.contains(&note.kind.as_str()),
-        _ => true,
     }
 }

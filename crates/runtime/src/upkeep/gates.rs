@@ -9,6 +9,7 @@ use crate::state::planned::Planned;
 use crate::state::scheduler::Scheduler;
 use enginehouse_core::balance;
 use enginehouse_core::breaker::Change;
+use enginehouse_core::event::NoteKind;
 use enginehouse_core::execution::Execution;
 use enginehouse_core::gate::{Gate, GateChange, Shut};
 use enginehouse_core::lifecycle;
@@ -107,16 +108,16 @@ impl GateKeeper {
     /// The service-wide event of a change.
     fn note(&self, change: &GateChange) -> Option<Note> {
         let (kind, until, failures) = match &change.change {
-            Change::Opened { until, failures } => ("breaker_opened", Some(*until), Some(*failures)),
-            Change::HalfOpened => ("breaker_half_open", None, None),
-            Change::Closed => ("breaker_closed", None, None),
+            Change::Opened { until, failures } => (NoteKind::BreakerOpened, Some(*until), Some(*failures)),
+            Change::HalfOpened => (NoteKind::BreakerHalfOpen, None, None),
+            Change::Closed => (NoteKind::BreakerClosed, None, None),
             Change::Released | Change::Forced { .. } => return None,
         };
         let endpoint = self.cx.registry.endpoint_name(&change.engine, change.endpoint);
         let data = json!({
             "engine": change.engine, "endpoint": endpoint, "until": until.map(|at| at.0), "failures": failures,
         });
-        Some(Note { kind: kind.to_owned(), data })
+        Some(Note { kind, data })
     }
 
     /// Ends what would rather fail than wait for an engine all of whose breakers are open.

@@ -12,6 +12,7 @@ use crate::state::planned::Planned;
 use crate::state::settings::EngineSettings;
 use enginehouse_api::{MetricsSample, Timestamp};
 use enginehouse_core::autoscaler::Rule;
+use enginehouse_core::event::NoteKind;
 use enginehouse_core::gate::Gate;
 use enginehouse_core::time::{MINUTE, Millis, SECOND, Time};
 use enginehouse_store::{Doc, DocKind, Note, Outcome, StoreError, Write};
@@ -271,7 +272,7 @@ impl Watcher {
         if self.untold.len() == NEWS_MAX {
             self.untold.remove(0);
         }
-        self.untold.push(Note { kind: "alert".to_owned(), data });
+        self.untold.push(Note { kind: NoteKind::Alert, data });
     }
 
     async fn store_news(&mut self) -> Result<(), StoreError> {

@@ -5,13 +5,14 @@
 //! when it holds nothing; a worker that died gives back what it held at once, burning no retry, and is replaced.
 
 use super::dedicated::{parts_of, workers_of};
-use super::ports::{announce, close_port, drain_worker, open_port};
+use super::ports::{PortEnd, announce, close_port, drain_worker, open_port};
 use super::provider::{Ended, Provider};
 use super::reaper::lose_all;
 use crate::role::{Role, Round};
 use crate::state::context::Context;
 use crate::state::planned::Planned;
 use crate::state::port::{Assigned, Seat, note};
+use enginehouse_core::event::NoteKind;
 use enginehouse_core::id::SessionId;
 use enginehouse_core::lifecycle::Loss;
 use enginehouse_core::limits::{
@@ -295,13 +296,13 @@ impl Pool {
         }
         for (session, why, loss) in dead {
             lose_all(&self.cx, Some(session), loss).await?;
-            close_port(&self.cx, session, &why).await?;
+            close_port(&self.cx, session, &PortEnd::Failed(why)).await?;
         }
         for session in done {
             if shared && !self.cx.store.running(Some(session), None, 1).await?.is_empty() {
                 continue;
             }
-            close_port(&self.cx, session, "stopped").await?;
+            close_port(&self.cx, session, &PortEnd::Stopped).await?;
             self.cx.workers.pool_news.lock().totals.stopped += 1;
             if self.handles.contains_key(&session) {
                 self.leaving.insert(session, Instant::now() + LEAVE_PATIENCE);
@@ -323,7 +324,7 @@ impl Pool {
                 if news.startups.len() < STARTUPS_MAX {
                     news.startups.push(ready_at.since(port.launched_at));
                 }
-                notes.push(Planned::Other(Write::Note(note("worker_started", port, "ready"))));
+                notes.push(Planned::Other(Write::Note(note(NoteKind::WorkerStarted, port, "ready"))));
             }
         }
         if changed.is_empty() {

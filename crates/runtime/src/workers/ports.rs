@@ -7,6 +7,7 @@ use super::link::NodeLink;
 use crate::state::context::Context;
 use crate::state::planned::Planned;
 use crate::state::port::{Drain, Origin, Port, Seat, note};
+use enginehouse_core::event::NoteKind;
 use enginehouse_core::id::SessionId;
 use enginehouse_core::limits::{LEASE_TTL, WORKER_SILENCE_MAX};
 use enginehouse_core::session::Session;
@@ -110,11 +111,23 @@ pub(crate) fn renewable(cx: &Context) -> Vec<SessionId> {
     known.map(|(session, _)| *session).collect()
 }
 
+/// How a worker's session ends.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum PortEnd {
+    /// It was to go, and went.
+    Stopped,
+    /// With the reason.
+    Failed(String),
+}
+
 /// Ends a worker's session; nothing it says afterwards is heard. What it still held is lost to it.
-pub(crate) async fn close_port(cx: &Context, session: SessionId, why: &str) -> Result<(), StoreError> {
+pub(crate) async fn close_port(cx: &Context, session: SessionId, end: &PortEnd) -> Result<(), StoreError> {
     let known = cx.workers.ports.lock().get(&session).map(|port| {
-        let kind = if why == "stopped" { "worker_stopped" } else { "worker_failed" };
-        (port.ready_at.is_some(), port.seat.origin == Origin::Remote, note(kind, port, why))
+        let note = match end {
+            PortEnd::Stopped => note(NoteKind::WorkerStopped, port, "stopped"),
+            PortEnd::Failed(why) => note(NoteKind::WorkerFailed, port, why),
+        };
+        (port.ready_at.is_some(), port.seat.origin == Origin::Remote, note)
     });
     let Some((opened, is_remote, note)) = known else { return Ok(()) };
     if opened {
@@ -122,7 +135,7 @@ pub(crate) async fn close_port(cx: &Context, session: SessionId, why: &str) -> R
         cx.writes.commit(writes.into_iter().map(Planned::Other).collect(), 0).await?;
     }
     let comes_back = is_remote && cx.is_stopping();
-    cx.workers.joined.lock().closed(session, why == "stopped" && !comes_back);
+    cx.workers.joined.lock().closed(session, *end == PortEnd::Stopped && !comes_back);
     cx.workers.ports.lock().remove(&session);
     Ok(())
 }

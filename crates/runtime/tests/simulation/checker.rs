@@ -59,7 +59,10 @@ pub(crate) async fn judge(store: &dyn Store, outside: Outside<'_>) -> Verdict {
                 commit.changes.iter().map(|c| format!("c{cursor} n{node} {}", line(c.key, &c.event))),
             );
             trace.extend(
-                commit.notes.iter().map(|note| format!("c{cursor} n{node} {} {}", note.kind, note.data)),
+                commit
+                    .notes
+                    .iter()
+                    .map(|note| format!("c{cursor} n{node} {} {}", note.kind.as_str(), note.data)),
             );
         }
         for change in page.commits.iter().flat_map(|c| &c.changes) {

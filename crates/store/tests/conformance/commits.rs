@@ -2,6 +2,7 @@
 
 use crate::dump::dump;
 use crate::harness::{Harness, grant, plain};
+use enginehouse_core::event::NoteKind;
 use enginehouse_core::id::{Key, NodeId, SessionId};
 use enginehouse_core::limits::SCHEDULER_TTL;
 use enginehouse_core::session::Session;
@@ -110,7 +111,7 @@ pub(crate) async fn the_feed_tells_every_change_in_order(harness: &mut Harness) 
     let one = harness.submit(plain(1)).await;
     assert!(nudge.has_changed().unwrap());
     let running = harness.granted(&one).await;
-    harness.write(Write::Note(Note { kind: "alert".into(), data: json!({"n": 1}) })).await;
+    harness.write(Write::Note(Note { kind: NoteKind::Alert, data: json!({"n": 1}) })).await;
     // What changes nothing another node could care for has no place in the feed.
     let at =
         harness.write(Write::Session(SessionWrite::Renew { sessions: Vec::new(), until: Time(1) })).await;
@@ -124,7 +125,7 @@ pub(crate) async fn the_feed_tells_every_change_in_order(harness: &mut Harness) 
     assert_eq!(events.len(), 2);
     assert_eq!((events[0].event.seq, events[1].event.seq), (1, 2));
     assert_eq!((events[1].status, events[1].holder), (running.status(), running.state.holder));
-    assert_eq!(all[2].notes, [Note { kind: "alert".into(), data: json!({"n": 1}) }]);
+    assert_eq!(all[2].notes, [Note { kind: NoteKind::Alert, data: json!({"n": 1}) }]);
     let end = harness.store().feed(rest.next, 10).await.unwrap();
     assert_eq!((end.commits.len(), end.next), (0, rest.next));
     assert_eq!(*harness.store().changed().borrow(), rest.next);
