@@ -6,12 +6,13 @@
 use crate::event::{Event, EventData, EventType};
 use crate::execution::{Execution, Fixed, Priority, Spec, State, Status};
 use crate::failure::{Failure, FailureKind};
-use crate::id::{ExecutionId, Fence, Key, SessionId};
+use crate::id::{Fence, Key, SessionId};
 use crate::limits::{LOST_MAX, NODE_CRASHES_BACKOFF_FROM, NODE_CRASHES_MAX};
 use crate::planted::{self, Bug};
 use crate::rank::HeadStarts;
 use crate::reach::UNREACHABLE;
-use crate::time::{Millis, SECOND, Time};
+use crate::retry::RetryPolicy;
+use crate::time::{DAY, HOUR, Millis, SECOND, Time};
 use std::sync::Arc;
 
 /// The next state of one row, with the event that says so. Applied by compare-and-set on (key, rev).
@@ -116,20 +117,45 @@ pub enum Refused {
 /// A submit, resolved: names are known, limits are checked, times are absolute.
 #[derive(Debug, Clone)]
 pub struct NewExecution {
-    pub key: Key,
-    pub ext_id: Option<ExecutionId>,
-    pub idem_key: Option<String>,
-    pub request_hash: [u8; 32],
-    pub engine: String,
-    pub engine_type: String,
-    pub workflow: String,
-    pub user: Option<String>,
-    pub ckey: Option<String>,
-    pub tags: Vec<String>,
+    pub fixed: Fixed,
     pub priority: Priority,
     pub ready_at: Option<Time>,
-    pub spec: Spec,
     pub by: Option<String>,
+}
+
+impl NewExecution {
+    /// A submit with nothing special about it: what tests and measurements begin with.
+    #[must_use]
+    pub fn plain(key: i64) -> NewExecution {
+        let spec = Spec {
+            timeout: HOUR,
+            total_timeout: 7 * DAY,
+            expires_in: None,
+            idle_timeout: None,
+            retry: RetryPolicy::default(),
+            at_most_once: false,
+            fail_fast: false,
+            inline: false,
+            input_bytes: 0,
+            callback: false,
+            trace: None,
+        };
+        let fixed = Fixed {
+            key: Key(key),
+            ext_id: None,
+            idem_key: None,
+            request_hash: [key.to_le_bytes()[0]; 32],
+            engine: "e".to_owned(),
+            engine_type: "demo".to_owned(),
+            workflow: "w".to_owned(),
+            user: None,
+            ckey: None,
+            tags: Vec::new(),
+            created_at: Time(0),
+            spec,
+        };
+        NewExecution { fixed, priority: Priority::Normal, ready_at: None, by: None }
+    }
 }
 
 /// The scheduler's choice for one pending execution.
@@ -151,8 +177,10 @@ pub enum Loss {
     Killed,
 }
 
+/// The row of a submit, as it is at the instant of its creation.
 #[must_use]
-pub fn submit(new: NewExecution, head_starts: &HeadStarts, now: Time) -> Execution {
+pub fn submit(new: NewExecution, head_starts: &HeadStarts) -> Execution {
+    let now = new.fixed.created_at;
     let ready_at = new.ready_at.unwrap_or(now).max(now);
     let state = State {
         rev: 1,
@@ -187,24 +215,10 @@ pub fn submit(new: NewExecution, head_starts: &HeadStarts, now: Time) -> Executi
         output_bytes: 0,
         abandoned: false,
     };
-    let fixed = Fixed {
-        key: new.key,
-        ext_id: new.ext_id,
-        idem_key: new.idem_key,
-        request_hash: new.request_hash,
-        engine: new.engine,
-        engine_type: new.engine_type,
-        workflow: new.workflow,
-        user: new.user,
-        ckey: new.ckey,
-        tags: new.tags,
-        created_at: now,
-        spec: new.spec,
-    };
     let data =
         EventData { by: new.by, ready_at: (ready_at > now).then_some(ready_at), ..EventData::default() };
     let event = Event { seq: 1, kind: EventType::ExecutionSubmitted, at: now, attempt: 0, data };
-    let mut row = Execution { fixed: Arc::new(fixed), state, history: vec![event] };
+    let mut row = Execution { fixed: Arc::new(new.fixed), state, history: vec![event] };
     row.state.wake_at = pending_wake(&row);
     row
 }
@@ -603,7 +617,7 @@ fn wait_unburnt(
     next.due = false;
     // No breaker ends the wait for what other work holds, so its looks become rarer.
     let longest = if failure.kind == FailureKind::Conflict { 30 * SECOND } else { 10 * SECOND };
-    let pace = crate::retry::RetryPolicy { delay: SECOND / 2, max_delay: longest, ..Default::default() };
+    let pace = RetryPolicy { delay: SECOND / 2, max_delay: longest, ..Default::default() };
     next.ready_at = now.plus(pace.backoff(next.refused, 0.5 + jitter / 2.0, retry_after));
     let mut again = back_to_pending(row, next, EventType::ExecutionRetrying, Some(reason), None, now);
     again.next.failure = Some(failure.clone());
