@@ -18,6 +18,7 @@ pub mod lifecycle;
 pub mod limiter;
 pub mod limits;
 pub mod pace;
+pub mod pauses;
 pub mod planted;
 pub mod pool;
 pub mod pools;
