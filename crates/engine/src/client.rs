@@ -503,16 +503,24 @@ fn parse_headers(settings: &HttpSettings) -> Result<HeaderMap, ConfigError> {
     let mut headers = HeaderMap::new();
     headers.insert(ACCEPT, HeaderValue::from_static("application/json"));
     for (name, value) in &settings.headers {
-        let field = format!("headers.{name}");
-        let name = HeaderName::from_bytes(name.as_bytes())
-            .map_err(|_| ConfigError::new(&*field, "not a name of an HTTP header"))?;
-        headers.insert(name, sensitive(value).map_err(|message| ConfigError::new(field, message))?);
+        let refuse = |message| ConfigError::new(format!("headers.{name}"), message);
+        let (name, value) = configured_header(name, value).map_err(refuse)?;
+        headers.insert(name, value);
     }
     Ok(headers)
 }
 
+/// A configured header; the error says what is wrong with it without repeating it.
+pub fn configured_header(
+    name: &str,
+    value: &SecretString,
+) -> Result<(HeaderName, HeaderValue), &'static str> {
+    let name = HeaderName::from_bytes(name.as_bytes()).map_err(|_| "is not the name of an HTTP header")?;
+    Ok((name, sensitive(value)?))
+}
+
 /// A header value that neither logs nor HTTP/2 compression may remember.
-pub(crate) fn sensitive(secret: &SecretString) -> Result<HeaderValue, &'static str> {
+fn sensitive(secret: &SecretString) -> Result<HeaderValue, &'static str> {
     let mut value = HeaderValue::from_str(secret.expose_secret().trim())
         .map_err(|_| "holds characters that cannot be sent in an HTTP header")?;
     value.set_sensitive(true);

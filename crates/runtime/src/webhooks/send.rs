@@ -10,9 +10,9 @@ use enginehouse_api::{Timestamp, WebhookTestView};
 use enginehouse_core::id::Key;
 use enginehouse_core::time::{Millis, SECOND};
 use enginehouse_core::webhook::Answer;
-use enginehouse_engine::{outward_builder, retry_after, root_cause};
-use reqwest::header::{CONTENT_TYPE, HeaderName, HeaderValue};
-use secrecy::{ExposeSecret, SecretString};
+use enginehouse_engine::{configured_header, outward_builder, retry_after, root_cause};
+use reqwest::header::CONTENT_TYPE;
+use secrecy::SecretString;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -121,10 +121,7 @@ async fn post(
         .header("webhook-signature", signature)
         .body(body);
     for (name, value) in headers {
-        if let (Ok(name), Ok(mut value)) =
-            (HeaderName::from_bytes(name.as_bytes()), HeaderValue::from_str(value.expose_secret()))
-        {
-            value.set_sensitive(true);
+        if let Ok((name, value)) = configured_header(name, value) {
             request = request.header(name, value);
         }
     }
