@@ -8,7 +8,6 @@ use crate::execution::{Execution, Fixed, Priority, Spec, State, Status};
 use crate::failure::{Failure, FailureKind};
 use crate::id::{Fence, Key, SessionId};
 use crate::limits::{LOST_MAX, NODE_CRASHES_BACKOFF_FROM, NODE_CRASHES_MAX};
-use crate::planted::{self, Bug};
 use crate::rank::HeadStarts;
 use crate::reach::UNREACHABLE;
 use crate::retry::RetryPolicy;
@@ -288,7 +287,7 @@ pub fn finish(
 ) -> Result<Transition, Refused> {
     check_lease(row, fence)?;
     // A stored wish to cancel beats retries, lost leases and a late success alike.
-    if row.state.cancel_at.is_some() && !planted::has(Bug::CancelForgotten) {
+    if row.state.cancel_at.is_some() {
         let cancelled = end(row, Status::Cancelled, None, now);
         return Ok(given_up(cancelled, leaves_open(row, &outcome)));
     }
@@ -302,17 +301,6 @@ pub fn finish(
         }
         Outcome::Cancelled { abandoned } => given_up(end(row, Status::Cancelled, None, now), abandoned),
         Outcome::Interrupted { reason } => interrupt(row, reason, now),
-        Outcome::Refused { failure } if planted::has(Bug::RefusalBurnt) => {
-            let end = ReportedEnd {
-                failure,
-                retry_after: None,
-                fate: Fate::Over,
-                open_end: false,
-                retry: None,
-                by_default: None,
-            };
-            fail_or_retry(row, end, head_starts, jitter, now)
-        }
         Outcome::Refused { failure } if row.fixed.spec.retry.not_on.contains(&failure.kind) => {
             end(row, Status::Failed, Some(Failure { retryable: false, ..failure }), now)
         }
@@ -349,13 +337,10 @@ pub fn lose(row: &Execution, loss: Loss, jitter: f64, now: Time) -> Result<Trans
         return Ok(given_up(end(row, Status::Cancelled, None, now), true));
     }
     let reattach = can_reattach(row);
-    if row.fixed.spec.at_most_once && !reattach && !planted::has(Bug::OnceTwice) {
+    if row.fixed.spec.at_most_once && !reattach {
         return Ok(open_ended(row, now));
     }
     let mut next = waiting_again(row);
-    if planted::has(Bug::RunRepeated) {
-        (next.run, next.engine_run, next.can_reattach) = (next.run + 1, None, false);
-    }
     let mut reason = "worker_lost";
     if loss == Loss::Node {
         reason = "node_died";
@@ -387,7 +372,7 @@ pub fn lose(row: &Execution, loss: Loss, jitter: f64, now: Time) -> Result<Trans
 /// Cancels pending work at once; for running work it stores the wish, which beats retry and lost lease.
 pub fn cancel(row: &Execution, by: Option<String>, now: Time) -> Result<Transition, Refused> {
     match row.status() {
-        Status::Completed | Status::Failed if !planted::has(Bug::EndedTwice) => Err(Refused::AlreadyFinished),
+        Status::Completed | Status::Failed => Err(Refused::AlreadyFinished),
         Status::Cancelled => Err(Refused::AlreadyCancelled),
         Status::Running if row.state.cancel_at.is_some() => Err(Refused::AlreadyCancelled),
         Status::Running => {
@@ -396,7 +381,7 @@ pub fn cancel(row: &Execution, by: Option<String>, now: Time) -> Result<Transiti
             let data = EventData { by, ..EventData::default() };
             Ok(Transition::new(row, next, EventType::ExecutionCancelRequested, data, now))
         }
-        Status::Completed | Status::Failed | Status::Pending => {
+        Status::Pending => {
             let mut done = given_up(end(row, Status::Cancelled, None, now), may_run(row));
             done.next.cancel_at = Some(now);
             done.event.data.by = by;
@@ -418,7 +403,7 @@ pub fn wake(row: &Execution, now: Time) -> Result<Transition, Refused> {
         let failure = own_failure(row, FailureKind::Expired, "expired");
         return Ok(end(row, Status::Failed, Some(failure), now));
     }
-    if row.state.due || (now < row.state.ready_at && !planted::has(Bug::BackoffSkipped)) {
+    if row.state.due || now < row.state.ready_at {
         return Err(Refused::NotDue);
     }
     let mut next = row.state.clone();
@@ -493,15 +478,13 @@ pub fn reprioritize(
 #[must_use]
 pub fn late_result(row: &Execution, fence: Fence, now: Time) -> Transition {
     let data = EventData { fence: Some(fence.0), ..EventData::default() };
-    let mut late = Transition::new(row, row.state.clone(), EventType::LateResult, data, now);
-    late.event.seq -= u32::from(planted::has(Bug::EventUnnumbered));
-    late
+    Transition::new(row, row.state.clone(), EventType::LateResult, data, now)
 }
 
 /// The lease proves itself: the row runs under exactly this fence.
 pub fn check_lease(row: &Execution, fence: Fence) -> Result<(), Refused> {
-    let current = row.state.fence == fence || planted::has(Bug::FenceIgnored);
-    if row.status() == Status::Running && current { Ok(()) } else { Err(Refused::StaleLease) }
+    let current = row.status() == Status::Running && row.state.fence == fence;
+    if current { Ok(()) } else { Err(Refused::StaleLease) }
 }
 
 fn can_reattach(row: &Execution) -> bool {
@@ -540,11 +523,7 @@ fn given_up(mut ended: Transition, abandoned: bool) -> Transition {
 
 /// When a timer must look at a pending row: at its time if that is still to come, and at its limits.
 fn pending_wake(row: &Execution) -> Option<Time> {
-    let ready = match (row.state.due, planted::has(Bug::BackoffSkipped), planted::has(Bug::TimerLost)) {
-        (true, ..) => None,
-        (false, true, _) => Some(row.state.clock_from),
-        (false, _, lost) => (!lost || !row.state.retrying).then_some(row.state.ready_at),
-    };
+    let ready = (!row.state.due).then_some(row.state.ready_at);
     [ready, Some(row.deadline()), row.expiry()].into_iter().flatten().min()
 }
 
@@ -679,7 +658,7 @@ fn fail_or_retry(
     failure.retryable = retry.retries_by(failure.kind, rule, by_default);
     failure.attempt = row.state.attempt;
     let again_at = now.plus(retry.backoff(reported, jitter, retry_after));
-    let used_up = reported > retry.max_retries && !planted::has(Bug::RetriesEndless);
+    let used_up = reported > retry.max_retries;
     if !failure.retryable || used_up || again_at >= row.deadline() {
         if fate != Fate::Over && row.fixed.spec.at_most_once {
             let mut ended = open_ended(row, now);
