@@ -14,10 +14,15 @@ pub mod failure;
 pub mod gate;
 pub mod id;
 pub mod lab;
+#[cfg(not(feature = "planted-bugs"))]
+pub mod lifecycle;
+#[cfg(feature = "planted-bugs")]
+#[path = "planted/lifecycle.rs"]
 pub mod lifecycle;
 pub mod limiter;
 pub mod limits;
 pub mod pace;
+pub mod pauses;
 pub mod planted;
 pub mod pool;
 pub mod pools;
@@ -29,6 +34,10 @@ pub mod retention;
 pub mod retry;
 pub mod run_times;
 pub mod session;
+#[cfg(feature = "planted-bugs")]
+#[allow(unreachable_pub, reason = "some of it is reached through what plants faults only")]
+#[path = "lifecycle.rs"]
+mod sound_lifecycle;
 pub mod surrogate;
 pub mod time;
 pub mod trace;

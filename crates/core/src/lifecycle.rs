@@ -6,12 +6,12 @@
 use crate::event::{Event, EventData, EventType};
 use crate::execution::{Execution, Fixed, Priority, Spec, State, Status};
 use crate::failure::{Failure, FailureKind};
-use crate::id::{ExecutionId, Fence, Key, SessionId};
+use crate::id::{Fence, Key, SessionId};
 use crate::limits::{LOST_MAX, NODE_CRASHES_BACKOFF_FROM, NODE_CRASHES_MAX};
-use crate::planted::{self, Bug};
 use crate::rank::HeadStarts;
 use crate::reach::UNREACHABLE;
-use crate::time::{Millis, SECOND, Time};
+use crate::retry::RetryPolicy;
+use crate::time::{DAY, HOUR, Millis, SECOND, Time};
 use std::sync::Arc;
 
 /// The next state of one row, with the event that says so. Applied by compare-and-set on (key, rev).
@@ -116,20 +116,45 @@ pub enum Refused {
 /// A submit, resolved: names are known, limits are checked, times are absolute.
 #[derive(Debug, Clone)]
 pub struct NewExecution {
-    pub key: Key,
-    pub ext_id: Option<ExecutionId>,
-    pub idem_key: Option<String>,
-    pub request_hash: [u8; 32],
-    pub engine: String,
-    pub engine_type: String,
-    pub workflow: String,
-    pub user: Option<String>,
-    pub ckey: Option<String>,
-    pub tags: Vec<String>,
+    pub fixed: Fixed,
     pub priority: Priority,
     pub ready_at: Option<Time>,
-    pub spec: Spec,
     pub by: Option<String>,
+}
+
+impl NewExecution {
+    /// A submit with nothing special about it: what tests and measurements begin with.
+    #[must_use]
+    pub fn plain(key: i64) -> NewExecution {
+        let spec = Spec {
+            timeout: HOUR,
+            total_timeout: 7 * DAY,
+            expires_in: None,
+            idle_timeout: None,
+            retry: RetryPolicy::default(),
+            at_most_once: false,
+            fail_fast: false,
+            inline: false,
+            input_bytes: 0,
+            callback: false,
+            trace: None,
+        };
+        let fixed = Fixed {
+            key: Key(key),
+            ext_id: None,
+            idem_key: None,
+            request_hash: [key.to_le_bytes()[0]; 32],
+            engine: "e".to_owned(),
+            engine_type: "demo".to_owned(),
+            workflow: "w".to_owned(),
+            user: None,
+            ckey: None,
+            tags: Vec::new(),
+            created_at: Time(0),
+            spec,
+        };
+        NewExecution { fixed, priority: Priority::Normal, ready_at: None, by: None }
+    }
 }
 
 /// The scheduler's choice for one pending execution.
@@ -151,8 +176,10 @@ pub enum Loss {
     Killed,
 }
 
+/// The row of a submit, as it is at the instant of its creation.
 #[must_use]
-pub fn submit(new: NewExecution, head_starts: &HeadStarts, now: Time) -> Execution {
+pub fn submit(new: NewExecution, head_starts: &HeadStarts) -> Execution {
+    let now = new.fixed.created_at;
     let ready_at = new.ready_at.unwrap_or(now).max(now);
     let state = State {
         rev: 1,
@@ -187,24 +214,10 @@ pub fn submit(new: NewExecution, head_starts: &HeadStarts, now: Time) -> Executi
         output_bytes: 0,
         abandoned: false,
     };
-    let fixed = Fixed {
-        key: new.key,
-        ext_id: new.ext_id,
-        idem_key: new.idem_key,
-        request_hash: new.request_hash,
-        engine: new.engine,
-        engine_type: new.engine_type,
-        workflow: new.workflow,
-        user: new.user,
-        ckey: new.ckey,
-        tags: new.tags,
-        created_at: now,
-        spec: new.spec,
-    };
     let data =
         EventData { by: new.by, ready_at: (ready_at > now).then_some(ready_at), ..EventData::default() };
     let event = Event { seq: 1, kind: EventType::ExecutionSubmitted, at: now, attempt: 0, data };
-    let mut row = Execution { fixed: Arc::new(fixed), state, history: vec![event] };
+    let mut row = Execution { fixed: Arc::new(new.fixed), state, history: vec![event] };
     row.state.wake_at = pending_wake(&row);
     row
 }
@@ -274,7 +287,7 @@ pub fn finish(
 ) -> Result<Transition, Refused> {
     check_lease(row, fence)?;
     // A stored wish to cancel beats retries, lost leases and a late success alike.
-    if row.state.cancel_at.is_some() && !planted::has(Bug::CancelForgotten) {
+    if row.state.cancel_at.is_some() {
         let cancelled = end(row, Status::Cancelled, None, now);
         return Ok(given_up(cancelled, leaves_open(row, &outcome)));
     }
@@ -288,17 +301,6 @@ pub fn finish(
         }
         Outcome::Cancelled { abandoned } => given_up(end(row, Status::Cancelled, None, now), abandoned),
         Outcome::Interrupted { reason } => interrupt(row, reason, now),
-        Outcome::Refused { failure } if planted::has(Bug::RefusalBurnt) => {
-            let end = ReportedEnd {
-                failure,
-                retry_after: None,
-                fate: Fate::Over,
-                open_end: false,
-                retry: None,
-                by_default: None,
-            };
-            fail_or_retry(row, end, head_starts, jitter, now)
-        }
         Outcome::Refused { failure } if row.fixed.spec.retry.not_on.contains(&failure.kind) => {
             end(row, Status::Failed, Some(Failure { retryable: false, ..failure }), now)
         }
@@ -335,13 +337,10 @@ pub fn lose(row: &Execution, loss: Loss, jitter: f64, now: Time) -> Result<Trans
         return Ok(given_up(end(row, Status::Cancelled, None, now), true));
     }
     let reattach = can_reattach(row);
-    if row.fixed.spec.at_most_once && !reattach && !planted::has(Bug::OnceTwice) {
+    if row.fixed.spec.at_most_once && !reattach {
         return Ok(open_ended(row, now));
     }
     let mut next = waiting_again(row);
-    if planted::has(Bug::RunRepeated) {
-        (next.run, next.engine_run, next.can_reattach) = (next.run + 1, None, false);
-    }
     let mut reason = "worker_lost";
     if loss == Loss::Node {
         reason = "node_died";
@@ -373,7 +372,7 @@ pub fn lose(row: &Execution, loss: Loss, jitter: f64, now: Time) -> Result<Trans
 /// Cancels pending work at once; for running work it stores the wish, which beats retry and lost lease.
 pub fn cancel(row: &Execution, by: Option<String>, now: Time) -> Result<Transition, Refused> {
     match row.status() {
-        Status::Completed | Status::Failed if !planted::has(Bug::EndedTwice) => Err(Refused::AlreadyFinished),
+        Status::Completed | Status::Failed => Err(Refused::AlreadyFinished),
         Status::Cancelled => Err(Refused::AlreadyCancelled),
         Status::Running if row.state.cancel_at.is_some() => Err(Refused::AlreadyCancelled),
         Status::Running => {
@@ -382,7 +381,7 @@ pub fn cancel(row: &Execution, by: Option<String>, now: Time) -> Result<Transiti
             let data = EventData { by, ..EventData::default() };
             Ok(Transition::new(row, next, EventType::ExecutionCancelRequested, data, now))
         }
-        Status::Completed | Status::Failed | Status::Pending => {
+        Status::Pending => {
             let mut done = given_up(end(row, Status::Cancelled, None, now), may_run(row));
             done.next.cancel_at = Some(now);
             done.event.data.by = by;
@@ -404,7 +403,7 @@ pub fn wake(row: &Execution, now: Time) -> Result<Transition, Refused> {
         let failure = own_failure(row, FailureKind::Expired, "expired");
         return Ok(end(row, Status::Failed, Some(failure), now));
     }
-    if row.state.due || (now < row.state.ready_at && !planted::has(Bug::BackoffSkipped)) {
+    if row.state.due || now < row.state.ready_at {
         return Err(Refused::NotDue);
     }
     let mut next = row.state.clone();
@@ -479,15 +478,13 @@ pub fn reprioritize(
 #[must_use]
 pub fn late_result(row: &Execution, fence: Fence, now: Time) -> Transition {
     let data = EventData { fence: Some(fence.0), ..EventData::default() };
-    let mut late = Transition::new(row, row.state.clone(), EventType::LateResult, data, now);
-    late.event.seq -= u32::from(planted::has(Bug::EventUnnumbered));
-    late
+    Transition::new(row, row.state.clone(), EventType::LateResult, data, now)
 }
 
 /// The lease proves itself: the row runs under exactly this fence.
 pub fn check_lease(row: &Execution, fence: Fence) -> Result<(), Refused> {
-    let current = row.state.fence == fence || planted::has(Bug::FenceIgnored);
-    if row.status() == Status::Running && current { Ok(()) } else { Err(Refused::StaleLease) }
+    let current = row.status() == Status::Running && row.state.fence == fence;
+    if current { Ok(()) } else { Err(Refused::StaleLease) }
 }
 
 fn can_reattach(row: &Execution) -> bool {
@@ -526,11 +523,7 @@ fn given_up(mut ended: Transition, abandoned: bool) -> Transition {
 
 /// When a timer must look at a pending row: at its time if that is still to come, and at its limits.
 fn pending_wake(row: &Execution) -> Option<Time> {
-    let ready = match (row.state.due, planted::has(Bug::BackoffSkipped), planted::has(Bug::TimerLost)) {
-        (true, ..) => None,
-        (false, true, _) => Some(row.state.clock_from),
-        (false, _, lost) => (!lost || !row.state.retrying).then_some(row.state.ready_at),
-    };
+    let ready = (!row.state.due).then_some(row.state.ready_at);
     [ready, Some(row.deadline()), row.expiry()].into_iter().flatten().min()
 }
 
@@ -603,7 +596,7 @@ fn wait_unburnt(
     next.due = false;
     // No breaker ends the wait for what other work holds, so its looks become rarer.
     let longest = if failure.kind == FailureKind::Conflict { 30 * SECOND } else { 10 * SECOND };
-    let pace = crate::retry::RetryPolicy { delay: SECOND / 2, max_delay: longest, ..Default::default() };
+    let pace = RetryPolicy { delay: SECOND / 2, max_delay: longest, ..Default::default() };
     next.ready_at = now.plus(pace.backoff(next.refused, 0.5 + jitter / 2.0, retry_after));
     let mut again = back_to_pending(row, next, EventType::ExecutionRetrying, Some(reason), None, now);
     again.next.failure = Some(failure.clone());
@@ -665,7 +658,7 @@ fn fail_or_retry(
     failure.retryable = retry.retries_by(failure.kind, rule, by_default);
     failure.attempt = row.state.attempt;
     let again_at = now.plus(retry.backoff(reported, jitter, retry_after));
-    let used_up = reported > retry.max_retries && !planted::has(Bug::RetriesEndless);
+    let used_up = reported > retry.max_retries;
     if !failure.retryable || used_up || again_at >= row.deadline() {
         if fate != Fate::Over && row.fixed.spec.at_most_once {
             let mut ended = open_ended(row, now);

@@ -5,13 +5,13 @@
 //! out: `due`, `at=SECONDS` (ready then), `lost=N`, `crashes=N`, `gen=N`, `reattach`, `maybe`, `cancel`, `failure=KIND/CODE`,
 //! `abandoned`.
 
-use enginehouse_core::execution::{Execution, Priority, Spec, Status};
+use enginehouse_core::execution::{Execution, Priority, Status};
 use enginehouse_core::failure::{Failure, FailureKind};
-use enginehouse_core::id::{Fence, Key, SessionId};
+use enginehouse_core::id::{Fence, SessionId};
 use enginehouse_core::lifecycle::{self, Grant, Loss, NewExecution, Outcome, Refused, Transition};
 use enginehouse_core::rank::HeadStarts;
 use enginehouse_core::retry::RetryPolicy;
-use enginehouse_core::time::{DAY, HOUR, SECOND, Time};
+use enginehouse_core::time::{DAY, SECOND, Time};
 
 const TABLE: &str = "
 case a plain run
@@ -368,42 +368,21 @@ fn submit(arguments: &[&str], now: Time) -> Execution {
     let option = |name: &str| arguments.iter().find_map(|a| a.strip_prefix(name)?.strip_prefix('='));
     let on = option("on").map(|kind| FailureKind::parse(kind).expect("a kind"));
     let once = arguments.contains(&"once");
-    let retry = RetryPolicy {
+    let mut new = NewExecution::plain(1);
+    new.ready_at = option("readyAt").map(|at| Time(0).plus(seconds(at)));
+    new.fixed.created_at = now;
+    let spec = &mut new.fixed.spec;
+    spec.total_timeout = option("total").map_or(7 * DAY, seconds);
+    spec.expires_in = option("expires").map(seconds);
+    spec.at_most_once = once;
+    spec.retry = RetryPolicy {
         max_retries: if once { 0 } else { option("retries").map_or(3, |n| n.parse().expect("a number")) },
         delay: 10 * SECOND,
         on: on.into_iter().collect(),
         not_on: option("not").and_then(FailureKind::parse).into_iter().collect(),
         ..RetryPolicy::default()
     };
-    let new = NewExecution {
-        key: Key(1),
-        ext_id: None,
-        idem_key: None,
-        request_hash: [0; 32],
-        engine: "e".into(),
-        engine_type: "demo".into(),
-        workflow: "w".into(),
-        user: None,
-        ckey: None,
-        tags: Vec::new(),
-        priority: Priority::Normal,
-        ready_at: option("readyAt").map(|at| Time(0).plus(seconds(at))),
-        spec: Spec {
-            timeout: HOUR,
-            total_timeout: option("total").map_or(7 * DAY, seconds),
-            expires_in: option("expires").map(seconds),
-            idle_timeout: None,
-            retry,
-            at_most_once: once,
-            fail_fast: false,
-            inline: false,
-            input_bytes: 0,
-            trace: None,
-            callback: false,
-        },
-        by: None,
-    };
-    lifecycle::submit(new, &HeadStarts::default(), now)
+    lifecycle::submit(new, &HeadStarts::default())
 }
 
 fn failure(kind: FailureKind) -> Failure {

@@ -14,6 +14,7 @@ mod scrub;
 mod sse;
 
 pub(crate) use classify::{answer_text, if_taken, is_unanswered, status_failure};
+pub use classify::{retry_after, root_cause};
 pub(crate) use json::{check_depth, check_result, parse, single_string, without_mark};
 pub(crate) use key::is_the_engines;
 pub(crate) use poll::Poll;
@@ -398,20 +399,16 @@ pub(crate) fn too_large(bytes_max: usize) -> EngineFailure {
 }
 
 fn build_client(settings: &HttpSettings, endpoints: &[Url]) -> Result<reqwest::Client, ConfigError> {
-    install_crypto();
-    let mut builder = reqwest::Client::builder()
-        .user_agent(concat!("enginehouse/", env!("CARGO_PKG_VERSION")))
-        .redirect(reqwest::redirect::Policy::none())
-        .retry(reqwest::retry::never())
-        .referer(false)
-        .no_proxy()
-        .tcp_nodelay(true)
+    let extra = match &settings.ca_file {
+        Some(path) => read_certificates(path)?,
+        None => Vec::new(),
+    };
+    let mut builder = builder(endpoints.iter().any(|url| url.scheme() == "https"), extra)
         // A host that vanished is noticed even where an answer may take hours.
         .tcp_keepalive(KEEPALIVE)
         .tcp_keepalive_interval(KEEPALIVE)
         .tcp_keepalive_retries(KEEPALIVE_RETRIES)
         .connect_timeout(settings.connect_timeout)
-        .pool_idle_timeout(IDLE_CONNECTION)
         .pool_max_idle_per_host(IDLE_CONNECTIONS_MAX);
     if let Some(proxy) = &settings.proxy {
         // The text itself is kept out of the message: it may hold a password.
@@ -419,17 +416,22 @@ fn build_client(settings: &HttpSettings, endpoints: &[Url]) -> Result<reqwest::C
             |_| ConfigError::new("proxy", "is not the URL of a proxy, such as http://proxy.example:3128");
         builder = builder.proxy(reqwest::Proxy::all(proxy.expose_secret().trim()).map_err(refuse)?);
     }
-    let extra = match &settings.ca_file {
-        Some(path) => read_certificates(path)?,
-        None => Vec::new(),
-    };
+    builder.build().map_err(|error| ConfigError::new("endpoints", root_cause(&error).to_string()))
+}
+
+/// What all clients have in common. `extra`: certificates to trust beside those of the system.
+fn builder(tls: bool, extra: Vec<reqwest::Certificate>) -> reqwest::ClientBuilder {
+    install_crypto();
+    let builder = reqwest::Client::builder()
+        .user_agent(concat!("enginehouse/", env!("CARGO_PKG_VERSION")))
+        .redirect(reqwest::redirect::Policy::none())
+        .retry(reqwest::retry::never())
+        .referer(false)
+        .no_proxy()
+        .tcp_nodelay(true)
+        .pool_idle_timeout(IDLE_CONNECTION);
     // The roots of the system are loaded only where TLS is spoken, so that plain HTTP works on a host without any.
-    builder = if endpoints.iter().any(|url| url.scheme() == "https") {
-        builder.tls_certs_merge(extra)
-    } else {
-        builder.tls_certs_only(extra)
-    };
-    builder.build().map_err(|error| ConfigError::new("endpoints", classify::root_cause(&error)))
+    if tls { builder.tls_certs_merge(extra) } else { builder.tls_certs_only(extra) }
 }
 
 /// A client for other parts of the service that speak to `url` on their own: no redirects, no proxies, no repeats.
@@ -437,21 +439,12 @@ fn build_client(settings: &HttpSettings, endpoints: &[Url]) -> Result<reqwest::C
 /// # Errors
 /// Says why there can be none, such as that the roots of the system could not be read.
 pub fn outward_client(url: &str, within: Duration) -> Result<reqwest::Client, String> {
-    outward_builder(url, within).build().map_err(|error| classify::root_cause(&error))
+    outward_builder(url, within).build().map_err(|error| root_cause(&error).to_string())
 }
 
 /// The same, for who has more to say of it.
 pub fn outward_builder(url: &str, within: Duration) -> reqwest::ClientBuilder {
-    install_crypto();
-    let builder = reqwest::Client::builder()
-        .user_agent(concat!("enginehouse/", env!("CARGO_PKG_VERSION")))
-        .redirect(reqwest::redirect::Policy::none())
-        .retry(reqwest::retry::never())
-        .no_proxy()
-        .timeout(within)
-        .pool_idle_timeout(IDLE_CONNECTION);
-    // The roots of the system are loaded only where TLS is spoken, as for engines.
-    if url.starts_with("https:") { builder.tls_certs_merge([]) } else { builder.tls_certs_only([]) }
+    builder(url.starts_with("https:"), Vec::new()).timeout(within)
 }
 
 /// Makes aws-lc-rs the crypto library of the process unless another part has chosen one already.
@@ -465,8 +458,8 @@ pub fn install_crypto() {
 fn read_certificates(path: &Path) -> Result<Vec<reqwest::Certificate>, ConfigError> {
     let refuse = |message: String| ConfigError::new("ca_file", format!("{}: {message}", path.display()));
     let pem = std::fs::read(path).map_err(|error| refuse(error.to_string()))?;
-    let found =
-        reqwest::Certificate::from_pem_bundle(&pem).map_err(|error| refuse(classify::root_cause(&error)))?;
+    let found = reqwest::Certificate::from_pem_bundle(&pem)
+        .map_err(|error| refuse(root_cause(&error).to_string()))?;
     if found.is_empty() { Err(refuse("no certificate in this file".to_owned())) } else { Ok(found) }
 }
 
@@ -510,16 +503,24 @@ fn parse_headers(settings: &HttpSettings) -> Result<HeaderMap, ConfigError> {
     let mut headers = HeaderMap::new();
     headers.insert(ACCEPT, HeaderValue::from_static("application/json"));
     for (name, value) in &settings.headers {
-        let field = format!("headers.{name}");
-        let name = HeaderName::from_bytes(name.as_bytes())
-            .map_err(|_| ConfigError::new(&*field, "not a name of an HTTP header"))?;
-        headers.insert(name, sensitive(value).map_err(|message| ConfigError::new(field, message))?);
+        let refuse = |message| ConfigError::new(format!("headers.{name}"), message);
+        let (name, value) = configured_header(name, value).map_err(refuse)?;
+        headers.insert(name, value);
     }
     Ok(headers)
 }
 
+/// A configured header; the error says what is wrong with it without repeating it.
+pub fn configured_header(
+    name: &str,
+    value: &SecretString,
+) -> Result<(HeaderName, HeaderValue), &'static str> {
+    let name = HeaderName::from_bytes(name.as_bytes()).map_err(|_| "is not the name of an HTTP header")?;
+    Ok((name, sensitive(value)?))
+}
+
 /// A header value that neither logs nor HTTP/2 compression may remember.
-pub(crate) fn sensitive(secret: &SecretString) -> Result<HeaderValue, &'static str> {
+fn sensitive(secret: &SecretString) -> Result<HeaderValue, &'static str> {
     let mut value = HeaderValue::from_str(secret.expose_secret().trim())
         .map_err(|_| "holds characters that cannot be sent in an HTTP header")?;
     value.set_sensitive(true);

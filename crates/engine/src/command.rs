@@ -271,11 +271,7 @@ async fn read_errors(stderr: ChildStderr, call: &Call) -> String {
         call.host.progress(Progress::of_text(text));
         tail.push_str(&line);
         if tail.len() > 2 * TAIL_BYTES {
-            let mut cut = tail.len() - TAIL_BYTES;
-            while !tail.is_char_boundary(cut) {
-                cut += 1;
-            }
-            tail.drain(..cut);
+            tail.drain(..tail.ceil_char_boundary(tail.len() - TAIL_BYTES));
         }
     }
 }

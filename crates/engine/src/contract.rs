@@ -312,13 +312,7 @@ impl EngineFailure {
     #[must_use]
     pub fn new(kind: FailureKind, code: &str, message: impl Into<String>) -> EngineFailure {
         let mut message = message.into();
-        if message.len() > enginehouse_core::limits::FAILURE_MESSAGE_BYTES_MAX {
-            let mut end = enginehouse_core::limits::FAILURE_MESSAGE_BYTES_MAX;
-            while !message.is_char_boundary(end) {
-                end -= 1;
-            }
-            message.truncate(end);
-        }
+        message.truncate(message.floor_char_boundary(enginehouse_core::limits::FAILURE_MESSAGE_BYTES_MAX));
         EngineFailure {
             kind,
             code: code.to_owned(),

@@ -15,7 +15,9 @@ pub mod langsmith;
 pub mod n8n;
 mod tracked;
 
-pub use client::{install_crypto, outward_builder, outward_client, run_traced};
+pub use client::{
+    configured_header, install_crypto, outward_builder, outward_client, retry_after, root_cause, run_traced,
+};
 pub use command::{Command, CommandConfig, CommandOutput};
 pub use contract::*;
 pub use demo::Demo;

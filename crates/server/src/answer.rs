@@ -28,6 +28,13 @@ pub(crate) fn full(status: StatusCode, content_type: HeaderValue, body: impl Int
     response
 }
 
+/// The answer of what went well and has nothing to say.
+pub(crate) fn nothing() -> Response {
+    let mut response = Response::new(Body::empty());
+    *response.status_mut() = StatusCode::NO_CONTENT;
+    response
+}
+
 /// The answer to everything that is not a success.
 pub(crate) fn problem(error: &ApiError, id: &RequestId) -> Response {
     let body = error.problem(Some(id.as_str().to_owned()));

@@ -2,7 +2,7 @@
 
 use crate::app::App;
 use crate::query::{Query, wrong};
-use crate::{body, json};
+use crate::{answer, body, json};
 use axum::body::Body;
 use axum::response::Response;
 use bytes::Bytes;
@@ -11,10 +11,10 @@ use enginehouse_core::id::ExecutionId;
 use enginehouse_core::limits::{IDEMPOTENCY_KEY_CHARS_MAX, REQUEST_BODY_BYTES_MAX, SUBMIT_WAIT_MAX};
 use enginehouse_core::trace::TraceContext;
 use enginehouse_runtime::{Caller, Service};
-use http::HeaderName;
 use http::request::Parts;
-use serde::Deserialize;
+use http::{HeaderName, StatusCode};
 use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -71,6 +71,28 @@ impl Call {
             Ok(id) => Ok(id.into()),
             Err(invalid) => Err(ApiError::new(Code::NotFound, format!("no such execution: {invalid}"))),
         }
+    }
+
+    /// Runs a change to its end even when its caller hangs up.
+    pub(crate) async fn carry_out<T: Send + 'static, F>(
+        &mut self,
+        change: impl FnOnce(Service, Caller) -> F,
+    ) -> Result<T, ApiError>
+    where
+        F: Future<Output = Result<T, ApiError>> + Send + 'static,
+    {
+        self.app.to_the_end(change(self.service().clone(), self.caller.clone())).await
+    }
+
+    /// The same; what the change came to is the answer.
+    pub(crate) async fn change<T: Serialize + Send + 'static, F>(
+        mut self,
+        change: impl FnOnce(Service, Caller) -> F,
+    ) -> Result<Response, ApiError>
+    where
+        F: Future<Output = Result<T, ApiError>> + Send + 'static,
+    {
+        answer::json(StatusCode::OK, &self.carry_out(change).await?)
     }
 
     /// The body as a wire type.

@@ -3,13 +3,13 @@
 //! An origin is compared exactly, and answers name the one that asked, never all. Browsers send no cookies or saved passwords:
 //! a page authenticates with an API key of its own.
 
-use axum::body::Body;
+use crate::answer;
 use axum::response::Response;
 use http::header::{
     ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS, ACCESS_CONTROL_ALLOW_ORIGIN,
     ACCESS_CONTROL_EXPOSE_HEADERS, ACCESS_CONTROL_MAX_AGE, ACCESS_CONTROL_REQUEST_METHOD, ORIGIN, VARY,
 };
-use http::{HeaderMap, HeaderValue, Method, StatusCode};
+use http::{HeaderMap, HeaderValue, Method};
 
 const METHODS: HeaderValue = HeaderValue::from_static("GET, POST, PUT, PATCH, DELETE");
 /// What a request may carry, and what of an answer a page may read.
@@ -41,8 +41,7 @@ impl Origins {
     pub(crate) fn preflight(&self, method: &Method, headers: &HeaderMap) -> Option<Response> {
         let asks = *method == Method::OPTIONS && headers.contains_key(ACCESS_CONTROL_REQUEST_METHOD);
         self.of(headers).filter(|_| asks)?;
-        let mut response = Response::new(Body::empty());
-        *response.status_mut() = StatusCode::NO_CONTENT;
+        let mut response = answer::nothing();
         let said = response.headers_mut();
         said.insert(ACCESS_CONTROL_ALLOW_METHODS, METHODS);
         said.insert(ACCESS_CONTROL_ALLOW_HEADERS, REQUEST_HEADERS);

@@ -4,12 +4,11 @@
 
 #![allow(clippy::print_stdout, reason = "a program for people at a terminal")]
 
-use enginehouse_core::execution::{Execution, Priority, Spec};
+use enginehouse_core::execution::Execution;
 use enginehouse_core::id::{Key, KeyMaker, NodeId, SessionId};
 use enginehouse_core::lifecycle::{self, Grant, NewExecution, Outcome as End, Part};
 use enginehouse_core::rank::HeadStarts;
-use enginehouse_core::retry::RetryPolicy;
-use enginehouse_core::time::{DAY, HOUR, Time};
+use enginehouse_core::time::Time;
 use enginehouse_store::{
     Batch, Depth, Filter, ListQuery, New, Outcome, Ref, RoleWrite, SqliteOptions, SqliteStore, Store,
     StoreError, Write,
@@ -53,36 +52,14 @@ impl Bench {
     }
 
     fn row(&mut self, now: Time) -> Execution {
-        let spec = Spec {
-            timeout: HOUR,
-            total_timeout: 7 * DAY,
-            expires_in: None,
-            idle_timeout: None,
-            retry: RetryPolicy::default(),
-            at_most_once: false,
-            fail_fast: false,
-            inline: false,
-            input_bytes: PAYLOAD_BYTES as u64,
-            trace: None,
-            callback: false,
-        };
-        let new = NewExecution {
-            key: self.keys.next(now),
-            ext_id: None,
-            idem_key: None,
-            request_hash: [7; 32],
-            engine: "n8n-prod".to_owned(),
-            engine_type: "n8n".to_owned(),
-            workflow: "orders".to_owned(),
-            user: None,
-            ckey: None,
-            tags: Vec::new(),
-            priority: Priority::Normal,
-            ready_at: None,
-            spec,
-            by: Some("key-1".to_owned()),
-        };
-        lifecycle::submit(new, &HeadStarts::default(), now)
+        let mut new = NewExecution { by: Some("key-1".to_owned()), ..NewExecution::plain(0) };
+        new.fixed.key = self.keys.next(now);
+        new.fixed.engine = "n8n-prod".to_owned();
+        new.fixed.engine_type = "n8n".to_owned();
+        new.fixed.workflow = "orders".to_owned();
+        new.fixed.created_at = now;
+        new.fixed.spec.input_bytes = PAYLOAD_BYTES as u64;
+        lifecycle::submit(new, &HeadStarts::default())
     }
 
     async fn submit(&mut self, granted: bool) -> Result<Vec<Execution>, StoreError> {

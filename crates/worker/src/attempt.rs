@@ -7,6 +7,7 @@ use bytes::Bytes;
 use enginehouse_api::SubmitRequest;
 use enginehouse_core::failure::FailureKind;
 use enginehouse_core::limits::{LOG_BYTES_MAX, RESULT_BYTES_MAX};
+use enginehouse_core::pauses::Pauses;
 use enginehouse_core::time::Millis;
 use enginehouse_engine::{
     Call, Engine, EngineFailure, Host, LetGo, Outcome, Progress, Reached, Stop, StopSignal, run_traced,
@@ -18,6 +19,9 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, sleep_until};
 use tracing::Instrument;
+
+/// Between tries to tell the node something that it could not take.
+const NODE_PAUSES: Pauses = Pauses::new(Duration::from_millis(100), Duration::from_secs(2));
 
 /// The worker's hold on a running attempt.
 pub(crate) struct Control {
@@ -252,10 +256,9 @@ fn classify(outcome: Outcome, stopped: Option<Why>, abandoned: bool) -> Option<E
 
 /// Reports until the node has it or the lease is gone: a finished result is not lost to a passing store error.
 async fn report(link: &dyn Link, lease: LeaseRef, report: Report) {
-    let mut pause = Duration::from_millis(100);
+    let mut pauses = NODE_PAUSES;
     while let Err(LinkError::Unavailable(_)) = link.report(lease, report.clone()).await {
-        sleep(pause).await;
-        pause = (pause * 2).min(Duration::from_secs(2));
+        sleep(pauses.after_failure()).await;
     }
 }
 
@@ -296,7 +299,7 @@ impl Notes {
 #[async_trait]
 impl Host for Notes {
     async fn attached(&self, engine_run: &str, can_reattach: bool) -> Result<(), LetGo> {
-        let mut pause = Duration::from_millis(100);
+        let mut pauses = NODE_PAUSES;
         loop {
             match self.link.attach(self.lease, engine_run, can_reattach).await {
                 Ok(()) => return Ok(()),
@@ -306,9 +309,8 @@ impl Host for Notes {
                     tracing::error!(why, engine_run, "the engine's run id was refused");
                     return Ok(());
                 }
-                Err(LinkError::Unavailable(_)) => sleep(pause).await,
+                Err(LinkError::Unavailable(_)) => sleep(pauses.after_failure()).await,
             }
-            pause = (pause * 2).min(Duration::from_secs(2));
         }
     }
 
@@ -325,10 +327,7 @@ impl Host for Notes {
         }
         if logs.len() > LOG_BYTES_MAX {
             // The newest lines are the ones that explain the end.
-            let mut cut = logs.len() - LOG_BYTES_MAX / 2;
-            while !logs.is_char_boundary(cut) {
-                cut += 1;
-            }
+            let cut = logs.ceil_char_boundary(logs.len() - LOG_BYTES_MAX / 2);
             logs.drain(..cut);
         }
     }

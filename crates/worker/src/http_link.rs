@@ -16,6 +16,7 @@ use enginehouse_api::{
 };
 use enginehouse_core::failure::FailureKind;
 use enginehouse_core::id::{Fence, Key};
+use enginehouse_core::pauses::Pauses;
 use enginehouse_engine::{EngineFailure, Progress};
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -29,7 +30,7 @@ const ORDERS_MAX: usize = 64;
 /// Signs of life that wait to be sent; further ones are dropped.
 const PROGRESS_MAX: usize = 256;
 const PAUSE_FIRST: Duration = Duration::from_millis(50);
-const PAUSE_LONGEST: Duration = Duration::from_secs(2);
+const PAUSES: Pauses = Pauses::new(PAUSE_FIRST, Duration::from_secs(2));
 /// A report gets this long, and a second more for each so many bytes.
 const REPORT_WITHIN: Duration = Duration::from_secs(20);
 const REPORT_BYTES_A_SECOND: usize = 256 << 10;
@@ -103,15 +104,14 @@ impl HttpLink {
             session: self.shared.joined.session.clone(),
             grace: grace.map(|grace| u64::try_from(grace.as_millis()).unwrap_or(u64::MAX)),
         };
-        let mut pause = PAUSE_FIRST;
+        let mut pauses = PAUSES;
         while self.over().is_none() {
             let sent = Instant::now();
             match self.shared.client.worker_signoff(&request).await {
                 Ok(()) => return self.shared.answered(sent),
                 Err(error) if self.shared.judge(&error) != Verdict::Again => return,
-                Err(_) => sleep(pause).await,
+                Err(_) => sleep(pauses.after_failure()).await,
             }
-            pause = (pause * 2).min(PAUSE_LONGEST);
         }
     }
 }
@@ -298,7 +298,7 @@ impl Shared {
     /// Pulls orders until the link is over.
     async fn pull(self: Arc<Self>, orders: mpsc::Sender<Order>) {
         let mut after = 0;
-        let mut pause = PAUSE_FIRST;
+        let mut pauses = PAUSES;
         let wait = Duration::from_millis(self.joined.pull_wait_max);
         while self.over.borrow().is_none() {
             let request = WorkerPullRequest { session: self.joined.session.clone(), after, wait: None };
@@ -306,7 +306,7 @@ impl Shared {
             match self.client.worker_pull(&request, wait).await {
                 Ok(answer) => {
                     self.answered(sent);
-                    pause = PAUSE_FIRST;
+                    pauses.restart();
                     let idle = answer.orders.is_empty();
                     for order in answer.orders {
                         if order.number <= after {
@@ -327,10 +327,7 @@ impl Shared {
                     }
                 }
                 Err(error) => match self.judge(&error) {
-                    Verdict::Again => {
-                        sleep(pause).await;
-                        pause = (pause * 2).min(PAUSE_LONGEST);
-                    }
+                    Verdict::Again => sleep(pauses.after_failure()).await,
                     _ => self.end(Over::Lost(error.to_string())),
                 },
             }

@@ -60,30 +60,20 @@ impl One {
 
     pub(crate) async fn attempts(self, client: &Client, output: &mut Output) -> Result<Exit, Failure> {
         let answer = client.attempts(&self.id).await?;
-        if output.is_json() {
-            output.document(&answer)?;
-            return Ok(Exit::Done);
-        }
-        let rows: Vec<Vec<String>> = answer
-            .attempts
-            .iter()
-            .map(|attempt| {
-                let took = attempt
-                    .ended_at
-                    .map(|end| super::output::millis(end.0.since(attempt.started_at.0) as f64));
-                vec![
-                    attempt.attempt.to_string(),
-                    attempt.outcome.clone().unwrap_or_else(|| "running".to_owned()),
-                    attempt.started_at.to_string(),
-                    dash(took.as_deref()),
-                    dash(attempt.worker.as_deref()),
-                    dash(attempt.engine_run_id.as_deref()),
-                    attempt_end(attempt),
-                ]
-            })
-            .collect();
-        output.table(&["ATTEMPT", "OUTCOME", "STARTED", "TOOK", "WORKER", "ENGINE RUN", "FAILURE"], &rows)?;
-        Ok(Exit::Done)
+        let head = ["ATTEMPT", "OUTCOME", "STARTED", "TOOK", "WORKER", "ENGINE RUN", "FAILURE"];
+        output.list(&answer, &head, &answer.attempts, |attempt| {
+            let took =
+                attempt.ended_at.map(|end| super::output::millis(end.0.since(attempt.started_at.0) as f64));
+            vec![
+                attempt.attempt.to_string(),
+                attempt.outcome.clone().unwrap_or_else(|| "running".to_owned()),
+                attempt.started_at.to_string(),
+                dash(took.as_deref()),
+                dash(attempt.worker.as_deref()),
+                dash(attempt.engine_run_id.as_deref()),
+                attempt_end(attempt),
+            ]
+        })
     }
 
     pub(crate) async fn logs(self, client: &Client, output: &mut Output) -> Result<Exit, Failure> {

@@ -6,6 +6,7 @@ use super::{Exit, Failure};
 use clap::Args;
 use enginehouse_api::client::{Client, ClientError, EventReader, ServerEvent};
 use enginehouse_api::{Code, EventView, ExecutionView, Span};
+use enginehouse_core::pauses::Pauses;
 use serde_json::value::RawValue;
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -13,8 +14,8 @@ use tokio::time::Instant;
 
 /// How long a service may be out of reach before it is given up.
 const UNREACHABLE_MAX: Duration = Duration::from_secs(60);
-const PAUSE_FIRST: Duration = Duration::from_millis(100);
-const PAUSE_LONGEST: Duration = Duration::from_secs(3);
+/// Between one try to reach it and the next.
+const PAUSES: Pauses = Pauses::new(Duration::from_millis(100), Duration::from_secs(3));
 
 /// Which execution, and from where.
 #[derive(Debug, Args)]
@@ -178,7 +179,7 @@ impl Follower {
                     if let Some(event_id) = &event.id {
                         self.last = Some(event_id.clone());
                     }
-                    self.outages.pause = PAUSE_FIRST;
+                    self.outages.pauses.restart();
                 }
                 // An ended or broken stream is the same here: the execution's own status decides.
                 Ok(None) | Err(_) => return Ok(()),
@@ -189,13 +190,13 @@ impl Follower {
 
 /// How long the service has been out of reach, and when to try again.
 pub(super) struct Outages {
-    pause: Duration,
+    pauses: Pauses,
     lost_since: Option<Instant>,
 }
 
 impl Default for Outages {
     fn default() -> Outages {
-        Outages { pause: PAUSE_FIRST, lost_since: None }
+        Outages { pauses: PAUSES, lost_since: None }
     }
 }
 
@@ -218,7 +219,6 @@ impl Outages {
     }
 
     pub(super) async fn rest(&mut self) {
-        tokio::time::sleep(self.pause).await;
-        self.pause = (self.pause * 2).min(PAUSE_LONGEST);
+        tokio::time::sleep(self.pauses.after_failure()).await;
     }
 }

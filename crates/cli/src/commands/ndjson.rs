@@ -11,6 +11,7 @@ use enginehouse::plain_text;
 use enginehouse_api::client::{Client, ClientError};
 use enginehouse_api::{BatchItem, BatchRequest, Code, Problem, SubmitRequest, lone_surrogate};
 use enginehouse_core::limits::{BATCH_EXECUTIONS_MAX, REQUEST_BODY_BYTES_MAX, REQUEST_BODY_MIB_MAX};
+use enginehouse_core::pauses::Pauses;
 use indicatif::{ProgressBar, ProgressStyle};
 use std::fmt;
 use std::io::{BufRead, BufReader, Read};
@@ -25,7 +26,8 @@ const BATCH_BYTES_MAX: usize = REQUEST_BODY_BYTES_MAX - (64 << 10);
 const LINE_BYTES_MAX: usize = REQUEST_BODY_MIB_MAX << 20;
 /// How long a service that takes nothing is asked again.
 const PATIENCE: Duration = Duration::from_secs(300);
-const PAUSE_LONGEST: Duration = Duration::from_secs(5);
+/// Between one try and the next.
+const PAUSES: Pauses = Pauses::new(Duration::from_millis(100), Duration::from_secs(5));
 /// The ids of lines are UUIDs of version 5 below this one.
 const LINES: Uuid = Uuid::from_u128(0x1b0a_3c52_90d4_4b7e_8c1f_6d2e_5a77_e903);
 
@@ -206,7 +208,7 @@ async fn send(
     progress: &ProgressBar,
     count: &mut Count,
 ) -> Result<(), Failure> {
-    let (begun, mut pause) = (Instant::now(), Duration::from_millis(100));
+    let (begun, mut pauses) = (Instant::now(), PAUSES);
     // Halves of a batch that was too large for this service.
     let mut later: Vec<Vec<Line>> = Vec::new();
     let mut unsure = false;
@@ -254,12 +256,12 @@ async fn send(
             continue;
         }
         // Every line has an id, so asking again submits nothing twice.
+        let pause = pauses.after_failure();
         let wait = worth_waiting(&error).map(|after| after.unwrap_or(pause).min(PATIENCE));
         match wait {
             Some(wait) if begun.elapsed() + wait < PATIENCE => {
                 progress.set_message(printable(&format!("waiting: {error}")));
                 tokio::time::sleep(wait).await;
-                pause = (pause * 2).min(PAUSE_LONGEST);
                 progress.set_message("");
             }
             _ => {

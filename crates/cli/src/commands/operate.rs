@@ -91,32 +91,23 @@ impl Engines {
 
 async fn list(client: &Client, output: &mut Output) -> Result<Exit, Failure> {
     let answer = client.engines().await?;
-    if output.is_json() {
-        output.document(&answer)?;
-        return Ok(Exit::Done);
-    }
-    let rows: Vec<Vec<String>> = answer
-        .engines
-        .iter()
-        .map(|engine| {
-            let well = engine
-                .endpoints
-                .iter()
-                .filter(|e| e.health.as_ref().is_some_and(|h| h.healthy == Some(true)))
-                .count();
-            vec![
-                engine.name.clone(),
-                engine.engine_type.clone(),
-                state(engine).to_owned(),
-                healthy(well, engine),
-                engine.pending.to_string(),
-                engine.running.to_string(),
-                if engine.default { "yes" } else { "" }.to_owned(),
-            ]
-        })
-        .collect();
-    output.table(&["NAME", "TYPE", "STATE", "ENDPOINTS", "PENDING", "RUNNING", "DEFAULT"], &rows)?;
-    Ok(Exit::Done)
+    let head = ["NAME", "TYPE", "STATE", "ENDPOINTS", "PENDING", "RUNNING", "DEFAULT"];
+    output.list(&answer, &head, &answer.engines, |engine| {
+        let well = engine
+            .endpoints
+            .iter()
+            .filter(|e| e.health.as_ref().is_some_and(|h| h.healthy == Some(true)))
+            .count();
+        vec![
+            engine.name.clone(),
+            engine.engine_type.clone(),
+            state(engine).to_owned(),
+            healthy(well, engine),
+            engine.pending.to_string(),
+            engine.running.to_string(),
+            if engine.default { "yes" } else { "" }.to_owned(),
+        ]
+    })
 }
 
 /// Whether it takes work: `parked` while the circuit breaker of every endpoint is open.
@@ -366,25 +357,16 @@ impl Keys {
 
 async fn list_keys(client: &Client, output: &mut Output) -> Result<Exit, Failure> {
     let answer = client.keys().await?;
-    if output.is_json() {
-        output.document(&answer)?;
-        return Ok(Exit::Done);
-    }
     let now = jiff::Timestamp::now();
-    let rows: Vec<Vec<String>> = answer
-        .keys
-        .iter()
-        .map(|key| {
-            vec![
-                key.id.clone(),
-                printable(&key.name),
-                key.scopes.join(","),
-                dash(key.user_id.as_deref()),
-                age(key.created_at, now),
-                key.expires_at.map_or("never".to_owned(), |at| at.to_string()),
-            ]
-        })
-        .collect();
-    output.table(&["ID", "NAME", "SCOPES", "USER", "AGE", "EXPIRES"], &rows)?;
-    Ok(Exit::Done)
+    let head = ["ID", "NAME", "SCOPES", "USER", "AGE", "EXPIRES"];
+    output.list(&answer, &head, &answer.keys, |key| {
+        vec![
+            key.id.clone(),
+            printable(&key.name),
+            key.scopes.join(","),
+            dash(key.user_id.as_deref()),
+            age(key.created_at, now),
+            key.expires_at.map_or("never".to_owned(), |at| at.to_string()),
+        ]
+    })
 }

@@ -1,8 +1,8 @@
 //! Standard output: tables for people, JSON for programs. A reader that goes away early is no error.
 
-use super::Failure;
 pub(crate) use super::printable::printable;
 use super::printable::{json, one_line};
+use super::{Exit, Failure};
 use enginehouse_api::{FailureView, Timestamp};
 use serde::Serialize;
 use std::io::{self, IsTerminal, Write};
@@ -59,6 +59,22 @@ impl Output {
 
     pub(crate) fn flush(&mut self) -> Result<(), Failure> {
         self.to.flush().map_err(Failure::from_output)
+    }
+
+    /// The answer itself for programs; for people a table with a row for each of its items.
+    pub(crate) fn list<T>(
+        &mut self,
+        answer: &impl Serialize,
+        head: &[&str],
+        items: &[T],
+        row: impl Fn(&T) -> Vec<String>,
+    ) -> Result<Exit, Failure> {
+        if self.is_json() {
+            self.document(answer)?;
+        } else {
+            self.table(head, &items.iter().map(row).collect::<Vec<_>>())?;
+        }
+        Ok(Exit::Done)
     }
 
     /// Columns as wide as their widest cell; the last one is not padded.

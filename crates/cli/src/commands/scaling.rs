@@ -359,29 +359,20 @@ fn ahead(seen: &ScalingInputs) -> String {
 
 async fn decisions(client: &Client, limit: u32, output: &mut Output) -> Result<Exit, Failure> {
     let answer = client.scaling_decisions(limit).await?;
-    if output.is_json() {
-        output.document(&answer)?;
-        return Ok(Exit::Done);
-    }
     let now = jiff::Timestamp::now();
-    let rows: Vec<Vec<String>> = answer
-        .decisions
-        .iter()
-        .map(|decision| {
-            let outcome = decision.outcome.map_or("-".to_owned(), |outcome| {
-                outcome.reached_after_ms.map_or("superseded".to_owned(), |ms| millis(ms as f64))
-            });
-            vec![
-                decision.id.clone().unwrap_or_default(),
-                age(decision.at, now),
-                decision.action.replace('_', " "),
-                format!("{} -> {}", decision.current_worker_count, decision.target_worker_count),
-                decision.rule.clone(),
-                outcome,
-                printable(&decision.reason),
-            ]
-        })
-        .collect();
-    output.table(&["ID", "AGE", "ACTION", "WORKERS", "RULE", "REACHED IN", "REASON"], &rows)?;
-    Ok(Exit::Done)
+    let head = ["ID", "AGE", "ACTION", "WORKERS", "RULE", "REACHED IN", "REASON"];
+    output.list(&answer, &head, &answer.decisions, |decision| {
+        let outcome = decision.outcome.map_or("-".to_owned(), |outcome| {
+            outcome.reached_after_ms.map_or("superseded".to_owned(), |ms| millis(ms as f64))
+        });
+        vec![
+            decision.id.clone().unwrap_or_default(),
+            age(decision.at, now),
+            decision.action.replace('_', " "),
+            format!("{} -> {}", decision.current_worker_count, decision.target_worker_count),
+            decision.rule.clone(),
+            outcome,
+            printable(&decision.reason),
+        ]
+    })
 }

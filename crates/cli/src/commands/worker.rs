@@ -9,6 +9,7 @@ use enginehouse::api::{Code, WORKER_PROTOCOLS, WorkerBriefing, WorkerRegisterReq
 use enginehouse::config::{EngineConfig, Format, LogFormat, Sources};
 use enginehouse_api::client::{Client, ClientError, ClientOptions};
 use enginehouse_core::limits::WORKER_BRIEFING_BYTES_MAX;
+use enginehouse_core::pauses::Pauses;
 use enginehouse_worker::{Engines, HttpLink, Over, WorkerSettings};
 use secrecy::SecretString;
 use serde_json::json;
@@ -22,8 +23,7 @@ use tokio::time::sleep;
 
 /// How long an answer may take; a pull's wait comes on top. Together they stay below the time to let go.
 const ANSWER_WITHIN: Duration = Duration::from_secs(10);
-const JOIN_PAUSE: Duration = Duration::from_millis(100);
-const JOIN_PAUSE_LONGEST: Duration = Duration::from_secs(5);
+const JOIN_PAUSES: Pauses = Pauses::new(Duration::from_millis(100), Duration::from_secs(5));
 /// The longest line with a token.
 const TOKEN_BYTES_MAX: u64 = 4_096;
 
@@ -205,7 +205,7 @@ async fn live(
 
 /// Joins, and tries again while that may help.
 async fn join(client: &Client, request: &WorkerRegisterRequest, child: bool) -> Result<HttpLink, Failure> {
-    let mut pause = JOIN_PAUSE;
+    let mut pauses = JOIN_PAUSES;
     loop {
         let error = match HttpLink::join(client.clone(), request).await {
             Ok(link) => return Ok(link),
@@ -219,8 +219,7 @@ async fn join(client: &Client, request: &WorkerRegisterRequest, child: bool) -> 
             return Err(Failure::from(error));
         }
         tracing::warn!(%error, "cannot join; trying again");
-        sleep(pause).await;
-        pause = (pause * 2).min(JOIN_PAUSE_LONGEST);
+        sleep(pauses.after_failure()).await;
     }
 }
 

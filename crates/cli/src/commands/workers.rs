@@ -48,36 +48,24 @@ impl Workers {
 
 async fn list(client: &Client, output: &mut Output) -> Result<Exit, Failure> {
     let answer = client.workers().await?;
-    if output.is_json() {
-        output.document(&answer)?;
-        return Ok(Exit::Done);
-    }
     let now = jiff::Timestamp::now();
-    let rows: Vec<Vec<String>> = answer
-        .workers
-        .iter()
-        .map(|worker| {
-            let types =
-                if worker.engine_types.is_empty() { "all".to_owned() } else { worker.engine_types.join(",") };
-            vec![
-                worker.id.clone(),
-                worker.status.clone(),
-                worker.provider.clone(),
-                format!("{}/{}", worker.active_executions.len(), worker.capacity),
-                types,
-                worker.total_executions.to_string(),
-                worker.failed_executions.to_string(),
-                millis(worker.average_execution_time),
-                worker.node.to_string(),
-                age(worker.started_at, now),
-            ]
-        })
-        .collect();
-    output.table(
-        &["ID", "STATUS", "PROVIDER", "SLOTS", "SERVES", "RUN", "FAILED", "AVERAGE", "NODE", "AGE"],
-        &rows,
-    )?;
-    Ok(Exit::Done)
+    let head = ["ID", "STATUS", "PROVIDER", "SLOTS", "SERVES", "RUN", "FAILED", "AVERAGE", "NODE", "AGE"];
+    output.list(&answer, &head, &answer.workers, |worker| {
+        let types =
+            if worker.engine_types.is_empty() { "all".to_owned() } else { worker.engine_types.join(",") };
+        vec![
+            worker.id.clone(),
+            worker.status.clone(),
+            worker.provider.clone(),
+            format!("{}/{}", worker.active_executions.len(), worker.capacity),
+            types,
+            worker.total_executions.to_string(),
+            worker.failed_executions.to_string(),
+            millis(worker.average_execution_time),
+            worker.node.to_string(),
+            age(worker.started_at, now),
+        ]
+    })
 }
 
 fn show(worker: &WorkerView, output: &mut Output) -> Result<Exit, Failure> {

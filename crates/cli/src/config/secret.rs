@@ -2,8 +2,7 @@
 
 use super::types::{FilePath, Leaf, brief, leaves};
 use secrecy::SecretString;
-use serde::de::Error;
-use serde::{Deserialize, Deserializer, Serialize};
+use serde::Serialize;
 use serde_json::Value;
 use std::io::Read;
 
@@ -69,27 +68,21 @@ impl Leaf for Secret {
     fn kind() -> String {
         "secret: `{ env = \"NAME\" }` or `{ file = \"PATH\" }`".to_owned()
     }
-}
 
-impl<'de> Deserialize<'de> for Secret {
-    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
-        // What was written is never repeated in the error: it may be the secret itself.
-        parse(&Value::deserialize(from)?).map_err(D::Error::custom)
-    }
-}
-
-fn parse(value: &Value) -> Result<Secret, String> {
-    const HOW: &str = "write { env = \"NAME\" } or { file = \"PATH\" }";
-    let Value::Object(table) = value else {
-        return Err(format!("a secret is not written into the configuration; {HOW}"));
-    };
-    match (table.len(), table.get("env"), table.get("file")) {
-        (1, Some(Value::String(name)), None) if is_variable(name) => Ok(Secret::Env(name.clone())),
-        (1, Some(_), None) => Err("env takes the name of an environment variable".to_owned()),
-        (1, None, Some(path)) => {
-            FilePath::deserialize(path).map(Secret::File).map_err(|_| "file takes a path".to_owned())
+    // What was written is never repeated in the error: it may be the secret itself.
+    fn parse(value: &Value) -> Result<Self, String> {
+        const HOW: &str = "write { env = \"NAME\" } or { file = \"PATH\" }";
+        let Value::Object(table) = value else {
+            return Err(format!("a secret is not written into the configuration; {HOW}"));
+        };
+        match (table.len(), table.get("env"), table.get("file")) {
+            (1, Some(Value::String(name)), None) if is_variable(name) => Ok(Secret::Env(name.clone())),
+            (1, Some(_), None) => Err("env takes the name of an environment variable".to_owned()),
+            (1, None, Some(path)) => {
+                FilePath::parse(path).map(Secret::File).map_err(|_| "file takes a path".to_owned())
+            }
+            _ => Err(format!("names no place; {HOW}")),
         }
-        _ => Err(format!("names no place; {HOW}")),
     }
 }
 
@@ -135,16 +128,12 @@ impl Leaf for Private {
     fn kind() -> String {
         "text, or `{ env = \"NAME\" }`, or `{ file = \"PATH\" }`".to_owned()
     }
-}
 
-impl<'de> Deserialize<'de> for Private {
-    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
-        match Value::deserialize(from)? {
-            Value::String(text) => Ok(Private::Written(text)),
-            table @ Value::Object(_) => parse(&table).map(Private::Named).map_err(D::Error::custom),
-            other => {
-                Err(D::Error::custom(format!("must be text or the place of a secret, not {}", brief(&other))))
-            }
+    fn parse(value: &Value) -> Result<Self, String> {
+        match value {
+            Value::String(text) => Ok(Private::Written(text.clone())),
+            Value::Object(_) => Secret::parse(value).map(Private::Named),
+            other => Err(format!("must be text or the place of a secret, not {}", brief(other))),
         }
     }
 }

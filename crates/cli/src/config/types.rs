@@ -2,8 +2,8 @@
 
 use enginehouse_api::Span as ApiSpan;
 use enginehouse_core::time::{DAY, Millis};
-use serde::de::{DeserializeOwned, Error};
-use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize, Serializer};
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -60,24 +60,31 @@ pub(super) trait Section: Setting + Default {
 }
 
 /// A type that takes one value.
-pub(super) trait Leaf: Serialize + DeserializeOwned {
+pub(super) trait Leaf: Sized {
+    /// In words, what it takes.
     fn kind() -> String;
+    /// The value, or what is wrong with it.
+    fn parse(value: &Value) -> Result<Self, String>;
 }
 
-fn check<T: DeserializeOwned>(value: &Value) -> Result<(), String> {
-    T::deserialize(value).map(drop).map_err(|error| error.to_string())
-}
-
-/// The shape of a [`Leaf`].
-#[must_use]
-pub(super) fn leaf<T: Leaf>() -> Shape {
-    Shape::Leaf { kind: T::kind(), check: check::<T> }
-}
-
+/// Lets each [`Leaf`] stand in the configuration.
 macro_rules! leaves {
-    ($($type:ty),* $(,)?) => { $(
-        impl $crate::config::types::Setting for $type {
-            fn shape() -> $crate::config::types::Shape { $crate::config::types::leaf::<$type>() }
+    ($($type:ty $(where [$($of:tt)*])?),* $(,)?) => { $(
+        impl $(<$($of)*>)? $crate::config::types::Setting for $type {
+            fn shape() -> $crate::config::types::Shape {
+                use $crate::config::types::Leaf;
+                $crate::config::types::Shape::Leaf {
+                    kind: <$type>::kind(),
+                    check: |value| <$type>::parse(value).map(drop),
+                }
+            }
+        }
+
+        impl<'de $(, $($of)*)?> serde::Deserialize<'de> for $type {
+            fn deserialize<D: serde::Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+                let value = serde_json::Value::deserialize(from)?;
+                <$type as $crate::config::types::Leaf>::parse(&value).map_err(serde::de::Error::custom)
+            }
         }
     )* };
 }
@@ -154,23 +161,11 @@ impl<const MIN: u64, const MAX: u64> Leaf for Whole<MIN, MAX> {
     fn kind() -> String {
         format!("whole number, {MIN} to {MAX}")
     }
-}
 
-impl<const MIN: u64, const MAX: u64> Setting for Whole<MIN, MAX> {
-    fn shape() -> Shape {
-        leaf::<Self>()
-    }
-}
-
-impl<'de, const MIN: u64, const MAX: u64> Deserialize<'de> for Whole<MIN, MAX> {
-    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
-        let value = Value::deserialize(from)?;
+    fn parse(value: &Value) -> Result<Self, String> {
         match value.as_u64() {
             Some(number) if (MIN..=MAX).contains(&number) => Ok(Whole(number)),
-            _ => Err(D::Error::custom(format!(
-                "must be a whole number from {MIN} to {MAX}, not {}",
-                brief(&value)
-            ))),
+            _ => Err(format!("must be a whole number from {MIN} to {MAX}, not {}", brief(value))),
         }
     }
 }
@@ -185,21 +180,15 @@ macro_rules! numbers {
 
         impl Leaf for $name {
             fn kind() -> String { concat!("number ", $words).to_owned() }
-        }
 
-        impl Setting for $name {
-            fn shape() -> Shape { leaf::<Self>() }
-        }
-
-        impl<'de> Deserialize<'de> for $name {
-            fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+            fn parse(value: &Value) -> Result<Self, String> {
                 let holds: fn(&f64) -> bool = $holds;
-                let value = Value::deserialize(from)?;
-                value.as_f64().filter(holds).map($name).ok_or_else(|| {
-                    D::Error::custom(format!(concat!("must be a number ", $words, ", not {}"), brief(&value)))
-                })
+                let wrong = || format!(concat!("must be a number ", $words, ", not {}"), brief(value));
+                value.as_f64().filter(holds).map($name).ok_or_else(wrong)
             }
         }
+
+        leaves!($name);
     )* };
 }
 
@@ -235,24 +224,9 @@ impl<const MIN: Millis, const MAX: Millis> Leaf for Span<MIN, MAX> {
     fn kind() -> String {
         format!("duration, {} to {}", span_text(MIN), span_text(MAX))
     }
-}
 
-impl<const MIN: Millis, const MAX: Millis> Setting for Span<MIN, MAX> {
-    fn shape() -> Shape {
-        leaf::<Self>()
-    }
-}
-
-impl<const MIN: Millis, const MAX: Millis> Serialize for Span<MIN, MAX> {
-    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
-        to.serialize_str(&span_text(self.0))
-    }
-}
-
-impl<'de, const MIN: Millis, const MAX: Millis> Deserialize<'de> for Span<MIN, MAX> {
-    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
-        let value = Value::deserialize(from)?;
-        let parsed = match &value {
+    fn parse(value: &Value) -> Result<Self, String> {
+        let parsed = match value {
             Value::Number(number) => number.as_u64(),
             Value::String(text) => text.parse::<ApiSpan>().ok().map(|span| span.0),
             _ => None,
@@ -261,16 +235,19 @@ impl<'de, const MIN: Millis, const MAX: Millis> Deserialize<'de> for Span<MIN, M
             Some(ms) if (MIN..=MAX).contains(&ms) => Ok(Span(ms)),
             Some(_) => {
                 let (least, most) = (span_text(MIN), span_text(MAX));
-                Err(D::Error::custom(format!(
-                    "must be a duration from {least} to {most}, not {}",
-                    brief(&value)
-                )))
+                Err(format!("must be a duration from {least} to {most}, not {}", brief(value)))
             }
-            None => Err(D::Error::custom(format!(
+            None => Err(format!(
                 "must be a duration (whole milliseconds, or text like \"30s\", \"5m\", \"2h\", \"7d\"), not {}",
-                brief(&value)
-            ))),
+                brief(value)
+            )),
         }
+    }
+}
+
+impl<const MIN: Millis, const MAX: Millis> Serialize for Span<MIN, MAX> {
+    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        to.serialize_str(&span_text(self.0))
     }
 }
 
@@ -303,17 +280,8 @@ impl Leaf for Rate {
     fn kind() -> String {
         "rate such as \"50/s\", \"300/m\", \"1000/h\"".to_owned()
     }
-}
 
-impl Serialize for Rate {
-    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
-        to.serialize_str(&format!("{}/{}", self.count, self.per))
-    }
-}
-
-impl<'de> Deserialize<'de> for Rate {
-    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
-        let value = Value::deserialize(from)?;
+    fn parse(value: &Value) -> Result<Self, String> {
         let parsed = value.as_str().and_then(|text| {
             let (count, per) = text.split_once('/')?;
             let per = match per.trim() {
@@ -325,11 +293,14 @@ impl<'de> Deserialize<'de> for Rate {
             Some(Rate { count: count.trim().parse().ok().filter(|count| *count > 0)?, per })
         });
         parsed.ok_or_else(|| {
-            D::Error::custom(format!(
-                "must be a rate such as \"50/s\", \"300/m\" or \"1000/h\", not {}",
-                brief(&value)
-            ))
+            format!("must be a rate such as \"50/s\", \"300/m\" or \"1000/h\", not {}", brief(value))
         })
+    }
+}
+
+impl Serialize for Rate {
+    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        to.serialize_str(&format!("{}/{}", self.count, self.per))
     }
 }
 
@@ -342,15 +313,12 @@ impl Leaf for Text {
     fn kind() -> String {
         "text".to_owned()
     }
-}
 
-impl<'de> Deserialize<'de> for Text {
-    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
-        let value = Value::deserialize(from)?;
+    fn parse(value: &Value) -> Result<Self, String> {
         match value {
-            Value::String(text) if (1..=4_096).contains(&text.len()) => Ok(Text(text)),
-            Value::String(_) => Err(D::Error::custom("must be text of 1 to 4096 bytes")),
-            other => Err(D::Error::custom(format!("must be text, not {}", brief(&other)))),
+            Value::String(text) if (1..=4_096).contains(&text.len()) => Ok(Text(text.clone())),
+            Value::String(_) => Err("must be text of 1 to 4096 bytes".to_owned()),
+            other => Err(format!("must be text, not {}", brief(other))),
         }
     }
 }
@@ -364,14 +332,10 @@ impl Leaf for Texts {
     fn kind() -> String {
         "list of texts".to_owned()
     }
-}
 
-impl<'de> Deserialize<'de> for Texts {
-    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
-        let value = Value::deserialize(from)?;
-        Vec::<String>::deserialize(&value)
-            .map(Texts)
-            .map_err(|_| D::Error::custom(format!("must be a list of texts, not {}", brief(&value))))
+    fn parse(value: &Value) -> Result<Self, String> {
+        let wrong = |_| format!("must be a list of texts, not {}", brief(value));
+        Vec::<String>::deserialize(value).map(Texts).map_err(wrong)
     }
 }
 
@@ -384,15 +348,10 @@ impl Leaf for Flag {
     fn kind() -> String {
         "true or false".to_owned()
     }
-}
 
-impl<'de> Deserialize<'de> for Flag {
-    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
-        let value = Value::deserialize(from)?;
-        value
-            .as_bool()
-            .map(Flag)
-            .ok_or_else(|| D::Error::custom(format!("must be true or false, not {}", brief(&value))))
+    fn parse(value: &Value) -> Result<Self, String> {
+        let wrong = || format!("must be true or false, not {}", brief(value));
+        value.as_bool().map(Flag).ok_or_else(wrong)
     }
 }
 
@@ -416,15 +375,17 @@ impl Leaf for FilePath {
     fn kind() -> String {
         "path".to_owned()
     }
-}
 
-impl<'de> Deserialize<'de> for FilePath {
-    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
-        Text::deserialize(from).map(|text| FilePath(PathBuf::from(text.0)))
+    fn parse(value: &Value) -> Result<Self, String> {
+        Text::parse(value).map(|text| FilePath(PathBuf::from(text.0)))
     }
 }
 
-leaves!(Rate, Text, Texts, Flag, FilePath);
+leaves!(
+    Whole<MIN, MAX> where [const MIN: u64, const MAX: u64],
+    Span<MIN, MAX> where [const MIN: Millis, const MAX: Millis],
+    Rate, Text, Texts, Flag, FilePath,
+);
 
 /// A value for an error text: short, and never more than a glimpse of what was written.
 #[must_use]
@@ -455,26 +416,21 @@ macro_rules! choice {
 
         impl $crate::config::types::Leaf for $name {
             fn kind() -> String { [$(concat!("`", $word, "`")),*].join(", ") }
+
+            fn parse(value: &serde_json::Value) -> Result<Self, String> {
+                match value.as_str() {
+                    $(Some($word) => Ok($name::$variant),)*
+                    _ => Err(format!(
+                        "must be one of {}, not {}", [$($word),*].join(", "), $crate::config::types::brief(value)
+                    )),
+                }
+            }
         }
 
-        impl $crate::config::types::Setting for $name {
-            fn shape() -> $crate::config::types::Shape { $crate::config::types::leaf::<$name>() }
-        }
+        $crate::config::types::leaves!($name);
 
         impl serde::Serialize for $name {
             fn serialize<S: serde::Serializer>(&self, to: S) -> Result<S::Ok, S::Error> { to.serialize_str(self.as_str()) }
-        }
-
-        impl<'de> serde::Deserialize<'de> for $name {
-            fn deserialize<D: serde::Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
-                let value = serde_json::Value::deserialize(from)?;
-                match value.as_str() {
-                    $(Some($word) => Ok($name::$variant),)*
-                    _ => Err(<D::Error as serde::de::Error>::custom(format!(
-                        "must be one of {}, not {}", [$($word),*].join(", "), $crate::config::types::brief(&value)
-                    ))),
-                }
-            }
         }
     )* };
 }

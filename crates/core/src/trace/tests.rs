@@ -2,12 +2,10 @@
 
 use super::*;
 use crate::event::EventData;
-use crate::execution::{Fixed, Priority, Spec, State};
+use crate::execution::{Fixed, State};
 use crate::failure::FailureKind;
-use crate::id::{Fence, Key};
+use crate::id::Fence;
 use crate::rank::HeadStarts;
-use crate::retry::RetryPolicy;
-use crate::time::{DAY, HOUR};
 use std::sync::Arc;
 
 const TRACE: &str = "0af7651916cd43dd8448eb211c80319c";
@@ -58,36 +56,9 @@ fn row(letters: &str) -> Execution {
         };
         history.push(event(kind, at as i64 * 10, attempt));
     }
-    let spec = Spec {
-        timeout: HOUR,
-        total_timeout: DAY,
-        expires_in: None,
-        idle_timeout: None,
-        retry: RetryPolicy::default(),
-        at_most_once: false,
-        fail_fast: false,
-        inline: false,
-        input_bytes: 0,
-        trace: TraceContext::parse(&format!("00-{TRACE}-{PARENT}-01")),
-        callback: false,
-    };
-    let new = crate::lifecycle::NewExecution {
-        key: Key(1),
-        ext_id: None,
-        idem_key: None,
-        request_hash: [0; 32],
-        engine: "e".into(),
-        engine_type: "demo".into(),
-        workflow: "w".into(),
-        user: None,
-        ckey: None,
-        tags: Vec::new(),
-        priority: Priority::Normal,
-        ready_at: None,
-        spec,
-        by: None,
-    };
-    let fresh = crate::lifecycle::submit(new, &HeadStarts::default(), Time(0));
+    let mut new = crate::lifecycle::NewExecution::plain(1);
+    new.fixed.spec.trace = TraceContext::parse(&format!("00-{TRACE}-{PARENT}-01"));
+    let fresh = crate::lifecycle::submit(new, &HeadStarts::default());
     let ended_at = history.last().map(|event| event.at);
     let state = State { status, generation, attempt, ended_at, fence: Fence(1), ..fresh.state };
     let fixed: Arc<Fixed> = fresh.fixed;

@@ -5,7 +5,6 @@
 use super::*;
 use crate::breaker::Forced;
 use crate::event::{Event, EventData, EventType};
-use crate::execution::{Priority, Spec};
 use crate::failure::Failure;
 use crate::gate::GateRules;
 use crate::id::{Key, SessionId};
@@ -13,8 +12,7 @@ use crate::lifecycle::{self, NewExecution};
 use crate::pace::Rate;
 use crate::queue::{EndpointRules, EngineRules, Entry, WorkerRules};
 use crate::rank::HeadStarts;
-use crate::retry::RetryPolicy;
-use crate::time::{DAY, HOUR};
+use crate::time::HOUR;
 
 const TABLE: &str = "
 queued                              => -
@@ -172,36 +170,12 @@ fn number(words: &[&str], name: &str) -> Option<u32> {
 }
 
 fn row(key: i64, user: &str, engine: &str, ckey: Option<&str>, ready_at: Option<Time>) -> Execution {
-    let spec = Spec {
-        timeout: HOUR,
-        total_timeout: DAY,
-        expires_in: None,
-        idle_timeout: None,
-        retry: RetryPolicy::default(),
-        at_most_once: false,
-        fail_fast: false,
-        inline: false,
-        input_bytes: 0,
-        callback: false,
-        trace: None,
-    };
-    let new = NewExecution {
-        key: Key(key),
-        ext_id: None,
-        idem_key: None,
-        request_hash: [0; 32],
-        engine: engine.into(),
-        engine_type: "demo".into(),
-        workflow: "w".into(),
-        user: Some(user.to_owned()),
-        ckey: ckey.map(str::to_owned),
-        tags: Vec::new(),
-        priority: Priority::Normal,
-        ready_at,
-        spec,
-        by: None,
-    };
-    lifecycle::submit(new, &HeadStarts::default(), Time(NOW.0 - 1_000))
+    let mut new = NewExecution { ready_at, ..NewExecution::plain(key) };
+    new.fixed.engine = engine.to_owned();
+    new.fixed.user = Some(user.to_owned());
+    new.fixed.ckey = ckey.map(str::to_owned);
+    new.fixed.created_at = Time(NOW.0 - 1_000);
+    lifecycle::submit(new, &HeadStarts::default())
 }
 
 #[test]

@@ -7,6 +7,7 @@ use enginehouse_core::failure::FailureKind;
 use enginehouse_core::limits::RETRY_AFTER_MAX;
 use enginehouse_core::time::{Millis, SECOND};
 use reqwest::Url;
+use reqwest::header::{DATE, HeaderMap, RETRY_AFTER};
 use std::error::Error;
 
 /// The text of an answer that is repeated in a failure.
@@ -129,9 +130,9 @@ fn chain<'a>(error: &'a (dyn Error + 'static)) -> impl Iterator<Item = &'a (dyn 
     })
 }
 
-/// The innermost error's words: the outer ones of the HTTP client repeat the URL.
-pub(super) fn root_cause(error: &(dyn Error + 'static)) -> String {
-    chain(error).last().unwrap_or(error).to_string()
+/// The innermost error: the outer ones of the HTTP client say less and repeat the URL.
+pub fn root_cause<'a>(error: &'a (dyn Error + 'static)) -> &'a (dyn Error + 'static) {
+    chain(error).last().unwrap_or(error)
 }
 
 /// What an unwelcome status says by itself. 5xx other than 503 leave open whether the request took effect.
@@ -168,7 +169,7 @@ pub(crate) fn status_failure(answer: &Answer) -> EngineFailure {
     };
     EngineFailure::new(kind, code, message)
         .with_status(i32::from(answer.status))
-        .with_retry_after(retry_after(answer))
+        .with_retry_after(retry_after(&answer.headers))
         .with_reached(reached)
 }
 
@@ -213,15 +214,17 @@ fn json_words(json: &serde_json::Value, level: usize) -> Option<String> {
 }
 
 /// `Retry-After` in seconds, or as a date compared with the answer's own `Date`; at most what the product honours.
-fn retry_after(answer: &Answer) -> Option<Millis> {
-    let text = answer.header("retry-after")?.trim();
+#[must_use]
+pub fn retry_after(headers: &HeaderMap) -> Option<Millis> {
+    let header = |name| headers.get(name).and_then(|value| value.to_str().ok());
+    let text = header(RETRY_AFTER)?.trim();
     // Whole seconds, by the specification; some servers send parts of one.
     if let Ok(seconds) = text.parse::<f64>() {
         let millis = (seconds * SECOND as f64).ceil();
         return (millis >= 0.0).then(|| (millis as Millis).min(RETRY_AFTER_MAX));
     }
     let then = http_date(text)?;
-    let now = answer.header("date").and_then(http_date).unwrap_or_else(jiff::Timestamp::now);
+    let now = header(DATE).and_then(http_date).unwrap_or_else(jiff::Timestamp::now);
     let millis = then.as_millisecond().saturating_sub(now.as_millisecond());
     Some(Millis::try_from(millis).unwrap_or(0).min(RETRY_AFTER_MAX))
 }
@@ -234,7 +237,7 @@ fn http_date(text: &str) -> Option<jiff::Timestamp> {
 mod tests {
     use super::*;
     use bytes::Bytes;
-    use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
+    use reqwest::header::{HeaderName, HeaderValue};
 
     fn answer(status: u16, headers: &[(&'static str, &'static str)], body: &'static str) -> Answer {
         let mut map = HeaderMap::new();

@@ -4,13 +4,13 @@ use super::{HttpClient, Request, Streaming};
 use crate::config::STREAM_EVENT_BYTES_MAX;
 use crate::contract::EngineFailure;
 use bytes::Bytes;
+use enginehouse_core::pauses::Pauses;
 use reqwest::header::{ACCEPT, HeaderName, HeaderValue};
 use std::time::Duration;
 use tokio::sync::Notify;
 
 /// The pause before a stream that ended is opened again, at first and at most.
-const REOPEN_FIRST: Duration = Duration::from_secs(1);
-const REOPEN_LONGEST: Duration = Duration::from_secs(30);
+const REOPEN_PAUSES: Pauses = Pauses::new(Duration::from_secs(1), Duration::from_secs(30));
 
 /// One event of a stream; `data` is empty when it was over the bound. What has a name only is no event.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -32,7 +32,7 @@ pub(crate) async fn watch_events(
     mut on_event: impl FnMut(&StreamEvent),
     ended: &Notify,
 ) {
-    let mut pause = REOPEN_FIRST;
+    let mut pauses = REOPEN_PAUSES;
     loop {
         let Ok(mut request) = open() else { return };
         request = request.header(ACCEPT, HeaderValue::from_static("text/event-stream"));
@@ -43,7 +43,7 @@ pub(crate) async fn watch_events(
             Ok(answer) if answer.status() == 200 => {
                 let mut stream = EventStream::new(answer, STREAM_EVENT_BYTES_MAX);
                 while let Ok(Some(event)) = stream.next(client).await {
-                    pause = REOPEN_FIRST;
+                    pauses.restart();
                     on_event(&event);
                     if event.id.is_some() {
                         from = event.id;
@@ -54,8 +54,7 @@ pub(crate) async fn watch_events(
             Ok(answer) if answer.status() < 500 => return,
             _ => {}
         }
-        tokio::time::sleep(pause).await;
-        pause = (pause * 2).min(REOPEN_LONGEST);
+        tokio::time::sleep(pauses.after_failure()).await;
     }
 }
 

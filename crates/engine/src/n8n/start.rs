@@ -4,7 +4,7 @@ use super::find::{EXECUTION_KEY, Seen};
 use super::wire;
 use super::workflow::{N8nMode, N8nWebhook};
 use super::{N8n, lock};
-use crate::client::{Answer, Request, if_taken, is_unanswered, sensitive};
+use crate::client::{Answer, Request, configured_header, if_taken, is_unanswered};
 use crate::contract::{Call, EngineFailure, Reached};
 use bytes::Bytes;
 use enginehouse_core::failure::FailureKind;
@@ -142,9 +142,9 @@ impl N8n {
             HeaderValue::from_str(&call.idempotency_key).map_err(|_| invalid("the key cannot be sent"))?;
         request = request.header(HeaderName::from_static(EXECUTION_KEY), key);
         for (name, value) in &webhook.headers {
-            let name = HeaderName::from_bytes(name.as_bytes())
-                .map_err(|_| invalid("a configured header has no valid name"))?;
-            request = request.header(name, sensitive(value).map_err(invalid)?);
+            let (name, value) = configured_header(name, value)
+                .map_err(|why| invalid(&format!("the configured header {name} {why}")))?;
+            request = request.header(name, value);
         }
         if let Some(within) = within {
             request = request.within(within, within);

@@ -8,13 +8,11 @@ use crate::host::{NotingHost, call};
 use crate::rows;
 use crate::settings_for;
 use crate::stub::{Plan, Stub};
-use enginehouse_core::execution::{Execution, Priority, Spec, Status};
+use enginehouse_core::execution::{Execution, Status};
 use enginehouse_core::failure::{Failure, FailureKind};
-use enginehouse_core::id::{Key, SessionId};
+use enginehouse_core::id::SessionId;
 use enginehouse_core::lifecycle::{self, Grant, NewExecution, Outcome as End};
 use enginehouse_core::rank::HeadStarts;
-use enginehouse_core::retry::RetryPolicy;
-use enginehouse_core::time::{DAY, HOUR, Time};
 use enginehouse_engine::{Call, Engine, Outcome, Reached};
 use std::sync::Arc;
 
@@ -22,35 +20,7 @@ use std::sync::Arc;
 const ATTEMPTS_MAX: u32 = 3;
 
 fn submitted() -> Execution {
-    let new = NewExecution {
-        key: Key(1),
-        ext_id: None,
-        idem_key: None,
-        request_hash: [0; 32],
-        engine: "e".into(),
-        engine_type: "t".into(),
-        workflow: "w".into(),
-        user: None,
-        ckey: None,
-        tags: Vec::new(),
-        priority: Priority::Normal,
-        ready_at: None,
-        spec: Spec {
-            timeout: HOUR,
-            total_timeout: 7 * DAY,
-            expires_in: None,
-            idle_timeout: None,
-            retry: RetryPolicy::default(),
-            at_most_once: false,
-            fail_fast: false,
-            inline: false,
-            input_bytes: 0,
-            trace: None,
-            callback: false,
-        },
-        by: None,
-    };
-    lifecycle::submit(new, &HeadStarts::default(), Time(0))
+    lifecycle::submit(NewExecution::plain(1), &HeadStarts::default())
 }
 
 /// The end of an attempt as the node tells it to the lifecycle.

@@ -58,14 +58,7 @@ impl Service {
         if resumed {
             tracing::info!(by = caller.key_id, "resumed: what is due starts");
             let data = json!({ "paused": false, "by": caller.key_id });
-            let note = Note { kind: NoteKind::EngineOperated, data };
-            self.cx
-                .writes
-                .commit(vec![Planned::Other(Write::Note(note))], 0)
-                .await
-                .map_err(|e| store_error(&e))?;
-            self.cx.load_operator_words().await.map_err(|e| store_error(&e))?;
-            self.cx.scheduling.grant_nudge.notify_one();
+            self.tell_all(data).await?;
         }
         Ok(ResumeAnswer { resumed })
     }
@@ -144,15 +137,18 @@ impl Service {
         self.cx.keep(DocKind::Engine, name, body).await.map_err(|e| store_error(&e))?;
         said["engine"] = json!(name);
         said["by"] = json!(caller.key_id);
-        let note = Note { kind: NoteKind::EngineOperated, data: said };
-        self.cx
-            .writes
-            .commit(vec![Planned::Other(Write::Note(note))], 0)
-            .await
-            .map_err(|e| store_error(&e))?;
+        self.tell_all(said).await?;
+        Ok(self.engine_view(engine))
+    }
+
+    /// Tells every node that an operator's word is stored, and goes by it here.
+    async fn tell_all(&self, data: Value) -> Result<(), ApiError> {
+        let note = Note { kind: NoteKind::EngineOperated, data };
+        let told = self.cx.writes.commit(vec![Planned::Other(Write::Note(note))], 0).await;
+        told.map_err(|e| store_error(&e))?;
         self.cx.load_operator_words().await.map_err(|e| store_error(&e))?;
         self.cx.scheduling.grant_nudge.notify_one();
-        Ok(self.engine_view(engine))
+        Ok(())
     }
 
     /// Asks every endpoint for its health now, and whether it takes its key.

@@ -4,7 +4,7 @@ use super::caller::{Caller, Scope};
 use crate::state::context::Context;
 use crate::state::settings::RegisteredEngine;
 use enginehouse_api::{ApiError, Code, RetryRequest, Span, SubmitRequest};
-use enginehouse_core::execution::Spec;
+use enginehouse_core::execution::{Fixed, Spec};
 use enginehouse_core::failure::FailureKind;
 use enginehouse_core::id::ExecutionId;
 use enginehouse_core::lifecycle::NewExecution;
@@ -43,7 +43,7 @@ pub(super) fn resolve(
     let session_key =
         session.filter(|_| engine.settings.engine_type == "langsmith").map(|s| format!("session:{s}"));
     let ckey = ckey.map(|k| format!("key:{k}")).or(session_key).map(|k| cx.payloads.sealer.name_hash(&k));
-    Ok(NewExecution {
+    let fixed = Fixed {
         key: cx.env.key(now),
         ext_id,
         idem_key: None,
@@ -54,11 +54,11 @@ pub(super) fn resolve(
         user,
         ckey,
         tags: tags(request)?,
-        priority: request.priority.map(|p| p.0).unwrap_or_default(),
-        ready_at,
+        created_at: now,
         spec,
-        by: caller.key_id.clone(),
-    })
+    };
+    let priority = request.priority.map(|p| p.0).unwrap_or_default();
+    Ok(NewExecution { fixed, priority, ready_at, by: caller.key_id.clone() })
 }
 
 /// The longest `callbackUrl`.

@@ -140,7 +140,7 @@ impl Service {
         let plain = serde_json::to_vec(request).map_err(unreadable)?;
         // Who repeats a request because its answer was lost may do so under another span.
         let text = canonical(&plain, &["createdAt", "traceparent"]).map_err(unreadable)?;
-        new.request_hash = self.cx.payloads.sealer.request_hash(&text);
+        new.fixed.request_hash = self.cx.payloads.sealer.request_hash(&text);
         if let Some(key) = idempotency_key {
             if key.is_empty() || key.len() > NAME_BYTES_MAX {
                 let text = format!("Idempotency-Key has 1 to {NAME_BYTES_MAX} bytes");
@@ -148,10 +148,11 @@ impl Service {
             }
             // Scoped to the API key: two callers may use the same word.
             let scope = caller.key_id.as_deref().unwrap_or("local");
-            new.idem_key = Some(self.cx.payloads.sealer.name_hash(&format!("idempotency:{scope}:{key}")));
+            new.fixed.idem_key =
+                Some(self.cx.payloads.sealer.name_hash(&format!("idempotency:{scope}:{key}")));
         }
-        let input = self.cx.payloads.sealer.seal(new.key, Column::Input, &plain);
-        let row = lifecycle::submit(new, &self.cx.settings.head_starts, now);
+        let input = self.cx.payloads.sealer.seal(new.fixed.key, Column::Input, &plain);
+        let row = lifecycle::submit(new, &self.cx.settings.head_starts);
         self.cx.payloads.inputs.lock().put(row.key(), Bytes::from(plain));
         Ok(New { row, input, grant: None })
     }

@@ -10,8 +10,9 @@ use enginehouse_api::{Timestamp, WebhookTestView};
 use enginehouse_core::id::Key;
 use enginehouse_core::time::{Millis, SECOND};
 use enginehouse_core::webhook::Answer;
-use reqwest::header::{CONTENT_TYPE, HeaderName, HeaderValue, RETRY_AFTER};
-use secrecy::{ExposeSecret, SecretString};
+use enginehouse_engine::{configured_header, outward_builder, retry_after, root_cause};
+use reqwest::header::CONTENT_TYPE;
+use secrecy::SecretString;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -75,12 +76,8 @@ impl Sender {
         match post(&url, policy, headers, outgoing).await {
             // What the receiver says beside its status is not read.
             Ok(answer) => {
-                let asked = answer
-                    .headers()
-                    .get(RETRY_AFTER)
-                    .and_then(|value| value.to_str().ok()?.parse::<u64>().ok());
                 let status = answer.status().as_u16();
-                let answer = Answer::Status(status, asked.map(|seconds| seconds.saturating_mul(1_000)));
+                let answer = Answer::Status(status, retry_after(answer.headers()));
                 Sent { answer, text: format!("answered {status}"), refused: false }
             }
             Err(sent) => sent,
@@ -108,11 +105,12 @@ async fn post(
         let text = "its address is not public, and other addresses are not allowed (allow_private)";
         return Err(Sent::never(text).refused());
     }
-    let built = enginehouse_engine::outward_builder(url.as_str(), Duration::from_millis(policy.timeout));
+    let built = outward_builder(url.as_str(), Duration::from_millis(policy.timeout));
     // Each request has its own connection: a receiver is called seldom, and a name is looked at anew each time.
     let built = if policy.allow_private { built } else { built.dns_resolver(Arc::new(PublicOnly)) };
-    let client =
-        built.build().map_err(|error| Sent::none(format!("no request can be made: {}", cause(&error))))?;
+    let client = built
+        .build()
+        .map_err(|error| Sent::none(format!("no request can be made: {}", root_cause(&error))))?;
     let Outgoing { id, timestamp, body } = message;
     let signature = signatures(policy.secrets.keys(), id, timestamp, &body);
     let mut request = client
@@ -123,14 +121,11 @@ async fn post(
         .header("webhook-signature", signature)
         .body(body);
     for (name, value) in headers {
-        if let (Ok(name), Ok(mut value)) =
-            (HeaderName::from_bytes(name.as_bytes()), HeaderValue::from_str(value.expose_secret()))
-        {
-            value.set_sensitive(true);
+        if let Ok((name, value)) = configured_header(name, value) {
             request = request.header(name, value);
         }
     }
-    request.send().await.map_err(|error| match innermost(&error) {
+    request.send().await.map_err(|error| match root_cause(&error) {
         _ if error.is_timeout() => Sent::none("no answer in time"),
         cause if cause.is::<NotPublic>() => Sent::none(cause.to_string()).refused(),
         cause => Sent::none(cause.to_string()),
@@ -180,17 +175,4 @@ async fn beginning(mut answer: reqwest::Response) -> Option<String> {
     read.truncate(ANSWER_BYTES_SHOWN);
     let text = String::from_utf8_lossy(&read).trim().to_owned();
     (!text.is_empty()).then_some(text)
-}
-
-/// The innermost cause, which says more than "error sending request" and holds no URL.
-fn cause(error: &reqwest::Error) -> String {
-    innermost(error).to_string()
-}
-
-fn innermost(error: &reqwest::Error) -> &(dyn std::error::Error + 'static) {
-    let mut cause: &(dyn std::error::Error + 'static) = error;
-    while let Some(inner) = cause.source() {
-        cause = inner;
-    }
-    cause
 }

@@ -16,6 +16,7 @@ use enginehouse_core::failure::{Failure, FailureKind};
 use enginehouse_core::id::{Key, SessionId, engine_key};
 use enginehouse_core::lifecycle::{self, Outcome, Part, Refused};
 use enginehouse_core::limits::{LOG_BYTES_MAX, RESULT_BYTES_MAX, STORED_REQUEST_BYTES_MAX};
+use enginehouse_core::pauses::Pauses;
 use enginehouse_core::time::SECOND;
 use enginehouse_core::trace::call_traceparent;
 use enginehouse_engine::{EngineFailure, Progress, Reached};
@@ -206,7 +207,7 @@ impl NodeLink {
 
     /// `sealed`: the request as it is stored, if it was read already.
     async fn read_request(&self, row: &Execution, mut sealed: Option<Sealed>) -> Result<Bytes, End> {
-        let mut pause = Duration::from_millis(50);
+        let mut pauses = Pauses::new(Duration::from_millis(50), Duration::from_secs(2));
         for _ in 0..READ_TRIES {
             let read = match sealed.take() {
                 Some(sealed) => Ok(Some(sealed)),
@@ -219,9 +220,8 @@ impl NodeLink {
                     return opened.await.map(Bytes::from).map_err(unopened);
                 }
                 Ok(None) => return Err(internal("request_missing", "its request is not in the store")),
-                Err(_) => tokio::time::sleep(pause).await,
+                Err(_) => tokio::time::sleep(pauses.after_failure()).await,
             }
-            pause = (pause * 2).min(Duration::from_secs(2));
         }
         Err(End::Interrupted { reason: "store_unavailable".to_owned() })
     }
@@ -239,11 +239,7 @@ impl NodeLink {
         }
         all.push_str(logs);
         if all.len() > LOG_BYTES_MAX {
-            let mut cut = all.len() - LOG_BYTES_MAX;
-            while !all.is_char_boundary(cut) {
-                cut += 1;
-            }
-            all.drain(..cut);
+            all.drain(..all.ceil_char_boundary(all.len() - LOG_BYTES_MAX));
         }
         Ok(Some(all))
     }

@@ -42,7 +42,5 @@ async fn check(call: Call) -> Result<Response, ApiError> {
 
 async fn rotate(mut call: Call) -> Result<Response, ApiError> {
     call.no_body().await?;
-    let service = call.service().clone();
-    let view = call.app.to_the_end(async move { service.rotate_encryption().await }).await?;
-    answer::json(StatusCode::OK, &view)
+    call.change(|service, _| async move { service.rotate_encryption().await }).await
 }

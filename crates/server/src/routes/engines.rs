@@ -89,24 +89,20 @@ async fn get(call: Call) -> Result<Response, ApiError> {
 
 async fn pause(mut call: Call) -> Result<Response, ApiError> {
     call.no_body().await?;
-    let (service, caller, name) = (call.service().clone(), call.caller.clone(), call.segment().to_owned());
-    let view = call.app.to_the_end(async move { service.pause_engine(&caller, &name).await }).await?;
-    answer::json(StatusCode::OK, &view)
+    let name = call.segment().to_owned();
+    call.change(|service, caller| async move { service.pause_engine(&caller, &name).await }).await
 }
 
 async fn resume(mut call: Call) -> Result<Response, ApiError> {
     call.no_body().await?;
-    let (service, caller, name) = (call.service().clone(), call.caller.clone(), call.segment().to_owned());
-    let view = call.app.to_the_end(async move { service.resume_engine(&caller, &name).await }).await?;
-    answer::json(StatusCode::OK, &view)
+    let name = call.segment().to_owned();
+    call.change(|service, caller| async move { service.resume_engine(&caller, &name).await }).await
 }
 
 async fn breaker(mut call: Call) -> Result<Response, ApiError> {
     let request: BreakerRequest = call.json().await?;
-    let (service, caller, name) = (call.service().clone(), call.caller.clone(), call.segment().to_owned());
-    let view =
-        call.app.to_the_end(async move { service.force_breaker(&caller, &name, request).await }).await?;
-    answer::json(StatusCode::OK, &view)
+    let name = call.segment().to_owned();
+    call.change(|service, caller| async move { service.force_breaker(&caller, &name, request).await }).await
 }
 
 async fn test(mut call: Call) -> Result<Response, ApiError> {

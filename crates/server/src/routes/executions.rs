@@ -272,8 +272,7 @@ async fn stream_events(call: Call) -> Result<Response, ApiError> {
 async fn cancel(mut call: Call) -> Result<Response, ApiError> {
     let id = call.execution_id()?;
     call.no_body().await?;
-    let (service, caller) = (call.service().clone(), call.caller.clone());
-    let view = call.app.to_the_end(async move { service.cancel(&caller, &id).await }).await?;
+    let view = call.carry_out(|service, caller| async move { service.cancel(&caller, &id).await }).await?;
     let running = Status::parse(&view.status).is_some_and(|status| !status.is_terminal());
     answer::json(if running { StatusCode::ACCEPTED } else { StatusCode::OK }, &view)
 }
@@ -281,29 +280,21 @@ async fn cancel(mut call: Call) -> Result<Response, ApiError> {
 async fn redrive(mut call: Call) -> Result<Response, ApiError> {
     let id = call.execution_id()?;
     call.no_body().await?;
-    let (service, caller) = (call.service().clone(), call.caller.clone());
-    let view = call.app.to_the_end(async move { service.redrive(&caller, &id).await }).await?;
-    answer::json(StatusCode::OK, &view)
+    call.change(|service, caller| async move { service.redrive(&caller, &id).await }).await
 }
 
 async fn patch(mut call: Call) -> Result<Response, ApiError> {
     let id = call.execution_id()?;
     let change: PatchRequest = call.json().await?;
-    let (service, caller) = (call.service().clone(), call.caller.clone());
-    let view = call.app.to_the_end(async move { service.set_priority(&caller, &id, change).await }).await?;
-    answer::json(StatusCode::OK, &view)
+    call.change(|service, caller| async move { service.set_priority(&caller, &id, change).await }).await
 }
 
 async fn bulk_cancel(mut call: Call) -> Result<Response, ApiError> {
     let request: BulkRequest = call.json().await?;
-    let (service, caller) = (call.service().clone(), call.caller.clone());
-    let done = call.app.to_the_end(async move { service.bulk_cancel(&caller, request).await }).await?;
-    answer::json(StatusCode::OK, &done)
+    call.change(|service, caller| async move { service.bulk_cancel(&caller, request).await }).await
 }
 
 async fn bulk_redrive(mut call: Call) -> Result<Response, ApiError> {
     let request: BulkRequest = call.json().await?;
-    let (service, caller) = (call.service().clone(), call.caller.clone());
-    let done = call.app.to_the_end(async move { service.bulk_redrive(&caller, request).await }).await?;
-    answer::json(StatusCode::OK, &done)
+    call.change(|service, caller| async move { service.bulk_redrive(&caller, request).await }).await
 }

@@ -4,7 +4,6 @@ use super::params::ok;
 use crate::answer;
 use crate::call::{Answer, Call};
 use crate::table::{Content, Operation, Policy, Route, Shape, Success, Tag, Verb};
-use axum::body::Body;
 use axum::response::Response;
 use enginehouse_api::{ApiError, Code, KeyCreated, KeyRequest, KeysAnswer};
 use enginehouse_runtime::Scope;
@@ -63,18 +62,17 @@ async fn list(call: Call) -> Result<Response, ApiError> {
 
 async fn create(mut call: Call) -> Result<Response, ApiError> {
     let request: KeyRequest = call.json().await?;
-    let (service, caller) = (call.service().clone(), call.caller.clone());
-    let key = call.app.to_the_end(async move { service.create_key(&caller, request).await }).await?;
+    let key =
+        call.carry_out(|service, caller| async move { service.create_key(&caller, request).await }).await?;
     answer::json(StatusCode::CREATED, &key)
 }
 
 async fn delete(mut call: Call) -> Result<Response, ApiError> {
     call.no_body().await?;
-    let (service, caller, id) = (call.service().clone(), call.caller.clone(), call.segment().to_owned());
-    let deleted = call.app.to_the_end(async move { service.delete_key(&caller, &id).await }).await;
+    let id = call.segment().to_owned();
+    let deleted =
+        call.carry_out(|service, caller| async move { service.delete_key(&caller, &id).await }).await;
     call.app.auth.forget();
     deleted?;
-    let mut response = Response::new(Body::empty());
-    *response.status_mut() = StatusCode::NO_CONTENT;
-    Ok(response)
+    Ok(answer::nothing())
 }

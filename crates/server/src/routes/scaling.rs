@@ -79,7 +79,5 @@ async fn decisions(call: Call) -> Result<Response, ApiError> {
 
 async fn set(mut call: Call) -> Result<Response, ApiError> {
     let request: ScalingRequest = call.json_or_default().await?;
-    let (service, caller) = (call.service().clone(), call.caller.clone());
-    let view = call.app.to_the_end(async move { service.set_scaling(&caller, request).await }).await?;
-    answer::json(StatusCode::OK, &view)
+    call.change(|service, caller| async move { service.set_scaling(&caller, request).await }).await
 }

@@ -201,14 +201,12 @@ async fn doctor(call: Call) -> Result<Response, ApiError> {
         Some("full") => true,
         Some(_) => return Err(wrong("depth", "must be quick or full")),
     };
-    let service = call.service().clone();
-    answer::json(StatusCode::OK, &call.app.to_the_end(async move { Ok(service.doctor(full).await) }).await?)
+    call.change(|service, _| async move { Ok(service.doctor(full).await) }).await
 }
 
 async fn resume(mut call: Call) -> Result<Response, ApiError> {
     call.no_body().await?;
-    let (service, caller) = (call.service().clone(), call.caller.clone());
-    answer::json(StatusCode::OK, &call.app.to_the_end(async move { service.resume(&caller).await }).await?)
+    call.change(|service, caller| async move { service.resume(&caller).await }).await
 }
 
 async fn identity(call: Call) -> Result<Response, ApiError> {

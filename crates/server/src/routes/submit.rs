@@ -102,13 +102,14 @@ async fn submit(mut call: Call) -> Result<Response, ApiError> {
     let mut request: SubmitRequest = call.json().await?;
     check_id(&request)?;
     request.traceparent = request.traceparent.or_else(|| call.traceparent());
-    let (service, caller) = (call.service().clone(), call.caller.clone());
     let Some(at_most) = wait else {
-        let stored_one = async move { service.submit(&caller, request, key).await };
-        return stored(call.app.to_the_end(stored_one).await?, true);
+        let submitted =
+            call.carry_out(|service, caller| async move { service.submit(&caller, request, key).await });
+        return stored(submitted.await?, true);
     };
-    let stored_one = async move { service.submit_awaited(&caller, request, key).await };
-    let (submitted, awaited) = call.app.to_the_end(stored_one).await?;
+    let submitted =
+        call.carry_out(|service, caller| async move { service.submit_awaited(&caller, request, key).await });
+    let (submitted, awaited) = submitted.await?;
     call.room = None;
     let (submitted, ended) = await_end(&call.app, &call.caller, submitted, awaited, at_most).await;
     stored(submitted, ended)
@@ -194,15 +195,15 @@ async fn batch(mut call: Call) -> Result<Response, ApiError> {
         let detail = format!("{}: {}", first.pointer, first.detail);
         return Err(ApiError { errors, ..ApiError::new(Code::InvalidField, detail) });
     }
-    let (service, caller) = (call.service().clone(), call.caller.clone());
-    let stored = call.app.to_the_end(async move { service.submit_batch(&caller, request).await }).await?;
+    let stored =
+        call.carry_out(|service, caller| async move { service.submit_batch(&caller, request).await }).await?;
     answer::json(StatusCode::CREATED, &stored)
 }
 
 async fn replay(mut call: Call) -> Result<Response, ApiError> {
     let id = call.execution_id()?;
     call.no_body().await?;
-    let (service, caller) = (call.service().clone(), call.caller.clone());
-    let execution = call.app.to_the_end(async move { service.replay(&caller, &id).await }).await?;
+    let execution =
+        call.carry_out(|service, caller| async move { service.replay(&caller, &id).await }).await?;
     located(StatusCode::CREATED, &execution)
 }

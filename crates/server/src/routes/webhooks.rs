@@ -5,7 +5,6 @@ use crate::answer;
 use crate::call::{Answer, Call};
 use crate::query::{QueryParam, wrong};
 use crate::table::{Content, Operation, Policy, Route, Shape, Success, Tag, Verb};
-use axum::body::Body;
 use axum::response::Response;
 use enginehouse_api::{
     ApiError, Code, DeliveryStateWord, WebhookDeliveriesAnswer, WebhookDeliveryView, WebhookReceiversAnswer,
@@ -119,15 +118,12 @@ async fn list(call: Call) -> Result<Response, ApiError> {
 
 async fn replay(mut call: Call) -> Result<Response, ApiError> {
     call.no_body().await?;
-    let (service, id) = (call.service().clone(), call.segment().to_owned());
-    let view = call.app.to_the_end(async move { service.replay_webhook(&id).await }).await?;
-    answer::json(StatusCode::OK, &view)
+    let id = call.segment().to_owned();
+    call.change(|service, _| async move { service.replay_webhook(&id).await }).await
 }
 
-async fn discard(call: Call) -> Result<Response, ApiError> {
-    let (service, id) = (call.service().clone(), call.segment().to_owned());
-    call.app.to_the_end(async move { service.discard_webhook(&id).await }).await?;
-    let mut response = Response::new(Body::empty());
-    *response.status_mut() = StatusCode::NO_CONTENT;
-    Ok(response)
+async fn discard(mut call: Call) -> Result<Response, ApiError> {
+    let id = call.segment().to_owned();
+    call.carry_out(|service, _| async move { service.discard_webhook(&id).await }).await?;
+    Ok(answer::nothing())
 }

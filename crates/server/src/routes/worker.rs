@@ -147,8 +147,7 @@ async fn pull(mut call: Call) -> Result<Response, ApiError> {
 
 async fn attach(mut call: Call) -> Result<Response, ApiError> {
     let request: WorkerAttachRequest = call.json().await?;
-    let (service, caller) = (call.service().clone(), call.caller.clone());
-    call.app.to_the_end(async move { service.worker_attach(&caller, &request).await }).await?;
+    call.carry_out(|service, caller| async move { service.worker_attach(&caller, &request).await }).await?;
     answer::json(StatusCode::OK, &WorkerDone {})
 }
 
@@ -160,8 +159,7 @@ async fn renew(mut call: Call) -> Result<Response, ApiError> {
 async fn report(mut call: Call) -> Result<Response, ApiError> {
     let depth = JSON_DEPTH_MAX + WORKER_REPORT_DEPTH;
     let request: WorkerReportRequest = call.report(WORKER_REPORT_BYTES_MAX, depth).await?;
-    let (service, caller) = (call.service().clone(), call.caller.clone());
-    call.app.to_the_end(async move { service.worker_report(&caller, request).await }).await?;
+    call.carry_out(|service, caller| async move { service.worker_report(&caller, request).await }).await?;
     answer::json(StatusCode::OK, &WorkerDone {})
 }
 

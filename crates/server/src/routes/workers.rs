@@ -55,7 +55,6 @@ async fn worker(call: Call) -> Result<Response, ApiError> {
 
 async fn drain(mut call: Call) -> Result<Response, ApiError> {
     let request: DrainRequest = call.json_or_default().await?;
-    let (service, caller, id) = (call.service().clone(), call.caller.clone(), call.segment().to_owned());
-    let view = call.app.to_the_end(async move { service.drain_worker(&caller, &id, &request).await }).await?;
-    answer::json(StatusCode::OK, &view)
+    let id = call.segment().to_owned();
+    call.change(|service, caller| async move { service.drain_worker(&caller, &id, &request).await }).await
 }

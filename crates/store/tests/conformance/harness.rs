@@ -1,13 +1,12 @@
 //! A driver under test, and what the cases say to it.
 
 use enginehouse_core::event::EventType;
-use enginehouse_core::execution::{Execution, Priority, Spec};
+use enginehouse_core::execution::{Execution, Fixed};
 use enginehouse_core::failure::{Failure, FailureKind};
 use enginehouse_core::id::{Key, NodeId, SessionId};
 use enginehouse_core::lifecycle::{self, Grant, NewExecution, Outcome as End, Transition};
 use enginehouse_core::rank::HeadStarts;
-use enginehouse_core::retry::RetryPolicy;
-use enginehouse_core::time::{DAY, HOUR, Time};
+use enginehouse_core::time::Time;
 use enginehouse_store::{
     Batch, Clock, Committed, Durability, ManualClock, MemoryStore, New, Outcome, Ref, RoleWrite,
     SqliteOptions, SqliteStore, Store, StoreError, SubmitOutcome, Write,
@@ -100,8 +99,9 @@ impl Harness {
         row
     }
 
-    pub(crate) fn row(&self, new: NewExecution) -> Execution {
-        lifecycle::submit(new, &HeadStarts::default(), self.clock.now())
+    pub(crate) fn row(&self, mut new: NewExecution) -> Execution {
+        new.fixed.created_at = self.clock.now();
+        lifecycle::submit(new, &HeadStarts::default())
     }
 
     pub(crate) fn packed(&self, row: &Execution) -> New {
@@ -134,36 +134,14 @@ impl Harness {
     }
 }
 
-/// A request with nothing special about it.
 pub(crate) fn plain(key: i64) -> NewExecution {
-    NewExecution {
-        key: Key(key),
-        ext_id: None,
-        idem_key: None,
-        request_hash: [u8::try_from(key % 251).unwrap(); 32],
-        engine: "e".into(),
-        engine_type: "demo".into(),
-        workflow: "w".into(),
-        user: None,
-        ckey: None,
-        tags: Vec::new(),
-        priority: Priority::Normal,
-        ready_at: None,
-        spec: Spec {
-            timeout: HOUR,
-            total_timeout: 7 * DAY,
-            expires_in: None,
-            idle_timeout: None,
-            retry: RetryPolicy::default(),
-            at_most_once: false,
-            fail_fast: false,
-            inline: false,
-            input_bytes: 7,
-            trace: None,
-            callback: false,
-        },
-        by: None,
-    }
+    with(NewExecution::plain(key), |fixed| fixed.spec.input_bytes = 7)
+}
+
+/// A request with something special about it.
+pub(crate) fn with(mut new: NewExecution, change: impl FnOnce(&mut Fixed)) -> NewExecution {
+    change(&mut new.fixed);
+    new
 }
 
 pub(crate) fn grant(row: &Execution, now: Time) -> Transition {

@@ -1,7 +1,7 @@
 //! The reference and the embedded store under the same random commands: their dumps stay equal.
 
 use crate::dump::dump;
-use crate::harness::{Harness, failure, finish, grant, memory, plain, sqlite, success};
+use crate::harness::{Harness, failure, finish, grant, memory, plain, sqlite, success, with};
 use enginehouse_core::execution::{Execution, Priority, Status};
 use enginehouse_core::failure::FailureKind;
 use enginehouse_core::id::{ExecutionId, Key};
@@ -82,15 +82,17 @@ async fn row(harness: &Harness, key: i64) -> Option<Execution> {
 
 fn new(command: &Command, now: Time) -> NewExecution {
     let Command::Submit { key, name, user, delay, priority } = command else { panic!("no submit") };
+    let plain = with(plain(*key), |fixed| {
+        fixed.ext_id = name.map(|name| ExecutionId::try_from(format!("n{name}")).unwrap());
+        fixed.request_hash = [name.unwrap_or(0); 32];
+        fixed.user = user.then(|| "u".into());
+        fixed.tags = if *user { vec!["t".into()] } else { Vec::new() };
+    });
     NewExecution {
-        ext_id: name.map(|name| ExecutionId::try_from(format!("n{name}")).unwrap()),
-        request_hash: [name.unwrap_or(0); 32],
-        user: user.then(|| "u".into()),
         ready_at: delay.then(|| now.plus(20_000)),
         priority: [Priority::Low, Priority::Normal, Priority::High, Priority::Critical]
             [usize::from(*priority)],
-        tags: if *user { vec!["t".into()] } else { Vec::new() },
-        ..plain(*key)
+        ..plain
     }
 }
 

@@ -1,6 +1,6 @@
 //! Reading: the queue's questions, and the lists of callers.
 
-use crate::harness::{Harness, START, failure, finish, grant, plain};
+use crate::harness::{Harness, START, failure, finish, grant, plain, with};
 use enginehouse_core::execution::{Execution, Lane, Priority, Status};
 use enginehouse_core::failure::FailureKind;
 use enginehouse_core::id::{Key, KeyMaker, NodeId, SessionId};
@@ -19,8 +19,7 @@ fn lane(engine: &str, user: Option<&str>) -> Lane {
 pub(crate) async fn due_work_is_found_by_lane_and_rank(harness: &mut Harness) {
     let with = |key: i64, priority: Priority, user: Option<&str>| NewExecution {
         priority,
-        user: user.map(Into::into),
-        ..plain(key)
+        ..with(plain(key), |fixed| fixed.user = user.map(Into::into))
     };
     for (key, priority, user) in [
         (1, Priority::Low, None),
@@ -107,15 +106,14 @@ pub(crate) async fn lists_filter_and_page(harness: &mut Harness) {
     let mut made = Vec::new();
     for key in 1..=9_i64 {
         made.push(maker.next(harness.clock.now()));
-        let new = NewExecution {
-            key: made[made.len() - 1],
-            engine: if key % 2 == 0 { "even" } else { "odd" }.into(),
-            engine_type: if key < 5 { "demo" } else { "n8n" }.into(),
-            workflow: format!("w{}", key % 3),
-            user: (key % 3 == 0).then(|| "u".into()),
-            tags: if key % 4 == 0 { vec!["four".into(), "x".into()] } else { vec!["x".into()] },
-            ..plain(key)
-        };
+        let new = with(plain(key), |fixed| {
+            fixed.key = made[made.len() - 1];
+            fixed.engine = if key % 2 == 0 { "even" } else { "odd" }.into();
+            fixed.engine_type = if key < 5 { "demo" } else { "n8n" }.into();
+            fixed.workflow = format!("w{}", key % 3);
+            fixed.user = (key % 3 == 0).then(|| "u".into());
+            fixed.tags = if key % 4 == 0 { vec!["four".into(), "x".into()] } else { vec!["x".into()] };
+        });
         let row = harness.submit(new).await;
         if key > 7 {
             harness.granted(&row).await;

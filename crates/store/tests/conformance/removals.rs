@@ -1,10 +1,10 @@
 //! What has ended is listed, removed in whole or in part, and leaves no trace behind.
 
-use crate::harness::{Harness, START, failure, finish, plain, success};
+use crate::harness::{Harness, START, failure, finish, plain, success, with};
 use enginehouse_core::execution::{Execution, Status};
 use enginehouse_core::failure::FailureKind;
 use enginehouse_core::id::{ExecutionId, Key};
-use enginehouse_core::lifecycle::{self, NewExecution, Part};
+use enginehouse_core::lifecycle::{self, Part};
 use enginehouse_core::time::Time;
 use enginehouse_store::{Clock, Depth, Filter, ListQuery, Outcome, Payloads, Ref, Removal, Write};
 use std::sync::Arc;
@@ -14,7 +14,8 @@ async fn four(harness: &mut Harness) {
     for key in 1..=4_i64 {
         let named = (key == 1).then(|| ExecutionId::try_from("mine".to_owned()).unwrap());
         let tags = vec!["x".to_owned(), format!("t{key}")];
-        let row = harness.submit(NewExecution { ext_id: named, tags, ..plain(key) }).await;
+        let new = with(plain(key), |fixed| (fixed.ext_id, fixed.tags) = (named, tags));
+        let row = harness.submit(new).await;
         harness.clock.advance(1_000);
         match key {
             1 => {
@@ -118,7 +119,7 @@ pub(crate) async fn what_is_removed_leaves_nothing_behind(harness: &mut Harness)
     assert_eq!(harness.store().check(Depth::Full).await.unwrap().findings, Vec::<String>::new());
     // A name is free again once its row is gone.
     let id = ExecutionId::try_from("mine".to_owned()).unwrap();
-    harness.submit(NewExecution { ext_id: Some(id), ..plain(11) }).await;
+    harness.submit(with(plain(11), |fixed| fixed.ext_id = Some(id))).await;
     harness.reopen().await;
     assert_eq!(harness.store().usage().await.unwrap().removed, 2);
     assert_eq!(harness.store().check(Depth::Full).await.unwrap().findings, Vec::<String>::new());

@@ -1,13 +1,13 @@
 //! Submitting: once, as a whole, with everything it brings.
 
-use crate::harness::{Harness, grant, plain};
+use crate::harness::{Harness, grant, plain, with};
 use enginehouse_core::execution::{Execution, Status};
 use enginehouse_core::id::{ExecutionId, Key};
 use enginehouse_core::lifecycle::{NewExecution, Part};
 use enginehouse_store::{Filter, ListQuery, New, Outcome, Ref, SubmitOutcome, Write};
 
 fn named(key: i64, id: &str) -> NewExecution {
-    NewExecution { ext_id: Some(ExecutionId::try_from(id.to_owned()).unwrap()), ..plain(key) }
+    with(plain(key), |fixed| fixed.ext_id = Some(ExecutionId::try_from(id.to_owned()).unwrap()))
 }
 
 fn stored(outcome: &Outcome) -> Vec<bool> {
@@ -25,13 +25,12 @@ async fn count(harness: &Harness) -> usize {
 }
 
 pub(crate) async fn a_submit_is_there_with_everything_it_brought(harness: &mut Harness) {
-    let new = NewExecution {
-        user: Some("u".into()),
-        ckey: Some("k".into()),
-        tags: vec!["a".into(), "b".into()],
-        idem_key: Some("key/1".into()),
-        ..named(5, "mine")
-    };
+    let new = with(named(5, "mine"), |fixed| {
+        fixed.user = Some("u".into());
+        fixed.ckey = Some("k".into());
+        fixed.tags = vec!["a".into(), "b".into()];
+        fixed.idem_key = Some("key/1".into());
+    });
     let row = harness.submit(new).await;
     let id = ExecutionId::try_from("mine".to_owned()).unwrap();
     for named in [Ref::Key(Key(5)), Ref::Id(id), Ref::Idempotency("key/1".into())] {
@@ -46,7 +45,7 @@ pub(crate) async fn a_submit_is_there_with_everything_it_brought(harness: &mut H
 
 pub(crate) async fn the_same_request_is_the_same_execution(harness: &mut Harness) {
     let first = harness.submit(named(5, "mine")).await;
-    let again = NewExecution { request_hash: first.fixed.request_hash, ..named(6, "mine") };
+    let again = with(named(6, "mine"), |fixed| fixed.request_hash = first.fixed.request_hash);
     let outcome = harness.write(Write::Submit(vec![harness.packed(&harness.row(again))])).await;
     let Outcome::Submitted(items) = outcome else { panic!("{outcome:?}") };
     assert!(matches!(&items[0], SubmitOutcome::Existing(row) if **row == first), "{items:?}");
@@ -61,16 +60,19 @@ pub(crate) async fn the_same_request_is_the_same_execution(harness: &mut Harness
 }
 
 pub(crate) async fn an_idempotency_key_names_one_execution(harness: &mut Harness) {
-    let keyed = |key: i64| NewExecution { idem_key: Some("k/1".into()), request_hash: [1; 32], ..plain(key) };
+    let idempotent = |new, hash: u8| {
+        with(new, |fixed| (fixed.idem_key, fixed.request_hash) = (Some("k/1".into()), [hash; 32]))
+    };
+    let keyed = |key: i64| idempotent(plain(key), 1);
     harness.submit(keyed(1)).await;
     let outcome = harness.write(Write::Submit(vec![harness.packed(&harness.row(keyed(2)))])).await;
     assert_eq!(stored(&outcome), [false]);
-    let other = NewExecution { request_hash: [2; 32], ..keyed(3) };
+    let other = idempotent(plain(3), 2);
     let outcome = harness.write(Write::Submit(vec![harness.packed(&harness.row(other))])).await;
     assert!(matches!(outcome, Outcome::Conflict { index: 0, .. }), "{outcome:?}");
     // An id and a key that belong to two executions cannot name one.
-    harness.submit(NewExecution { request_hash: [1; 32], ..named(4, "four") }).await;
-    let both = NewExecution { idem_key: Some("k/1".into()), request_hash: [1; 32], ..named(5, "four") };
+    harness.submit(with(named(4, "four"), |fixed| fixed.request_hash = [1; 32])).await;
+    let both = idempotent(named(5, "four"), 1);
     let outcome = harness.write(Write::Submit(vec![harness.packed(&harness.row(both))])).await;
     assert!(matches!(outcome, Outcome::Conflict { .. }), "{outcome:?}");
 }
@@ -90,7 +92,8 @@ pub(crate) async fn a_conflict_refuses_the_whole_group(harness: &mut Harness) {
     let twice: Vec<New> = [6, 7]
         .into_iter()
         .map(|key| {
-            harness.packed(&harness.row(NewExecution { request_hash: [9; 32], ..named(key, "twice") }))
+            let new = with(named(key, "twice"), |fixed| fixed.request_hash = [9; 32]);
+            harness.packed(&harness.row(new))
         })
         .collect();
     assert_eq!(stored(&harness.write(Write::Submit(twice)).await), [true, false]);

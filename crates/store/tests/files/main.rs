@@ -2,12 +2,11 @@
 
 #![allow(clippy::unwrap_used, clippy::print_stdout, reason = "what a test cannot go on without may end it")]
 
-use enginehouse_core::execution::{Execution, Priority, Spec};
+use enginehouse_core::execution::Execution;
 use enginehouse_core::id::{Key, NodeId};
 use enginehouse_core::lifecycle::{self, NewExecution};
 use enginehouse_core::rank::HeadStarts;
-use enginehouse_core::retry::RetryPolicy;
-use enginehouse_core::time::{DAY, HOUR, Time};
+use enginehouse_core::time::Time;
 use enginehouse_store::{
     Batch, Depth, Doc, DocKind, New, Outcome, Ref, SqliteOptions, SqliteStore, Store, Write, sqlite,
 };
@@ -31,36 +30,9 @@ fn runtime() -> tokio::runtime::Runtime {
 }
 
 fn row_of(key: i64, now: Time) -> Execution {
-    let spec = Spec {
-        timeout: HOUR,
-        total_timeout: DAY,
-        expires_in: None,
-        idle_timeout: None,
-        retry: RetryPolicy::default(),
-        at_most_once: false,
-        fail_fast: false,
-        inline: false,
-        input_bytes: 1,
-        trace: None,
-        callback: false,
-    };
-    let new = NewExecution {
-        key: Key(key),
-        ext_id: None,
-        idem_key: None,
-        request_hash: [1; 32],
-        engine: "e".into(),
-        engine_type: "demo".into(),
-        workflow: "w".into(),
-        user: None,
-        ckey: None,
-        tags: Vec::new(),
-        priority: Priority::Normal,
-        ready_at: None,
-        spec,
-        by: None,
-    };
-    lifecycle::submit(new, &HeadStarts::default(), now)
+    let mut new = NewExecution::plain(key);
+    new.fixed.created_at = now;
+    lifecycle::submit(new, &HeadStarts::default())
 }
 
 async fn submit(store: &SqliteStore, key: i64) {
