@@ -1,6 +1,7 @@
 //! Durable events: one per transition, numbered 1..n per execution, written in the transition's own transaction.
 
 use crate::failure::Failure;
+use crate::reason::Reason;
 use crate::time::{Millis, Time};
 use serde::{Deserialize, Serialize};
 
@@ -182,9 +183,8 @@ pub struct EventData {
     /// The end of an execution whose caller wants to be told of it.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub callback: bool,
-    /// A word or sentence on why, never payload.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub reason: Option<String>,
+    pub reason: Option<Reason>,
     /// Which API key asked for it, by its id.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub by: Option<String>,

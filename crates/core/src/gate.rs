@@ -13,6 +13,7 @@ use crate::limiter::{Ended, Holding, Limiter, LimiterRules};
 use crate::limits::{ENGINE_FREEZE_DEFAULT, ENGINE_FREEZE_MAX};
 use crate::pace::{Rate, RetryBudget, RetryBudgetRules, TokenBucket};
 use crate::planted::{self, Bug};
+use crate::reason::Reason;
 use crate::time::{Millis, Time};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -235,7 +236,7 @@ impl Gate {
 
     /// Takes in an event of an execution that ran at the endpoint; `retry`: the attempt was one of the retry budget.
     pub fn observe(&mut self, at: u32, key: Key, event: &Event, retry: bool, now: Time) -> Option<Change> {
-        let refused = event.data.reason.as_deref() == Some("refused");
+        let refused = event.data.reason == Some(Reason::Refused);
         if refused && retry {
             self.budget.give_back();
         }
@@ -319,7 +320,10 @@ fn limiter_rules(rules: &GateRules) -> LimiterRules {
 fn sign_of(failure: &Failure, event: &Event) -> Sign {
     let kind = match failure.kind {
         // The row had to end; what the attempt itself met stands in the reason.
-        FailureKind::UnknownOutcome => event.data.reason.as_deref().and_then(FailureKind::parse),
+        FailureKind::UnknownOutcome => match event.data.reason {
+            Some(Reason::Attempt(kind)) => Some(kind),
+            _ => None,
+        },
         kind => Some(kind),
     };
     match kind {

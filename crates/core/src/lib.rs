@@ -30,6 +30,7 @@ pub mod priority;
 pub mod queue;
 pub mod rank;
 pub mod reach;
+pub mod reason;
 pub mod retention;
 pub mod retry;
 pub mod run_times;

@@ -9,7 +9,7 @@ use crate::failure::{Failure, FailureKind};
 use crate::id::{Fence, Key, SessionId};
 use crate::limits::{LOST_MAX, NODE_CRASHES_BACKOFF_FROM, NODE_CRASHES_MAX};
 use crate::rank::HeadStarts;
-use crate::reach::UNREACHABLE;
+use crate::reason::Reason;
 use crate::retry::RetryPolicy;
 use crate::time::{DAY, HOUR, Millis, SECOND, Time};
 use std::sync::Arc;
@@ -89,7 +89,7 @@ pub enum Outcome {
     /// The run was stopped; `abandoned`: without the engine's word, so it may still be running.
     Cancelled { abandoned: bool },
     /// Let go: drain, stop, a lease that could not be renewed. Burns nothing.
-    Interrupted { reason: String },
+    Interrupted { reason: Reason },
     /// Provably never reached the engine. Burns nothing; the next try waits a little longer each time.
     Refused { failure: Failure },
 }
@@ -304,11 +304,11 @@ pub fn finish(
         Outcome::Refused { failure } if row.fixed.spec.retry.not_on.contains(&failure.kind) => {
             end(row, Status::Failed, Some(Failure { retryable: false, ..failure }), now)
         }
-        Outcome::Refused { failure } => wait_unburnt(row, failure, "refused", None, jitter, now),
+        Outcome::Refused { failure } => wait_unburnt(row, failure, Reason::Refused, None, jitter, now),
         Outcome::Failed { failure, retry_after, open_end, recognised, retry, by_default } => {
             let fate = if open_end { Fate::of(row, failure.kind) } else { Fate::Over };
             if fate == Fate::Known && failure.kind.is_out_of_reach() {
-                wait_unburnt(row, failure, UNREACHABLE, retry_after, jitter, now)
+                wait_unburnt(row, failure, Reason::Unreachable, retry_after, jitter, now)
             } else if fate == Fate::Open
                 && recognised
                 && row.state.lost + 1 < LOST_MAX
@@ -316,7 +316,7 @@ pub fn finish(
             {
                 // Nothing was reported: the next attempt asks what became of this one. A workflow that takes its engine
                 // down each time is poison, so that is not done for ever.
-                let mut again = wait_unburnt(row, failure, "answer_lost", retry_after, jitter, now);
+                let mut again = wait_unburnt(row, failure, Reason::AnswerLost, retry_after, jitter, now);
                 again.next.lost += 1;
                 again.next.maybe_started = true;
                 again
@@ -341,9 +341,9 @@ pub fn lose(row: &Execution, loss: Loss, jitter: f64, now: Time) -> Result<Trans
         return Ok(open_ended(row, now));
     }
     let mut next = waiting_again(row);
-    let mut reason = "worker_lost";
+    let mut reason = Reason::WorkerLost;
     if loss == Loss::Node {
-        reason = "node_died";
+        reason = Reason::NodeDied;
     }
     if !reattach {
         match loss {
@@ -471,7 +471,7 @@ pub fn reprioritize(
     let mut next = row.state.clone();
     next.priority = priority;
     next.rank = head_starts.rank(priority, row.state.ready_at);
-    Ok(back_to_pending(row, next, EventType::OperatorAction, Some("priority"), by, now))
+    Ok(back_to_pending(row, next, EventType::OperatorAction, Some(Reason::Priority), by, now))
 }
 
 /// Keeps the fact that a stale worker reported; changes nothing else.
@@ -541,13 +541,12 @@ fn back_to_pending(
     row: &Execution,
     next: State,
     kind: EventType,
-    reason: Option<&str>,
+    reason: Option<Reason>,
     by: Option<String>,
     now: Time,
 ) -> Transition {
     let waits_until = (!next.due).then_some(next.ready_at);
-    let data =
-        EventData { ready_at: waits_until, reason: reason.map(str::to_owned), by, ..EventData::default() };
+    let data = EventData { ready_at: waits_until, reason, by, ..EventData::default() };
     let mut transition = Transition::new(row, next, kind, data, now);
     let after = Execution { fixed: row.fixed.clone(), state: transition.next.clone(), history: Vec::new() };
     transition.next.wake_at = pending_wake(&after);
@@ -572,21 +571,21 @@ fn end(row: &Execution, status: Status, failure: Option<Failure>, now: Time) -> 
     Transition::new(row, next, kind, data, now)
 }
 
-fn interrupt(row: &Execution, reason: String, now: Time) -> Transition {
+fn interrupt(row: &Execution, reason: Reason, now: Time) -> Transition {
     let reattach = can_reattach(row);
     if row.fixed.spec.at_most_once && !reattach {
         return open_ended(row, now);
     }
     let mut next = waiting_again(row);
     next.maybe_started |= !reattach;
-    back_to_pending(row, next, EventType::ExecutionInterrupted, Some(&reason), None, now)
+    back_to_pending(row, next, EventType::ExecutionInterrupted, Some(reason), None, now)
 }
 
 /// Back to the queue with nothing burnt, a little later each time in a row.
 fn wait_unburnt(
     row: &Execution,
     failure: Failure,
-    reason: &str,
+    reason: Reason,
     retry_after: Option<Millis>,
     jitter: f64,
     now: Time,
@@ -662,7 +661,7 @@ fn fail_or_retry(
     if !failure.retryable || used_up || again_at >= row.deadline() {
         if fate != Fate::Over && row.fixed.spec.at_most_once {
             let mut ended = open_ended(row, now);
-            ended.event.data.reason = Some(failure.kind.as_str().to_owned());
+            ended.event.data.reason = Some(Reason::Attempt(failure.kind));
             return ended;
         }
         let mut dead = end(row, Status::Failed, Some(failure), now);

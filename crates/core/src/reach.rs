@@ -4,10 +4,9 @@
 //! That a look went well is written nowhere before the run ends, so one that lasts longer than any that fails counts as such.
 
 use crate::event::{Event, EventType};
+use crate::reason::Reason;
 use crate::time::{MINUTE, Millis, Time};
 
-/// The reason of an event by which a look at a run ended without reaching its engine.
-pub const UNREACHABLE: &str = "unreachable";
 /// A look that has lasted so long has reached the run: with the usual settings one that does not ends within 2 minutes.
 const LOOK_MAX: Millis = 10 * MINUTE;
 
@@ -33,7 +32,7 @@ impl OutOfReach {
         }
         let (at, seq) = (event.at, event.seq);
         match event.kind {
-            EventType::ExecutionRetrying if event.data.reason.as_deref() == Some(UNREACHABLE) => {
+            EventType::ExecutionRetrying if event.data.reason == Some(Reason::Unreachable) => {
                 let before = known.filter(|known| known.holds(at));
                 let first = OutOfReach { since: at, looks: 0, looking_since: None, seq };
                 let OutOfReach { since, looks, .. } = before.unwrap_or(first);
@@ -76,7 +75,7 @@ mod tests {
         let history: Vec<Event> = (1..)
             .zip(events)
             .map(|(seq, (kind, at, reason))| {
-                let reason = Some((*reason).to_owned()).filter(|reason| !reason.is_empty());
+                let reason = (!reason.is_empty()).then(|| Reason::from((*reason).to_owned()));
                 let data = EventData { reason, ..EventData::default() };
                 Event { seq, kind: *kind, at: Time(0).plus(*at), attempt: 1, data }
             })
@@ -90,16 +89,16 @@ mod tests {
 
     #[test]
     fn a_run_is_out_of_reach_until_a_look_lasts() {
-        let (begin, lost) = ((ExecutionStarted, 1, ""), (ExecutionRetrying, 40, UNREACHABLE));
+        let (begin, lost) = ((ExecutionStarted, 1, ""), (ExecutionRetrying, 40, "unreachable"));
         let again = [(ExecutionReady, 50, ""), (ExecutionStarted, 51, "")];
         let waits = [true, true];
         assert_eq!(told(&[(ExecutionSubmitted, 0, ""), begin]), None);
         assert_eq!(told(&[begin, (ExecutionRetrying, 40, "refused")]), None);
         assert_eq!(told(&[begin, lost]), Some((Time(40), 1, waits.to_vec())));
         assert_eq!(told(&[begin, lost, again[0], again[1]]), Some((Time(40), 1, vec![true, false])));
-        let second = (ExecutionRetrying, 90, UNREACHABLE);
+        let second = (ExecutionRetrying, 90, "unreachable");
         assert_eq!(told(&[begin, lost, again[0], again[1], second]), Some((Time(40), 2, waits.to_vec())));
-        let late = (ExecutionRetrying, 51 + LOOK_MAX, UNREACHABLE);
+        let late = (ExecutionRetrying, 51 + LOOK_MAX, "unreachable");
         let anew = Time(0).plus(51 + LOOK_MAX);
         assert_eq!(told(&[begin, lost, again[0], again[1], late]), Some((anew, 1, waits.to_vec())));
         assert_eq!(told(&[begin, lost, again[0], again[1], (ExecutionCompleted, 60, "")]), None);

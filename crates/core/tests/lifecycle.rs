@@ -10,6 +10,7 @@ use enginehouse_core::failure::{Failure, FailureKind};
 use enginehouse_core::id::{Fence, SessionId};
 use enginehouse_core::lifecycle::{self, Grant, Loss, NewExecution, Outcome, Refused, Transition};
 use enginehouse_core::rank::HeadStarts;
+use enginehouse_core::reason::Reason;
 use enginehouse_core::retry::RetryPolicy;
 use enginehouse_core::time::{DAY, SECOND, Time};
 
@@ -414,7 +415,7 @@ fn act(row: &Execution, verb: &str, arguments: &[&str], now: Time) -> Result<Tra
             finish(Outcome::Refused { failure: failure(kind.unwrap_or(FailureKind::Connection)) })
         }
         "stopped" => finish(Outcome::Cancelled { abandoned: arguments.contains(&"open") }),
-        "handback" => finish(Outcome::Interrupted { reason: "node_stopped".into() }),
+        "handback" => finish(Outcome::Interrupted { reason: Reason::NodeStopped }),
         "lose" => lifecycle::lose(row, Loss::Worker, 0.5, now),
         "die" => lifecycle::lose(row, Loss::Node, 0.5, now),
         "killed" => lifecycle::lose(row, Loss::Killed, 0.5, now),

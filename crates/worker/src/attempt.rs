@@ -8,6 +8,7 @@ use enginehouse_api::SubmitRequest;
 use enginehouse_core::failure::FailureKind;
 use enginehouse_core::limits::{LOG_BYTES_MAX, RESULT_BYTES_MAX};
 use enginehouse_core::pauses::Pauses;
+use enginehouse_core::reason::Reason;
 use enginehouse_core::time::Millis;
 use enginehouse_engine::{
     Call, Engine, EngineFailure, Host, LetGo, Outcome, Progress, Reached, Stop, StopSignal, run_traced,
@@ -131,7 +132,9 @@ fn tell(end: &End) {
             tracing::debug!(kind = failure.kind.as_str(), code = failure.code, "the attempt failed");
         }
         End::Cancelled { .. } => tracing::debug!("the attempt was cancelled"),
-        End::Interrupted { reason } => tracing::debug!(reason, "the attempt was interrupted"),
+        End::Interrupted { reason } => {
+            tracing::debug!(reason = reason.as_str(), "the attempt was interrupted");
+        }
     }
 }
 
@@ -195,7 +198,7 @@ async fn drive(
         outcome = &mut running => return classify(outcome, None, false),
         command = commands.beyond(Command::Go) => match command {
             Command::Cancel => Why::Cancel,
-            Command::HandBack => return Some(End::Interrupted { reason: "node_stopped".to_owned() }),
+            Command::HandBack => return Some(End::Interrupted { reason: Reason::NodeStopped }),
             _ => return None,
         },
         () = &mut deadline => Why::Timeout(limit.code),

@@ -3,6 +3,7 @@
 use async_trait::async_trait;
 use bytes::Bytes;
 use enginehouse_core::id::{Fence, Key};
+use enginehouse_core::reason::Reason;
 use enginehouse_core::time::Millis;
 use enginehouse_engine::{EngineFailure, Progress};
 
@@ -102,7 +103,7 @@ pub enum End {
         abandoned: bool,
     },
     Interrupted {
-        reason: String,
+        reason: Reason,
     },
 }
 

@@ -4,6 +4,7 @@ use crate::link::{Assignment, End, LeaseRef, Limit};
 use bytes::Bytes;
 use enginehouse_api::{WorkerAssignment, WorkerEnd, WorkerFailure, WorkerLease};
 use enginehouse_core::failure::FailureKind;
+use enginehouse_core::reason::Reason;
 use enginehouse_engine::{EngineFailure, Reached};
 use serde_json::value::RawValue;
 
@@ -100,7 +101,7 @@ pub fn end_to_wire(end: End) -> WorkerEnd {
         }
         End::Cancelled { abandoned } => WorkerEnd { abandoned, ..plain("cancelled") },
         End::Interrupted { reason } => {
-            WorkerEnd { reason: Some(cut(reason, WORD_BYTES_MAX)), ..plain("interrupted") }
+            WorkerEnd { reason: Some(cut(String::from(reason), WORD_BYTES_MAX)), ..plain("interrupted") }
         }
     }
 }
@@ -125,12 +126,14 @@ pub fn end_from_wire(wire: WorkerEnd) -> Result<End, WireError> {
         }
         "cancelled" => End::Cancelled { abandoned: wire.abandoned },
         "interrupted" => {
-            let reason = wire.reason.unwrap_or_else(|| "handed_back".to_owned());
+            let Some(reason) = wire.reason else {
+                return Ok(End::Interrupted { reason: Reason::HandedBack });
+            };
             let word = !reason.is_empty() && reason.bytes().all(|b| b.is_ascii_lowercase() || b == b'_');
             if !word || reason.len() > WORD_BYTES_MAX {
                 return Err(wrong("/end/reason", "must be a word of a-z and _, of at most 64"));
             }
-            End::Interrupted { reason }
+            End::Interrupted { reason: Reason::from(reason) }
         }
         _ => return Err(wrong("/end/outcome", "must be one of succeeded, failed, cancelled, interrupted")),
     })
@@ -187,7 +190,7 @@ mod tests {
             End::Failed { failure: failure(Reached::Yes), abandoned: false },
             End::Failed { failure: failure(Reached::Yes).not_repeated(), abandoned: false },
             End::Cancelled { abandoned: true },
-            End::Interrupted { reason: "node_stopped".to_owned() },
+            End::Interrupted { reason: Reason::NodeStopped },
         ];
         for end in ends {
             assert_eq!(through(end.clone()), end);

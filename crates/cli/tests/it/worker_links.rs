@@ -6,6 +6,7 @@ use enginehouse::api::{Code, DrainRequest, KeyRequest, WORKER_PROTOCOLS, WorkerR
 use enginehouse::{Caller, EngineFailure, ExecutionService, FailureKind, Progress, SubmitRequest};
 use enginehouse_api::client::{Client, ClientOptions};
 use enginehouse_core::exact::ExactJson;
+use enginehouse_core::reason::Reason;
 use enginehouse_engine::Demo;
 use enginehouse_server::{Server, ServerSettings};
 use enginehouse_worker::{
@@ -178,7 +179,7 @@ async fn old_leases(stage: &Stage, link: &dyn Link) {
     // What is handed back comes again, with a new fence, and the old lease is worth nothing.
     stage.submit("d", json!({})).await;
     let first = run(link).await;
-    let back = ended_by(End::Interrupted { reason: "tired".to_owned() });
+    let back = ended_by(End::Interrupted { reason: Reason::Other("tired".to_owned()) });
     assert_eq!(link.report(first.lease, back).await, Ok(()));
     let again = run(link).await;
     assert_eq!((again.execution_id.as_str(), again.attempt), ("d", 2));

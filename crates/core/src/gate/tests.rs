@@ -26,7 +26,11 @@ fn ended(kind: EventType, failure: Option<FailureKind>, reason: Option<&str>, st
         attempt: 1,
         engine_status: status,
     });
-    let data = EventData { failure, reason: reason.map(str::to_owned), ..EventData::default() };
+    let data = EventData {
+        failure,
+        reason: reason.map(|word| Reason::from(word.to_owned())),
+        ..EventData::default()
+    };
     Event { seq: 3, kind, at: Time(0), attempt: 1, data }
 }
 

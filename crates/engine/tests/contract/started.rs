@@ -13,6 +13,7 @@ use enginehouse_core::failure::{Failure, FailureKind};
 use enginehouse_core::id::SessionId;
 use enginehouse_core::lifecycle::{self, Grant, NewExecution, Outcome as End};
 use enginehouse_core::rank::HeadStarts;
+use enginehouse_core::reason::Reason;
 use enginehouse_engine::{Call, Engine, Outcome, Reached};
 use std::sync::Arc;
 
@@ -30,7 +31,7 @@ fn end_of(outcome: Outcome, recognised: bool) -> End {
             End::Succeeded { needs_input, output_bytes: result.len() as u64 }
         }
         Outcome::Cancelled => End::Cancelled { abandoned: false },
-        Outcome::LetGo => End::Interrupted { reason: "let_go".into() },
+        Outcome::LetGo => End::Interrupted { reason: Reason::LetGo },
         Outcome::Failed(told) => {
             let failure = Failure {
                 kind: told.kind,

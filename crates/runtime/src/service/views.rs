@@ -13,6 +13,7 @@ use enginehouse_core::failure::{Failure, FailureKind};
 use enginehouse_core::id::{Key, path_segment};
 use enginehouse_core::limits::FAILURE_MESSAGE_BYTES_MAX;
 use enginehouse_core::reach::OutOfReach;
+use enginehouse_core::reason::Reason;
 use enginehouse_core::wait::{self, Blocker, WaitReason};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
@@ -175,7 +176,7 @@ impl Service {
         put("abandoned", data.abandoned.then_some(json!(true)));
         put("readyAt", data.ready_at.map(|at| json!(Timestamp(at))));
         put("retryAfterMs", data.retry_after.map(Value::from));
-        put("reason", data.reason.clone().map(Value::from));
+        put("reason", data.reason.as_ref().map(|reason| Value::from(reason.as_str())));
         put("by", data.by.clone().map(Value::from));
         EventView {
             id: id.to_owned(),
@@ -227,7 +228,7 @@ impl Service {
 
 /// How an attempt ended, if this event ended it.
 fn ended(event: &Event) -> Option<&'static str> {
-    let reason = event.data.reason.as_deref();
+    let reason = event.data.reason.as_ref();
     match event.kind {
         EventType::ExecutionCompleted => Some("succeeded"),
         EventType::ExecutionCancelled => Some("cancelled"),
@@ -235,12 +236,12 @@ fn ended(event: &Event) -> Option<&'static str> {
             let lost = event.data.failure.as_ref().is_some_and(|f| f.kind == FailureKind::Lost);
             Some(if lost { "lost" } else { "failed" })
         }
-        EventType::ExecutionRetrying if reason == Some("refused") => Some("refused"),
-        EventType::ExecutionRetrying if matches!(reason, Some("unreachable" | "answer_lost")) => {
+        EventType::ExecutionRetrying if reason == Some(&Reason::Refused) => Some("refused"),
+        EventType::ExecutionRetrying if matches!(reason, Some(Reason::Unreachable | Reason::AnswerLost)) => {
             Some("interrupted")
         }
         EventType::ExecutionRetrying => Some("failed"),
-        EventType::ExecutionInterrupted if reason == Some("worker_lost") => Some("lost"),
+        EventType::ExecutionInterrupted if reason == Some(&Reason::WorkerLost) => Some("lost"),
         EventType::ExecutionInterrupted => Some("interrupted"),
         _ => None,
     }

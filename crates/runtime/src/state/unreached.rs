@@ -53,11 +53,11 @@ impl Unreached {
 mod tests {
     use super::*;
     use enginehouse_core::event::{EventData, EventType};
-    use enginehouse_core::reach::UNREACHABLE;
+    use enginehouse_core::reason::Reason;
     use enginehouse_core::time::MINUTE;
 
     fn event(seq: u32, kind: EventType, at: Time) -> Event {
-        let reason = (kind == EventType::ExecutionRetrying).then(|| UNREACHABLE.to_owned());
+        let reason = (kind == EventType::ExecutionRetrying).then_some(Reason::Unreachable);
         Event { seq, kind, at, attempt: 1, data: EventData { reason, ..EventData::default() } }
     }
 

@@ -17,6 +17,7 @@ use enginehouse_core::id::{Key, SessionId, engine_key};
 use enginehouse_core::lifecycle::{self, Outcome, Part, Refused};
 use enginehouse_core::limits::{LOG_BYTES_MAX, RESULT_BYTES_MAX, STORED_REQUEST_BYTES_MAX};
 use enginehouse_core::pauses::Pauses;
+use enginehouse_core::reason::Reason;
 use enginehouse_core::time::SECOND;
 use enginehouse_core::trace::call_traceparent;
 use enginehouse_engine::{EngineFailure, Progress, Reached};
@@ -223,7 +224,7 @@ impl NodeLink {
                 Err(_) => tokio::time::sleep(pauses.after_failure()).await,
             }
         }
-        Err(End::Interrupted { reason: "store_unavailable".to_owned() })
+        Err(End::Interrupted { reason: Reason::StoreUnavailable })
     }
 
     /// What this attempt logged behind what earlier ones did, bounded.

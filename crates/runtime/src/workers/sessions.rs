@@ -10,6 +10,7 @@ use enginehouse_core::execution::Execution;
 use enginehouse_core::id::SessionId;
 use enginehouse_core::lifecycle::{self, Outcome};
 use enginehouse_core::limits::{LEASE_RENEW_EVERY, LEASE_TTL, SCHEDULER_TTL};
+use enginehouse_core::reason::Reason;
 use enginehouse_core::session::let_go_after;
 use enginehouse_store::{Outcome as Written, RoleWrite, SessionWrite, StoreError, Write};
 use enginehouse_worker::LeaseRef;
@@ -83,7 +84,7 @@ impl Sessions {
         };
         for (session, lease) in given_up {
             let decide = |row: &Execution, now| {
-                let outcome = Outcome::Interrupted { reason: "let_go".to_owned() };
+                let outcome = Outcome::Interrupted { reason: Reason::LetGo };
                 lifecycle::finish(row, lease.fence, outcome, &self.cx.settings.head_starts, 0.0, now)
             };
             match self.cx.change(lease.key, false, decide).await {

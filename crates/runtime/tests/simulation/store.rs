@@ -7,6 +7,7 @@ use enginehouse_core::execution::{Execution, Lane};
 use enginehouse_core::id::{Key, SessionId};
 use enginehouse_core::lifecycle::Part;
 use enginehouse_core::rank::Rank;
+use enginehouse_core::reason::Reason;
 use enginehouse_core::session::Session;
 use enginehouse_core::time::Time;
 use enginehouse_store::*;
@@ -366,7 +367,7 @@ pub(crate) fn line(key: Key, event: &Event) -> String {
         event.attempt,
         data.worker,
         data.fence,
-        data.reason,
+        data.reason.as_ref().map(Reason::as_str),
         data.failure.as_ref().map(|f| f.kind),
     )
 }
