@@ -24,7 +24,7 @@ mod target;
 mod window;
 mod wish;
 
-pub use decision::{Decision, EngineFigures, Figures, Outcome, Rule, ScalingAction};
+pub use decision::{Decision, EngineFigures, Figures, Rule, ScalingAction};
 pub use observation::{Completed, EngineLoad, Observation, PoolCounts, Reach, Resources, Running};
 pub use rules::{Guards, LateFactors, Parts, Policy, Predict, RuleError, ScalingRules};
 

@@ -255,7 +255,8 @@ impl StopSignal {
 
     pub async fn wait(&mut self) -> Stop {
         loop {
-            if let Some(stop) = *self.0.borrow_and_update() {
+            let requested = *self.0.borrow_and_update();
+            if let Some(stop) = requested {
                 return stop;
             }
             if self.0.changed().await.is_err() {

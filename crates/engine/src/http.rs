@@ -216,7 +216,14 @@ impl Engine for Http {
     }
 
     async fn cancel(&self, endpoint: usize, engine_run: &str) -> Result<(), EngineFailure> {
-        Tracked::cancel(self, endpoint, engine_run).await
+        let Some(cancel) = &self.config.cancel else {
+            let text = "this service has no cancel step";
+            return Err(EngineFailure::new(FailureKind::InvalidRequest, "cannot_cancel", text));
+        };
+        let values = self.run_values(engine_run)?;
+        let answer = self.client.send(self.request("cancel", cancel, endpoint, &values)?).await?;
+        // Unknown and already ended runs have nothing left to stop.
+        if answer.takes_a_stop() { Ok(()) } else { Err(self.client.refusal(&answer)) }
     }
 
     async fn health(&self, endpoint: usize) -> Health {
@@ -267,21 +274,6 @@ impl Tracked for Http {
             None => Err(run_lost("this service has no follow step any more")),
         };
         outcome.unwrap_or_else(|failure| Outcome::Failed(self.client.scrubbed(failure)))
-    }
-
-    async fn cancel(&self, endpoint: usize, engine_run: &str) -> Result<(), EngineFailure> {
-        let Some(cancel) = &self.config.cancel else {
-            let text = "this service has no cancel step";
-            return Err(EngineFailure::new(FailureKind::InvalidRequest, "cannot_cancel", text));
-        };
-        let values = self.run_values(engine_run)?;
-        let answer = self.client.send(self.request("cancel", cancel, endpoint, &values)?).await?;
-        // Unknown and already ended runs have nothing left to stop.
-        if answer.takes_a_stop() { Ok(()) } else { Err(self.client.refusal(&answer)) }
-    }
-
-    fn can_reattach(&self) -> bool {
-        self.config.follow.is_some()
     }
 
     fn tells_stops(&self) -> bool {

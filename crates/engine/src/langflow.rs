@@ -193,7 +193,7 @@ impl Langflow {
             wire::Job::Cancelled => Ok(Outcome::Cancelled),
             wire::Job::Unknown => Err(run_lost("the engine does not know this job any more")),
             wire::Job::Suspended | wire::Job::Going => {
-                if let Err(failure) = Tracked::cancel(self, call.endpoint, &job.to_string()).await {
+                if let Err(failure) = self.cancel(call.endpoint, &job.to_string()).await {
                     tracing::warn!(execution = %call.execution_id, code = %failure.code, "a suspended job was not stopped");
                 }
                 let message = "the flow stopped to ask a human";
@@ -251,7 +251,12 @@ impl Engine for Langflow {
     }
 
     async fn cancel(&self, endpoint: usize, engine_run: &str) -> Result<(), EngineFailure> {
-        Tracked::cancel(self, endpoint, engine_run).await
+        let job = parse_job(engine_run)?;
+        let url = self.client.url(endpoint, &["api", "v2", "workflows", "stop"])?;
+        let body = serde_json::json!({ "job_id": job }).to_string();
+        let answer = self.client.send(self.client.post(url, body)).await?;
+        // A job that is over or unknown needs no stop.
+        if answer.takes_a_stop() { Ok(()) } else { Err(self.client.refusal(&answer)) }
     }
 
     async fn health(&self, endpoint: usize) -> Health {
@@ -305,15 +310,6 @@ impl Tracked for Langflow {
             Err(failure) => Err(failure),
         };
         outcome.unwrap_or_else(|failure| Outcome::Failed(self.client.scrubbed(failure)))
-    }
-
-    async fn cancel(&self, endpoint: usize, engine_run: &str) -> Result<(), EngineFailure> {
-        let job = parse_job(engine_run)?;
-        let url = self.client.url(endpoint, &["api", "v2", "workflows", "stop"])?;
-        let body = serde_json::json!({ "job_id": job }).to_string();
-        let answer = self.client.send(self.client.post(url, body)).await?;
-        // A job that is over or unknown needs no stop.
-        if answer.takes_a_stop() { Ok(()) } else { Err(self.client.refusal(&answer)) }
     }
 }
 

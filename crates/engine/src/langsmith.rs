@@ -294,7 +294,13 @@ impl Engine for Langsmith {
     }
 
     async fn cancel(&self, endpoint: usize, engine_run: &str) -> Result<(), EngineFailure> {
-        Tracked::cancel(self, endpoint, engine_run).await
+        let run = RunId::parse(engine_run)?;
+        let (thread, id) = (run.thread.to_string(), run.run.to_string());
+        let url = self.client.url(endpoint, &["threads", &thread, "runs", &id, "cancel"])?;
+        let request = self.client.request(reqwest::Method::POST, url);
+        let answer = self.client.send(request.query("action", "interrupt").query("wait", "false")).await?;
+        // Unknown and already ended runs are answered alike.
+        if answer.takes_a_stop() { Ok(()) } else { Err(self.client.refusal(&answer)) }
     }
 
     async fn health(&self, endpoint: usize) -> Health {
@@ -328,16 +334,6 @@ impl Tracked for Langsmith {
             Err(failure) => Err(failure),
         };
         outcome.unwrap_or_else(|failure| Outcome::Failed(self.client.scrubbed(failure)))
-    }
-
-    async fn cancel(&self, endpoint: usize, engine_run: &str) -> Result<(), EngineFailure> {
-        let run = RunId::parse(engine_run)?;
-        let (thread, id) = (run.thread.to_string(), run.run.to_string());
-        let url = self.client.url(endpoint, &["threads", &thread, "runs", &id, "cancel"])?;
-        let request = self.client.request(reqwest::Method::POST, url);
-        let answer = self.client.send(request.query("action", "interrupt").query("wait", "false")).await?;
-        // Unknown and already ended runs are answered alike.
-        if answer.takes_a_stop() { Ok(()) } else { Err(self.client.refusal(&answer)) }
     }
 }
 

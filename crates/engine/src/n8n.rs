@@ -225,7 +225,13 @@ impl Engine for N8n {
     }
 
     async fn cancel(&self, endpoint: usize, engine_run: &str) -> Result<(), EngineFailure> {
-        Tracked::cancel(self, endpoint, engine_run).await
+        if !wire::is_id(engine_run) {
+            return Err(run_lost("not the id of an n8n execution"));
+        }
+        let url = self.api(endpoint, &["executions", engine_run, "stop"])?;
+        let answer = self.ask(self.client.request(Method::POST, url)).await?;
+        // Unknown and already ended executions have nothing left to stop.
+        if answer.takes_a_stop() { Ok(()) } else { Err(self.refusal(&answer)) }
     }
 
     async fn health(&self, endpoint: usize) -> Health {
@@ -250,16 +256,6 @@ impl Tracked for N8n {
     async fn follow(&self, call: &Call, engine_run: &str) -> Outcome {
         let outcome = self.outcome(call, engine_run).await;
         outcome.unwrap_or_else(|failure| Outcome::Failed(self.client.scrubbed(failure)))
-    }
-
-    async fn cancel(&self, endpoint: usize, engine_run: &str) -> Result<(), EngineFailure> {
-        if !wire::is_id(engine_run) {
-            return Err(run_lost("not the id of an n8n execution"));
-        }
-        let url = self.api(endpoint, &["executions", engine_run, "stop"])?;
-        let answer = self.ask(self.client.request(Method::POST, url)).await?;
-        // Unknown and already ended executions have nothing left to stop.
-        if answer.takes_a_stop() { Ok(()) } else { Err(self.refusal(&answer)) }
     }
 }
 

@@ -4,7 +4,7 @@
 //! Dropping [`drive`] at any point leaves the engine's run alone. Nothing here has a time limit of its own: every
 //! request is bounded by the client, and the attempt as a whole by the worker.
 
-use crate::contract::{Call, EngineFailure, LetGo, Outcome};
+use crate::contract::{Call, Engine, EngineFailure, LetGo, Outcome};
 use async_trait::async_trait;
 use enginehouse_core::failure::FailureKind;
 use enginehouse_core::limits::ENGINE_RUN_BYTES_MAX;
@@ -15,22 +15,14 @@ pub(crate) const RUN_LOST: &str = "run_lost";
 /// Pause between two tries to cancel while the engine cannot be reached.
 const CANCEL_PAUSE: Duration = Duration::from_millis(500);
 
-/// What [`drive`] needs of an engine type.
+/// What [`drive`] needs of an engine type beside its [`Engine::cancel`].
 #[async_trait]
-pub(crate) trait Tracked: Send + Sync {
+pub(crate) trait Tracked: Engine {
     /// Starts the run, or finds the one that an earlier attempt started (`call.maybe_started`).
     async fn start(&self, call: &Call) -> Result<Started, EngineFailure>;
 
     /// Waits for the end of a run. Never cancels it. A run the engine does not know is [`run_lost`].
     async fn follow(&self, call: &Call, engine_run: &str) -> Outcome;
-
-    /// Tells the engine to stop a run; `Ok` also when it had already ended.
-    async fn cancel(&self, endpoint: usize, engine_run: &str) -> Result<(), EngineFailure>;
-
-    /// Whether a later attempt can take a run up by its id.
-    fn can_reattach(&self) -> bool {
-        true
-    }
 
     /// Whether the end of a run says that it was stopped. Where it does not, an end that follows an accepted stop is one.
     fn tells_stops(&self) -> bool {
@@ -97,7 +89,7 @@ async fn begin<T: Tracked + ?Sized>(engine: &T, call: &Call) -> Result<String, O
         let failure = EngineFailure::new(FailureKind::BadResponse, "invalid_run_id", message);
         return Err(Outcome::Failed(failure.not_repeated()));
     }
-    match call.attached(&engine_run, engine.can_reattach()).await {
+    match call.attached(&engine_run, engine.capabilities().reattach).await {
         Ok(()) => Ok(engine_run),
         Err(LetGo) => Err(Outcome::LetGo),
     }
@@ -126,7 +118,7 @@ async fn cancel_until_accepted<T: Tracked + ?Sized>(engine: &T, call: &Call, eng
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::contract::{Host, Progress, Stop, StopSignal};
+    use crate::contract::{Capabilities, Health, Host, Progress, Stop, StopSignal, Workflow};
     use bytes::Bytes;
     use std::sync::Arc;
     use std::sync::Mutex;
@@ -174,6 +166,31 @@ mod tests {
             self.note(format!("follow:{engine_run}"));
             self.end.subscribe().wait_for(Option::is_some).await.unwrap().clone().unwrap()
         }
+    }
+
+    #[async_trait]
+    impl Engine for Fake {
+        fn engine_type(&self) -> &str {
+            "fake"
+        }
+
+        fn capabilities(&self) -> Capabilities {
+            Capabilities {
+                cancel: true,
+                reattach: true,
+                idempotent_submit: false,
+                inline: false,
+                progress: false,
+            }
+        }
+
+        fn validate(&self, _workflow: &Workflow<'_>) -> Result<(), EngineFailure> {
+            Ok(())
+        }
+
+        async fn run(&self, call: Call) -> Outcome {
+            drive(self, &call).await
+        }
 
         async fn cancel(&self, _endpoint: usize, _engine_run: &str) -> Result<(), EngineFailure> {
             self.note("cancel");
@@ -184,6 +201,10 @@ mod tests {
             }
             self.end.send_replace(Some(self.end_on_cancel.clone()));
             Ok(())
+        }
+
+        async fn health(&self, _endpoint: usize) -> Health {
+            Health { healthy: Some(true), detail: String::new(), latency: 0 }
         }
     }
 

@@ -1,11 +1,9 @@
 //! What an auto-scaler decided, and everything needed to answer "why so many?".
 
 use super::rules::Policy;
-use crate::time::{Millis, Time};
-use serde::{Deserialize, Serialize};
+use crate::time::Time;
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum ScalingAction {
     ScaleUp,
     ScaleDown,
@@ -24,8 +22,7 @@ impl ScalingAction {
 }
 
 /// The rule that gave the target its value.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Rule {
     /// `min_workers`.
     Floor,
@@ -112,7 +109,7 @@ impl Rule {
 }
 
 /// One step's answer. The same observations give the same decisions, bit for bit.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Decision {
     pub at: Time,
     pub policy: Policy,
@@ -133,7 +130,7 @@ pub struct Decision {
 }
 
 /// The numbers a decision came from. Spans are in seconds.
-#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Default)]
 pub struct Figures {
     pub ready: u32,
     pub starting: u32,
@@ -160,13 +157,10 @@ pub struct Figures {
     pub recurring: f64,
     pub due_soon: u32,
     /// Workers that are worth holding for bursts; 0: none beyond `min_workers`.
-    #[serde(default)]
     pub standby: u32,
     /// Over about the last twenty minutes: late jobs that these would have prevented, and what they would have cost, in seconds
     /// of one worker.
-    #[serde(default)]
     pub standby_saves: f64,
-    #[serde(default)]
     pub standby_costs_s: f64,
     /// The most workers the guards allow; `None`: they allow all.
     pub guard: Option<u32>,
@@ -174,7 +168,7 @@ pub struct Figures {
 }
 
 /// One engine's part in a decision.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct EngineFigures {
     pub name: String,
     pub running: u32,
@@ -188,14 +182,4 @@ pub struct EngineFigures {
     pub mean_run_s: f64,
     /// Expected slots in use at the forecast's instant.
     pub expected: f64,
-}
-
-/// What came of a decision, to be stored beside it by who carried it out.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-pub struct Outcome {
-    /// Until the pool had its target; `None` if it never had.
-    pub reached_after: Option<Millis>,
-    pub launched: u32,
-    pub failed: u32,
-    pub stopped: u32,
 }

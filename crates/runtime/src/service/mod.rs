@@ -83,10 +83,8 @@ impl Service {
         if self.cx.is_stopping() {
             return Err(ApiError::new(Code::Stopping, "the service is stopping").retry_after(5 * SECOND));
         }
-        if let Some(why) = self.cx.failure.borrow().clone() {
-            return Err(ApiError::new(Code::NotReady, why));
-        }
-        Ok(())
+        let failure = self.cx.failure.borrow().clone();
+        failure.map_or(Ok(()), |why| Err(ApiError::new(Code::NotReady, why)))
     }
 
     /// Whether something is wrong although new work is taken: the names of what, each once. Anybody may be told these.

@@ -25,7 +25,8 @@ impl Tail {
         cursor: Cursor,
         max: usize,
     ) -> Result<Vec<Arc<Commit>>, StoreError> {
-        if let Some(found) = self.kept.lock().after(cursor, max) {
+        let found = self.kept.lock().after(cursor, max);
+        if let Some(found) = found {
             return Ok(found);
         }
         if *store.changed().borrow() <= cursor {
@@ -37,7 +38,8 @@ impl Tail {
             return Ok(page.commits.into_iter().map(Arc::new).collect());
         }
         let _alone = self.reading.lock().await;
-        if let Some(found) = self.kept.lock().after(cursor, max) {
+        let found = self.kept.lock().after(cursor, max);
+        if let Some(found) = found {
             return Ok(found);
         }
         let page = store.feed(cursor, PAGE).await?;

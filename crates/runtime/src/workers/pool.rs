@@ -18,6 +18,7 @@ use enginehouse_core::lifecycle::Loss;
 use enginehouse_core::limits::{
     LAUNCH_BACKOFF_MAX, LAUNCH_BACKOFF_MIN, LAUNCH_PATIENCE_MIN, LEASE_TTL, WORKER_SILENCE_MAX,
 };
+use enginehouse_core::pauses::Pauses;
 use enginehouse_core::pool::{self, PoolAction, PoolAim, PoolWorker, WorkerPhase};
 use enginehouse_core::time::{Millis, Time};
 use enginehouse_store::{StoreError, Write};
@@ -45,7 +46,8 @@ pub(crate) struct Pool {
     /// Workers whose link is closed, and when they are ended if they have not gone.
     leaving: BTreeMap<SessionId, Instant>,
     launched: u64,
-    backoff: Duration,
+    /// Between launches after one that failed.
+    pauses: Pauses,
     launch_after: Instant,
 }
 
@@ -93,7 +95,10 @@ impl Pool {
             handles: BTreeMap::new(),
             leaving: BTreeMap::new(),
             launched: 0,
-            backoff: Duration::ZERO,
+            pauses: Pauses::new(
+                Duration::from_millis(LAUNCH_BACKOFF_MIN),
+                Duration::from_millis(LAUNCH_BACKOFF_MAX),
+            ),
             launch_after: Instant::now(),
         }
     }
@@ -128,10 +133,7 @@ impl Pool {
         let mut ports = self.cx.workers.ports.lock();
         let Some(port) = ports.get_mut(&session).filter(|port| port.gone.is_none()) else { return };
         if port.ready_at.is_none() {
-            let (least, most) = (LAUNCH_BACKOFF_MIN, LAUNCH_BACKOFF_MAX);
-            self.backoff =
-                (self.backoff * 2).clamp(Duration::from_millis(least), Duration::from_millis(most));
-            self.launch_after = Instant::now() + self.backoff;
+            self.launch_after = Instant::now() + self.pauses.after_failure();
             self.cx.workers.pool_news.lock().failed_launches += 1;
         }
         self.cx.workers.pool_news.lock().totals.failed += 1;
@@ -318,7 +320,7 @@ impl Pool {
             changed.push(*session);
             if port.is_open() && !port.introduced {
                 port.introduced = true;
-                self.backoff = Duration::ZERO;
+                self.pauses.restart();
                 let mut news = self.cx.workers.pool_news.lock();
                 // Nobody may be there to take them, and the newest say enough.
                 if news.startups.len() < STARTUPS_MAX {

@@ -1,8 +1,9 @@
 //! The OpenAPI document and the pages for people; all of them come from the binary and work offline.
 
+use super::params::any_json;
 use crate::answer;
 use crate::call::{Answer, Call};
-use crate::table::{Content, Operation, Policy, Route, Success, Tag, Verb};
+use crate::table::{Operation, Policy, Route, Tag, Verb};
 use axum::response::Response;
 use enginehouse_api::{ApiError, Code, errors_html};
 use http::header::{CACHE_CONTROL, CONTENT_SECURITY_POLICY, LOCATION};
@@ -21,12 +22,7 @@ pub(crate) const ROUTES: &[Route] = &[
         policy: Policy::Public,
         handler: |call| -> Answer { Box::pin(openapi(call)) },
         operation: Some(Operation {
-            answers: &[Success {
-                status: 200,
-                description: "This document.",
-                content: Content::AnyJson,
-                headers: &[],
-            }],
+            answers: &[any_json("This document.")],
             ..Operation::new("getOpenApi", Tag::Service, "Get the OpenAPI document")
         }),
     },

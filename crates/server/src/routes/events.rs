@@ -1,10 +1,10 @@
 //! The events of the whole service.
 
-use super::params::LAST_EVENT_ID;
+use super::params::{LAST_EVENT_ID, STREAM};
 use crate::call::{Answer, Call};
 use crate::events;
 use crate::query::QueryParam;
-use crate::table::{Content, Operation, Policy, Route, Success, Tag, Verb};
+use crate::table::{Operation, Policy, Route, Tag, Verb};
 use axum::response::Response;
 use enginehouse_api::{ApiError, Code};
 use enginehouse_core::event::event_names;
@@ -26,12 +26,7 @@ pub(crate) const ROUTES: &[Route] = &[Route {
                       every 15 s.",
         query: QUERY,
         headers: LAST_EVENT_ID,
-        answers: &[Success {
-            status: 200,
-            description: "The stream.",
-            content: Content::EventStream,
-            headers: &[],
-        }],
+        answers: &[STREAM],
         problems: &[Code::EventGone, Code::RateLimited, Code::StoreUnavailable],
         ..Operation::new("streamAllEvents", Tag::Service, "Stream the service's events")
     }),

@@ -1,9 +1,9 @@
 //! Routes that read and steer executions.
 
-use super::params::{LAST_EVENT_ID, LIST, execution, ok};
+use super::params::{LAST_EVENT_ID, LIST, STREAM, any_json, execution, ok};
 use crate::call::{Answer, Call};
 use crate::query::wrong;
-use crate::table::{Content, Operation, Policy, Route, Shape, Success, Tag, Verb};
+use crate::table::{Operation, Policy, Route, Shape, Tag, Verb};
 use crate::{answer, conditional, events};
 use axum::response::Response;
 use enginehouse_api::{
@@ -84,12 +84,7 @@ pub(crate) const ROUTES: &[Route] = &[
         policy: Policy::Scope(Scope::ReadPayload),
         handler: |call| -> Answer { Box::pin(request(call)) },
         operation: Some(Operation {
-            answers: &[Success {
-                status: 200,
-                description: "The request as it was sent.",
-                content: Content::AnyJson,
-                headers: &[],
-            }],
+            answers: &[any_json("The request as it was sent.")],
             ..Operation::new("getRequest", Tag::Executions, "Get an execution's request")
         }),
     },
@@ -136,12 +131,7 @@ pub(crate) const ROUTES: &[Route] = &[
                           (`data`, payload, so only with the scope `read:payload`); the stream ends after the terminal event, or sooner for a reader that is too \
                           slow, which resumes with `Last-Event-ID`. A comment beats every 15 s.",
             headers: LAST_EVENT_ID,
-            answers: &[Success {
-                status: 200,
-                description: "The stream.",
-                content: Content::EventStream,
-                headers: &[],
-            }],
+            answers: &[STREAM],
             problems: &[Code::EventGone, Code::RateLimited],
             ..Operation::new("streamEvents", Tag::Executions, "Stream an execution's events")
         }),

@@ -1,9 +1,9 @@
 //! Routes about API keys.
 
-use super::params::ok;
+use super::params::{GONE, created, ok};
 use crate::answer;
 use crate::call::{Answer, Call};
-use crate::table::{Content, Operation, Policy, Route, Shape, Success, Tag, Verb};
+use crate::table::{Operation, Policy, Route, Shape, Tag, Verb};
 use axum::response::Response;
 use enginehouse_api::{ApiError, Code, KeyCreated, KeyRequest, KeysAnswer};
 use enginehouse_runtime::Scope;
@@ -28,12 +28,7 @@ pub(crate) const ROUTES: &[Route] = &[
         operation: Some(Operation {
             description: "The answer is the only one that ever carries the secret.",
             body: Some(Shape::of::<KeyRequest>()),
-            answers: &[Success {
-                status: 201,
-                description: "The key with its secret.",
-                content: Content::Json(Shape::of::<KeyCreated>()),
-                headers: &[],
-            }],
+            answers: &[created("The key with its secret.", Shape::of::<KeyCreated>())],
             problems: &[Code::NotSupported, Code::StoreFull],
             ..Operation::new("createKey", Tag::Keys, "Make an API key")
         }),
@@ -44,12 +39,7 @@ pub(crate) const ROUTES: &[Route] = &[
         policy: Policy::Scope(Scope::Admin),
         handler: |call| -> Answer { Box::pin(delete(call)) },
         operation: Some(Operation {
-            answers: &[Success {
-                status: 204,
-                description: "It is gone.",
-                content: Content::Nothing,
-                headers: &[],
-            }],
+            answers: &[GONE],
             problems: &[Code::StoreFull],
             ..Operation::new("deleteKey", Tag::Keys, "Delete an API key")
         }),

@@ -90,5 +90,21 @@ pub(crate) const fn ok(description: &'static str, shape: Shape) -> Success {
     Success { status: 200, description, content: Content::Json(shape), headers: &[] }
 }
 
+/// A JSON answer with status 201.
+pub(crate) const fn created(description: &'static str, shape: Shape) -> Success {
+    Success { status: 201, ..ok(description, shape) }
+}
+
+/// JSON of any shape, with status 200.
+pub(crate) const fn any_json(description: &'static str) -> Success {
+    Success { status: 200, description, content: Content::AnyJson, headers: &[] }
+}
+
+pub(crate) const STREAM: Success =
+    Success { status: 200, description: "The stream.", content: Content::EventStream, headers: &[] };
+
+pub(crate) const GONE: Success =
+    Success { status: 204, description: "It is gone.", content: Content::Nothing, headers: &[] };
+
 /// The header that names a new execution.
 pub(crate) const LOCATION: (&str, &str) = ("Location", "The path of the execution.");

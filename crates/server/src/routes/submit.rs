@@ -1,10 +1,10 @@
 //! Routes that make executions.
 
-use super::params::{IDEMPOTENCY, LOCATION, WAIT, execution};
+use super::params::{IDEMPOTENCY, LOCATION, WAIT, created, execution};
 use crate::answer;
 use crate::app::App;
 use crate::call::{Answer, Call};
-use crate::table::{Content, Operation, Policy, Route, Shape, Success, Tag, Verb};
+use crate::table::{Operation, Policy, Route, Shape, Success, Tag, Verb};
 use axum::response::Response;
 use enginehouse_api::{
     ApiError, BatchAnswer, BatchRequest, Code, ExecutionView, FieldError, RESERVED_IDS, SubmitRequest,
@@ -72,12 +72,7 @@ pub(crate) const ROUTES: &[Route] = &[
             description: "All are stored or none. Items may repeat earlier requests; one conflict fails the batch, and its \
                           pointer names the item.",
             body: Some(Shape::of::<BatchRequest>()),
-            answers: &[Success {
-                status: 201,
-                description: "Stored, in the order of the request.",
-                content: Content::Json(Shape::of::<BatchAnswer>()),
-                headers: &[],
-            }],
+            answers: &[created("Stored, in the order of the request.", Shape::of::<BatchAnswer>())],
             problems: SUBMIT_PROBLEMS,
             ..Operation::new("submitBatch", Tag::Executions, "Submit several executions")
         }),

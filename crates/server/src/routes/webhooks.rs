@@ -1,10 +1,10 @@
 //! The receivers of webhooks and their deliveries.
 
-use super::params::ok;
+use super::params::{GONE, ok};
 use crate::answer;
 use crate::call::{Answer, Call};
 use crate::query::{QueryParam, wrong};
-use crate::table::{Content, Operation, Policy, Route, Shape, Success, Tag, Verb};
+use crate::table::{Operation, Policy, Route, Shape, Tag, Verb};
 use axum::response::Response;
 use enginehouse_api::{
     ApiError, Code, DeliveryStateWord, WebhookDeliveriesAnswer, WebhookDeliveryView, WebhookReceiversAnswer,
@@ -85,12 +85,7 @@ pub(crate) const ROUTES: &[Route] = &[
         policy: Policy::Scope(Scope::Admin),
         handler: |call| -> Answer { Box::pin(discard(call)) },
         operation: Some(Operation {
-            answers: &[Success {
-                status: 204,
-                description: "It is gone.",
-                content: Content::Nothing,
-                headers: &[],
-            }],
+            answers: &[GONE],
             problems: &[Code::NotFound, Code::StoreUnavailable],
             ..Operation::new("discardWebhook", Tag::Service, "Give a webhook up for good")
         }),
