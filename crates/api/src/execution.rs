@@ -6,6 +6,7 @@ use crate::word::{
     BlockerWord, FailureKindWord, OutcomeWord, PriorityWord, StatusWord, WaitReasonWord, schema,
 };
 use enginehouse_core::exact::ExactJson;
+use enginehouse_core::execution::Status;
 use enginehouse_core::id::ExecutionId;
 use enginehouse_core::limits::{TAG_CHARS_MAX, TAGS_MAX};
 use serde::{Deserialize, Serialize};
@@ -213,7 +214,7 @@ pub struct BatchAnswer {
 pub struct BatchItem {
     pub id: String,
     #[schema(value_type = StatusWord)]
-    pub status: String,
+    pub status: Status,
     /// The same request was accepted earlier; nothing new was stored for it.
     #[serde(default)]
     #[schema(required)]
@@ -227,7 +228,7 @@ pub struct ExecutionView {
     pub id: String,
     /// `pending`, `running`, `completed`, `failed`, `cancelled`.
     #[schema(value_type = StatusWord)]
-    pub status: String,
+    pub status: Status,
     /// Grows with each redrive, from 1.
     pub generation: u32,
     /// The engine's own id of the workflow, or the label of an inline one.
@@ -444,7 +445,7 @@ pub struct BulkAnswer {
 pub struct ResultView {
     pub id: String,
     #[schema(value_type = StatusWord)]
-    pub status: String,
+    pub status: Status,
     /// What the workflow gave: any JSON; `null` unless it completed.
     #[schema(value_type = Option<Value>, required)]
     pub result: Option<Box<RawValue>>,

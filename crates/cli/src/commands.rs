@@ -34,6 +34,7 @@ use configure::ConfigArgs;
 use connect::{Connection, DataDir, Said};
 use enginehouse_api::Code;
 use enginehouse_api::client::ClientError;
+use enginehouse_core::execution::Status;
 use output::Output;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -313,11 +314,11 @@ pub(crate) enum Exit {
 
 impl Exit {
     /// By the status of an execution.
-    pub(crate) fn of_status(status: &str) -> Exit {
+    pub(crate) fn of_status(status: Status) -> Exit {
         match status {
-            "failed" => Exit::ExecutionFailed,
-            "cancelled" => Exit::ExecutionCancelled,
-            _ => Exit::Done,
+            Status::Failed => Exit::ExecutionFailed,
+            Status::Cancelled => Exit::ExecutionCancelled,
+            Status::Pending | Status::Running | Status::Completed => Exit::Done,
         }
     }
 }

@@ -6,7 +6,6 @@ use enginehouse_api::{
     ApiError, BatchAnswer, BatchRequest, EngineView, EnginesAnswer, ExecutionView, FilterRequest, ListAnswer,
     MetricsView, QueueView, ResultView, ScalingRequest, ScalingView, SubmitRequest, WorkersAnswer,
 };
-use enginehouse_core::execution::Status;
 use enginehouse_engine::Engine;
 use enginehouse_runtime::{
     Caller, EndpointSettings, EngineSettings, EventStream, Node, RegisteredEngine, SealKeySource,
@@ -346,7 +345,7 @@ impl ExecutionService {
     /// `not_found`, or `store_unavailable` when the store cannot be read.
     pub async fn wait(&self, id: &str, at_most: Duration) -> Result<Waited, ApiError> {
         let execution = self.service.wait(&Caller::local(), id, at_most).await?;
-        let ended = Status::parse(&execution.status).is_some_and(Status::is_terminal);
+        let ended = execution.status.is_terminal();
         Ok(if ended { Waited::Ended(execution) } else { Waited::TimedOut(execution) })
     }
 

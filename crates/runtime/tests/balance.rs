@@ -199,7 +199,7 @@ async fn one(service: &Service) -> (u64, u64) {
     let caller = Caller::local();
     let submitted = service.submit(&caller, request, None).await.expect("it is accepted");
     let ended = service.wait(&caller, &submitted.execution.id, PATIENCE).await.expect("it is known");
-    assert_eq!(ended.status, "completed", "{:?}", ended.failure);
+    assert_eq!(ended.status.as_str(), "completed", "{:?}", ended.failure);
     (u64::from(ended.attempt), u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX))
 }
 

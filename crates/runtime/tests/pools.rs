@@ -67,7 +67,7 @@ async fn places(service: &Service, ids: &[String]) -> Vec<String> {
     for id in ids {
         loop {
             let view = get(service, id).await;
-            if view.status == "running" {
+            if view.status.as_str() == "running" {
                 places.extend(view.worker);
                 break;
             }

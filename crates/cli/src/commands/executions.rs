@@ -8,6 +8,7 @@ use enginehouse_api::client::Client;
 use enginehouse_api::{
     AttemptView, BlockerView, EtaView, ExecutionView, FilterRequest, PatchRequest, PriorityName, Timestamp,
 };
+use enginehouse_core::execution::Status;
 use enginehouse_core::time::Time;
 
 /// One execution.
@@ -45,12 +46,12 @@ impl One {
         let open = if view.abandoned { format!("; abandoned: {ABANDONED}") } else { String::new() };
         if let Some(failure) = &view.failure {
             tell!("{}: {}{open}", view.status, failure_text(failure));
-        } else if view.status == "cancelled" {
+        } else if view.status == Status::Cancelled {
             tell!("cancelled{open}");
         } else if view.needs_input {
             tell!("{NEEDS_INPUT}");
         }
-        Ok(Exit::of_status(&view.status))
+        Ok(Exit::of_status(view.status))
     }
 
     pub(crate) async fn request(self, client: &Client, output: &mut Output) -> Result<Exit, Failure> {
@@ -172,7 +173,7 @@ fn list_table(views: &[ExecutionView], first: bool, output: &mut Output) -> Resu
         .map(|view| {
             vec![
                 view.id.clone(),
-                view.status.clone(),
+                view.status.to_string(),
                 view.priority.0.as_str().to_owned(),
                 view.engine.clone(),
                 printable(&view.workflow_id),
@@ -268,7 +269,7 @@ pub(crate) fn show(view: &ExecutionView, output: &mut Output) -> Result<Exit, Fa
     let metadata = view.metadata.as_ref().filter(|metadata| !metadata.is_empty());
     output.fields(&[
         ("id", Some(view.id.clone())),
-        ("status", Some(view.status.clone())),
+        ("status", Some(view.status.to_string())),
         ("waits for", wait),
         ("failure", view.failure.as_ref().map(failure_text)),
         ("abandoned", view.abandoned.then(|| ABANDONED.to_owned())),

@@ -35,7 +35,7 @@ impl Watch {
         let deadline = self.wait_for.map(|span| Instant::now() + Duration::from_millis(span.0));
         let ended = follow(client, &self.id, self.after, deadline, |event| print(event, output)).await?;
         match ended {
-            Some(view) => Ok(Exit::of_status(&view.status)),
+            Some(view) => Ok(Exit::of_status(view.status)),
             None => Err(over(&self.id)),
         }
     }

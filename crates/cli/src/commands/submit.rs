@@ -13,6 +13,7 @@ use enginehouse_api::{
     Code, ExecutionView, FailureView, InlineWorkflow, PriorityName, RetryRequest, Span, SubmitRequest,
     Timestamp, lone_surrogate,
 };
+use enginehouse_core::execution::Status;
 use enginehouse_core::limits::REQUEST_BODY_MIB_MAX;
 use enginehouse_core::time::Time;
 use indicatif::{ProgressBar, ProgressStyle};
@@ -438,7 +439,7 @@ async fn finish(client: &Client, view: &ExecutionView, output: &mut Output) -> R
         output.document(value)?;
     }
     tell_end(view, result.failure.as_ref());
-    Ok(Exit::of_status(&view.status))
+    Ok(Exit::of_status(view.status))
 }
 
 /// As [`finish`], with a key that may not see the result.
@@ -447,10 +448,10 @@ fn finish_unseen(view: &ExecutionView, output: &mut Output) -> Result<Exit, Fail
         output.document(view)?;
     }
     tell_end(view, view.failure.as_ref());
-    if view.status == "completed" {
+    if view.status == Status::Completed {
         tell!("its result is for keys with the scope read:payload");
     }
-    Ok(Exit::of_status(&view.status))
+    Ok(Exit::of_status(view.status))
 }
 
 fn tell_end(view: &ExecutionView, failure: Option<&FailureView>) {

@@ -2,8 +2,8 @@
 
 use async_trait::async_trait;
 use enginehouse::{
-    Call, Capabilities, Engine, EngineFailure, ExecutionService, Health, Outcome, SubmitRequest, Waited,
-    Workflow,
+    Call, Capabilities, Engine, EngineFailure, ExecutionService, Health, Outcome, Status, SubmitRequest,
+    Waited, Workflow,
 };
 use std::sync::Arc;
 use std::time::Duration;
@@ -61,7 +61,7 @@ async fn an_adapter_that_panics_ends_its_attempt_and_nothing_else() {
     let failed = ended(&service, &body("\"panic\"")).await;
     assert_eq!((failed.status.as_str(), failed.attempt), ("failed", 2));
     assert_eq!(failed.failure.map(|failure| failure.code).as_deref(), Some("adapter_panicked"));
-    assert_eq!(ended(&service, &body("1")).await.status, "completed", "the worker goes on");
+    assert_eq!(ended(&service, &body("1")).await.status, Status::Completed, "the worker goes on");
     service.stop().await;
 }
 
@@ -78,7 +78,10 @@ async fn a_wait_says_whether_the_end_came() {
     assert!(waited.ended().is_none());
     service.cancel(&id).await.unwrap();
     let waited = service.wait(&id, Duration::from_secs(30)).await.unwrap();
-    assert!(matches!(&waited, Waited::Ended(execution) if execution.status == "cancelled"), "{waited:?}");
+    assert!(
+        matches!(&waited, Waited::Ended(execution) if execution.status == Status::Cancelled),
+        "{waited:?}"
+    );
     let error = service.wait("nobody", Duration::ZERO).await.unwrap_err();
     assert_eq!(error.code, enginehouse::Code::NotFound);
     service.stop().await;

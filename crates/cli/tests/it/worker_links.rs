@@ -77,7 +77,7 @@ impl Stage {
 
     async fn ended(&self, id: &str) -> (String, u32) {
         let view = self.service.wait(id, WITHIN).await.unwrap().ended().expect("it ends");
-        (view.status.clone(), view.attempt)
+        (view.status.to_string(), view.attempt)
     }
 
     async fn end(self) {

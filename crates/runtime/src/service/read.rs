@@ -76,7 +76,7 @@ impl Service {
         };
         let view = ResultView {
             id: self.cx.payloads.public_id(&row),
-            status: row.status().as_str().to_owned(),
+            status: row.status(),
             result,
             failure: row.state.failure.as_ref().map(|f| self.failure_view(caller, row.key(), f)),
             needs_input: row.state.needs_input,

@@ -75,7 +75,7 @@ impl Service {
             .zip(replayed)
             .map(|(row, replayed)| BatchItem {
                 id: self.cx.payloads.public_id(row),
-                status: row.status().as_str().to_owned(),
+                status: row.status(),
                 replayed,
             })
             .collect();

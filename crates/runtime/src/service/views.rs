@@ -31,7 +31,7 @@ impl Service {
         let payload = request.filter(|_| caller.may(Scope::ReadPayload));
         let started = state.attempt > 0;
         ExecutionView {
-            status: state.status.as_str().to_owned(),
+            status: state.status,
             generation: state.generation,
             workflow_id: fixed.workflow.clone(),
             engine_type: fixed.engine_type.clone(),

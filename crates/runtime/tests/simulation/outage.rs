@@ -33,7 +33,7 @@ async fn outage(seed: u64, engine: &str, span: Duration) -> Vec<(u64, usize)> {
         let id = format!("o{n}");
         let view = loop {
             let view = service.get(&Caller::local(), &id).await.expect("it is there");
-            if view.status == "completed" {
+            if view.status.as_str() == "completed" {
                 break view;
             }
             assert!(Instant::now() < deadline, "{id} is {}", view.status);

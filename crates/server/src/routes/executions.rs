@@ -263,7 +263,7 @@ async fn cancel(mut call: Call) -> Result<Response, ApiError> {
     let id = call.execution_id()?;
     call.no_body().await?;
     let view = call.carry_out(|service, caller| async move { service.cancel(&caller, &id).await }).await?;
-    let running = Status::parse(&view.status).is_some_and(|status| !status.is_terminal());
+    let running = !view.status.is_terminal();
     answer::json(if running { StatusCode::ACCEPTED } else { StatusCode::OK }, &view)
 }
 

@@ -9,7 +9,6 @@ use axum::response::Response;
 use enginehouse_api::{
     ApiError, BatchAnswer, BatchRequest, Code, ExecutionView, FieldError, RESERVED_IDS, SubmitRequest,
 };
-use enginehouse_core::execution::Status;
 use enginehouse_core::id::path_segment;
 use enginehouse_runtime::{Awaited, Caller, Scope, Submitted};
 use http::header::LOCATION as LOCATION_HEADER;
@@ -130,7 +129,7 @@ async fn await_end(
         Some(Err(error)) => tracing::warn!(%error, id, "could not wait for an execution"),
         None => {}
     }
-    let ended = Status::parse(&submitted.execution.status).is_some_and(Status::is_terminal);
+    let ended = submitted.execution.status.is_terminal();
     if ended && caller.may(Scope::ReadPayload) && submitted.execution.result.is_none() {
         match app.service.result(caller, &id).await {
             Ok(found) => submitted.execution.result = found.result,
