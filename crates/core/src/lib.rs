@@ -39,6 +39,7 @@ pub mod session;
 #[allow(unreachable_pub, reason = "some of it is reached through what plants faults only")]
 #[path = "lifecycle.rs"]
 mod sound_lifecycle;
+pub mod sse;
 pub mod surrogate;
 pub mod time;
 pub mod trace;

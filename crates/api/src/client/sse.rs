@@ -2,6 +2,7 @@
 
 use super::{ClientError, root_cause};
 use crate::EventView;
+use enginehouse_core::sse::Parser;
 use std::collections::VecDeque;
 
 /// One event; a stream with a larger one is given up.
@@ -29,13 +30,13 @@ impl ServerEvent {
 pub struct EventReader {
     response: reqwest::Response,
     url: String,
-    parser: Parser,
+    events: Events,
     ready: VecDeque<ServerEvent>,
 }
 
 impl EventReader {
     pub(super) fn new(response: reqwest::Response, url: String) -> EventReader {
-        EventReader { response, url, parser: Parser::default(), ready: VecDeque::new() }
+        EventReader { response, url, events: Events::default(), ready: VecDeque::new() }
     }
 
     /// The next event; `None` when the service ended the stream.
@@ -48,70 +49,40 @@ impl EventReader {
             match self.response.chunk().await.map_err(|error| lost(root_cause(&error)))? {
                 None => return Ok(None),
                 Some(chunk) => {
-                    self.parser.push(&chunk, &mut self.ready).map_err(|text| lost(text.to_owned()))?
+                    self.events.push(&chunk, &mut self.ready).map_err(|text| lost(text.to_owned()))?
                 }
             }
         }
     }
 }
 
-/// Splits a byte stream into events; a chunk may end anywhere, within a character too.
-#[derive(Default)]
-struct Parser {
-    line: Vec<u8>,
-    /// The last line ended with CR, so that an LF that follows belongs to it.
-    after_cr: bool,
+/// What is kept between two pieces of a stream.
+struct Events {
+    parser: Parser,
+    /// Of the last event that had one: an event without one comes behind it too.
     id: Option<String>,
-    event: String,
-    data: String,
-    has_data: bool,
 }
 
-impl Parser {
-    fn push(&mut self, chunk: &[u8], out: &mut VecDeque<ServerEvent>) -> Result<(), &'static str> {
-        for byte in chunk {
-            let after_cr = std::mem::take(&mut self.after_cr);
-            match byte {
-                b'\n' if after_cr => {}
-                b'\n' | b'\r' => {
-                    self.after_cr = *byte == b'\r';
-                    self.end_line(out);
-                }
-                _ => self.line.push(*byte),
-            }
-            if self.line.len() + self.data.len() > EVENT_BYTES_MAX {
+impl Default for Events {
+    fn default() -> Events {
+        Events { parser: Parser::new(EVENT_BYTES_MAX), id: None }
+    }
+}
+
+impl Events {
+    fn push(&mut self, mut chunk: &[u8], out: &mut VecDeque<ServerEvent>) -> Result<(), &'static str> {
+        while !chunk.is_empty() {
+            let (used, event) = self.parser.feed(chunk);
+            chunk = &chunk[used..];
+            if self.parser.is_over() || event.as_ref().is_some_and(|event| event.over) {
                 return Err("an event is too large");
+            }
+            if let Some(event) = event {
+                self.id = event.id.or(self.id.take());
+                out.push_back(ServerEvent { id: self.id.clone(), event: event.name, data: event.data });
             }
         }
         Ok(())
-    }
-
-    fn end_line(&mut self, out: &mut VecDeque<ServerEvent>) {
-        let line = std::mem::take(&mut self.line);
-        if line.is_empty() {
-            let event = std::mem::take(&mut self.event);
-            let data = std::mem::take(&mut self.data);
-            if std::mem::take(&mut self.has_data) {
-                out.push_back(ServerEvent { id: self.id.clone(), event, data });
-            }
-            return;
-        }
-        let line = String::from_utf8_lossy(&line);
-        let (field, value) = line.split_once(':').unwrap_or((&line, ""));
-        let value = value.strip_prefix(' ').unwrap_or(value);
-        match field {
-            "id" => self.id = Some(value.to_owned()),
-            "event" => value.clone_into(&mut self.event),
-            "data" => {
-                if self.has_data {
-                    self.data.push('\n');
-                }
-                self.has_data = true;
-                self.data.push_str(value);
-            }
-            // A comment is a beat; `retry` and unknown fields say nothing this reader acts upon.
-            _ => {}
-        }
     }
 }
 
@@ -131,9 +102,9 @@ mod tests {
             ServerEvent { id: Some("2".into()), event: String::new(), data: "x\ny".into() },
         ];
         for size in 1..text.len() {
-            let (mut parser, mut out) = (Parser::default(), VecDeque::new());
+            let (mut events, mut out) = (Events::default(), VecDeque::new());
             for chunk in text.as_bytes().chunks(size) {
-                parser.push(chunk, &mut out).unwrap();
+                events.push(chunk, &mut out).unwrap();
             }
             assert_eq!(out.make_contiguous(), expected, "in chunks of {size}");
         }
@@ -141,7 +112,7 @@ mod tests {
 
     #[test]
     fn an_endless_event_is_given_up() {
-        let (mut parser, mut out) = (Parser::default(), VecDeque::new());
-        assert!(parser.push(&vec![b'a'; EVENT_BYTES_MAX + 1], &mut out).is_err());
+        let (mut events, mut out) = (Events::default(), VecDeque::new());
+        assert!(events.push(&vec![b'a'; EVENT_BYTES_MAX + 1], &mut out).is_err());
     }
 }
