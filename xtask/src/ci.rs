@@ -67,7 +67,7 @@ pub(crate) fn command(args: &[String]) -> Result<()> {
     }
     let failed = summary(&reports);
     tally.print_names();
-    // Kept as the last line: whoever reads only the end learns what the tests said.
+    // Kept as the last line: anyone who reads only the end learns what the tests said.
     println!("{} passed, {} failed", tally.passed, tally.failed);
     if failed > 0 {
         bail!("{failed} of {} steps failed", reports.len());

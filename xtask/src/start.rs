@@ -52,7 +52,7 @@ pub(crate) fn command(args: &[String]) -> Result<()> {
     }
     let program = build(release)?;
     let data = data_directory(flag(served, "--data"))?;
-    // What a service that was killed said of itself would lead the sample traffic to whoever has its port now.
+    // What a service that was killed said of itself would lead the sample traffic to anyone who has its port now.
     let _ = std::fs::remove_file(root().join(&data).join("address"));
     Command::new(std::env::current_exe()?)
         .args(["start", SAMPLE, &data, &program.display().to_string()])

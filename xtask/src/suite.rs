@@ -91,7 +91,7 @@ pub(crate) fn run(args: &[&str], options: Options) -> Result<(bool, Tally)> {
 }
 
 impl Tally {
-    /// Says which tests failed or were flaky, so that whoever reads only the end knows.
+    /// Says which tests failed or were flaky, so that anyone who reads only the end knows.
     pub(crate) fn print_names(&self) {
         for (word, names) in [("failed", &self.failures), ("flaky (failed, then passed)", &self.flaky)] {
             names.iter().for_each(|name| println!("{word}: {name}"));

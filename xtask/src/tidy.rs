@@ -7,6 +7,7 @@ mod manifests;
 mod rooms;
 mod source;
 mod text;
+mod words;
 
 use crate::process::{output, root};
 use anyhow::{Result, bail};
@@ -45,6 +46,7 @@ pub(crate) fn check() -> Result<usize> {
         count += 1;
         let Ok(content) = String::from_utf8(bytes) else { continue };
         let mut found = text::check(path, &content);
+        found.extend(words::check(path, &content));
         if path.ends_with(".rs") {
             found.extend(source::check(path, &content));
             found.extend(rooms::check(path, &content, &mut uses));

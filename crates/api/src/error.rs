@@ -61,7 +61,7 @@ codes! {
     IdConflict "id_conflict" 409 "The id belongs to a different request" "Use a new id, or send the same request.";
     KeyRingFull "key_ring_full" 409 "The key ring is full" "The newest data key goes on sealing.";
     StaleLease "stale_lease" 409 "The lease is no longer the current one" "Drop the attempt.";
-    SessionUnknown "session_unknown" 409 "The worker's session is not known, or has ended" "Let go of everything, then register anew.";
+    SessionUnknown "session_unknown" 409 "The worker's session is not known, or has ended" "Let go of everything, then register again.";
     ProtocolUnsupported "protocol_unsupported" 409 "The versions of the worker protocol do not fit" "Use a worker of a version that the detail names.";
     NameTaken "name_taken" 409 "A worker of that name is there" "Choose another name, or try again when the other has gone.";
     ResultGone "result_gone" 410 "The result was removed" "Its retention has passed.";

@@ -110,7 +110,7 @@ pub struct ScalingRequest {
     pub tolerance: Option<f64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub predict: Option<PredictWord>,
-    /// Why, for those who will wonder. 1 to 256 bytes.
+    /// Reason, recorded with the change. 1 to 256 bytes.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(min_length = 1, max_length = 256)]
     pub reason: Option<String>,
@@ -158,7 +158,7 @@ pub struct ScalingDecisionView {
     pub reason: String,
     /// The rule that gave the target its value, such as `waiting`, `forecast`, `ceiling`, `tolerance`, `guard_memory`.
     pub rule: String,
-    /// The probability, by the policy's own forecast, that nobody finds the pool full when the decision takes effect.
+    /// The probability, by the policy's own forecast, that no one finds the pool full when the decision takes effect.
     pub confidence: f64,
     pub inputs: ScalingInputs,
     /// What the shadow policy said at the same instant.

@@ -78,10 +78,10 @@ pub struct EndpointView {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct BalanceView {
-    /// What an attempt there takes, in milliseconds: the geometric mean of those answered of late; `null`: not known.
+    /// What an attempt there takes, in milliseconds: the geometric mean of those answered recently; `null`: not known.
     #[schema(required)]
     pub run_ms: Option<f64>,
-    /// The share of its attempts of late that found it unwell, 0 to 1.
+    /// The share of its recent attempts that found it unwell, 0 to 1.
     pub unwell_share: f64,
     /// It is far worse than the others and gets nothing new until then; `null`: it gets its share.
     #[schema(required)]
@@ -198,7 +198,7 @@ pub struct BreakerRequest {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(min_length = 1, max_length = 2048)]
     pub endpoint: Option<String>,
-    /// Why, for those who will wonder. 1 to 256 bytes.
+    /// Reason, recorded with the change. 1 to 256 bytes.
     #[schema(min_length = 1, max_length = 256)]
     pub reason: String,
     /// Back to `auto` after this time.
@@ -242,19 +242,19 @@ pub struct EngineTest {
 #[serde(rename_all = "camelCase")]
 pub struct WorkersAnswer {
     pub workers: Vec<WorkerView>,
-    /// `null` while a batch takes so long to be stored that no instant between two was found.
+    /// `null` if no instant between two batches was found in time.
     #[schema(required)]
     pub slots: Option<SlotsView>,
 }
 
-/// The slots of the workers at one instant. Slots in use are counted from the leases, so `inUse` and `leases` are one number
-/// told by two who could differ.
+/// The slots of the workers at one instant. `inUse` (counted by the scheduler) and `leases` (counted by the workers' leases) must
+/// be equal; the audit alert fires if they differ.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct SlotsView {
     /// Slots of the workers that take work.
     pub open: u64,
-    /// Slots in use, as whoever grants counts them.
+    /// Slots in use, as the scheduler counts them.
     pub in_use: u64,
     /// Executions that run on these workers under a lease.
     pub leases: u64,
@@ -268,7 +268,7 @@ pub struct DrainRequest {
     /// `scaling.drain_timeout` when absent; 0 hands back at once.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub timeout: Option<Span>,
-    /// Why, for those who will wonder. At most 256 bytes.
+    /// Reason, recorded with the change. At most 256 bytes.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(min_length = 1, max_length = 256)]
     pub reason: Option<String>,

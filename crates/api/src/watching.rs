@@ -105,7 +105,7 @@ pub struct StoredExecutions {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct RetentionView {
-    /// Milliseconds after its end for which an execution is kept; absent: for ever. Some statuses and engines may have others.
+    /// Milliseconds after its end for which an execution is kept; absent: forever. Some statuses and engines may have others.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub age_ms: Option<u64>,
     /// The most ended executions kept; absent: any number.
@@ -128,7 +128,7 @@ pub struct RetentionView {
     pub next_due_at: Option<Timestamp>,
 }
 
-/// The keys that payloads are sealed with, and what of what is stored needs each of them.
+/// Check and rotate the keys that encrypt payloads, and what of what is stored needs each of them.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct EncryptionView {

@@ -42,7 +42,7 @@ pub struct WorkerRegisterRequest {
 pub struct WorkerRegisterAnswer {
     /// The version both sides speak from here on.
     pub protocol: u32,
-    /// Goes into every further call; nobody else can guess it.
+    /// Goes into every further call; no one else can guess it.
     pub session: String,
     /// What the worker is called.
     pub worker: String,

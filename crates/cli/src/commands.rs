@@ -115,7 +115,7 @@ impl Sayings {
         }
         let said = if self.config_by_flag { Said::Flag } else { Said::Environment };
         match from.data_dir(said) {
-            // Whoever says a URL as a flag need not have a configuration that can be read.
+            // Anyone who says a URL as a flag need not have a configuration that can be read.
             Err(_) if connection.url_wins_over(said) => Ok(DataDir::unnamed()),
             configured => Ok(configured?.unwrap_or_else(DataDir::unnamed)),
         }
@@ -130,7 +130,7 @@ enum Command {
     Submit(Box<submit::Submit>),
     /// Show one execution
     Get(executions::One),
-    /// Why is an execution not done yet? In two lines
+    /// Explain in two lines why an execution is not done yet
     Explain(executions::One),
     /// Print the result of an execution
     Result(executions::One),
@@ -144,7 +144,7 @@ enum Command {
     List(executions::List),
     /// Follow an execution to its end
     Watch(follow::Watch),
-    /// What happens in the service, as it happens, until Ctrl-C
+    /// Follow the events of the service until Ctrl-C
     Events(events::Events),
     /// Cancel executions, by id or by filter
     Cancel(bulk::Bulk),
@@ -156,11 +156,11 @@ enum Command {
     Priority(executions::Priority),
     /// List, show, pause, resume and test engines
     Engines(operate::Engines),
-    /// What waits, and why
+    /// Show what waits, and why
     Queue,
-    /// Let a service work that was restored from a backup; until then it starts nothing
+    /// Let a restored service start work; it starts nothing until then
     Resume,
-    /// How many workers there are, why, and by which rules
+    /// Show, explain and change the number of workers and its rules
     Scaling(scaling::Scaling),
     /// Export the service's own traffic for the lab
     Trace(trace::Trace),
@@ -168,29 +168,29 @@ enum Command {
     Simulate(Box<simulate::Simulate>),
     /// List, show and drain workers
     Workers(workers::Workers),
-    /// Be a worker of a service elsewhere
+    /// Run as a worker for a remote service
     Worker(worker::Worker),
-    /// Measure what a running service takes, and how soon it answers
+    /// Measure the throughput and latency of a running service
     Bench(Box<bench::Bench>),
-    /// Totals, throughput and percentiles, now or over time
+    /// Show totals, throughput and percentiles, now or over time
     Metrics(watching::Metrics),
-    /// What is wrong, and what to do about it
+    /// Show the alerts that fire, with what to do about them
     Alerts(watching::Alerts),
-    /// The receivers of webhooks, and what was not delivered to them
+    /// Show the receivers of webhooks and what was not delivered
     Webhooks(webhooks::Webhooks),
-    /// The keys that payloads are sealed with
+    /// Check and rotate the keys that encrypt payloads
     Encryption(encryption::Encryption),
-    /// What is stored, what room it takes, and how long it is kept
+    /// Show what is stored, its size and how long it is kept
     Storage(storage::Storage),
-    /// Look at everything there is, and tell what to do about what is wrong
+    /// Check the installation and suggest fixes
     Doctor(doctor::Doctor),
-    /// API keys
+    /// List, create and delete API keys
     Keys(operate::Keys),
-    /// Copy the store of a data directory to a file, while the service works
+    /// Back up the store of a data directory while the service runs
     Backup(files::Backup),
-    /// Make a data directory from a backup
+    /// Restore a data directory from a backup
     Restore(files::Restore),
-    /// Check, show or begin a configuration
+    /// Check, show or create a configuration
     Config(configure::Configure),
     /// Print a completion script for a shell
     Completions {

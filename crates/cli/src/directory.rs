@@ -156,7 +156,7 @@ pub fn is_data_directory(dir: &Path) -> bool {
 
 /// Takes the address back.
 pub fn remove_address(dir: &Path) {
-    // A file that stays misleads nobody for long: a call to it is refused.
+    // A file that stays misleads no one for long: a call to it is refused.
     let _ = fs::remove_file(dir.join(ADDRESS));
 }
 

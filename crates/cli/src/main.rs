@@ -8,7 +8,7 @@ use std::process::ExitCode;
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
-    // A huge page stays in memory whole for the few kilobytes of it that are in use, and to clear one delays whoever touched it
+    // A huge page stays in memory whole for the few kilobytes of it that are in use, and to clear one delays anyone who touched it
     // first. Where this cannot be turned off, memory is all it costs.
     #[cfg(target_os = "linux")]
     let _ = nix::sys::prctl::set_thp_disable(true);

@@ -177,7 +177,7 @@ impl Builder {
     /// Opens the store, takes up what an earlier process left, and starts to work.
     ///
     /// # Errors
-    /// Whatever keeps the service from working, in words for whoever configured it.
+    /// Whatever keeps the service from working, in words for anyone who configured it.
     pub async fn start(self) -> Result<ExecutionService, StartError> {
         let config = match self.config {
             Some(config) => config,
@@ -405,7 +405,7 @@ impl ExecutionService {
         self.service.scaling()
     }
 
-    /// So many workers, 1 to 1,024, until the next call or [`scale_by_rules`](Self::scale_by_rules). Busy workers that are too
+    /// This many workers, 1 to 1,024, until the next call or [`scale_by_rules`](Self::scale_by_rules). Busy workers that are too
     /// many drain, so nothing that runs is stopped.
     pub async fn scale_to(&self, workers: u32) -> Result<ScalingView, ApiError> {
         let request = ScalingRequest {

@@ -14,7 +14,7 @@ const ENGINES: u32 = 3;
 const WARM_UP: u64 = 4_000;
 const STEPS: u64 = 20_000;
 
-/// One second of a service with so many running executions on three engines.
+/// One second of a service with this many running executions on three engines.
 fn observation(second: u64, running: u32) -> Observation {
     let now = Time(0).plus(second * SECOND);
     let engine = |at: u32| {

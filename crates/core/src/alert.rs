@@ -1,7 +1,7 @@
 //! When a condition that holds becomes an alert, and when it is over.
 //!
 //! A condition has to hold for a while before it is told, and to be gone for a while before it is over, so that a moment's
-//! excursion tells nobody and a value that swings about its threshold does not tell everybody again and again.
+//! excursion tells no one and a value that swings about its threshold does not tell everybody again and again.
 
 use crate::time::{Millis, Time};
 
@@ -28,7 +28,7 @@ pub enum AlertState {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum AlertChange {
     Fired,
-    /// After so long.
+    /// After this long.
     Resolved {
         after: Millis,
     },
@@ -89,14 +89,14 @@ mod tests {
         let table = [
             (0, true, None),
             (9, true, None),
-            // A moment without it begins the time anew.
+            // A moment without it restarts the time.
             (10, false, None),
             (11, true, None),
             (20, true, None),
             (21, true, fired),
             (30, true, None),
             (40, false, None),
-            // It is back before it was over, so nobody hears of it again.
+            // It is back before it was over, so no one hears of it again.
             (44, true, None),
             (50, false, None),
             (54, false, None),

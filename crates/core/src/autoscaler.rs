@@ -142,7 +142,7 @@ impl Autoscaler {
         self.memory.startup.timeout(self.rules.worker_startup_time)
     }
 
-    /// Decides anew. To be called once per tick, and in between when a job finds no free slot.
+    /// Decides again. To be called once per tick, and in between when a job finds no free slot.
     pub fn step(&mut self, seen: &Observation) -> Decision {
         let now = self.last_step.map_or(seen.now, |last| last.max(seen.now));
         let seconds = self.last_step.map_or(0.0, |last| now.since(last) as f64 / SECOND as f64);

@@ -67,7 +67,7 @@ impl Candidate {
 }
 
 /// Two endpoints whose costs differ by less are alike, and the draw decides. So what is known of one without calls, which
-/// fades, is found out anew some day.
+/// fades, is learned again.
 const ALIKE: f64 = 1.1;
 /// How full a sticky endpoint may be beyond its share of all calls, and how many calls it may have in any case.
 const STICKY_EXCESS: f64 = 1.25;

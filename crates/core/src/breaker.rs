@@ -6,7 +6,7 @@
 //! the threshold keeps a busy engine with a few failures in use, the groups keep a crowd from knocking it over again.
 //!
 //! Invariants: while it is open nothing starts; half open, at most one call runs as canary; every state has a way out
-//! that depends on time alone, so no lost report can hold it for ever.
+//! that depends on time alone, so no lost report can hold it forever.
 //!
 //! [`FailureKind::counts_for_breaker`]: crate::failure::FailureKind::counts_for_breaker
 
@@ -312,7 +312,7 @@ impl Breaker {
                 self.enter(State::HalfOpen { canary: None, since: now }, now);
                 Some(Change::HalfOpened)
             }
-            // An engine that has worked on the canary for so long without failing it is there.
+            // An engine that has worked on the canary for this long without failing it is there.
             State::HalfOpen { canary: Some(_), since } if now.since(*since) >= rules.reset_timeout => {
                 Some(self.close(now))
             }
@@ -340,7 +340,7 @@ impl Breaker {
     pub fn force(&mut self, forced: Option<Forced>, now: Time) -> Change {
         let open = forced.as_ref().map(|f| f.open);
         if forced.is_none() && self.forced.as_ref().is_some_and(|f| f.open) {
-            // What was measured before says nothing any more, and nobody knows how the engine is.
+            // What was measured before says nothing any more, and no one knows how the engine is.
             self.enter(State::HalfOpen { canary: None, since: now }, now);
         }
         self.forced = forced;

@@ -103,7 +103,7 @@ pub struct Fixed {
     pub engine_type: String,
     pub workflow: String,
     pub user: Option<String>,
-    /// Keyed hash of the concurrency key: at most so many of one key run at once (1 unless configured).
+    /// Keyed hash of the concurrency key: at most this many of one key run at once (1 unless configured).
     pub ckey: Option<String>,
     pub tags: Vec<String>,
     pub created_at: Time,

@@ -227,7 +227,7 @@ impl Gate {
         }
     }
 
-    /// A call that runs already, found when the queue was read anew.
+    /// A call that runs already, found when the queue was read again.
     pub fn adopt(&mut self, at: u32, key: Key, since: Time) {
         if let Some(endpoint) = self.endpoints.get_mut(at as usize) {
             endpoint.limiter.started(key, since);
@@ -430,7 +430,7 @@ impl Gates {
         changes
     }
 
-    /// Takes in that so many executions wait for the learned limit of an endpoint alone, as they have since the last time;
+    /// Takes in that this many executions wait for the learned limit of an endpoint alone, as they have since the last time;
     /// gives the seconds that are charged for it.
     pub(crate) fn hold_back(&mut self, engine: &str, at: u32, held: u64, now: Time) -> f64 {
         let endpoint = self.gates.get_mut(engine).and_then(|gate| gate.endpoints.get_mut(at as usize));

@@ -1,7 +1,7 @@
 //! What moves an execution: every function here takes a row and says which row follows, or why none does.
 //!
 //! A [`Transition`] is guarded by the row's `rev`: a driver applies it only while that is still the row's last event,
-//! so whoever decided on an old row decides again. A worker's verbs also carry its fence, compared here.
+//! so anyone who decided on an old row decides again. A worker's verbs also carry its fence, compared here.
 
 use crate::event::{Event, EventData, EventType};
 use crate::execution::{Execution, Fixed, Priority, Spec, State, Status};
@@ -172,7 +172,7 @@ pub enum Loss {
     Worker,
     /// The whole node died.
     Node,
-    /// Somebody killed the worker: that says next to nothing of what ran on it, so it weighs as little as a node's death.
+    /// Someone killed the worker: that says next to nothing of what ran on it, so it weighs as little as a node's death.
     Killed,
 }
 
@@ -315,7 +315,7 @@ pub fn finish(
                 && !row.fixed.spec.at_most_once
             {
                 // Nothing was reported: the next attempt asks what became of this one. A workflow that takes its engine
-                // down each time is poison, so that is not done for ever.
+                // down each time is poison, so that is not done forever.
                 let mut again = wait_unburnt(row, failure, Reason::AnswerLost, retry_after, jitter, now);
                 again.next.lost += 1;
                 again.next.maybe_started = true;
@@ -425,7 +425,7 @@ pub fn fail_fast(row: &Execution, message: Vec<u8>, now: Time) -> Result<Transit
     Ok(given_up(end(row, Status::Failed, Some(failure), now), may_run(row)))
 }
 
-/// Puts a failed or cancelled execution back: generation + 1, the retry budget starts anew, fences and attempts go on.
+/// Puts a failed or cancelled execution back: generation + 1, the retry budget starts over, fences and attempts go on.
 pub fn redrive(
     row: &Execution,
     head_starts: &HeadStarts,
@@ -622,7 +622,7 @@ enum Fate {
 
 impl Fate {
     /// Of an attempt that ended without the end of its run. Its time limit ends a run for good: taken up again it would be
-    /// over its time at once, for ever.
+    /// over its time at once, forever.
     fn of(row: &Execution, kind: FailureKind) -> Fate {
         match kind {
             FailureKind::Timeout if !row.fixed.spec.at_most_once => Fate::Over,

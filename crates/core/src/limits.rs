@@ -61,7 +61,7 @@ pub const REAP_EVERY: Millis = SECOND;
 pub const SCHEDULER_TTL: Millis = 5 * SECOND;
 /// Workers that may die under one execution before it counts as poison.
 pub const LOST_MAX: u32 = 3;
-/// Deaths of its node, or of workers that somebody killed, before an execution counts as poison, and from which on it waits before the next try.
+/// Deaths of its node, or of workers that someone killed, before an execution counts as poison, and from which on it waits before the next try.
 pub const NODE_CRASHES_MAX: u32 = 10;
 pub const NODE_CRASHES_BACKOFF_FROM: u32 = 3;
 pub const DEFAULT_TIMEOUT: Millis = HOUR;

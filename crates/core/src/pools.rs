@@ -6,7 +6,7 @@
 //! gets its minimum, then the needs are met, the largest unmet one first, and the rest is shared, where it serves all.
 //!
 //! Invariants: the parts sum up to the total; none is below its minimum, or above its maximum; while other work waits,
-//! one worker at least is shared, for nobody else can do it.
+//! one worker at least is shared, for no one else can do it.
 
 use crate::autoscaler::Reach;
 use crate::gate::Gates;

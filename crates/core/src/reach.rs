@@ -7,7 +7,7 @@ use crate::event::{Event, EventType};
 use crate::reason::Reason;
 use crate::time::{MINUTE, Millis, Time};
 
-/// A look that has lasted so long has reached the run: with the usual settings one that does not ends within 2 minutes.
+/// A look that has lasted this long has reached the run: with the usual settings one that does not ends within 2 minutes.
 const LOOK_MAX: Millis = 10 * MINUTE;
 
 /// A run that is known and out of reach.

@@ -14,7 +14,7 @@ pub const REMEMBERED: Millis = DAY;
 /// What is kept.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RetentionRules {
-    /// How long after its end an execution is kept; `None`: for ever.
+    /// How long after its end an execution is kept; `None`: forever.
     pub age: Option<Millis>,
     /// The same for one status, and for one engine by its name, which counts more.
     pub of_status: BTreeMap<Status, Millis>,
@@ -60,7 +60,7 @@ pub enum Fate {
 }
 
 impl RetentionRules {
-    /// How long such an execution is kept after its end; `None`: for ever.
+    /// How long such an execution is kept after its end; `None`: forever.
     #[must_use]
     pub fn age_of(&self, engine: &str, status: Status) -> Option<Millis> {
         self.of_engine.get(engine).or_else(|| self.of_status.get(&status)).copied().or(self.age)

@@ -10,13 +10,13 @@ use std::sync::LazyLock;
 const FIRST: f64 = 0.05;
 const PER_OCTAVE: f64 = 4.0;
 pub const BUCKETS: usize = 68;
-/// How fast old runs are forgotten: the weight of one run falls to a third after so many others.
+/// How fast old runs are forgotten: the weight of one run falls to a third after this many others.
 const MEMORY: f64 = 1_000.0;
 /// The prior: a lognormal distribution around five seconds that weighs as much as five runs.
 const PRIOR_MEDIAN: f64 = 5.0;
 const PRIOR_SIGMA: f64 = 1.2;
 const PRIOR_WEIGHT: f64 = 5.0;
-/// Below this share of runs that last so long there is no data left, and a Pareto tail of this index stands in.
+/// Below this share of runs that last this long there is no data left, and a Pareto tail of this index stands in.
 const TAIL_FROM: f64 = 0.004;
 const TAIL_INDEX: f64 = 1.5;
 

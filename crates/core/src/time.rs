@@ -47,7 +47,7 @@ impl Time {
     }
 }
 
-/// Year, month and day of so many days after 1970-01-01 in the Gregorian calendar. Years begin in March here, so that the leap
+/// Year, month and day of this many days after 1970-01-01 in the Gregorian calendar. Years begin in March here, so that the leap
 /// day is the last of its year, and 400 of them are one era.
 fn civil(days: i64) -> (i64, i64, i64) {
     const ERA: i64 = 146_097;

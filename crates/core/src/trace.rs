@@ -1,7 +1,7 @@
 //! Distributed tracing: the spans of an execution, derived from what is stored of it.
 //!
 //! The ids of spans follow from the trace, the generation and the attempt, so that an engine can be told its parent before the attempt has
-//! ended, and whoever derives the spans later, after a crash or on another node, gets the same ones.
+//! ended, and anyone who derives the spans later, after a crash or on another node, gets the same ones.
 
 use crate::event::{Event, EventType};
 use crate::execution::{Execution, Status};
@@ -45,7 +45,7 @@ pub struct Span {
     pub reattached: bool,
 }
 
-/// The id of a span; the same whoever asks, never 0.
+/// The id of a span; the same for everyone who asks, never 0.
 #[must_use]
 pub fn span_id(trace: u128, generation: u32, piece: Piece, attempt: u32) -> u64 {
     let words = [trace as u64, (trace >> 64) as u64, u64::from(generation), piece as u64, u64::from(attempt)];

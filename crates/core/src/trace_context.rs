@@ -11,7 +11,7 @@ pub struct TraceContext {
     pub trace: u128,
     /// The caller's span, under which the execution hangs; `None` when the trace began with the execution.
     pub parent: Option<u64>,
-    /// Whether its spans are exported, here and by whoever is told of it.
+    /// Whether its spans are exported, here and by anyone who is told of it.
     pub sampled: bool,
 }
 

@@ -207,7 +207,7 @@ fn held_by_engine(row: &Execution, queue: &Queue, gates: &Gates, now: Time) -> O
 }
 
 /// Which limit of which endpoint holds back what may go to `pinned`, or to any. Of several the first that was learned: what is
-/// configured is known to whoever configured it.
+/// configured is known to the operator.
 fn full_told(engine: &str, queue: &Queue, gates: &Gates, pinned: Option<u32>, now: Time) -> String {
     let place = gates.get(engine).and_then(|gate| {
         let ends = gate.endpoints().count();

@@ -32,9 +32,9 @@ pub enum Answer {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Verdict {
     Delivered,
-    /// Tried again after so long.
+    /// Tried again after this long.
     Again(Millis),
-    /// Given up: a dead letter, until somebody replays it.
+    /// Given up: a dead letter, until someone replays it.
     Dead,
 }
 

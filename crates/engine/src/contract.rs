@@ -163,7 +163,7 @@ impl Call {
         self.host.attached(engine_run, can_reattach).await
     }
 
-    /// Resolves when the run is to be stopped in the engine; pending for ever otherwise.
+    /// Resolves when the run is to be stopped in the engine; pending forever otherwise.
     pub async fn stopped(&self) -> Stop {
         self.stop.clone().wait().await
     }
@@ -294,7 +294,7 @@ pub struct EngineFailure {
     pub engine_status: Option<i32>,
     pub retry_after: Option<Millis>,
     pub reached: Reached,
-    /// Whether it is retried where nobody says so; `None`: as its kind is.
+    /// Whether it is retried where no one says so; `None`: as its kind is.
     pub retried: Option<bool>,
 }
 
@@ -325,7 +325,7 @@ impl EngineFailure {
         }
     }
 
-    /// The engine took the request, or the run is over, and only what it said of it is of no use: started anew, the
+    /// The engine took the request, or the run is over, and only what it said of it is of no use: started again, the
     /// workflow would run a second time, so that is not done by itself.
     #[must_use]
     pub fn not_repeated(self) -> EngineFailure {

@@ -26,7 +26,7 @@ struct Script {
     echo: Option<Box<RawValue>>,
     /// How long it takes, in milliseconds.
     sleep_ms: u64,
-    /// The first so many attempts fail.
+    /// Number of attempts that fail, from the first on.
     fail_times: u32,
     /// What they fail with; `engine_error` unless told otherwise.
     fail_kind: Option<FailureKind>,

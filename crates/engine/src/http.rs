@@ -227,7 +227,7 @@ impl Engine for Http {
     }
 
     async fn health(&self, endpoint: usize) -> Health {
-        // Any path will do to see that somebody answers.
+        // Any path will do to see that someone answers.
         self.client.health(endpoint, &[], |_| true).await
     }
 

@@ -31,7 +31,7 @@ pub struct LangflowConfig {
     /// The API key is sent as `x-api-key`.
     pub http: HttpSettings,
     pub api: LangflowApi,
-    /// Flows may come with a request. Whoever sends one runs code on the engine.
+    /// Flows may come with a request. Anyone who sends one runs code on the engine.
     pub allow_inline: bool,
     /// `parameters.tweaks` are handed on. They change the fields of components.
     pub allow_tweaks: bool,

@@ -95,7 +95,7 @@ impl Langsmith {
         Ok(request)
     }
 
-    /// The run of this idempotency key on a thread, if an earlier attempt started it. `Err` when so many runs came after that
+    /// The run of this idempotency key on a thread, if an earlier attempt started it. `Err` when this many runs came after that
     /// it cannot be found out.
     async fn find(&self, call: &Call, thread: Uuid) -> Result<Option<RunId>, EngineFailure> {
         for page in 0..PAGES_MAX {

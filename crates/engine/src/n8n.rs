@@ -37,7 +37,7 @@ pub struct N8nConfig {
     pub http: HttpSettings,
     /// How workflows are called, by their id. Others are asked for through the API and called by what they say.
     pub workflows: BTreeMap<String, N8nWebhook>,
-    /// Workflows may come with a request. Whoever sends one runs code on the engine.
+    /// Workflows may come with a request. Anyone who sends one runs code on the engine.
     pub allow_inline: bool,
     /// Where webhooks are called, if that is not where the API is; for an engine with one endpoint.
     pub webhook_url: Option<String>,

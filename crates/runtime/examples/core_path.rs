@@ -1,7 +1,7 @@
-//! The core path and nothing else: submit, grant, run, complete, and the caller who waits for it, so many times, on one thread and in
+//! The core path and nothing else: submit, grant, run, complete, and the caller who waits for it, this many times, on one thread and in
 //! virtual time. `cargo xtask bench instructions` counts what it executes.
 
-#![allow(clippy::print_stdout, reason = "what was done is printed for whoever looks")]
+#![allow(clippy::print_stdout, reason = "what was done is printed for anyone who looks")]
 
 use enginehouse_api::SubmitRequest;
 use enginehouse_core::time::Time;

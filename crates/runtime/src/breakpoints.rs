@@ -88,7 +88,7 @@ mod armed {
     impl Kinds {
         pub(crate) fn of(batch: &Batch) -> Kinds {
             let mut kinds = BTreeSet::new();
-            // Without a breakpoint nobody asks.
+            // Without a breakpoint no one asks.
             let writes: &[Write] = if armed().is_some() { &batch.writes } else { &[] };
             for write in writes {
                 let kind = match write {

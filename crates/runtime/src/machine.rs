@@ -77,7 +77,7 @@ impl Machine {
             if total.is_some_and(|total| limit >= total) {
                 continue;
             }
-            // Files that were read lie in memory only while nobody else wants it.
+            // Files that were read lie in memory only while no one else wants it.
             let cache = field(&group.join("memory.stat"), files.cache).unwrap_or(0);
             let used = current.saturating_sub(cache);
             if tightest.is_none_or(|(l, u)| limit.saturating_sub(used) < l.saturating_sub(u)) {

@@ -255,7 +255,7 @@ impl Node {
         let sessions: Vec<SessionId> = self.cx.workers.ports.lock().keys().copied().collect();
         let idle = self.cx.workers.ports.lock().values().all(|p| p.held.is_empty());
         if idle {
-            // A clean sign-off: nobody need wait for these sessions to expire.
+            // A clean sign-off: no one need wait for these sessions to expire.
             for session in sessions {
                 let close = Planned::Other(Write::Session(SessionWrite::Close(session)));
                 let _ = self.cx.writes.commit(vec![close], 0).await;
@@ -282,7 +282,7 @@ impl Node {
         }
     }
 
-    /// Waits until no worker holds anything, at most so long.
+    /// Waits until no worker holds anything, at most this long.
     async fn wait_for_idle(&self, patience: Duration) {
         let until = Instant::now() + patience;
         let mut changed = self.cx.store.changed();

@@ -28,7 +28,7 @@ pub(crate) type Answerer =
 
 /// How long a connection that was asked to end may take for it before it is cut.
 const LEAVE: Duration = Duration::from_secs(2);
-/// The least pause after an accept that failed for want of something (file descriptors, memory).
+/// The least pause after an accept that failed for lack of something (file descriptors, memory).
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
 /// Accepts connections until `stop`, each served on a task of `tasks`.

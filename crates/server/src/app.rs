@@ -87,7 +87,7 @@ impl App {
     ) -> Result<T, ApiError> {
         match self.tasks.spawn(change).await {
             Ok(done) => done,
-            // Nobody aborts it, so it panicked, and the caller's side of it goes the same way.
+            // No one aborts it, so it panicked, and the caller's side of it goes the same way.
             Err(error) => std::panic::resume_unwind(error.into_panic()),
         }
     }

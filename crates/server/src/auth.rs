@@ -78,7 +78,7 @@ impl Authenticator {
         remembered.insert(hash, (caller, now + Duration::from_millis(CALLER_REMEMBERED_FOR)));
     }
 
-    /// A key was deleted: nobody is taken on trust any more.
+    /// A key was deleted: no one is taken on trust any more.
     pub(crate) fn forget(&self) {
         self.remembered.lock().clear();
     }

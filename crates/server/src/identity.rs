@@ -1,6 +1,6 @@
 //! Showing which service answers, to who shares a secret with it and will not send a key to another one.
 //!
-//! Whoever asks makes up a challenge; the answer is its keyed hash. What is shown for one challenge opens nothing for the next, so
+//! Anyone who asks makes up a challenge; the answer is its keyed hash. What is shown for one challenge opens nothing for the next, so
 //! a program that takes over the port of a service that is gone cannot pass for it.
 
 use aws_lc_rs::{hmac, rand};
@@ -40,7 +40,7 @@ impl Identity {
         (bytes.len() == SECRET_BYTES).then(|| Identity { key: hmac::Key::new(hmac::HMAC_SHA256, &bytes) })
     }
 
-    /// Something nobody can foresee, to be answered; `None` when the system gives no random bytes.
+    /// Something no one can foresee, to be answered; `None` when the system gives no random bytes.
     #[must_use]
     pub fn challenge() -> Option<String> {
         let mut bytes = [0; 16];

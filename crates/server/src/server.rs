@@ -38,7 +38,7 @@ pub enum ServerError {
 #[error(transparent)]
 pub struct TlsFailure(#[from] TlsError);
 
-/// A server that has its address and answers nobody yet: who connects waits.
+/// A server that has its address and answers no one yet: who connects waits.
 pub struct Bound {
     address: SocketAddr,
     acceptor: Acceptor,

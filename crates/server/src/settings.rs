@@ -15,7 +15,7 @@ pub struct ServerSettings {
     pub no_auth: bool,
     /// HTTPS instead of HTTP.
     pub tls: Option<TlsSettings>,
-    /// Shows which service answers; `None`: nobody can find out.
+    /// Shows which service answers; `None`: no one can find out.
     pub identity: Option<Identity>,
     /// Connections open at once; further ones are closed as soon as they are accepted.
     pub connections_max: usize,

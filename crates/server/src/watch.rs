@@ -25,7 +25,7 @@ pub(crate) struct Patience {
 pub(crate) enum Overdue {
     /// Its headers did not arrive in time.
     Header,
-    /// Nobody asked anything.
+    /// No one asked anything.
     Idle,
     /// The client took no byte.
     Write,

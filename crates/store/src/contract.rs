@@ -29,7 +29,7 @@ pub trait Clock: Send + Sync + 'static {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Starting {
     pub key: Key,
-    /// Its request comes along when it has at most so many bytes, as they were sent.
+    /// Its request comes along when it has at most this many bytes, as they were sent.
     pub request_up_to: u64,
 }
 

@@ -209,7 +209,7 @@ async fn drive(
         biased;
         outcome = &mut running => classify(outcome, Some(stopped), false),
         command = commands.beyond(Command::Cancel) => match command {
-            // The wish to cancel is stored, so the row ends cancelled whoever reports.
+            // The wish to cancel is stored, so the row ends cancelled no matter who reports.
             Command::HandBack => classify(Outcome::Cancelled, Some(stopped), true),
             _ => None,
         },

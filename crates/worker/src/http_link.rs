@@ -31,7 +31,7 @@ const ORDERS_MAX: usize = 64;
 const PROGRESS_MAX: usize = 256;
 const PAUSE_FIRST: Duration = Duration::from_millis(50);
 const PAUSES: Pauses = Pauses::new(PAUSE_FIRST, Duration::from_secs(2));
-/// A report gets this long, and a second more for each so many bytes.
+/// A report gets this long, and a second more for each this many bytes.
 const REPORT_WITHIN: Duration = Duration::from_secs(20);
 const REPORT_BYTES_A_SECOND: usize = 256 << 10;
 
@@ -40,7 +40,7 @@ const REPORT_BYTES_A_SECOND: usize = 256 << 10;
 pub enum Over {
     /// The node has no more work for the worker.
     Dismissed,
-    /// The session ended, or nobody answered any more; why, for people. The worker may join anew.
+    /// The session ended, or no one answered any more; why, for people. The worker may join again.
     Lost(String),
 }
 
@@ -67,7 +67,7 @@ struct State {
 }
 
 impl HttpLink {
-    /// Joins a node. One try: joining is not bound to any time, so whoever calls may try again.
+    /// Joins a node. One try: joining is not bound to any time, so anyone who calls may try again.
     ///
     /// # Errors
     /// As the node answered, or did not.
@@ -169,7 +169,7 @@ impl Link for HttpLink {
         };
         let answer = self.shared.report(lease, report.end, &report.logs, wished).await;
         let Err(LinkError::Refused(why)) = answer else { return answer };
-        // The node would refuse it again, and an attempt that is never reported would hold its slot for ever.
+        // The node would refuse it again, and an attempt that is never reported would hold its slot forever.
         tracing::error!(why, "a report was refused; the attempt is reported as failed instead");
         let text = format!("the result could not be handed to the node: {why}");
         let failure = EngineFailure::new(FailureKind::BadResponse, "result_refused", text);
@@ -322,7 +322,7 @@ impl Shared {
                     if answer.closed {
                         self.end(Over::Dismissed);
                     } else if idle && sent.elapsed() < PAUSE_FIRST {
-                        // A node that lets nobody wait, because it stops, is not asked all the time.
+                        // A node that lets no one wait, because it stops, is not asked all the time.
                         sleep(PAUSE_FIRST).await;
                     }
                 }

@@ -25,7 +25,7 @@ Usage: cargo xtask bench connections [OPTIONS]
 
 const CONFIG: &str = "[scaling]\nmin_workers = 1\nmax_workers = 1\nworker_capacity = 64\n\n[engines.demo]\ntype = \"demo\"\ndefault = true\n\n\
     [engines.parked]\ntype = \"demo\"\n";
-/// One stream in so many follows all executions.
+/// One stream in this many follows all executions.
 const ALL_IN: usize = 20;
 const PATIENCE: Duration = Duration::from_secs(60);
 /// How often the streams are looked at.

@@ -19,7 +19,7 @@ pub(super) fn number(args: &[String], name: &str, usual: u64) -> Result<u64> {
     text.map_or(Ok(usual), |text| text.parse().with_context(|| format!("{name} takes a number")))
 }
 
-/// A fresh service that has so many finished executions of its engine `demo`, in batches, as fast as they go.
+/// A fresh service that has this many finished executions of its engine `demo`, in batches, as fast as they go.
 pub(super) fn fill(dir: &Path, config: &str, rows: u64, release: bool) -> Result<House> {
     let house = House::start_built(dir, config, &[], release)?;
     let api = house.api();

@@ -19,7 +19,7 @@ Usage: cargo xtask bench instructions [OPTIONS]
 ";
 
 const STORES: [&str; 2] = ["memory", "sqlite"];
-/// The same once more with so many executions more; the difference is theirs alone.
+/// The same once more with this many executions more; the difference is theirs alone.
 const FEW: u64 = 200;
 const MANY: u64 = 1_200;
 const TOLERANCE: f64 = 0.10;

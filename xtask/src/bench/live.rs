@@ -320,7 +320,7 @@ fn lab(program: &Path, dir: &Path) -> Result<Side> {
     Ok(Side { target, cost, waits })
 }
 
-/// The numbers of a CSV file; what is no number is 0.
+/// The numbers of a CSV file; what is not a number is 0.
 fn columns(path: &Path) -> Result<Vec<Vec<f64>>> {
     let text = std::fs::read_to_string(path).with_context(|| path.display().to_string())?;
     Ok(text

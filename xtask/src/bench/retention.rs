@@ -101,7 +101,7 @@ fn mib(bytes: &Value) -> u64 {
     bytes.as_u64().unwrap_or(0) >> 20
 }
 
-/// A data directory with so many finished executions, the service stopped; and the bytes of its feed.
+/// A data directory with this many finished executions, the service stopped; and the bytes of its feed.
 fn filled(dir: &Path, rows: u64, release: bool) -> Result<(House, u64)> {
     let mut house = fill(dir, CONFIG, rows, release)?;
     let feed = house.api().must("GET", "/v1/storage", None)?["feedBytes"].as_u64().unwrap_or(0);

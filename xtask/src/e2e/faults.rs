@@ -242,7 +242,7 @@ fn judge(house: &House) -> Result<Vec<String>> {
     }
     let refused: u32 =
         starts.iter().filter(|(second, _)| second.contains("refused")).map(|(_, count)| *count).sum();
-    println!("calls of the waiting executions that met nobody: {refused}");
+    println!("calls of the waiting executions that met no one: {refused}");
     Ok(failures)
 }
 

@@ -100,7 +100,7 @@ pub(super) fn circle(mut uses: Uses) -> Option<String> {
     let known: BTreeSet<String> = uses.keys().cloned().collect();
     uses.values_mut().for_each(|used| used.retain(|name| known.contains(name)));
     loop {
-        // Who uses nobody who is left is in no circle, nor is who is used by nobody.
+        // Who uses no one who is left is in no circle, nor is who is used by no one.
         let used: BTreeSet<String> = uses.values().flatten().cloned().collect();
         let before = uses.len();
         uses.retain(|name, uses| !uses.is_empty() && used.contains(name));

@@ -123,7 +123,7 @@ fn function_name(line: &str) -> Option<&str> {
 mod tests {
     use super::*;
 
-    /// A method whose body and the rest of its head have so many lines.
+    /// A method whose body and the rest of its head have this many lines.
     fn function(lines: usize) -> String {
         let body = "        x();\n".repeat(lines - 2);
         format!(

@@ -35,7 +35,7 @@ Examples:
 
 The executions are real ones: they are stored, run by the engine and kept as long as any other.";
 
-/// Measure what a running service takes, and how soon it answers
+/// Measure the throughput and latency of a running service
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct Bench {
@@ -78,7 +78,7 @@ pub(crate) struct Bench {
     /// How long to submit [default: 10s, or until all --executions are submitted]
     #[arg(long, value_name = "DURATION")]
     duration: Option<Span>,
-    /// Submit so many executions
+    /// Number of executions to submit
     #[arg(long, value_name = "N")]
     executions: Option<u64>,
     /// Measure submits only: do not follow what was submitted to its end
@@ -97,7 +97,7 @@ pub(crate) struct Bench {
 
 /// How long to submit when neither a time nor a number was given.
 const USUAL_DURATION: Duration = Duration::from_secs(10);
-/// A drain in which nothing ends for so long is given up.
+/// How long a drain may go without an end before it is given up.
 const DRAIN_PATIENCE: Duration = Duration::from_secs(60);
 const REFUSED_PAUSE: Duration = Duration::from_millis(10);
 const REOPEN_PAUSE: Duration = Duration::from_millis(200);
@@ -107,7 +107,7 @@ impl Bench {
         let plan = Arc::new(self.plan()?);
         let before = self.compare.as_deref().map(Report::read).transpose()?;
         let shared = Arc::new(Shared::new()?);
-        // Ends that nobody reads need no stream, and a key that may submit need not be allowed to read.
+        // Ends that no one reads need no stream, and a key that may submit need not be allowed to read.
         let follower = if plan.wait || self.submits_only {
             client.ready().await?;
             None
@@ -178,7 +178,8 @@ impl Bench {
                 serde_json::json!({"echo": filling, "resultBytes": result, "sleepMs": work}).to_string()
             }
         };
-        serde_json::from_str(&text).map_err(|error| Failure::usage(format!("--params is no JSON: {error}")))
+        serde_json::from_str(&text)
+            .map_err(|error| Failure::usage(format!("--params is not valid JSON: {error}")))
     }
 }
 

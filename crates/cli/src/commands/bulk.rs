@@ -16,7 +16,7 @@ pub(crate) struct Bulk {
     ids: Vec<String>,
     #[command(flatten)]
     filter: FilterArgs,
-    /// Everything, whatever the filter
+    /// Every execution that the verb applies to
     #[arg(long)]
     all: bool,
     /// Count only, change nothing

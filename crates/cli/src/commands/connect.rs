@@ -40,7 +40,7 @@ pub(crate) struct Connection {
 /// How something was said; the louder wins.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Said {
-    /// Nobody said it: it is a default.
+    /// No one said it: it is a default.
     #[default]
     Nobody,
     Environment,

@@ -135,7 +135,7 @@ fn clock(service: Timestamp) -> FindingView {
     let text = format!("the service's clock and this machine's are {} ms apart", apart.abs());
     if apart.abs() > CLOCK_APART_MS {
         let remedy = "see that both machines' clocks are kept by NTP; after a step back the service's goes on from the \
-                      greatest time it has stored and comes nearer by and by";
+                      greatest time it has stored and comes closer over time";
         return FindingView::warning("clock", text, remedy);
     }
     FindingView::ok("clock", text)

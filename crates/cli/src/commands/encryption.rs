@@ -6,7 +6,7 @@ use clap::{Args, Subcommand};
 use enginehouse_api::EncryptionView;
 use enginehouse_api::client::Client;
 
-/// The keys that payloads are sealed with
+/// Check and rotate the keys that encrypt payloads
 #[derive(Debug, Args)]
 pub(crate) struct Encryption {
     #[command(subcommand)]

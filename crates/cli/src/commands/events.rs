@@ -7,7 +7,7 @@ use clap::Args;
 use enginehouse_api::Code;
 use enginehouse_api::client::{Client, EventQuery};
 
-/// What happens in the service, as it happens, until Ctrl-C
+/// Follow the events of the service until Ctrl-C
 #[derive(Debug, Args)]
 pub(crate) struct Events {
     /// Only events of this type, such as execution_failed or breaker_opened; may be repeated. metrics_updated comes only
@@ -17,10 +17,10 @@ pub(crate) struct Events {
     /// Only executions of this engine, by name
     #[arg(long, value_name = "NAME")]
     engine: Option<String>,
-    /// Begin after the event with this id, or with the `oldest` that is kept
+    /// Start after the event with this id, or at the `oldest` that is kept
     #[arg(long, value_name = "EVENT")]
     after: Option<String>,
-    /// End after so many events
+    /// Number of events after which the command ends
     #[arg(long, value_name = "N")]
     count: Option<u64>,
 }

@@ -124,7 +124,7 @@ pub(crate) struct List {
     /// Rows of one page, 1 to 1000
     #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u16).range(1..=1000))]
     limit: u16,
-    /// Go on where an earlier list ended
+    /// Continue where an earlier list ended
     #[arg(long)]
     cursor: Option<String>,
     /// All pages; with --json one execution a line
@@ -372,7 +372,7 @@ fn explained(view: &ExecutionView, now: jiff::Timestamp) -> [String; 2] {
         }
         (Some(EtaView { low, high: None }), _) => format!("it starts in {} at the soonest", lasting(low)),
         (None, Some(until)) => format!("that may change at {until}"),
-        (None, None) => "nobody knows when it starts".to_owned(),
+        (None, None) => "the start time is unknown".to_owned(),
     };
     let runs = wait.blockers.iter().filter(|blocker| blocker.kind == "execution").count();
     let mut way: Vec<String> = wait.blockers.iter().filter(|b| b.kind != "execution").map(blocker).collect();

@@ -30,7 +30,10 @@ impl Backup {
     pub(crate) fn run(self, dir: &Path, output: &mut Output) -> Result<Exit, Failure> {
         let blobs = blobs_beside(&self.file);
         if blobs.exists() {
-            return Err(Failure::call(format!("{} exists already; a backup writes anew", blobs.display())));
+            return Err(Failure::call(format!(
+                "{} exists already; give the backup another name",
+                blobs.display()
+            )));
         }
         // Before and after the copy of the store: what it tells of may go, and come, while it is made.
         copy(&dir.join(BLOBS_DIRECTORY), &blobs)?;

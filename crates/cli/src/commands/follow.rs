@@ -22,7 +22,7 @@ const PAUSES: Pauses = Pauses::new(Duration::from_millis(100), Duration::from_se
 pub(crate) struct Watch {
     /// The execution's id
     id: String,
-    /// Begin after the event with this id
+    /// Start after the event with this id
     #[arg(long, value_name = "EVENT")]
     after: Option<String>,
     /// Give up after this time

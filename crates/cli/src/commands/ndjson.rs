@@ -41,7 +41,7 @@ pub(crate) struct Ndjson {
     /// Requests of one batch
     #[arg(long, default_value_t = 200, value_name = "N", requires = "file", value_parser = clap::value_parser!(u16).range(1..=1000))]
     batch: u16,
-    /// Submit the same file anew: lines without an id get others for each word given here
+    /// Submit the same file again: lines without an id get others for each word given here
     #[arg(long, value_name = "WORD", requires = "file", default_value = "")]
     again: String,
 }

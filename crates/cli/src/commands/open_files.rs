@@ -5,7 +5,7 @@ use nix::sys::resource::{Resource, getrlimit, setrlimit};
 /// Files beside the connections: the store, what listens, calls to engines, and their pipes.
 const OTHERS: u64 = 1_024;
 
-/// Raises this process's limit until so many connections fit, as far as the system allows it; says so where it does not.
+/// Raises this process's limit until this many connections fit, as far as the system allows it; says so where it does not.
 pub(super) fn allow(connections: usize) {
     let Ok((soft, hard)) = getrlimit(Resource::RLIMIT_NOFILE) else { return };
     let wanted = raised(soft, hard, connections as u64);

@@ -28,13 +28,13 @@ enum EnginesCommand {
     Pause { name: String },
     /// Start work on a paused engine again
     Resume { name: String },
-    /// Force the circuit breaker of an engine open or closed, or back to what is measured
+    /// Force the circuit breaker of an engine open or closed, or set it back to automatic
     Breaker {
         name: String,
         /// open: nothing starts; closed: work starts whatever fails; auto: by what is measured
         #[arg(value_enum)]
         state: BreakerArg,
-        /// Why, for those who will wonder
+        /// Reason, recorded with the change
         #[arg(long)]
         reason: String,
         /// One endpoint only, by its name
@@ -44,7 +44,7 @@ enum EnginesCommand {
         #[arg(long = "for", value_name = "DURATION")]
         span: Option<Span>,
     },
-    /// Ask every endpoint for its health now; exits with 1 if one is not healthy
+    /// Check the health of every endpoint now; exits with 1 if one is unhealthy
     Test { name: String },
 }
 
@@ -325,7 +325,7 @@ enum KeysCommand {
         #[arg(long, value_name = "DURATION")]
         expires_in: Option<Span>,
     },
-    /// Remove a key; whoever uses it is let in no more
+    /// Remove a key; calls with it are refused from then on
     Delete { id: String },
 }
 

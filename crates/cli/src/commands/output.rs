@@ -42,7 +42,7 @@ impl Output {
         writeln!(self.to, "{}", json(text)).map_err(Failure::from_output)
     }
 
-    /// A line of text, which is made [`printable`] here, so that nobody has to think of it.
+    /// A line of text, which is made [`printable`] here, so that no one has to think of it.
     pub(crate) fn line(&mut self, text: &str) -> Result<(), Failure> {
         writeln!(self.to, "{}", printable(text)).map_err(Failure::from_output)
     }

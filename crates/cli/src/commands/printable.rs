@@ -80,7 +80,7 @@ macro_rules! tell {
 pub(crate) use tell;
 
 pub(crate) fn to_people(said: fmt::Arguments<'_>) {
-    // Nobody may be listening, which is no reason to fail.
+    // No one may be listening, which is no reason to fail.
     let _ = writeln!(io::stderr(), "{}", printable(&said.to_string()));
 }
 

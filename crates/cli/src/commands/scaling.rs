@@ -20,7 +20,7 @@ pub(crate) struct Scaling {
 enum ScalingCommand {
     /// Show the workers, the rules and the newest decision
     Show,
-    /// Why are there as many workers as there are?
+    /// Explain the current number of workers
     ///
     /// Goes through the newest decision step by step: what was seen, what it means for the instant a worker launched now
     /// becomes useful, which rule gave the target its value, and what a shadow policy would do instead. With an id, the same
@@ -35,7 +35,7 @@ enum ScalingCommand {
         #[arg(long, default_value_t = 20)]
         limit: u32,
     },
-    /// Put rules in the place of the configured ones, at once; what is not given is as configured
+    /// Override configured rules at once; rules that are not given stay as configured
     Set(Box<Change>),
     /// Go back to the configured rules
     Reset,
@@ -78,7 +78,7 @@ struct Change {
     tolerance: Option<f64>,
     #[arg(long, value_enum)]
     predict: Option<PredictArg>,
-    /// Why, for those who will wonder
+    /// Reason, recorded with the change
     #[arg(long)]
     reason: Option<String>,
     /// Back to the configuration after this time, such as 2h

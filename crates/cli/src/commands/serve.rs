@@ -110,7 +110,7 @@ async fn serve(config: Config) -> Result<Exit, Failure> {
             return Err(failure);
         }
     };
-    let told = until_told(&mut signals, &service, &server).await;
+    let told = wait_for_signal(&mut signals, &service, &server).await;
     let files = service.files().cloned();
     if let Err(why) = told {
         // Nothing can be stored any more, so nothing is gained by waiting: what runs is taken up by the next start. Only the
@@ -146,7 +146,7 @@ async fn open_door(service: &ExecutionService, settings: ServerSettings) -> Resu
     let (identity, secret) = made;
     let settings = ServerSettings { identity: Some(identity), ..settings };
     if let Some(files) = service.files() {
-        tell_seal_key(files);
+        print_seal_key_notice(files);
         if !settings.no_auth {
             first_key(service, files).await?;
         }
@@ -200,7 +200,7 @@ fn from_here(address: SocketAddr) -> SocketAddr {
     SocketAddr::new(ip, address.port())
 }
 
-fn tell_seal_key(files: &Files) {
+fn print_seal_key_notice(files: &Files) {
     let (key, dir) = (&files.seal_key.source, files.dir.display());
     if files.seal_key.new {
         tell!(
@@ -247,7 +247,7 @@ async fn first_key(service: &ExecutionService, files: &Files) -> Result<(), Fail
 }
 
 /// Until a signal, or until the service cannot go on, with the reason.
-async fn until_told(
+async fn wait_for_signal(
     signals: &mut Signals,
     service: &ExecutionService,
     server: &Server,
@@ -261,7 +261,7 @@ async fn until_told(
                 return Err(why);
             }
         };
-        if told == Told::Stop {
+        if told == SignalRequest::Stop {
             tracing::info!("stopping: nothing new is started, running attempts get their grace");
             return Ok(());
         }
@@ -288,7 +288,7 @@ fn with_sources(error: &dyn std::error::Error) -> String {
 
 /// What a signal asks for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Told {
+enum SignalRequest {
     Stop,
     Reload,
 }
@@ -309,15 +309,15 @@ impl Signals {
         })
     }
 
-    async fn next(&mut self) -> Told {
+    async fn next(&mut self) -> SignalRequest {
         tokio::select! {
-            _ = self.terminate.recv() => Told::Stop,
-            _ = self.interrupt.recv() => Told::Stop,
-            _ = self.hang_up.recv() => Told::Reload,
+            _ = self.terminate.recv() => SignalRequest::Stop,
+            _ = self.interrupt.recv() => SignalRequest::Stop,
+            _ = self.hang_up.recv() => SignalRequest::Reload,
         }
     }
 
     async fn stop(&mut self) {
-        while self.next().await != Told::Stop {}
+        while self.next().await != SignalRequest::Stop {}
     }
 }

@@ -5,7 +5,7 @@ use super::{Exit, Failure};
 use clap::Args;
 use enginehouse_api::client::Client;
 
-/// What is stored, what room it takes, and how long it is kept
+/// Show what is stored, its size and how long it is kept
 #[derive(Debug, Args)]
 pub(crate) struct Storage {}
 
@@ -48,7 +48,7 @@ impl Storage {
             ("free on the disk", view.disk_free_bytes.map(bytes)),
             (
                 "ended are kept",
-                Some(if bounds.is_empty() { "for ever".to_owned() } else { bounds.join(", ") }),
+                Some(if bounds.is_empty() { "forever".to_owned() } else { bounds.join(", ") }),
             ),
             ("retention looked", last),
             ("next due", kept.next_due_at.map(|at| at.to_string())),

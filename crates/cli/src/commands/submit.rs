@@ -73,7 +73,7 @@ pub(crate) struct Submit {
     times: Times,
     #[command(flatten)]
     retry: RetryArgs,
-    /// Whose work it is; users share the workers fairly
+    /// User it belongs to; users share the workers fairly
     #[arg(long)]
     user: Option<String>,
     /// Executions with the same key run one after the other
@@ -94,7 +94,7 @@ pub(crate) struct Submit {
     /// Kept with the execution; the value is JSON if it reads as such; may be repeated
     #[arg(long, value_name = "NAME=VALUE", value_parser = parse_pair)]
     metadata: Vec<(String, Box<RawValue>)>,
-    /// Where to tell the end
+    /// URL to call when the execution ends
     #[arg(long, value_name = "URL")]
     callback_url: Option<String>,
     /// A whole request as the API takes it: JSON, @FILE or - for standard input; the flags above win over it
@@ -114,22 +114,22 @@ pub(crate) struct Submit {
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Times (milliseconds, or text like 30s, 5m, 2h, 7d)")]
 struct Times {
-    /// The longest one attempt may take
+    /// Time limit of one attempt
     #[arg(long, value_name = "DURATION")]
     timeout: Option<Span>,
-    /// The longest all attempts and waits may take together
+    /// Time limit of all attempts and waits together
     #[arg(long, value_name = "DURATION")]
     total_timeout: Option<Span>,
-    /// Must be started within this
+    /// Fail if it has not started within this time
     #[arg(long, value_name = "DURATION")]
     expires_in: Option<Span>,
-    /// The longest silence of the engine
+    /// Time limit for a silent engine
     #[arg(long, value_name = "DURATION")]
     idle_timeout: Option<Span>,
     /// Not before this time (RFC 3339)
     #[arg(long, value_name = "TIME", conflicts_with = "delay")]
     ready_at: Option<Timestamp>,
-    /// Not before this much later
+    /// Start it after this delay
     #[arg(long, value_name = "DURATION")]
     delay: Option<Span>,
 }
@@ -141,7 +141,7 @@ struct RetryArgs {
     /// Attempts beyond the first
     #[arg(long, value_name = "N")]
     max_retries: Option<u32>,
-    /// Bound of the first back-off
+    /// Upper bound of the first back-off
     #[arg(long, value_name = "DURATION")]
     retry_delay: Option<Span>,
     /// How the bound grows with each retry

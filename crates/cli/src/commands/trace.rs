@@ -27,7 +27,7 @@ pub(crate) struct Trace {
 
 #[derive(Debug, Subcommand)]
 enum TraceCommand {
-    /// Write what came, and for how long it ran, as a trace for `enginehouse simulate`
+    /// Write arrivals and run times as a trace for `enginehouse simulate`
     Export(Box<Export>),
 }
 

@@ -6,7 +6,7 @@ use clap::Args;
 use enginehouse_api::client::Client;
 use enginehouse_api::{MetricsView, Percentiles, Span};
 
-/// Totals, throughput and percentiles, now or over time
+/// Show totals, throughput and percentiles, now or over time
 #[derive(Debug, Args)]
 pub(crate) struct Metrics {
     /// Show how they went over the last DURATION, such as 15m or 24h, in place of how they are
@@ -82,7 +82,7 @@ async fn history(client: &Client, window: u64, output: &mut Output) -> Result<Ex
     Ok(Exit::Done)
 }
 
-/// What is wrong, and what to do about it
+/// Show the alerts that fire, with what to do about them
 #[derive(Debug, Args)]
 pub(crate) struct Alerts {
     /// Show every rule that is watched

@@ -6,7 +6,7 @@ use clap::{Args, Subcommand, ValueEnum};
 use enginehouse_api::WebhookReceiverView;
 use enginehouse_api::client::Client;
 
-/// The receivers of webhooks, and what was not delivered to them yet, or was given up
+/// Show the receivers of webhooks and what was not delivered yet, or was given up
 #[derive(Debug, Args)]
 #[command(args_conflicts_with_subcommands = true)]
 pub(crate) struct Webhooks {

@@ -75,7 +75,7 @@ impl Worker {
         let threads = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
         let runtime = threads.map_err(|error| Failure::call(error.to_string()))?;
         let ended = runtime.block_on(work(plan));
-        // What still waits for standard input waits for ever.
+        // What still waits for standard input waits forever.
         runtime.shutdown_background();
         ended
     }
@@ -162,7 +162,7 @@ async fn work(plan: Plan) -> Result<Exit, Failure> {
                 if plan.child {
                     return Err(Failure::call(format!("the session is lost: {why}")));
                 }
-                tracing::warn!("the session is lost: {why}; joining anew");
+                tracing::warn!("the session is lost: {why}; joining again");
             }
         }
     }

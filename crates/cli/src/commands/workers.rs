@@ -19,16 +19,16 @@ enum WorkersCommand {
     List,
     /// Show one worker and what it runs
     Show { id: String },
-    /// Send a worker away: it takes nothing new, finishes what it runs, and goes
+    /// Drain a worker: it takes no new work, finishes what it runs, and stops
     ///
     /// What still runs after the timeout is handed back to the queue; that burns no attempt, and a run that its engine can
-    /// be asked about is taken up again instead of started anew. The worker is replaced if it is still needed.
+    /// be asked about is taken up again and not started a second time. The worker is replaced if it is still needed.
     Drain {
         id: String,
         /// How long it may finish what it runs, such as 5m; 0s hands back at once [default: scaling.drain_timeout]
         #[arg(long, value_name = "DURATION")]
         timeout: Option<Span>,
-        /// Why, for those who will wonder
+        /// Reason, recorded with the change
         #[arg(long)]
         reason: Option<String>,
     },

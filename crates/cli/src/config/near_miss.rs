@@ -1,4 +1,4 @@
-//! The word that somebody probably meant.
+//! The word that someone probably meant.
 
 /// `; did you mean ...?` when one of the words is near.
 pub(super) fn near_miss<'w>(written: &str, words: impl Iterator<Item = &'w str>) -> String {

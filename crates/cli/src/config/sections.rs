@@ -2,7 +2,7 @@
 //!
 //! A section checks its values against each other and puts its part into the node's settings; what it needs of another
 //! section is passed to it. No section knows another one, or the whole. Each takes its table apart key by key, so that a
-//! key that nobody reads does not compile.
+//! key that no one reads does not compile.
 
 pub(super) mod alerts;
 pub(super) mod defaults;

@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex};
 
 const THREAD: &str = "11111111-1111-4111-8111-111111111111";
 
-/// Runs end at once; the thread [`THREAD`] has a run of somebody else's for as long as `busy` says.
+/// Runs end at once; the thread [`THREAD`] has a run of someone else's for as long as `busy` says.
 #[derive(Default)]
 struct Graphs {
     busy: bool,

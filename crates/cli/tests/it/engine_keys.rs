@@ -6,7 +6,7 @@ use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::time::{Duration, Instant};
 
-/// Plays every engine: whoever asks for its health is answered, anything else needs the key.
+/// Plays every engine: anyone who asks for its health is answered, anything else needs the key.
 fn engines(listener: TcpListener) -> SocketAddr {
     let address = listener.local_addr().unwrap();
     std::thread::spawn(move || {

@@ -137,7 +137,7 @@ impl SmallDisk {
         self.0.path()
     }
 
-    /// Takes so many bytes away, or all that are left.
+    /// Takes this many bytes away, or all that are left.
     fn fill(&self, bytes: usize) -> PathBuf {
         let path = self.path().join("filling");
         let mut file = File::create(&path).unwrap();

@@ -18,7 +18,7 @@ pub(crate) struct House {
     child: Option<Child>,
 }
 
-/// The program, without what the environment of whoever runs the tests says about a service of their own.
+/// The program, without what the environment of anyone who runs the tests says about a service of their own.
 pub(crate) fn program() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_enginehouse"));
     for (name, _) in std::env::vars_os() {

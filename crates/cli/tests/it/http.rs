@@ -5,7 +5,7 @@ use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
 
-/// A server that says nothing for so long hangs.
+/// A server that says nothing for this long hangs.
 const PATIENCE: Duration = Duration::from_secs(60);
 
 #[derive(Debug)]

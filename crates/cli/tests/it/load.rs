@@ -94,7 +94,7 @@ impl Callers {
 }
 
 impl Load {
-    /// Steps of these kinds in turn, at most so many of them.
+    /// Steps of these kinds in turn, at most this many of them.
     pub(crate) fn new(name: &str, kinds: &'static [Kind], steps_max: u64) -> Arc<Load> {
         Arc::new(Load {
             name: name.to_owned(),

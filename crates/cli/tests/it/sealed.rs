@@ -84,7 +84,7 @@ fn nothing_that_was_said_can_be_read_at_rest() {
     ["ok", "large"].iter().for_each(|id| assert_eq!(house.ended(id)["status"], "completed"));
     assert!(house.ended("bad")["failure"]["message"].as_str().unwrap().contains(CANARY));
     assert_eq!(house.must("GET", "/v1/executions/ok/result", None)["result"]["echo"], CANARY);
-    // Whoever may see that it is there, and not what was said.
+    // Anyone who may see that it is there, and not what was said.
     let key = house.must("POST", "/v1/keys", Some(&json!({"name": "eyes", "scopes": ["read", "metrics"]})));
     let bearer = format!("Bearer {}", key["secret"].as_str().unwrap());
     for path in [

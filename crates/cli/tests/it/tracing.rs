@@ -1,4 +1,4 @@
-//! Traces, read by OpenTelemetry's own messages: the spans nest, also across services, and a receiver in trouble is nobody's
+//! Traces, read by OpenTelemetry's own messages: the spans nest, also across services, and a receiver in trouble is no one's
 //! concern but the traces'.
 
 use crate::engines::http_engine;

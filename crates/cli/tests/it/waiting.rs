@@ -176,7 +176,7 @@ fn a_start_on_an_idle_service_is_not_told_to_wait() {
 
 #[test]
 fn who_has_no_worker_is_told_whether_one_comes() {
-    // The only worker that may exist drains, and what it runs takes for ever.
+    // The only worker that may exist drains, and what it runs takes forever.
     let house = House::start("[scaling]\nmin_workers = 1\nmax_workers = 1\nworker_capacity = 2\n");
     let none = json!({});
     submit(&house, "holder", "demo", &none);

@@ -207,7 +207,7 @@ fn an_end_that_could_not_be_read_alerts() {
     house.stop();
 }
 
-/// A service that takes work and then says for ever that it is not available.
+/// A service that takes work and then says forever that it is not available.
 fn taken_and_gone() -> u16 {
     let door = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = door.local_addr().unwrap().port();

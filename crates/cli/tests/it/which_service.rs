@@ -12,7 +12,7 @@ fn err(output: &Output) -> String {
     String::from_utf8_lossy(&output.stderr).into_owned()
 }
 
-/// A service of somebody else: answers everything with 200, and keeps what it was sent.
+/// A service of someone else: answers everything with 200, and keeps what it was sent.
 struct Stranger {
     address: SocketAddr,
     heard: mpsc::Receiver<String>,
@@ -92,7 +92,7 @@ fn a_stopped_service_is_not_looked_for_elsewhere() {
             command.env("ENGINEHOUSE_STORAGE__DATA_DIR", house.data()).current_dir("/");
             command
         },
-        // Nobody names it, and it is there.
+        // No one names it, and it is there.
         |house| house.bare_cli(&["queue", "--json"]),
     ];
     for (index, way) in ways.iter().enumerate() {
@@ -104,7 +104,7 @@ fn a_stopped_service_is_not_looked_for_elsewhere() {
     for way in &ways {
         refused(&house, &mut way(&house));
     }
-    // Somebody else has its port now.
+    // Someone else has its port now.
     for answer in ["{}", "{\"proof\":null}", "{\"proof\":\"00\"}", "<html>"] {
         let stranger = Stranger::at("127.0.0.1:0", answer);
         let told = std::fs::read_to_string(data.join("address")).unwrap();

@@ -368,6 +368,6 @@ async fn a_worker_lets_go_in_time_when_its_node_says_nothing() {
     while let Ok(word) = hears.try_recv() {
         said.push(word);
     }
-    // It was not stopped in the engine: whoever takes the work over may take up the run.
+    // It was not stopped in the engine: anyone who takes the work over may take up the run.
     assert_eq!(said, ["begun", "let go"]);
 }

@@ -277,7 +277,7 @@ fn of_worker(house: &House, id: &str) -> String {
     last.and_then(|attempt| attempt["worker"].as_str()).unwrap_or_else(|| panic!("{answer}")).to_owned()
 }
 
-/// A house whose only worker of its own is busy for good, so that other work goes to whoever joins.
+/// A house whose only worker of its own is busy for good, so that other work goes to anyone who joins.
 fn occupied() -> House {
     let house = House::start(
         "[scaling]\nmin_workers = 1\nmax_workers = 1\nworker_capacity = 1\n\n[stop]\ngrace = 0\ncancel_grace = 0\n",
@@ -432,7 +432,7 @@ fn a_worker_joins_from_elsewhere_and_leaves_when_it_is_done() {
     house.must("POST", "/v1/executions/cancelled/cancel", None);
     assert_eq!(house.ended("cancelled")["status"], "cancelled");
 
-    // A service that stops sends nobody away for good: its next start is joined again.
+    // A service that stops sends no one away for good: its next start is joined again.
     house.halt();
     house.launch();
     house.until("occupant", |view| view["status"] == "running");

@@ -231,7 +231,7 @@ impl Demand {
     /// Expected slots in use, or asked for, after the lead.
     pub(super) fn expected(&self, seen: &Observation, slots: f64, lead: Lead) -> f64 {
         if self.queue <= 0.5 {
-            // Where nobody waits the formula of infinitely many servers is exact.
+            // Where no one waits the formula of infinitely many servers is exact.
             return self.survivors + self.arriving;
         }
         let step = lead.ahead / f64::from(FLUID_STEPS);

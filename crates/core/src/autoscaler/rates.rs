@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 const FAST_S: f64 = 15.0;
 const SLOW_S: f64 = 180.0;
 const SHRINK: f64 = 4.0;
-/// Arrivals that a silence may have kept back: a stream of more per second would hardly have been silent for so long.
+/// Arrivals that a silence may have kept back: a stream of more per second would hardly have been silent for this long.
 const MISSED: f64 = 1.0;
 
 /// Arrivals per second of one engine.

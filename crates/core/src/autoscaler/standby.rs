@@ -226,7 +226,7 @@ mod tests {
         held
     }
 
-    /// Bursts of 60 jobs of 2 s each, every so many minutes, on workers with 4 slots that take 30 s to start.
+    /// Bursts of 60 jobs of 2 s each, every this many minutes, on workers with 4 slots that take 30 s to start.
     #[test]
     fn bursts_that_come_again_are_waited_for() {
         let every = |minutes: i64| move |second: i64| if second % (60 * minutes) < 3 { 20 } else { 0 };

@@ -6,7 +6,7 @@ use std::collections::VecDeque;
 
 /// Launches that are remembered.
 const SEEN_MAX: usize = 20;
-/// A launch has failed when it took so many times the start-up time, and not before this.
+/// A launch has failed when it took this many times the start-up time, and not before this.
 const FAILED_AFTER_TIMES: Millis = 3;
 const FAILED_AFTER_MIN: Millis = 10 * SECOND;
 const BACKOFF_MIN: Millis = SECOND;

@@ -28,7 +28,7 @@ fn cooling(last: Option<Time>, cooldown: Millis, now: Time) -> bool {
     last.is_some_and(|last| now.since(last) < cooldown)
 }
 
-/// Workers for so many slots.
+/// Workers for this many slots.
 fn workers_for(slots: f64, capacity: f64) -> u32 {
     let workers = (slots / capacity - 1e-9).ceil();
     if workers.is_finite() { workers.clamp(0.0, 1e6) as u32 } else { 0 }

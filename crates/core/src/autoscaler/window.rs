@@ -1,4 +1,4 @@
-//! The largest value of the last so many milliseconds.
+//! The largest value within a span of time.
 
 use crate::time::{Millis, Time};
 use serde::{Deserialize, Serialize};

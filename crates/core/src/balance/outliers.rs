@@ -11,7 +11,7 @@ use crate::time::{MINUTE, Millis, SECOND, Time};
 /// How long an endpoint is left alone the first time; doubled each time in a row.
 const OUT_FIRST: Millis = 30 * SECOND;
 const OUT_MAX: Millis = 5 * MINUTE;
-/// An endpoint that did well for so long starts again with the first time.
+/// An endpoint that did well for this long starts again with the first time.
 const FORGIVEN_AFTER: Millis = 10 * MINUTE;
 /// How much larger its share of unwell calls is than the peers' median, and how many times their run time it takes.
 const UNWELL_MORE: f64 = 0.25;

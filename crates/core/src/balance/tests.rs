@@ -17,7 +17,7 @@ fn idle(count: u32) -> Vec<Candidate> {
     (0..count).map(|at| Candidate { at, used: 0, weight: 1.0 }).collect()
 }
 
-/// So many calls of this time, all answered but the given share.
+/// This many calls of this time, all answered but the given share.
 fn teach(balancer: &mut Balancer, at: u32, calls: u32, ms: u64, unwell_each: Option<u32>, now: Time) {
     for call in 1..=calls {
         let unwell = unwell_each.is_some_and(|each| call % each == 0);

@@ -283,7 +283,7 @@ proptest! {
             let text = serde_json::to_string(&breaker).expect("it is stored");
             prop_assert_eq!(&serde_json::from_str::<Breaker>(&text).expect("and read"), &breaker);
         }
-        // Nothing more is heard of any call, and its health check fails for ever: it lets a call through within a bounded time.
+        // Nothing more is heard of any call, and its health check fails forever: it lets a call through within a bounded time.
         let bound = now.plus(rules.reset_timeout_max + 2 * rules.reset_timeout);
         while now < bound && !breaker.may_start(now) {
             now = now.plus(SECOND);

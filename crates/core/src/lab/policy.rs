@@ -38,7 +38,7 @@ impl LabPolicy for Autoscaler {
     }
 }
 
-/// Always so many workers.
+/// Always this many workers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Fixed(pub u32);
 

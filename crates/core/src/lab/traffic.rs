@@ -1,7 +1,7 @@
 //! Traffic made from a seed: arrivals and run times of many shapes, on engines that are well or that degrade.
 //!
 //! It is what decisions are tried on beside the traces that are at hand: a policy that was tuned to a few traces does well on
-//! those. A seed means the same traffic for ever.
+//! those. A seed means the same traffic forever.
 //!
 //! The recorded parts are of public traces: `azure_*` of the Azure LLM inference trace of 2023 (Patel et al., "Splitwise",
 //! ISCA 2024; CC-BY), `mooncake_conv` of the conversation trace published with Mooncake (Qin et al., FAST 2025). A run's time
@@ -20,7 +20,7 @@ const JOBS_MAX: f64 = 9_000.0;
 const BLOCK: usize = 20;
 const ENGINE: &str = "engine";
 
-/// A source of chance whose numbers are the same for ever (Steele, Lea and Flood, "Fast splittable pseudorandom number
+/// A source of chance whose numbers are the same forever (Steele, Lea and Flood, "Fast splittable pseudorandom number
 /// generators", 2014).
 #[derive(Debug, Clone)]
 pub struct Dice(u64);

@@ -1,6 +1,6 @@
 //! The account of a limit: since when it is in force, what lowered it, and what it has cost what waits.
 //!
-//! It only watches: nothing that is decided goes by it. It is kept with the limiter, so a restart does not begin it anew.
+//! It only watches: nothing that is decided goes by it. It is kept with the limiter, so a restart does not begin it again.
 
 use super::{Limiter, Mode, TICK_MAX_S};
 use crate::time::{SECOND, Time};
@@ -33,7 +33,7 @@ pub struct Slowness {
     pub run_s: Option<f64>,
     /// What was completed compared with what was to be expected, 1 being as much.
     pub speed: f64,
-    /// Runs that ended, and those of the same ages that usually do, within so many seconds.
+    /// Runs that ended, and those of the same ages that usually do, within this many seconds.
     pub ended: f64,
     pub expected: f64,
     pub seconds: f64,
@@ -79,7 +79,7 @@ struct Seen {
 pub(super) struct Account {
     seen: Option<Seen>,
     holding: Option<Holding>,
-    /// The mean of so many runs while nothing was wrong, in seconds.
+    /// The mean of this many runs while nothing was wrong, in seconds.
     usual_s: f64,
     usual_runs: u32,
     /// The longest run that ended since it was well, in seconds.
@@ -104,7 +104,7 @@ impl Limiter {
         self.holding().is_some_and(|holding| self.speed().min(1.0) >= ROSE * holding.speed_before)
     }
 
-    /// Takes in that so many executions wait for this limit alone, as they have since the last look; gives the seconds that
+    /// Takes in that this many executions wait for this limit alone, as they have since the last look; gives the seconds that
     /// are charged for it.
     pub(crate) fn hold_back(&mut self, held: u64, now: Time) -> f64 {
         let looked = self.account.looked.replace(now).unwrap_or(now);

@@ -1,7 +1,7 @@
 //! The verdicts: when to cut, what a cut has shown, and when a limit is asked to justify itself.
 //!
 //! A cut makes work wait, so each step is bounded by what it may cost. An endpoint has to be clearly slower than its own runs
-//! vary; a cut ends as soon as it is clear, or once it has put off what waits for so long; a limit that is used up is raised
+//! vary; a cut ends as soon as it is clear, or once it has put off what waits for this long; a limit that is used up is raised
 //! again and again, and given up when more is completed then. What is not clear ends without a limit.
 
 use super::trial::{self, Finding, Stretch, Tick};

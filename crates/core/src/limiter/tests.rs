@@ -3,7 +3,7 @@
 use super::*;
 use proptest::prelude::*;
 
-/// A small generator of its own, so that a seed means the same for ever (Steele et al., SplitMix64, 2014).
+/// A small generator of its own, so that a seed means the same forever (Steele et al., SplitMix64, 2014).
 struct Dice(u64);
 
 impl Dice {
@@ -103,7 +103,7 @@ impl World {
         }
     }
 
-    /// So many calls per second come, and wait while there is no room; at most 200 slots.
+    /// This many calls per second come, and wait while there is no room; at most 200 slots.
     fn run_open(&mut self, engine: Engine, per_s: f64, seconds: u32) -> Came {
         let mut came = Came::default();
         for _ in 0..seconds * 10 {

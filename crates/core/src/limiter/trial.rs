@@ -5,7 +5,7 @@
 //! endpoint does the same in all, so that half of the calls are twice as fast each. What was seen is placed between the two on
 //! a logarithmic scale: 0 for the first, 1 for the second, and more where fewer calls do more in all.
 //!
-//! Calls are compared at the same age only: of those that had run for so long, how many ended then, with few and with many
+//! Calls are compared at the same age only: of those that had run for this long, how many ended then, with few and with many
 //! others? What ends sooner because it is older, or because it is other work that came at another time, would else look
 //! like speed (the proportional hazards of Cox, "Regression models and life-tables", 1972, with one covariate). The
 //! comparison ends as soon as it is clear enough (Wald, "Sequential tests of statistical hypotheses", 1945), how clear being a

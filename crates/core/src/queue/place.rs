@@ -26,7 +26,7 @@ impl Queue {
     }
 
     /// The worker for the next start of the engine. One that serves only some engine types goes before one that serves all:
-    /// the latter can take what nobody else does.
+    /// the latter can take what no one else does.
     pub(super) fn worker_for(&self, engine: &EngineQueue) -> Option<SessionId> {
         let capable = self.workers.iter().filter(|(_, w)| w.open && serves(w, &engine.rules.engine_type));
         let places = capable.filter_map(|(id, w)| self.place(*id, w));

@@ -208,7 +208,7 @@ impl Queue {
         })
     }
 
-    /// Whether so many rows of the lane are in memory that none is read before some of them are gone.
+    /// Whether this many rows of the lane are in memory that none is read before some of them are gone.
     #[must_use]
     pub fn window_is_full(&self, lane: &Lane) -> bool {
         self.lane_numbers.get(lane).is_some_and(|number| !self.lanes[*number].is_hungry())

@@ -1,4 +1,4 @@
-//! What the queue would decide, tried out on copies: for whoever checks what is said of it against what it does.
+//! What the queue would decide, tried out on copies: to check what is said of it against what it does.
 
 use super::{Entry, Queue, WorkerRules};
 use crate::execution::Lane;
@@ -11,7 +11,7 @@ use std::collections::BTreeSet;
 const IMAGINED: SessionId = SessionId(i64::MIN);
 
 impl Queue {
-    /// The rows that would start if somebody looked now.
+    /// The rows that would start if someone looked now.
     #[must_use]
     pub fn would_start(&self, gates: &Gates, now: Time) -> BTreeSet<Key> {
         let (mut copy, mut gates) = (self.clone(), gates.clone());

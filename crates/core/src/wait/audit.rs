@@ -1,5 +1,5 @@
 //! Whether what is said of waiting executions is true: each reason against what the queue would do, tried out on copies of it, and
-//! against its leases, counted anew.
+//! against its leases, counted again.
 
 use super::{Blocker, Wait, WaitReason, explain, outlook};
 use crate::execution::Execution;

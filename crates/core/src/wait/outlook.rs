@@ -138,7 +138,7 @@ fn turned(ahead: Option<u64>, rate: f64) -> Option<Eta> {
     Some(Eta { low: low?, high })
 }
 
-/// Until so many attempts have ended, at the least and at the most.
+/// Until this many attempts have ended, at the least and at the most.
 fn turns(count: u64, rate: f64) -> (Option<Millis>, Option<Millis>) {
     if rate <= 0.0 {
         return (None, None);

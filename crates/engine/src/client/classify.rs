@@ -173,7 +173,7 @@ pub(crate) fn status_failure(answer: &Answer) -> EngineFailure {
         .with_reached(reached)
 }
 
-/// Where a redirect leads, without its query, which may hold what is nobody's business.
+/// Where a redirect leads, without its query, which may hold what is no one's business.
 fn redirected_to(answer: &Answer) -> Option<String> {
     if !(300..400).contains(&answer.status) {
         return None;

@@ -51,7 +51,7 @@ pub(crate) fn check_result(result: &[u8], bytes_max: usize) -> Result<(), Engine
     Ok(())
 }
 
-/// Refuses JSON nested deeper than `depth_max`. Text that is no JSON passes: parsing finds that out.
+/// Refuses JSON nested deeper than `depth_max`. Text that is not valid JSON passes: parsing finds that out.
 pub(crate) fn check_depth(body: &[u8], depth_max: usize) -> Result<(), EngineFailure> {
     let mut depth = 0_usize;
     let mut bytes = body.iter();

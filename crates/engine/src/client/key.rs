@@ -23,7 +23,7 @@ impl HttpClient {
     /// The same for a service of which no other path is known than the configured one that tells of its health.
     pub(crate) async fn check_key_at_health(&self, endpoint: usize) -> Result<bool, EngineFailure> {
         let HealthRoute::Path(path) = &self.health else { return Ok(false) };
-        // Whoever answers there may ask nobody for a key.
+        // Another program may answer there, and ask for no key.
         self.check_key(self.health_url(endpoint, path).map(|url| self.get(url)), |_| false).await
     }
 }

@@ -176,7 +176,7 @@ impl Poll {
 }
 
 /// The end of an attempt whose run is known but could not be asked for its end. What the answers said of the way stands in
-/// the code and the message; only a refused key keeps its kind, because somebody has to mend that.
+/// the code and the message; only a refused key keeps its kind, because someone has to mend that.
 fn given_up(failure: EngineFailure) -> EngineFailure {
     let kind = match failure.kind {
         kind if kind.is_out_of_reach() || kind == FailureKind::Auth => kind,

@@ -29,7 +29,7 @@ impl Group {
     }
 
     pub(super) fn terminate(&self) {
-        // Nobody left to signal is what is wanted.
+        // No one left to signal is what is wanted.
         let _ = killpg(Pid::from_raw(self.leader.pid), Signal::SIGTERM);
     }
 

@@ -123,7 +123,7 @@ fn live(spawned: Result<Child, Error>, begin: oneshot::Sender<Result<Begun, Erro
         (Some(stdin), Some(stdout), Some(stderr)) => Ok(Begun { streams: (stdin, stdout, stderr), ended }),
         _ => Err(Error::other("a stream is missing")),
     };
-    // Nobody may be listening any more; the process is waited for in any case, or it would stay as a zombie.
+    // No one may be listening any more; the process is waited for in any case, or it would stay as a zombie.
     let _ = begin.send(begun);
     let _ = end.send(child.wait());
 }

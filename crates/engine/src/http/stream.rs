@@ -1,7 +1,7 @@
 //! An answer that is a stream of server-sent events: which of them is the answer, and which the failure.
 //!
 //! Events are progress. The answer is the event that the configuration names, else the text that comes in pieces, as language
-//! models send it, else the data of the last event. A mark of the end is nobody's answer, and neither is a report of progress.
+//! models send it, else the data of the last event. A mark of the end is no one's answer, and neither is a report of progress.
 
 use super::pointer;
 use crate::client::{Answer, EventStream, HttpClient, Request, StreamEvent, too_large};

@@ -31,7 +31,7 @@ pub(super) fn request_values(call: &Call, run_id: Option<&str>) -> Value {
     }
 }
 
-/// What conditions and templates of an answer see; text that is no JSON is a text.
+/// What conditions and templates of an answer see; text that is not valid JSON is a text.
 pub(super) struct AnswerValues {
     pub(super) values: Value,
     /// The body has fields, or items.
@@ -78,7 +78,7 @@ impl Reading {
     }
 
     fn of_text(&self, text: &[u8]) -> Value {
-        // What is nested too deeply to be followed is no JSON here.
+        // What is nested too deeply to be followed is not valid JSON here.
         let is_flat = check_depth(text, DEPTH_MAX).is_ok();
         match serde_json::from_slice::<&RawValue>(text) {
             Ok(raw) if is_flat => self.of(raw),

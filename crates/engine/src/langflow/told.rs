@@ -20,7 +20,7 @@ const REPLAYED_WITHIN: Duration = Duration::from_secs(5);
 /// Components whose error messages are kept.
 const ERRORS_MAX: usize = 64;
 
-/// Shared between a run's follower and whoever reads its events beside it.
+/// Shared between a run's follower and anyone who reads its events beside it.
 #[derive(Default)]
 pub(super) struct Told(Mutex<JobProgress>);
 

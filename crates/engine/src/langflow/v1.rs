@@ -19,7 +19,7 @@ use std::time::Duration;
 const RUN_WITHIN: Duration = Duration::from_millis(DEFAULT_TOTAL_TIMEOUT);
 /// What makes it safe to send a request again.
 const REMEDY: &str = "use `api = \"v2\"`, which recognises a repeat";
-/// The text of a result is repeated so many times in an answer.
+/// The text of a result is repeated this many times in an answer.
 const REPEATS: usize = 6;
 
 #[derive(Serialize)]

@@ -47,7 +47,7 @@ impl Langsmith {
         let found = match self.newest_state(call, run, poll).await? {
             Newest::Own(gave) => Some(gave),
             Newest::Another => self.own_state(call, run, poll).await?,
-            // Nobody else runs on a thread of the run's own, so what the engine joins it with can only be its own.
+            // No one else runs on a thread of the run's own, so what the engine joins it with can only be its own.
             Newest::NotTold if call.session_id.is_none() => self.joined(call, run, poll).await?,
             Newest::NotTold => self.own_state(call, run, poll).await?,
         };
@@ -218,7 +218,7 @@ impl Langsmith {
 /// What the thread's newest state is.
 enum Newest {
     Own(Gave),
-    /// Not this run's, or nobody's.
+    /// Not this run's, or no one's.
     Another,
     /// The engine does not tell it.
     NotTold,

@@ -74,7 +74,7 @@ pub(super) enum End {
     Success,
     Error,
     Timeout,
-    /// Cancelled, by us or by somebody else.
+    /// Cancelled, by us or by someone else.
     Interrupted,
 }
 
@@ -280,7 +280,7 @@ pub(super) fn read_history(body: &[u8], run: Uuid) -> Result<Option<Checkpoint<'
     Result::Ok(history.into_iter().next().and_then(|snapshot| snapshot.checkpoint_of(run)))
 }
 
-/// What an answer to a question for a thread's state says of `run`. An answer that is no JSON says nothing at all.
+/// What an answer to a question for a thread's state says of `run`. An answer that is not valid JSON says nothing at all.
 pub(super) fn read_state(body: &[u8], run: Uuid) -> Result<State<'_>, EngineFailure> {
     match serde_json::from_slice::<Snapshot<'_>>(body) {
         Result::Ok(snapshot) if body.trim_ascii_start().starts_with(b"{") => {

@@ -1,7 +1,7 @@
 //! Following an execution to its end, and what that end means.
 //!
 //! n8n keeps of an execution only what its settings say. One that is gone, or that hides what it gave, has run all the
-//! same: it ends as failed with the code `result_unavailable` and is not started anew.
+//! same: it ends as failed with the code `result_unavailable` and is not started again.
 
 use super::N8n;
 use super::data::Execution;

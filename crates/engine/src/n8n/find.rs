@@ -162,7 +162,7 @@ impl N8n {
         .await
     }
 
-    /// The key an execution was called with; one that n8n has pruned meanwhile belongs to nobody.
+    /// The key an execution was called with; one that n8n has pruned meanwhile belongs to no one.
     async fn called_with(
         &self,
         poll: &mut Poll,

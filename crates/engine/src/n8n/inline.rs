@@ -1,4 +1,4 @@
-//! Workflows that come with a request: copied into n8n and activated once per content, under a path nobody can guess.
+//! Workflows that come with a request: copied into n8n and activated once per content, under a path no one can guess.
 
 use super::workflow::{N8nMode, N8nWebhook};
 use super::{N8n, lock, not_started};
@@ -22,7 +22,7 @@ const LOOK_EVERY: Duration = Duration::from_millis(200);
 /// What n8n may add to a definition when it gives it back.
 const ANSWER_BYTES_MAX: usize = 32 << 20;
 
-/// Copies that were not used for so long are deleted.
+/// Copies that were not used for this long are deleted.
 const UNUSED_DAYS: u64 = 7;
 /// Workflows looked through for them.
 const LISTED: &str = "250";
@@ -157,7 +157,7 @@ impl N8n {
         self.activate(call, &id, &path).await?;
         let kept = Kept { id, path, day: today() };
         call.host.remember(&fact, &kept.to_string()).await;
-        // A new copy is rare, and the moment to see which old ones nobody uses any more.
+        // A new copy is rare, and the moment to see which old ones no one uses any more.
         if let Err(failure) = self.remove_unused(call).await {
             tracing::warn!(code = failure.code, "old copies of workflows could not be looked for in n8n");
         }
@@ -189,7 +189,7 @@ impl N8n {
         Ok(())
     }
 
-    /// Whether a copy is still in n8n and active; somebody may have removed it.
+    /// Whether a copy is still in n8n and active; someone may have removed it.
     async fn is_there(&self, call: &Call, id: &str) -> Result<bool, EngineFailure> {
         match self.describe(call.endpoint, id).await {
             Ok(described) => Ok(described.active),

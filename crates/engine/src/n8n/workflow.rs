@@ -11,7 +11,7 @@ use tokio::time::Instant;
 
 /// How long what the API said of a workflow is believed.
 const BELIEVED_FOR: Duration = Duration::from_secs(60);
-/// Workflows remembered; beyond that all are forgotten and asked for anew.
+/// Workflows remembered; beyond that all are forgotten and asked for again.
 const KNOWN_MAX: usize = 10_000;
 /// A definition as the API gives it.
 const DEFINITION_BYTES_MAX: usize = 32 << 20;

@@ -388,7 +388,7 @@ async fn a_definition_is_copied_and_activated_once() {
     assert!(notes[0].starts_with("create \"enginehouse-") && notes[1] == "activate copy1", "{notes:?}");
 }
 
-/// Only what this service copied itself and nobody used for a week is deleted, when the next copy is made.
+/// Only what this service copied itself and no one used for a week is deleted, when the next copy is made.
 #[tokio::test]
 async fn a_copy_nobody_uses_is_deleted() {
     let stub = Stub::start(Arc::new(N8n), Fake::new(RunState::Succeeded), None).await;

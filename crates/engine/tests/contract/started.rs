@@ -17,7 +17,7 @@ use enginehouse_core::reason::Reason;
 use enginehouse_engine::{Call, Engine, Outcome, Reached};
 use std::sync::Arc;
 
-/// Attempts after which a case is over although its execution is not: an engine out of reach is asked for ever.
+/// Attempts after which a case is over although its execution is not: an engine out of reach is asked forever.
 const ATTEMPTS_MAX: u32 = 3;
 
 fn submitted() -> Execution {
@@ -115,12 +115,12 @@ fn judge(
     }
 }
 
-/// Whatever is answered about a run that is known, for ever: it is not started anew.
+/// Whatever is answered about a run that is known, forever: it is not started again.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_lasting_fault_starts_no_second_run() {
     rows(|dialect, fault| async move {
         for step in [Step::Status, Step::Result] {
-            // A service that keeps saying that it knows no such run has lost it, and only then it is started anew.
+            // A service that keeps saying that it knows no such run has lost it, and only then it is started again.
             let lost = dialect.differs(step, fault).is_some_and(|end| end == crate::LOST);
             if !dialect.skips(step, fault) && !lost {
                 let seen = case(dialect.clone(), step, fault, usize::MAX).await;

@@ -5,7 +5,7 @@
 //! the sweeper removes it once it is old.
 //!
 //! An object of execution `KEY` (16 hexadecimal digits) lies at `KEY/NAME`, with a random name, since an attempt whose report is
-//! repeated writes it anew. It holds the frames one behind the other; the manifest tells their lengths. A bucket also holds the
+//! repeated writes it again. It holds the frames one behind the other; the manifest tells their lengths. A bucket also holds the
 //! object `owner`, which names the store it belongs to: the sweeper of another would take all of it for orphans.
 //!
 //! Rooms it may use: `seal`.

@@ -85,7 +85,7 @@ impl Blobs {
         Blobs { settings, held: Held::default() }
     }
 
-    /// Whether a result of so many bytes is too large for its row.
+    /// Whether a result of this many bytes is too large for its row.
     pub(crate) fn wants(&self, bytes: usize) -> bool {
         bytes > self.settings.inline_max
     }
@@ -121,7 +121,7 @@ impl Blobs {
         }
         let named = || store.as_bytes().to_vec().into();
         match self.store().put_opts(&path, named(), PutMode::Create.into()).await {
-            // Not everything that speaks S3 can say that nobody was faster.
+            // Not everything that speaks S3 can say that no one was faster.
             Err(object_store::Error::NotImplemented { .. }) => {
                 self.store().put(&path, named()).await.map(|_| true)
             }

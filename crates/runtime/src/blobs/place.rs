@@ -58,7 +58,7 @@ impl BlobSettings {
     /// # Errors
     /// In words, when the URL or an option is none.
     pub fn s3(url: &str, options: &BTreeMap<String, SecretString>) -> Result<BlobSettings, String> {
-        let parsed = url::Url::parse(url).map_err(|error| format!("{url} is no URL: {error}"))?;
+        let parsed = url::Url::parse(url).map_err(|error| format!("{url} is not a URL: {error}"))?;
         let bucket = parsed.host_str().filter(|_| parsed.scheme() == "s3");
         let bucket = bucket.ok_or_else(|| format!("{url} is not of the form s3://BUCKET/PREFIX"))?;
         let root = Path::from_url_path(parsed.path()).map_err(|error| format!("{url}: {error}"))?;

@@ -3,7 +3,7 @@
 //! The committer is one chain of rounds, and a row that waited in the store must be read before its grant can be made. Read
 //! in the round itself, that is a quarter of a drain's time in which nothing is written.
 //!
-//! A row kept here may be older than the store: whoever changes one says so with [`ReadAhead::forget`], and what it misses is
+//! A row kept here may be older than the store: who changes one calls [`ReadAhead::forget`], and what it misses is
 //! refused by the row's `rev`, which brings the true row.
 
 use enginehouse_core::id::Key;
@@ -14,7 +14,7 @@ use tokio::task::JoinSet;
 
 /// The most rows that are kept.
 const ROWS_MAX: usize = 256;
-/// A larger request is read by whoever carries the row to its worker.
+/// A larger request is read by anyone who carries the row to its worker.
 pub(crate) const REQUEST_BYTES_MAX: u64 = 16 << 10;
 
 type Read<T> = Result<Vec<(Key, T)>, StoreError>;
@@ -22,9 +22,9 @@ type Read<T> = Result<Vec<(Key, T)>, StoreError>;
 /// `T`: what is kept of each row.
 pub(crate) struct ReadAhead<T = Started> {
     rows: BTreeMap<Key, T>,
-    /// At most one task: a read that nobody drives could stand in line for a reader, and keep it from those behind.
+    /// At most one task: a read that no one drives could stand in line for a reader, and keep it from those behind.
     reading: JoinSet<Read<T>>,
-    /// Those being read that nobody changed meanwhile.
+    /// Those being read that no one changed meanwhile.
     awaited: BTreeSet<Key>,
 }
 
@@ -66,7 +66,7 @@ impl<T: Send + 'static> ReadAhead<T> {
         let awaited = std::mem::take(&mut self.awaited);
         match read {
             Ok(Ok(rows)) => self.rows.extend(rows.into_iter().filter(|(key, _)| awaited.contains(key))),
-            // Whoever needs the rows reads them again, and says what is wrong.
+            // Anyone who needs the rows reads them again, and says what is wrong.
             Ok(Err(error)) => tracing::debug!(%error, "rows could not be read ahead"),
             Err(error) => tracing::error!(%error, "reading ahead ended early"),
         }

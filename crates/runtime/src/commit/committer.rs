@@ -90,7 +90,7 @@ impl Committer {
         }
     }
 
-    /// Reads the queue anew after it lost track of the store. Only here can no commit of this node come between.
+    /// Reads the queue again after it lost track of the store. Only here can no commit of this node come between.
     async fn hydrate(&mut self) {
         if !self.cx.scheduling.scheduler.lock().needs_hydration() {
             return;
@@ -127,7 +127,7 @@ impl Committer {
                     }
                 }
                 Err(error) => {
-                    tracing::warn!(%error, "what other nodes changed could not be read; the queue is read anew");
+                    tracing::warn!(%error, "what other nodes changed could not be read; the queue is read again");
                     self.cx.scheduling.scheduler.lock().lose_track();
                     return;
                 }

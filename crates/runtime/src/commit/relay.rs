@@ -1,7 +1,7 @@
 //! Follows the feed of commits: learns what other nodes did, and wakes those who wait for an execution.
 //!
 //! What this node commits it tells by itself as soon as it is stored. The feed of a store that it has alone is read only when a
-//! commit was made another way, or when nobody knows what became of one.
+//! commit was made another way, or when no one knows what became of one.
 
 use crate::role::{Role, Round};
 use crate::state::context::Context;
@@ -63,7 +63,7 @@ impl Relay {
             let page = match self.cx.store.feed(from, PAGE).await {
                 Ok(page) => page,
                 Err(StoreError::Gone { oldest }) => {
-                    // What lies between is not known: read the queue anew, and go on from the oldest commit kept.
+                    // What lies between is not known: read the queue again, and go on from the oldest commit kept.
                     self.cx.scheduling.scheduler.lock().lose_track();
                     self.cx.scheduling.grant_nudge.notify_one();
                     *self.cx.writes.known.lock() = Cursor(oldest.0.saturating_sub(1));

@@ -227,7 +227,7 @@ impl Round {
         Ok(committed)
     }
 
-    /// Nobody knows what became of the batch: all that is known of the store is forgotten, and whoever asked is told.
+    /// The outcome of the batch is unknown: what is remembered of the store is dropped, and every caller gets the error.
     pub(super) fn lose(self, error: &StoreError) {
         tracing::error!(%error, "a commit failed; its outcome is unknown");
         if let StoreError::Broken(_) = error {

@@ -1,4 +1,4 @@
-//! What follows from the outcome of each write: in the queue, in what this node remembers, and for whoever asked.
+//! What follows from the outcome of each write: in the queue, in what this node remembers, and for the caller.
 
 use super::ahead::ReadAhead;
 use super::round::{Granted, Origin, Round};

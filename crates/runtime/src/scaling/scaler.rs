@@ -161,7 +161,7 @@ impl Scaler {
             match serde_json::from_value::<AutoscalerDoc>(doc.body) {
                 Ok(memory) => target.restore(memory),
                 Err(error) => {
-                    tracing::warn!(%error, "what the auto-scaler learned cannot be read; it begins anew")
+                    tracing::warn!(%error, "what the auto-scaler learned cannot be read; it starts over")
                 }
             }
         }

@@ -80,7 +80,7 @@ impl Sealer {
         self.sealed.load(Ordering::Relaxed)
     }
 
-    /// So many of them are noted now.
+    /// This many of them are noted now.
     pub(crate) fn noted(&self, records: u64) {
         self.sealed.fetch_sub(records, Ordering::Relaxed);
     }

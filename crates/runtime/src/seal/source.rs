@@ -109,7 +109,7 @@ pub struct SealSettings {
     pub encrypt: bool,
     /// A data key that is so old is followed by another.
     pub data_key_age: Millis,
-    /// So is one that sealed so many records.
+    /// So is one that sealed this many records.
     pub data_key_records: u64,
 }
 
@@ -169,7 +169,7 @@ fn run(words: &[String], patience: Duration) -> Result<String, String> {
         .spawn()
         .map_err(|error| format!("it cannot be started: {error}"))?;
     let output = child.stdout.take().ok_or("it has no output")?;
-    // A grandchild may hold the pipe open for longer than the command lives, so nobody waits for its end.
+    // A grandchild may hold the pipe open for longer than the command lives, so no one waits for its end.
     let (told, said) = std::sync::mpsc::sync_channel(1);
     std::thread::spawn(move || {
         let mut text = String::new();

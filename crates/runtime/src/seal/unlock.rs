@@ -58,7 +58,7 @@ impl SealKeys {
     }
 }
 
-/// Opens the ring of a store, makes one where there is none, and seals it anew when the first seal key is another.
+/// Opens the ring of a store, makes one where there is none, and seals it again when the first seal key is another.
 ///
 /// # Errors
 /// `key_unusable` when no seal key can be had, `key_missing` with the key's id when another is needed, `payload_damaged`
@@ -160,7 +160,7 @@ async fn keep_first(
     Ok(matches!(committed.outcomes.first(), Some(Outcome::Applied)))
 }
 
-/// The error in words for whoever starts the service.
+/// The error in words for anyone who starts the service.
 pub(crate) fn refusal(error: &SealError, seal: &SealSettings, keys: &[SealKey]) -> ApiError {
     let at_hand = keys.iter().map(|key| key.id.to_string()).collect::<Vec<_>>().join(", ");
     let help = match error {

@@ -106,7 +106,7 @@ impl Service {
     }
 }
 
-/// Refuses the name of no event: a reader would wait for it for ever.
+/// Refuses the name of no event: a reader would wait for it forever.
 fn check_types(types: &[String]) -> Result<(), ApiError> {
     let names = event_names();
     let unknown = types.iter().find(|name| *name != METRICS_UPDATED && !names.contains(&name.as_str()));
@@ -114,7 +114,7 @@ fn check_types(types: &[String]) -> Result<(), ApiError> {
         None => Ok(()),
         Some(name) => {
             let text =
-                format!("{name:?} is no type of event; there are: {}, {METRICS_UPDATED}", names.join(", "));
+                format!("{name:?} is not an event type; there are: {}, {METRICS_UPDATED}", names.join(", "));
             Err(ApiError::field(Code::InvalidField, "?type", text))
         }
     }

@@ -79,7 +79,7 @@ impl Caller {
         Caller { key_id: None, scopes: vec![Scope::Admin], user: None, worker: None }
     }
 
-    /// Somebody without a key, who may do nothing that asks for one.
+    /// Someone without a key, who may do nothing that asks for one.
     #[must_use]
     pub fn nobody() -> Caller {
         Caller { key_id: None, scopes: Vec::new(), user: None, worker: None }

@@ -21,7 +21,7 @@ const EXPONENT_DIGITS: usize = 2;
 /// The canonical text of a JSON object, without the members in `left_out`.
 ///
 /// # Errors
-/// The text is no JSON.
+/// The text is not valid JSON.
 pub(super) fn canonical(json: &[u8], left_out: &[&str]) -> Result<Vec<u8>, serde_json::Error> {
     let mut out = Vec::with_capacity(json.len());
     if has_long_number(json) {

@@ -13,7 +13,7 @@ use tokio::time::{Instant, timeout};
 const BATCH_PATIENCE: Duration = Duration::from_secs(5);
 /// How long it waits for the place of large results.
 const BLOB_PATIENCE: Duration = Duration::from_secs(20);
-/// How long a round may run that ought to be short, before it counts as stuck.
+/// How long a round may run that should be short, before it counts as stuck.
 const ROUND_MAX: Duration = Duration::from_secs(60);
 /// Findings of one check that are told.
 const FINDINGS_MAX: usize = 20;
@@ -111,7 +111,7 @@ impl Service {
                 format!("{leases} live, and every count agrees with them"),
             )];
         }
-        let remedy = "this is a fault of Enginehouse; report it with the log; a restart counts anew";
+        let remedy = "this is a fault of Enginehouse; report it with the log; a restart rebuilds the counts";
         wrong.into_iter().take(FINDINGS_MAX).map(|text| FindingView::failed("leases", text, remedy)).collect()
     }
 
@@ -151,7 +151,7 @@ impl Service {
                         FindingView::warning(
                             "engine",
                             text,
-                            "nothing, if it failed a moment ago: it is tried by and by",
+                            "nothing, if it failed a moment ago: it is probed again by itself",
                         )
                     }
                     Some(health) => FindingView::failed(

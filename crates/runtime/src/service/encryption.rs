@@ -41,7 +41,7 @@ impl Service {
         })
     }
 
-    /// Reads the seal keys anew and seals the data keys with the first of them, and lets a new data key seal from here on.
+    /// Reads the seal keys again and seals the data keys with the first of them, and lets a new data key seal from here on.
     /// What is stored stays as it is, and opens as before.
     ///
     /// # Errors

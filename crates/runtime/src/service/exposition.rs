@@ -1,4 +1,4 @@
-//! The figures of `GET /metrics`: those that were counted, and those that are read off when somebody asks.
+//! The figures of `GET /metrics`: those that were counted, and those that are read off when someone asks.
 
 use super::{Service, store_error};
 use crate::state::telemetry::{Labels, Use, add, prometheus};

@@ -58,7 +58,7 @@ impl Service {
     }
 
     /// As [`create_key`](Service::create_key), but `keep` puts the secret in a safe place before the key is stored, so that
-    /// no crash leaves a key that nobody can use.
+    /// no crash leaves a key that no one can use.
     pub async fn create_kept_key(
         &self,
         _caller: &Caller,

@@ -55,7 +55,7 @@ impl Service {
     ) -> Result<(Submitted, Awaited), ApiError> {
         self.admit(1)?;
         let new = self.prepare(caller, &request, idempotency_key)?;
-        // Nothing of it can be missed by who listens before it is stored.
+        // Subscribe before storing, so that the end cannot be missed.
         let early = self.cx.events.hub.ends(new.row.key());
         let (row, replayed) = self.store_one(new).await?;
         let ends = if replayed { self.cx.events.hub.ends(row.key()) } else { early };
@@ -63,7 +63,7 @@ impl Service {
         Ok((Submitted { execution, replayed }, Awaited { ends, request, replayed }))
     }
 
-    /// Waits for the end of what was submitted, at most so long, and tells how it stands then; with its result if it completed.
+    /// Waits for the end of what was submitted, at most this long, and tells how it stands then; with its result if it completed.
     pub async fn wait_on(
         &self,
         caller: &Caller,

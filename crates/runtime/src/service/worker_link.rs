@@ -315,7 +315,7 @@ impl Service {
         Ok(answer)
     }
 
-    /// Passes signs of life of attempts on to whoever watches; those of leases the worker does not hold are dropped.
+    /// Passes signs of life of attempts on to anyone who watches; those of leases the worker does not hold are dropped.
     ///
     /// # Errors
     /// `session_unknown`, or `invalid_field` when there are too many items.

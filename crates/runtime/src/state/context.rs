@@ -56,7 +56,7 @@ pub(crate) enum ChangeError {
 /// The committer looks for what may start at least this often.
 const LOOK_AT_LEAST_EVERY: Duration = Duration::from_secs(60);
 
-/// How often a decision is taken anew when the row changed under it.
+/// How often a decision is taken again when the row changed under it.
 const DECISIONS_MAX: usize = 3;
 
 impl Context {
@@ -143,7 +143,7 @@ impl Context {
         queue
     }
 
-    /// Writes a small document; decides anew when someone else wrote it meanwhile.
+    /// Writes a small document; decides again when someone else wrote it meanwhile.
     pub(crate) async fn keep(
         &self,
         kind: DocKind,

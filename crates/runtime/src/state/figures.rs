@@ -150,12 +150,12 @@ impl Figures {
         slice.end_to_end.add(at.since(next.clock_from));
     }
 
-    /// The store took so long for one commit.
+    /// The store took this long for one commit.
     pub(crate) fn committed(&mut self, at: Time, took: Millis) {
         self.slice_at(at).commits.add(took);
     }
 
-    /// The newest slice, begun anew when its time is over.
+    /// The newest slice; a new one begins when its time is over.
     fn slice_at(&mut self, at: Time) -> &mut Slice {
         let len = self.slice_len();
         if self.slices.back().is_none_or(|last| at.since(last.begin) >= len) {

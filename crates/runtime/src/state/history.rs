@@ -41,7 +41,7 @@ impl Mean {
         });
     }
 
-    /// The sample of everything added, which begins anew.
+    /// The sample of everything added, which starts over.
     fn take(&mut self) -> Option<MetricsSample> {
         let Mean { count, sum } = std::mem::take(self);
         let mut sample = sum?;

@@ -26,7 +26,7 @@ pub(crate) struct Live {
 struct Nudge {
     changes: u64,
     ended: bool,
-    /// The row at its end, without its history, where whoever told of it had it at hand.
+    /// The row at its end, without its history, where the teller had it.
     row: Option<Execution>,
 }
 
@@ -34,7 +34,7 @@ struct Nudge {
 struct Topic {
     readers: usize,
     nudge: watch::Sender<Nudge>,
-    /// There once somebody reads live items.
+    /// There once someone reads live items.
     live: Option<broadcast::Sender<Live>>,
 }
 
@@ -75,7 +75,7 @@ impl Ends {
                 return nudge.row.clone();
             }
         }
-        // The hub is gone, and with it whoever could tell.
+        // The hub is gone, and with it every teller.
         std::future::pending().await
     }
 }
@@ -102,7 +102,7 @@ impl Hub {
         self.tell(key, ended, || None);
     }
 
-    /// As [`changed`](Hub::changed), by who has the row as it is then; it is asked for only when somebody waits.
+    /// As [`changed`](Hub::changed), by who has the row as it is then; it is asked for only when someone waits.
     pub(crate) fn tell(&self, key: Key, ended: bool, row: impl FnOnce() -> Option<Execution>) {
         if let Some(topic) = self.topics.lock().get(&key) {
             let row = row().filter(|_| ended);

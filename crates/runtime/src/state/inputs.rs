@@ -4,7 +4,7 @@ use bytes::Bytes;
 use enginehouse_core::id::Key;
 use std::collections::BTreeMap;
 
-/// Requests of pending executions, at most so many bytes; the newest give way, as they start last.
+/// Requests of pending executions, at most this many bytes; the newest give way, as they start last.
 #[derive(Debug)]
 pub(crate) struct InputCache {
     requests: BTreeMap<Key, Bytes>,

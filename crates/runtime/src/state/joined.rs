@@ -25,7 +25,7 @@ const REPORTED_REMEMBERED: usize = 512;
 /// Who may speak for a session.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Owner {
-    /// The holder of this API key; `None`: whoever reaches a service that asks for none.
+    /// The holder of this API key; `None`: anyone who reaches a service that asks for none.
     Key(Option<String>),
     /// The process that was given the token, of which only a hash is kept.
     Token { hash: String },
@@ -35,12 +35,12 @@ pub(crate) enum Owner {
 pub(crate) struct Seated {
     pub(crate) session: SessionId,
     pub(crate) owner: Owner,
-    /// Part of the session's name, so that nobody can guess it.
+    /// Part of the session's name, so that no one can guess it.
     secret: String,
     /// Of the registration that took the seat; empty until then.
     pub(crate) nonce: Lock<String>,
     pub(crate) inbox: Arc<tokio::sync::Mutex<mpsc::Receiver<Assigned>>>,
-    /// What was taken from the inbox and is not an order yet; taken in turn, and kept when whoever did it is dropped.
+    /// What was taken from the inbox and is not an order yet; taken in turn, and kept when the reader is dropped.
     pub(crate) opening: tokio::sync::Mutex<VecDeque<Assigned>>,
     pub(crate) wire: Lock<Wire>,
     /// Each pull raises it, and ends the one before.
@@ -188,7 +188,7 @@ impl Joined {
     pub(crate) fn closed(&mut self, session: SessionId, in_peace: bool) {
         let Some(seated) = self.sessions.get(&session) else { return };
         if !in_peace && matches!(seated.owner, Owner::Token { .. }) {
-            // Its process is dead, so nobody will ask.
+            // Its process is dead, so no one will ask.
             self.sessions.remove(&session);
             return;
         }

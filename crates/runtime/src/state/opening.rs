@@ -19,7 +19,7 @@ impl Context {
         match self.payloads.sealer.open(row, column, sealed, bytes_max) {
             Err(SealError::MissingKey(_)) if self.store.features().shared => {
                 if let Err(error) = self.change_ring(|_| false).await {
-                    tracing::warn!(%error, "the key ring could not be read anew");
+                    tracing::warn!(%error, "the key ring could not be read again");
                 }
                 self.payloads.sealer.open(row, column, sealed, bytes_max)
             }

@@ -1,6 +1,6 @@
-//! The pause of the whole service: a mark in the store while which nothing is started, nobody is told and nothing is removed.
+//! The pause of the whole service: a mark in the store while which nothing is started, no one is told and nothing is removed.
 //!
-//! A restored copy comes with it. The original may still run, and whoever restores a backup to look at it wants nothing done; so
+//! A restored copy comes with it. The original may still run, and anyone who restores a backup to look at it wants nothing done; so
 //! an operator says when the copy is to work.
 
 use enginehouse_core::time::Time;

@@ -1,4 +1,4 @@
-//! What waits for the committer: writes with what they were decided on, and how whoever asked for them hears what became of them.
+//! What waits for the committer: writes with what they were decided on, and how their outcomes reach the caller.
 
 use enginehouse_core::execution::{Execution, State};
 use enginehouse_core::id::Key;

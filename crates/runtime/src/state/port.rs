@@ -87,7 +87,7 @@ pub(crate) struct Port {
     pub(crate) memory_bytes: Option<u64>,
     /// What of it another such process would take as well; `None` until it has taken work.
     pub(crate) private_bytes: Option<u64>,
-    /// Processors its process used of late while it ran something.
+    /// Processors its process used recently while it ran something.
     pub(crate) busy_cores: Option<f64>,
     /// That it takes work was told.
     pub(crate) introduced: bool,
@@ -102,7 +102,7 @@ pub(crate) struct Port {
     pub(crate) held: BTreeSet<LeaseRef>,
     /// What the worker had to let go of because its lease could not be proved; handed back once the store can be reached.
     pub(crate) given_up: BTreeSet<LeaseRef>,
-    /// The leases that ended last. Whoever read a row before its end must not give it out again after it.
+    /// The leases that ended last. Anyone who read a row before its end must not give it out again after it.
     ended: VecDeque<LeaseRef>,
     pub(crate) done: u64,
     pub(crate) failed: u64,

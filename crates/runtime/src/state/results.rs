@@ -4,14 +4,14 @@ use enginehouse_core::id::{Fence, Key};
 use enginehouse_core::time::{MINUTE, Millis, Time};
 use std::collections::BTreeMap;
 
-/// A result that was removed on another node, or while it was read, may be given for so long.
+/// A result that was removed on another node, or while it was read, may be given for this long.
 const FRESH: Millis = MINUTE;
 /// A result that would take more than this part of the room is not kept.
 const SHARE_MAX: usize = 8;
 /// What an entry takes beside its result, so that many small ones are bounded, too.
 const ENTRY_BYTES: usize = 96;
 
-/// Results of executions, at most so many bytes; those of the oldest executions give way. Each is kept under the attempt that
+/// Results of executions, at most this many bytes; those of the oldest executions give way. Each is kept under the attempt that
 /// brought it, so one may be put here before its commit: a row that another attempt completed does not meet it.
 #[derive(Debug)]
 pub(crate) struct ResultCache {

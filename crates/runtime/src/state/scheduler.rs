@@ -1,7 +1,7 @@
 //! What the elected scheduler knows: the ready queue, kept in step with every commit.
 //!
 //! Exactly one node of a store has an epoch and decides what starts. The queue is a view of the store: after any store
-//! error it is thrown away and read anew, and a refused write brings the true row, which [`Scheduler::resync`] takes.
+//! error it is thrown away and read again, and a refused write brings the true row, which [`Scheduler::resync`] takes.
 
 use super::planned::Planned;
 use super::traffic::Traffic;
@@ -70,8 +70,8 @@ impl Scheduler {
     }
 
     /// Another node changed a row; `false`: this node does not schedule. The row itself is read where no commit of this node
-    /// can come between, see [`Committer`](crate::commit::committer::Committer). While the queue is being read anew the change is
-    /// remembered too: what was read before it does not show it, and nobody tells of it twice.
+    /// can come between, see [`Committer`](crate::commit::committer::Committer). While the queue is being read again the change is
+    /// remembered too: what was read before it does not show it, and no one tells of it twice.
     pub(crate) fn heard(&mut self, change: &Change, now: Time) -> bool {
         if self.epoch.is_none() {
             return false;
@@ -91,7 +91,7 @@ impl Scheduler {
         true
     }
 
-    /// The rows to read anew.
+    /// The rows to read again.
     pub(crate) fn take_changed_elsewhere(&mut self) -> Vec<Key> {
         std::mem::take(&mut self.changed_elsewhere).into_iter().collect()
     }
@@ -123,13 +123,13 @@ impl Scheduler {
         }
     }
 
-    /// What was written is not known: the queue must be read anew.
+    /// What was written is not known: the queue must be read again.
     pub(crate) fn lose_track(&mut self) {
         self.hydrated = false;
         self.losses += 1;
     }
 
-    /// The queue is about to be read anew: what changed elsewhere until now will be in what is read. Gives what
+    /// The queue is about to be read again: what changed elsewhere until now will be in what is read. Gives what
     /// [`hydrate`](Self::hydrate) wants back.
     pub(crate) fn begin_hydration(&mut self) -> u64 {
         self.changed_elsewhere.clear();
@@ -186,7 +186,7 @@ impl Scheduler {
     }
 
     /// Forgets calls that have had no lease since the last time. One whose end was never heard of would count at its endpoint
-    /// for ever, and hold its limit where it is; one that has none for the first time may be about to be stored as ended.
+    /// forever, and hold its limit where it is; one that has none for the first time may be about to be stored as ended.
     pub(crate) fn forget_calls_without_lease(&mut self) {
         let (leases, before) = (self.queue.occupancy(), std::mem::take(&mut self.without_lease));
         let without = RefCell::new(BTreeSet::new());

@@ -145,9 +145,9 @@ pub struct WorkerSettings {
     pub placement: Placement,
     /// A worker this old is replaced; `None`: at no age.
     pub max_age: Option<Millis>,
-    /// A worker that ended so many attempts is replaced.
+    /// A worker that ended this many attempts is replaced.
     pub max_executions: Option<u64>,
-    /// A worker process that uses so many bytes of memory is replaced.
+    /// A worker process that uses this many bytes of memory is replaced.
     pub max_memory_bytes: Option<u64>,
 }
 
@@ -177,7 +177,7 @@ pub struct ScalingSettings {
 }
 
 impl ScalingSettings {
-    /// So many workers with so many slots each, always.
+    /// This many workers with this many slots each, always.
     #[must_use]
     pub fn fixed(workers: u32, capacity: u32) -> ScalingSettings {
         let rules = ScalingRules {

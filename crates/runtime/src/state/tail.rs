@@ -78,7 +78,7 @@ impl Kept {
 
     fn push(&mut self, commit: Arc<Commit>) {
         if self.commits.back().is_some_and(|last| last.cursor.0 + 1 != commit.cursor.0) {
-            // Nobody read for a while: what lies between is not kept.
+            // No one read for a while: what lies between is not kept.
             self.commits.clear();
             self.items = 0;
         }
@@ -126,7 +126,7 @@ mod tests {
             assert_eq!(cursors(&kept, after, max), wanted, "after {after}");
         }
         assert!(!kept.ends_at_or_before(Cursor(7)) && kept.ends_at_or_before(Cursor(8)));
-        // A gap begins anew; a commit larger than all may stand alone.
+        // A gap starts over; a commit larger than all may stand alone.
         kept.push(commit(20, 1));
         assert_eq!((cursors(&kept, 4, 9), cursors(&kept, 19, 9)), (None, Some(vec![20])));
         kept.push(commit(21, ITEMS_MAX + 1));

@@ -1,4 +1,4 @@
-//! The figures of `GET /metrics`: what is counted while work goes on, and what is read off when somebody asks.
+//! The figures of `GET /metrics`: what is counted while work goes on, and what is read off when someone asks.
 //!
 //! Every figure stands in one table ([`table`]), from which docs/METRICS.md is printed; one that is not there cannot be given out.
 //! Label values are configured names and words of closed lists, so the number of series is bounded.
@@ -132,7 +132,7 @@ impl Telemetry {
         self.writes.observe(writes as f64);
     }
 
-    /// The lease auditor found so many things that do not agree.
+    /// The lease auditor found this many things that do not agree.
     pub(crate) fn violated(&self, findings: u64) {
         self.violations.inc_by(findings);
     }
@@ -143,13 +143,13 @@ impl Telemetry {
         self.webhooks.get_or_create(&labels).inc();
     }
 
-    /// So many spans were sent to a receiver of traces, or given up.
+    /// This many spans were sent to a receiver of traces, or given up.
     pub(crate) fn traced(&self, exporter: &str, outcome: &'static str, spans: usize) {
         let labels = vec![("exporter", exporter.to_owned().into()), ("outcome", outcome.into())];
         self.spans.get_or_create(&labels).inc_by(spans as u64);
     }
 
-    /// Executions waited so many seconds for the adaptive limit of an endpoint alone.
+    /// Executions waited this many seconds for the adaptive limit of an endpoint alone.
     pub(crate) fn limited(&self, engine: &str, endpoint: String, seconds: f64) {
         let labels = vec![("engine", engine.to_owned().into()), ("endpoint", endpoint.into())];
         self.limited.get_or_create(&labels).inc_by(seconds);

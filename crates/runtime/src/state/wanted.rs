@@ -14,7 +14,7 @@ pub(crate) struct Wanted {
     pub(crate) launch_nothing: bool,
 }
 
-/// What the pool saw that whoever scales wants to know; taken by it.
+/// What the pool saw, for the scaler, which takes it.
 #[derive(Debug, Default)]
 pub(crate) struct PoolNews {
     /// How long workers took from their launch until they took work.

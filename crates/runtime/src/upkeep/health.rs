@@ -1,4 +1,4 @@
-//! Asks each endpoint for its health on a timer, and stops runs in their engine that nobody follows any more.
+//! Asks each endpoint for its health on a timer, and stops runs in their engine that no one follows any more.
 
 use crate::role::{Role, Round};
 use crate::state::context::Context;
@@ -117,7 +117,7 @@ pub(crate) async fn check_endpoint(cx: &Context, name: &str, endpoint: usize, ke
     cx.registry.set_health(name, endpoint, checked);
 }
 
-/// In words for whoever has to put the key right.
+/// In words for anyone who has to put the key right.
 fn refused_key(engine: &RegisteredEngine, failure: &EngineFailure) -> String {
     let said = &failure.message;
     match &engine.settings.key_source {
@@ -128,7 +128,7 @@ fn refused_key(engine: &RegisteredEngine, failure: &EngineFailure) -> String {
     }
 }
 
-/// Stops runs in their engine that nobody follows any more, one after the other.
+/// Stops runs in their engine that no one follows any more, one after the other.
 pub(crate) struct Orphans {
     cx: Arc<Context>,
     inbox: mpsc::Receiver<Orphan>,

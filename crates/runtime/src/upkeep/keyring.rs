@@ -83,7 +83,7 @@ pub(crate) async fn rotate_keys(cx: &Context) -> Result<(), ApiError> {
     let current = cx.payloads.sealer.current();
     if !rotated.load(Ordering::Relaxed) {
         let text =
-            "the data keys are sealed anew, but there is no room for another, so the newest goes on sealing";
+            "the data keys are sealed again, but there is no room for another, so the newest goes on sealing";
         return Err(ApiError::new(Code::KeyRingFull, text));
     }
     tracing::info!(key = %current, "a new data key seals from here on");

@@ -24,7 +24,7 @@ const PAGE: usize = 1_000;
 /// Rows removed in one commit, and bytes given back in one step.
 const SLICE: usize = 50;
 const RECLAIM_BYTES: u64 = 512 << 10;
-/// A slice is followed by a pause of so many times its own length, within these bounds.
+/// A slice is followed by a pause of this many times its own length, within these bounds.
 const PAUSE_FACTOR: u32 = 6;
 const PAUSE_MIN: Duration = Duration::from_millis(2);
 const PAUSE_MAX: Duration = Duration::from_millis(500);

@@ -58,7 +58,7 @@ impl Sweeper {
         Duration::from_millis(after.max(1))
     }
 
-    /// Counts what there is; the scheduler's node removes what nobody needs.
+    /// Counts what there is; the scheduler's node removes what no one needs.
     async fn sweep(&self, blobs: &Blobs) -> Result<Swept, String> {
         if let Some(why) = self.cx.blobs_of_another().await.map_err(|error| error.to_string())? {
             // It could not be told at the start.

@@ -1,7 +1,7 @@
-//! Makes deliveries of events that somebody wants, has them sent, and marks what came of each.
+//! Makes deliveries of events that someone wants, has them sent, and marks what came of each.
 //!
 //! The feed of commits is the outbox: an event is in it by the very transaction that it tells of. This role reads it behind a
-//! stored position and makes a delivery of each event that somebody wants, in the commit that moves the position on, so that a
+//! stored position and makes a delivery of each event that someone wants, in the commit that moves the position on, so that a
 //! kill at any instant neither loses one nor makes it twice. A delivery is a document until it was delivered; a delivery that
 //! was sent and not marked is sent again under the same id. A receiver whose address is refused is paused, and its deliveries
 //! wait. Only the scheduler's node does it.
@@ -149,7 +149,7 @@ impl Webhooks {
 
     async fn turn(&mut self) -> Result<(), StoreError> {
         if !self.cx.scheduling.scheduler.lock().may_grant() {
-            // Whoever schedules now has the deliveries; what is being sent here is sent there again, at worst.
+            // The node that schedules now has the deliveries; what is being sent here is sent there again, at worst.
             self.position = None;
             self.deliveries.clear();
             self.receivers.clear();
@@ -237,7 +237,7 @@ impl Webhooks {
         Ok(())
     }
 
-    /// The deliveries that a commit makes, by their ids: the same whoever reads it, and whenever.
+    /// The deliveries that a commit makes, by their ids: the same for every reader at every time.
     fn wanted(&self, commit: &enginehouse_store::Commit) -> Vec<(String, Delivery)> {
         let service = Service::new(self.cx.clone());
         // What an engine said is payload, and receivers get none.
@@ -395,7 +395,7 @@ impl Webhooks {
         let writes = std::iter::once(Planned::Other(write)).chain(told).collect();
         let settled = self.cx.writes.commit(writes, 0).await?;
         if settled.outcomes.iter().any(|outcome| matches!(outcome, Outcome::DocStale(_))) {
-            // Somebody replayed it meanwhile, or another node has it.
+            // Someone replayed it meanwhile, or another node has it.
             self.position = None;
         }
         self.bury().await

@@ -169,7 +169,7 @@ pub(crate) async fn begin(cx: &Context) -> Result<(), StoreError> {
             }
         }
     }
-    // One that comes back later begins anew.
+    // One that comes back later starts over.
     for (name, (rev, _)) in known {
         let forget = Write::Forget { kind: DocKind::Webhook, id: format!("{PREFIX}{name}"), rev };
         writes.push(Planned::Other(forget));

@@ -106,7 +106,7 @@ async fn post(
         return Err(Sent::never(text).refused());
     }
     let built = outward_builder(url.as_str(), Duration::from_millis(policy.timeout));
-    // Each request has its own connection: a receiver is called seldom, and a name is looked at anew each time.
+    // Each request has its own connection: a receiver is called seldom, and a name is looked at again each time.
     let built = if policy.allow_private { built } else { built.dns_resolver(Arc::new(PublicOnly)) };
     let client = built
         .build()
@@ -132,7 +132,7 @@ async fn post(
     })
 }
 
-/// Somebody waits for what a test comes to.
+/// Someone waits for what a test comes to.
 const TEST_WITHIN: Millis = 30 * SECOND;
 /// What is shown of an answer to a test.
 const ANSWER_BYTES_SHOWN: usize = 1_024;

@@ -1,6 +1,6 @@
 //! The node's end of a worker's [`Link`]: opens a request for its worker, and seals what comes back.
 //!
-//! This is where plaintext ends. Opening and sealing happen on the task of whoever speaks through the link, not in the
+//! This is where plaintext ends. Opening and sealing happen on the task of the caller, not in the
 //! committer.
 
 use crate::blobs::Written;
@@ -30,7 +30,7 @@ use tokio::sync::{Mutex, mpsc};
 /// Sealed payloads that go with a transition.
 type Parts = Vec<(Part, Arc<[u8]>)>;
 
-/// What facts of adapters are bound to in the place of an execution.
+/// Key under which facts of adapters are sealed; they belong to no execution.
 const FACTS: Key = Key(0);
 /// One fact with its name.
 const FACT_BYTES_MAX: usize = 16 << 10;
@@ -133,7 +133,7 @@ impl Link for NodeLink {
 
     async fn remember(&self, engine: &str, name: &str, value: &str) {
         let id = format!("{engine}/{name}");
-        // A fact may be as good as a secret, such as a path nobody else is to call.
+        // A fact may be as good as a secret, such as a path no one else is to call.
         let sealed =
             hex(&self.cx.payloads.sealer.seal(FACTS, Column::Fact, format!("{id}\n{value}").as_bytes()));
         if let Err(error) = self.cx.keep(DocKind::EngineMemory, &id, |_| sealed.clone().into()).await {

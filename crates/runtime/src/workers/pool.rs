@@ -33,7 +33,7 @@ use tokio::time::Instant;
 const ROUND_EVERY: Duration = Duration::from_secs(1);
 /// How long a worker may take to go once its link is closed.
 const LEAVE_PATIENCE: Duration = Duration::from_secs(10);
-/// Start-up times that wait for whoever scales.
+/// Start-up times that wait for the scaler.
 const STARTUPS_MAX: usize = 256;
 /// With several nodes, how long a worker stays after it was closed: another node's scheduler may not know it yet.
 const SETTLE: Millis = 5_000;
@@ -322,7 +322,7 @@ impl Pool {
                 port.introduced = true;
                 self.pauses.restart();
                 let mut news = self.cx.workers.pool_news.lock();
-                // Nobody may be there to take them, and the newest say enough.
+                // No one may be there to take them, and the newest say enough.
                 if news.startups.len() < STARTUPS_MAX {
                     news.startups.push(ready_at.since(port.launched_at));
                 }

@@ -82,8 +82,8 @@ impl Provider for Processes {
     }
 }
 
-/// How a worker whose process ended so has ended. `memory_held`: the system killed nobody for want of memory meanwhile, so
-/// that a kill was somebody's will and no doing of what ran there.
+/// Classifies the end of a worker by the exit status of its process. `memory_held`: the OOM killer did not fire, so a SIGKILL
+/// came from an operator.
 fn ended(status: ExitStatus, memory_held: bool) -> Ended {
     let text = format!("its process ended: {status}");
     match status.signal() {
@@ -93,7 +93,7 @@ fn ended(status: ExitStatus, memory_held: bool) -> Ended {
     }
 }
 
-/// How many processes of this machine the system has killed for want of memory.
+/// How many processes of this machine the OOM killer has killed.
 fn out_of_memory_kills() -> Option<u64> {
     let text = std::fs::read_to_string("/proc/vmstat").ok()?;
     text.lines().find_map(|line| line.strip_prefix("oom_kill ")?.trim().parse().ok())
@@ -211,7 +211,7 @@ mod tests {
             (code(1), true, "failed"),
             (by(SIGKILL), true, "killed"),
             (by(SIGTERM), true, "killed"),
-            // It may have been the system, for want of memory that what ran there took.
+            // It may have been the system, because what ran there took all memory.
             (by(SIGKILL), false, "failed"),
             (by(Signal::SIGSEGV as i32), true, "failed"),
             (by(Signal::SIGABRT as i32), true, "failed"),

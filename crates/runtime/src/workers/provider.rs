@@ -18,7 +18,7 @@ pub(crate) enum Ended {
     Dismissed,
     /// It died, or never came up; why, for people.
     Failed(String),
-    /// Somebody killed it; how, for people.
+    /// Someone killed it; how, for people.
     Killed(String),
 }
 

@@ -66,7 +66,7 @@ impl Reaper {
         self.seen.retain(|id, _| known.contains(id));
         let (dead, alive): (Vec<Session>, Vec<Session>) =
             sessions.into_iter().partition(|s| self.was_silent(s) && s.is_expired(now));
-        // First no more work for the dead; a grant that was under way to one shows as a lease of nobody next time.
+        // First no more work for the dead; a grant that was under way to one shows as a lease of no one next time.
         let of_nobody = self.cx.scheduling.scheduler.lock().follow_workers(&alive, &known);
         let mut lost = 0;
         for session in dead {

@@ -69,14 +69,14 @@ impl Sessions {
         let settled = self.cx.writes.commit(vec![Planned::Other(write)], 0).await?;
         if let Some(Written::Missing(missing)) = settled.outcomes.into_iter().next() {
             missing.iter().for_each(|s| self.cx.workers.let_go_of(*s));
-            // Its leases were ended when it was closed, so the worker may begin anew under the same session.
+            // Its leases were ended when it was closed, so the worker may start over under the same session.
             announce(&self.cx, missing).await?;
         }
         self.hand_back().await?;
         self.cx.look_for_own().await
     }
 
-    /// Hands back what workers let go of while their session lives on: nobody else would ever end those leases.
+    /// Hands back what workers let go of while their session lives on: no one else would ever end those leases.
     async fn hand_back(&self) -> Result<(), StoreError> {
         let given_up: Vec<(SessionId, LeaseRef)> = {
             let ports = self.cx.workers.ports.lock();
@@ -155,7 +155,7 @@ impl Election {
         Ok(())
     }
 
-    /// After a time without a scheduler nobody's lease may be held against it: all sessions get one more ttl.
+    /// After a time without a scheduler no one's lease may be held against it: all sessions get one more ttl.
     async fn extend_all(&self) -> Result<(), StoreError> {
         if !self.cx.store.features().shared {
             return Ok(());

@@ -29,7 +29,7 @@ struct Script {
     failures: u32,
     /// The kind they fail with.
     kind: String,
-    /// The answer to every submit but the last so many is lost.
+    /// The answer to every submit but the last this many is lost.
     lost_answers: u32,
     /// How long the engine takes to say that it has the run.
     late_ms: u64,
@@ -122,7 +122,7 @@ impl EngineWorld {
         self.inside().places.values_mut().for_each(|place| place.down = false);
     }
 
-    /// Whether a run that was started under the key goes on for ever, with nobody to stop it.
+    /// Whether a run that was started under the key goes on forever, with no one to stop it.
     pub(crate) fn goes_on(&self, key: &str) -> bool {
         let goes_on = |run: &Run| run.key == key && run.hangs && !run.cancelled && !run.crashed;
         self.inside().runs.iter().any(|run| goes_on(run) && run.fails.is_none())
@@ -189,7 +189,7 @@ fn unreachable(text: &str) -> EngineFailure {
 }
 
 impl SimEngine {
-    /// Nobody listens, or the engine is too busy to take the call.
+    /// No one listens, or the engine is too busy to take the call.
     fn turned_away(&self, call: &Call) -> Option<EngineFailure> {
         let mut inside = self.world.inside();
         let place = inside.places.entry((self.name, call.endpoint)).or_default();

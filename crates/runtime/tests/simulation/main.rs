@@ -170,7 +170,7 @@ fn zombies_are_fenced_off() {
     assert!(sum.failed.is_empty(), "replay with FROM=seed ROUNDS=1 the first of {:?}", sum.failed);
 }
 
-/// Writes the figures for whoever asked for them.
+/// Writes the figures for anyone who asked for them.
 fn report(sum: &Sum, variable: &str) {
     let Ok(path) = std::env::var(variable) else { return };
     let found = |prefix: &str| {
@@ -202,7 +202,7 @@ fn a_seed_repeats_exactly() {
     }
 }
 
-/// After a failed sync nobody in this process knows what the disk holds, so the node says that it cannot go on.
+/// After a failed sync no one in this process knows what the disk holds, so the node says that it cannot go on.
 #[test]
 fn a_store_that_cannot_go_on_fails_its_node() {
     let directory = tempfile::tempdir().expect("a temporary directory");

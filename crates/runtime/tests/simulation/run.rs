@@ -40,7 +40,7 @@ const REFUSED_MAX: u32 = 45;
 /// Longer than any total timeout, so that liveness is a matter of the service alone.
 const QUIET: Duration = Duration::from_secs(12 * 60);
 
-/// Longer than a lease and than what any attempt takes, so that whoever still follows a run that ended has time to say so.
+/// Longer than a lease and than what any attempt takes, so that anyone who still follows a run that ended has time to say so.
 const LATECOMERS: Duration = Duration::from_secs(90);
 
 /// What kind of run a seed makes.
@@ -415,7 +415,7 @@ impl Run {
             let findings = life.node.service().audit();
             self.audits.extend(findings.into_iter().map(|finding| format!("I14 {finding}")));
             if life.fate.is_dead() {
-                // It ended in the middle of a commit, and nobody can ask it.
+                // It ended in the middle of a commit, and no one can ask it.
                 continue;
             }
             let looked = life.node.service().audit_waits(|| self.pending());
@@ -461,7 +461,7 @@ impl Run {
         Came { verdict, fired: self.fired.counts(), said: self.said }
     }
 
-    /// Waits until everything has ended, within the bound, and then for whoever comes late.
+    /// Waits until everything has ended, within the bound, and then for anyone who comes late.
     async fn rest(&self) {
         let bound = Instant::now() + QUIET;
         while Instant::now() < bound {

@@ -28,7 +28,7 @@ pub(crate) const ROUTES: &[Route] = &[
         policy: Policy::Scope(Scope::Admin),
         handler: |call| -> Answer { Box::pin(rotate(call)) },
         operation: Some(Operation {
-            description: "Reads the seal keys anew, seals the data keys with the first of them, and lets a new data key seal from here on. What is stored opens as before.",
+            description: "Reads the seal keys again, seals the data keys with the first of them, and lets a new data key seal from here on. What is stored opens as before.",
             answers: &[ok("The keys and what needs them.", Shape::of::<EncryptionView>())],
             problems: &[Code::KeyMissing, Code::KeyUnusable, Code::KeyRingFull, Code::StoreUnavailable],
             ..Operation::new("rotateEncryption", Tag::Service, "Let a new key seal")

@@ -85,7 +85,7 @@ pub(crate) const ROUTES: &[Route] = &[
             description: "Submits the request of an execution again, under a new id.",
             answers: &[Success { headers: &[LOCATION], ..execution(201, "A new execution.") }],
             problems: SUBMIT_PROBLEMS,
-            ..Operation::new("replayExecution", Tag::Executions, "Submit an execution's request anew")
+            ..Operation::new("replayExecution", Tag::Executions, "Submit an execution's request again")
         }),
     },
 ];

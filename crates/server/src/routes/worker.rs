@@ -96,7 +96,7 @@ pub(crate) const ROUTES: &[Route] = &[
         policy: POLICY,
         handler: |call| -> Answer { Box::pin(progress(call)) },
         operation: Some(Operation {
-            description: "Passes signs of life of attempts on to whoever watches them. They are never stored.",
+            description: "Passes signs of life of attempts on to anyone who watches them. They are never stored.",
             body: Some(Shape::of::<WorkerProgressRequest>()),
             answers: &[ok("They were passed on.", Shape::of::<WorkerDone>())],
             problems: &[Code::SessionUnknown],
@@ -139,7 +139,7 @@ async fn register(mut call: Call) -> Result<Response, ApiError> {
 async fn pull(mut call: Call) -> Result<Response, ApiError> {
     let request: WorkerPullRequest = call.json().await?;
     let orders = call.service().worker_pull(&call.caller, &request);
-    // A server that stops lets nobody wait.
+    // A server that stops lets no one wait.
     let stopped = WorkerPullAnswer { orders: Vec::new(), closed: false };
     let answered = call.app.stop.run_until_cancelled(orders).await.unwrap_or(Ok(stopped))?;
     answer::json(StatusCode::OK, &answered)

@@ -51,7 +51,7 @@ pub fn backup_from_dir(dir: &Path, to: &Path) -> Result<(), StoreError> {
 fn copy(dir: &Path, partial: &Path, closing: &AtomicBool) -> Result<(), StoreError> {
     make_new(partial)?;
     let from = open::reader(dir)?;
-    // An open read transaction holds the state that is copied; without it each commit would begin the copy anew.
+    // An open read transaction holds the state that is copied; without it each commit would begin the copy again.
     from.execute_batch("BEGIN")?;
     from.query_row("SELECT count(*) FROM store", [], |_| Ok(()))?;
     let mut target = open::connect(partial, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
@@ -113,7 +113,7 @@ pub fn restore(from: &Path, dir: &Path, replace: bool, with: &[Doc]) -> Result<(
     sync_dir(dir)
 }
 
-/// Puts documents into a store's file that nobody has open.
+/// Puts documents into a store's file that no one has open.
 fn put_in(file: &Path, docs: &[Doc]) -> Result<(), StoreError> {
     if docs.is_empty() {
         return Ok(());

@@ -1,7 +1,7 @@
 //! Moving the log into the file, on a connection of its own so that commits seldom wait for it.
 //!
 //! The bulk is moved while commits go on. Only the last few pages are moved under the writer's lock, after which the
-//! log begins anew; otherwise a busy store's log would never end.
+//! log starts over; otherwise a busy store's log would never end.
 
 use super::open;
 use crate::StoreError;
@@ -21,7 +21,7 @@ const PAGES_LEFT: i64 = 256;
 const ROUNDS_MAX: usize = 4;
 /// How long no commit may come before a log of any length is moved.
 const IDLE: Duration = Duration::from_secs(1);
-/// How soon a log that could not begin anew is looked at again.
+/// How soon a log that could not start over is looked at again.
 const AGAIN: Duration = Duration::from_millis(200);
 /// How long the last step may wait for readers of the log while commits wait for it: not long, as it can be tried again, unless
 /// the log has become so long already.
@@ -109,7 +109,7 @@ fn run(db: &Connection, state: &LogState) {
     }
 }
 
-/// Moves the whole log and lets it begin anew.
+/// Moves the whole log and lets it start over.
 pub(super) fn move_log(db: &Connection) -> Result<(), StoreError> {
     let mut pages = 0;
     for _ in 0..ROUNDS_MAX {
@@ -121,7 +121,7 @@ pub(super) fn move_log(db: &Connection) -> Result<(), StoreError> {
     }
     db.busy_timeout(if pages < PAGES_LONG { LAST_STEP_WAIT } else { LAST_STEP_WAIT_LONG })?;
     let restarted = checkpoint(db, "RESTART");
-    // Readers may hold the log open past the wait; then it begins anew after a later checkpoint.
+    // Readers may hold the log open past the wait; then it starts over after a later checkpoint.
     restarted.map(|_| ())
 }
 

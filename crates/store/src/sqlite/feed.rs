@@ -19,7 +19,7 @@ pub(super) const KEEP: Millis = DAY;
 const KEEP_SHARE: u64 = 10;
 const KEEP_BYTES_MIN: u64 = 32 << 20;
 const KEEP_BYTES_MAX: u64 = 256 << 20;
-/// The share is reckoned anew after so many commits.
+/// The share is reckoned again after this many commits.
 const RECKON_EVERY: u64 = 256;
 /// Old commits dropped with each new one: more than one, so that the feed shrinks to its bounds.
 const DROPPED_AT_ONCE: usize = 2;

@@ -15,7 +15,7 @@ const LOOKED_AT: usize = 2;
 pub(super) const FIND: &str = "SELECT id FROM lane INDEXED BY lane_name
     WHERE engine = ? AND ifnull(user, x'') = ifnull(?, x'') AND ifnull(ckey, x'') = ifnull(?, x'') AND retry = ?";
 
-/// The writer's memory of lane numbers. It follows the transaction: after a rollback it is loaded anew.
+/// The writer's memory of lane numbers. It follows the transaction: after a rollback it is loaded again.
 #[derive(Default)]
 pub(super) struct Lanes {
     numbers: HashMap<Lane, i64>,

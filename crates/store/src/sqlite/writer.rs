@@ -26,7 +26,7 @@ pub(super) struct Writer {
     pub(super) broken: Option<StoreError>,
 }
 
-/// The writer's copy of small tables and sums, changed inside a transaction and loaded anew when that is rolled back.
+/// The writer's copy of small tables and sums, changed inside a transaction and loaded again when that is rolled back.
 pub(super) struct Memory {
     pub(super) standing: Standing,
     pub(super) feed: Kept,

@@ -161,7 +161,7 @@ pub(crate) async fn a_closed_store_answers_so(harness: &mut Harness) {
     assert!(matches!(store.sessions().await, Err(StoreError::Closed)));
 }
 
-/// Whoever makes such a commit must not think that the newest place is its own, or it would never read what stands there.
+/// Anyone who makes such a commit must not think that the newest place is its own, or it would never read what stands there.
 pub(crate) async fn a_commit_with_nothing_to_tell_has_no_place_in_the_feed(harness: &mut Harness) {
     let row = harness.row(plain(1));
     let told = harness.commit(vec![Write::Submit(vec![harness.packed(&row)])]).await;

@@ -16,12 +16,12 @@ use std::time::{Duration, Instant};
 const VICTIM: &str = "ENGINEHOUSE_TEST_POWER_VICTIM";
 /// Set for a store that does not sync its commits.
 const RELAXED: &str = "ENGINEHOUSE_TEST_POWER_RELAXED";
-/// Between two of them the log is moved into the file and begins anew.
+/// Between two of them the log is moved into the file and starts over.
 const SPELLS: i64 = 3;
 const SUBMITS: i64 = 12;
 /// What a disk writes as a whole.
 const SECTOR: usize = 512;
-/// Cuts are made at every so many moments; a prime, so that they meet all places of a commit.
+/// Moments between two cuts; a prime, so that they meet all places of a commit.
 const BETWEEN_CUTS: usize = 13;
 
 /// One thing that happened, in the order in which it did.
@@ -197,7 +197,7 @@ fn file_of(call: &str, dir: &Path) -> Option<String> {
     };
     let path = String::from_utf8(bytes_of(path)).ok()?;
     let name = Path::new(&path).strip_prefix(dir).ok()?.to_str()?.to_owned();
-    // The directory itself has no content, and the index of the log is made anew from the log.
+    // The directory itself has no content, and the index of the log is made again from the log.
     (!name.is_empty() && !name.ends_with("-shm")).then_some(name)
 }
 

@@ -9,7 +9,7 @@ use serde_json::json;
 pub(super) fn engine_stopped(stage: &mut Stage) -> Result<Cell> {
     stage.engine_down()?;
     let id = stage.submit(&stage.request("echo", &json!({"message": "patience"}), &json!({})))?;
-    // It has to be tried at least twice while nobody is there.
+    // It has to be tried at least twice while no one is there.
     let waiting = until(
         SOON,
         || "the second attempt".to_owned(),

@@ -13,13 +13,13 @@ fn only_here(stage: &Stage) -> Option<Cell> {
     (stage.kind() != Kind::Langgraph).then(|| Cell::NotApplicable("runs share no threads".to_owned()))
 }
 
-/// A thread that nobody has used.
+/// A thread that no one has used.
 fn thread(at: u64) -> Result<String> {
     let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH)?.as_millis() as u64;
     Ok(format!("{:08x}-0000-4000-8000-{:012x}", at, now & 0xffff_ffff_ffff))
 }
 
-/// Starts a run of somebody else's on a thread.
+/// Starts a run of someone else's on a thread.
 fn foreign_run(stage: &Stage, thread: &str, graph: &str, input: &Value) -> Result<()> {
     let body = json!({"assistant_id": graph, "input": input, "if_not_exists": "create", "multitask_strategy": "enqueue"});
     stage.engine.api().must("POST", &format!("/threads/{thread}/runs"), Some(&body)).map(drop)
@@ -57,7 +57,7 @@ pub(super) fn two_runs(stage: &mut Stage) -> Result<Cell> {
     Ok(Cell::Ok(format!("{PAIRS} of {PAIRS} executions ended with their own state")))
 }
 
-/// Somebody else's run is on the thread: the execution waits for it, and burns nothing by that.
+/// Someone else's run is on the thread: the execution waits for it, and burns nothing by that.
 pub(super) fn busy_thread(stage: &mut Stage) -> Result<Cell> {
     if let Some(cell) = only_here(stage) {
         return Ok(cell);

@@ -15,7 +15,7 @@ use tokio::time::Instant;
 const EARLY_MAX: usize = 100_000;
 /// The longest time that is told apart, in microseconds.
 const LONGEST_US: u64 = 3_600_000_000;
-/// So many refusals before anything was accepted say that nothing will be.
+/// This many refusals before anything was accepted say that nothing will be.
 const REFUSALS_MAX: u64 = 100;
 
 pub(super) struct Shared {
@@ -65,7 +65,7 @@ impl Shared {
 }
 
 impl Noted {
-    /// A call was answered: it took so long, and was sent so long after it was due.
+    /// A call was answered: it took this long, and was sent this long after it was due.
     pub(super) fn answered(&mut self, took: Duration, behind: Duration, executions: Vec<Answered>) {
         self.calls.saturating_record(u64::try_from(took.as_micros()).unwrap_or(LONGEST_US).max(1));
         self.behind = self.behind.max(behind);

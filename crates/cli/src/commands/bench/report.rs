@@ -54,7 +54,7 @@ pub(super) struct Times {
     max: f64,
 }
 
-/// So many calls took at most so long.
+/// This many calls took at most this long.
 #[derive(Debug, Clone, Copy, Serialize, Deserialize)]
 pub(super) struct Step {
     ms: f64,

@@ -24,9 +24,9 @@ section! {
 choice! {
     /// How bad an alert is.
     pub enum SeverityName {
-        /// Somebody should look at it now.
+        /// Someone should look at it now.
         Critical "critical",
-        /// Somebody should look at it soon.
+        /// Someone should look at it soon.
         Warning "warning",
     }
 }

@@ -8,9 +8,9 @@ use enginehouse_runtime::Settings;
 section! {
     /// What a request that does not say otherwise gets.
     pub struct Defaults {
-        /// The longest one attempt may take, from its grant.
+        /// Time limit of one attempt, from its grant.
         timeout: UpToAYear = Span(HOUR);
-        /// The longest all attempts and waits may take together; at least `timeout`.
+        /// Time limit of all attempts and waits together; at least `timeout`.
         total_timeout: UpToAYear = Span(7 * DAY);
         /// The longest silence of an engine during an attempt. Absent: any.
         idle_timeout: Option<UpToAYear> = None;

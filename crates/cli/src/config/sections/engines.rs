@@ -46,7 +46,7 @@ section! {
     pub struct Common {
         /// The engine for requests that name only its type; needed as soon as a type has several engines.
         default: Flag = Flag(false);
-        /// Whether requests may carry workflow definitions. Whoever may send one runs code on the engine.
+        /// Whether requests may carry workflow definitions. Anyone who may send one runs code on the engine.
         allow_inline: Flag = Flag(false);
         /// Attempts running at once per endpoint. Absent: bounded by the workers only.
         max_concurrency: Option<Whole<1, 10000>> = None;

@@ -109,7 +109,7 @@ fn tls_files(raw: &Tls, checker: &mut Checker<'_>) -> TlsSettings {
     }
 }
 
-/// An origin that no browser ever names would let nobody in, without a word; one that stands for all would let everybody in.
+/// An origin that no browser ever names would let no one in, without a word; one that stands for all would let everybody in.
 fn check_origins(origins: &[String], checker: &mut Checker<'_>) {
     checker.require(origins.len() <= CORS_ORIGINS_MAX, "server/cors_origins", || {
         format!("has {} origins; at most {CORS_ORIGINS_MAX} may be named", origins.len())

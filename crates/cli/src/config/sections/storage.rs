@@ -25,9 +25,9 @@ section! {
         seal_key_command: Option<Texts> = None;
         /// A data key, with which payloads are sealed, is followed by another at this age.
         data_key_age: UpToAYear = Span(90 * DAY);
-        /// A data key is followed by another once it sealed so many records.
+        /// A data key is followed by another once it sealed this many records.
         data_key_records: Whole<1, 1000000000000> = Whole(1_000_000_000);
-        /// Days after its end after which an execution is removed, with its request, result, log and events. 0: it is kept for ever.
+        /// Days after its end after which an execution is removed, with its request, result, log and events. 0: it is kept forever.
         result_retention_days: Whole<0, 36500> = Whole(30);
         /// Other days for the status `completed`, `failed` or `cancelled`.
         retention_days_of_status: BTreeMap<String, Whole<1, 36500>> = BTreeMap::new();
@@ -45,7 +45,7 @@ section! {
         result_cache_mib: Whole<0, 65536> = Whole(16);
         /// Payloads are compressed (zstd) before they are encrypted. What is stored already stays as it is.
         compression_enabled: Flag = Flag(true);
-        /// Payloads are encrypted (AES-256-GCM) at rest. Without it whoever has the files can read and change them. What is stored already stays as it is.
+        /// Payloads are encrypted (AES-256-GCM) at rest. Without it anyone who has the files can read and change them. What is stored already stays as it is.
         encryption_enabled: Flag = Flag(true);
     }
 }

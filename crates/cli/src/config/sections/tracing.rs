@@ -59,7 +59,7 @@ fn exporter(name: &str, raw: &ExporterRaw, checker: &mut Checker<'_>) -> Option<
         text if is_base(text) => format!("{}{below}", text.trim_end_matches('/')),
         text => {
             let wanted = "http:// or https:// with host, without user, query and fragment";
-            checker.fault(&format!("{path}/url"), format!("{text:?} is no base URL: {wanted}"));
+            checker.fault(&format!("{path}/url"), format!("{text:?} is not a base URL: {wanted}"));
             return None;
         }
     };

@@ -37,7 +37,7 @@ section! {
         secret: Option<Secret> = None;
         /// Signs as well, while receivers change from it to `secret`.
         previous_secret: Option<Secret> = None;
-        /// Lets callers name addresses that are not public. Whoever may submit can then make the service send requests within your network.
+        /// Lets callers name addresses that are not public. Anyone who may submit can then make the service send requests within your network.
         allow_private: Flag = Flag(false);
         /// The longest that a receiver may take for its answer.
         timeout: Span<100, { 5 * MINUTE }> = Span(15 * SECOND);
@@ -118,7 +118,7 @@ fn check_events(events: &[String], path: &str, checker: &mut Checker<'_>) {
     let names = event_names();
     for event in events {
         checker.require(names.contains(&event.as_str()), &format!("{path}/events"), || {
-            format!("{event:?} is no type of event; there are: {}", names.join(", "))
+            format!("{event:?} is not an event type; there are: {}", names.join(", "))
         });
     }
 }

@@ -20,9 +20,9 @@ section! {
         max_idle_time: Option<UpToAYear> = None;
         /// A worker of this age is replaced: it finishes what it runs and goes. Absent: at no age.
         max_age: Option<UpToAYear> = None;
-        /// A worker that ended so many attempts is replaced. Absent: after no number.
+        /// A worker that ended this many attempts is replaced. Absent: after no number.
         max_executions: Option<Whole<1, 1000000000>> = None;
-        /// A worker process that uses so many MiB of memory is replaced. Absent: at no size.
+        /// A worker process that uses this many MiB of memory is replaced. Absent: at no size.
         max_memory_mib: Option<Whole<16, 1048576>> = None;
         /// Workers that serve only some engine types, by a name of yours (1 to 32 of `a-z A-Z 0-9 . _ -`), beside the shared ones that serve all. They count for `scaling.max_workers`.
         pools: BTreeMap<String, WorkerPool> = BTreeMap::new();

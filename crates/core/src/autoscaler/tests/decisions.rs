@@ -181,7 +181,7 @@ fn where_a_launch_takes_longer_than_a_job_may_wait_it_looks_ahead() {
 #[test]
 fn small_steps_down_are_not_taken_and_large_ones_are() {
     let rules = lead_time(SECOND, 1);
-    // Of a busy pool so many are idle: (ready, busy, target, rule).
+    // Of a busy pool this many are idle: (ready, busy, target, rule).
     let table = [
         (10, 9, 10, "tolerance"),
         (10, 8, 8, "forecast"),
@@ -222,7 +222,7 @@ fn a_reason_answers_why() {
     assert!(decision.confidence < 0.01, "not enough, and known: {}", decision.confidence);
 }
 
-/// One a line: the policy and what is seen, then the whole answer. `after=N`: so many seconds after an increase (`up`) or a
+/// One a line: the policy and what is seen, then the whole answer. `after=N`: this many seconds after an increase (`up`) or a
 /// decrease (`down`).
 const REASONS: &str = "
 threshold ready=2                             => no_action floor: 0 % of the slots are in use, less than 30 %, and min_workers is 2; 2 workers stay

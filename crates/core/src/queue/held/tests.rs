@@ -200,7 +200,7 @@ fn each_is_charged_with_the_time_between_two_looks_while_there_is_a_limit() {
     assert_eq!((holding.since, holding.lowered.from, holding.lowered.to), (NOW, None, 10));
     assert_eq!((holding.waited_s, holding.held), (62.5, 5));
 
-    // What is stored goes on; the time in which nobody looked is not charged.
+    // What is stored goes on; the time in which no one looked is not charged.
     let text = serde_json::to_string(&world.gates.docs()["e"]).expect("it is stored");
     let mut later = Gates::default();
     later.set("e", world.gates.get("e").expect("it is set").rules().clone(), Time(0));
