@@ -339,7 +339,7 @@ fn what_would_match_nothing_or_may_not_be_asked_is_refused_at_the_check() {
             "events = [\"completed\"]\n",
             Some("execution_completed, execution_failed"),
         ),
-        ("https://hooks.example", "events = [\"metrics_updated\"]\n", Some("no type of event")),
+        ("https://hooks.example", "events = [\"metrics_updated\"]\n", Some("not an event type")),
         ("http://127.0.0.1:9/x", "allow_private = false\n", Some("webhooks.x.allow_private = true")),
         ("http://localhost:9/x", "allow_private = false\n", Some("webhooks.x.allow_private = true")),
         ("http://192.168.1.1/x", "allow_private = false\n", Some("webhooks.x.allow_private = true")),
