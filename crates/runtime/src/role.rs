@@ -68,6 +68,9 @@ pub(crate) async fn drive<R: Role>(mut role: R, runs: Arc<Runs>, stop: Cancellat
     let mut rest = role.first();
     let mut failed = false;
     loop {
+        if rest.is_zero() && stop.is_cancelled() {
+            break;
+        }
         if !rest.is_zero() {
             tokio::select! {
                 biased;
@@ -247,6 +250,35 @@ mod tests {
         stop.cancel();
         assert_eq!(next().await, 71, "its end");
         tasks.join_next().await.expect("a task").expect("it ends");
+    }
+
+    /// Always fails, and wants no rest.
+    struct Restless;
+
+    impl Role for Restless {
+        const NAME: &'static str = "restless";
+        const TROUBLE: &'static str = "it finds no rest";
+        type Error = String;
+
+        fn again(&self) -> Duration {
+            Duration::ZERO
+        }
+
+        async fn round(&mut self) -> Result<Round, String> {
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            Err("a dream".to_owned())
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_role_without_a_rest_hears_of_the_stop() {
+        let (runs, stop) = (Arc::new(Runs::default()), CancellationToken::new());
+        let mut tasks = JoinSet::new();
+        tasks.spawn(drive(Restless, runs.clone(), stop.clone()));
+        tokio::time::sleep(Duration::from_millis(2_500)).await;
+        stop.cancel();
+        tasks.join_next().await.expect("a task").expect("it ends");
+        assert_eq!(runs.all()["restless"].failed, 3);
     }
 
     /// Never comes to the end of a round.
