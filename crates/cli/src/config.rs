@@ -17,6 +17,7 @@ mod sections;
 mod sources;
 mod tree;
 mod types;
+mod wants;
 
 pub use checker::{SecretValues, Secrets};
 pub use document::{markdown, sample};

@@ -89,6 +89,7 @@ struct Change {
 #[derive(Debug, Clone, Copy, clap::ValueEnum)]
 enum PolicyArg {
     /// By the slots expected to be in use when a worker launched now becomes useful
+    #[value(name = "lead_time", alias = "lead-time")]
     LeadTime,
     /// By utilization alone
     Threshold,
@@ -205,7 +206,7 @@ fn show(scaling: &ScalingView, output: &mut Output) -> Result<Exit, Failure> {
 
 fn policy(word: PolicyWord) -> &'static str {
     match word {
-        PolicyWord::LeadTime => "lead-time",
+        PolicyWord::LeadTime => "lead_time",
         PolicyWord::Threshold => "threshold",
     }
 }

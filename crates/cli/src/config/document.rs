@@ -3,6 +3,7 @@
 use super::raw::Raw;
 use super::sections::engines;
 use super::types::{Key, Section, Shape};
+use super::wants;
 use serde_json::Value;
 use std::fmt::Write;
 
@@ -31,6 +32,7 @@ The environment wins over the file, and flags win over both. Without any of them
 #[must_use]
 pub fn markdown() -> String {
     let mut out = HEAD.to_owned();
+    out.push_str(&wants::table());
     for key in Raw::keys() {
         match &key.shape {
             Shape::Tagged(_) => engine_sections(&mut out, &key),

@@ -112,3 +112,13 @@ fn an_event_that_is_not_kept_is_said_to_be_gone() {
     );
     house.stop();
 }
+
+#[test]
+fn the_guide_names_every_type_of_event() {
+    let guide = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/OPERATIONS.md");
+    let guide = std::fs::read_to_string(guide).unwrap();
+    let rows: String = guide.lines().filter(|line| line.starts_with("| `")).collect();
+    for name in enginehouse_core::event::event_names() {
+        assert!(rows.contains(&format!("`{name}`")), "{name} is in no table of docs/OPERATIONS.md");
+    }
+}

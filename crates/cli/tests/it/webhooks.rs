@@ -340,6 +340,11 @@ fn what_would_match_nothing_or_may_not_be_asked_is_refused_at_the_check() {
             Some("execution_completed, execution_failed"),
         ),
         ("https://hooks.example", "events = [\"metrics_updated\"]\n", Some("not an event type")),
+        (
+            "https://hooks.example",
+            "events = [\"exection_failed\"]\n",
+            Some("\"exection_failed\" is not an event type; did you mean execution_failed?"),
+        ),
         ("http://127.0.0.1:9/x", "allow_private = false\n", Some("webhooks.x.allow_private = true")),
         ("http://localhost:9/x", "allow_private = false\n", Some("webhooks.x.allow_private = true")),
         ("http://192.168.1.1/x", "allow_private = false\n", Some("webhooks.x.allow_private = true")),

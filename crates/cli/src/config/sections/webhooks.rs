@@ -1,6 +1,7 @@
 //! `[webhooks.NAME]` and `[callbacks]`: who is told of events by HTTP.
 
 use crate::config::checker::{Checker, is_base, is_name};
+use crate::config::near_miss::near_miss;
 use crate::config::secret::{Private, Secret};
 use crate::config::types::{Flag, Span, Text, Texts, section};
 use enginehouse_core::event::event_names;
@@ -113,12 +114,13 @@ fn endpoint(
     })
 }
 
-/// The name of no event would match nothing, without a word.
+/// A name that no event has would match nothing, in silence.
 fn check_events(events: &[String], path: &str, checker: &mut Checker<'_>) {
     let names = event_names();
     for event in events {
         checker.require(names.contains(&event.as_str()), &format!("{path}/events"), || {
-            format!("{event:?} is not an event type; there are: {}", names.join(", "))
+            let near = near_miss(event, names.iter().copied());
+            format!("{event:?} is not an event type{near}; there are: {}", names.join(", "))
         });
     }
 }
