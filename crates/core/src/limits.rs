@@ -1,4 +1,5 @@
-//! Every bound of the product in one place, related to each other by assertions that hold at compile time.
+//! The bounds that callers meet and that several crates share, related to each other by assertions that hold at compile time. Others
+//! stand beside what they bound.
 
 use crate::time::{DAY, HOUR, MINUTE, Millis, SECOND};
 
@@ -42,7 +43,7 @@ pub const ENGINE_RUN_BYTES_MAX: usize = 1_024;
 pub const HISTORY_EVENTS_MAX: usize = 256;
 pub const MAX_RETRIES_MAX: u32 = 1_000;
 
-/// Writes and bytes of one commit; a request of more bytes is one alone.
+/// Writes and bytes at which the committer stops gathering. The last request may go beyond them, and as many grants come on top.
 pub const COMMIT_WRITES_MAX: usize = 1_024;
 pub const COMMIT_BYTES_MAX: usize = 8 << 20;
 /// Writes that may wait for the committer before callers wait too.

@@ -1,4 +1,4 @@
-//! The IO shell around `core`: one role per file, each a [`Role`](role::Role) that one driver runs.
+//! The IO shell around `core`: roles, each a [`Role`](role::Role) that one driver runs, and the committer beside them.
 //!
 //! [`Node`] starts and stops the roles; [`Service`] is the application API and the only door: the HTTP server, the
 //! CLI's local verbs and the library all call it.

@@ -1,7 +1,8 @@
 //! What the roles of a node share: [`Context`](context::Context), and everything that it holds.
 //!
 //! A file belongs here if it is a part of that state, or a verb that needs nothing but the state and the store. Whatever runs
-//! by itself, on a timer or on a nudge, is a role and belongs to the room of its work. No file here knows a role.
+//! by itself, on a timer or on a nudge, is a role and belongs to the room of its work. No file here names one; what is kept of
+//! their rounds is of the room `role`.
 //!
 //! Only here are methods of `Context` written. What another room does with it is a function of that room, so that every use
 //! of one room by another is seen in its imports.
