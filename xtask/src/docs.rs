@@ -5,7 +5,7 @@ use anyhow::{Context, Result, bail};
 use std::path::PathBuf;
 
 const HELP: &str = "\
-Print the generated pages of docs/ anew: openapi.json, ERRORS.md, CONFIG.md, METRICS.md,
+Print the generated pages of docs/: openapi.json, ERRORS.md, CONFIG.md, METRICS.md,
 ALERTS.md.
 
 Usage: cargo xtask docs [--check]

@@ -36,7 +36,7 @@ Usage: cargo xtask COMMAND [--help]
   e2e     drive the real n8n, Langflow and LangGraph Agent Server
   bench   measurements that print numbers
   tidy    check what the compiler does not: crate edges, sizes, names, links
-  docs    print the generated pages of docs/ anew
+  docs    print the generated pages of docs/
 ";
 
 fn main() -> ExitCode {
