@@ -123,6 +123,9 @@ pub struct Limiter {
     /// How irregularly runs end here: the variance of completions over that of a Poisson process, at least 1.
     #[serde(default = "full_pace")]
     spread: f64,
+    /// Epochs in which it was open and nothing was wrong.
+    #[serde(default)]
+    well_epochs: u32,
     /// Seconds by which the experiment under way has put off what waits.
     #[serde(default)]
     put_off_s: f64,
@@ -206,6 +209,7 @@ impl Limiter {
             epoch: Stretch::default(),
             slow: Stretch::default(),
             spread: 1.0,
+            well_epochs: 0,
             put_off_s: 0.0,
             challenge: Challenge::default(),
             proven: None,

@@ -88,8 +88,18 @@ fn a_healthy_engine_is_hardly_harmed() {
     let sum = Sum::of(healthy, seeds(60));
     sum.print("healthy");
     let [without, with] = sum.late();
-    assert!(with <= without + 1.5, "{with:.2} % late, {without:.2} % without the limit");
+    assert!(with <= without + 1.0, "{with:.2} % late, {without:.2} % without the limit");
     assert!(sum.hours() <= 1.03, "worker hours x {:.3}", sum.hours());
+}
+
+/// Seeds on which a limit that was taken in a slow spell stayed, or the pool did not follow it when it rose: most of their
+/// jobs were late.
+#[test]
+fn what_was_harmed_once_is_not_harmed_again() {
+    for (seed, most) in [(20_308, 5.0), (20_808, 10.0), (20_580, 15.0), (20_988, 35.0), (20_754, 20.0)] {
+        let late = 100.0 * measured(&healthy(seed), true).late;
+        assert!(late <= most, "seed {seed}: {late:.1} % late");
+    }
 }
 
 #[test]

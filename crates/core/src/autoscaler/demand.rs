@@ -100,13 +100,24 @@ impl Lead {
 struct Flow {
     lambda: f64,
     mean: f64,
+    limit: f64,
+    /// Runs under way at its beginning, and the share of them that is left after each step.
+    old: f64,
+    stays: f64,
     /// Jobs that wait, and those of them that were started since.
     waiting: f64,
     new: f64,
 }
 
-fn sums(flows: &[Flow]) -> (f64, f64) {
-    flows.iter().fold((0.0, 0.0), |(new, waiting), flow| (new + flow.new, waiting + flow.waiting))
+impl Flow {
+    fn used(&self) -> f64 {
+        self.old + self.new
+    }
+
+    /// Of what waits, what the engine would take.
+    fn asked(&self) -> f64 {
+        self.waiting.min((self.limit - self.used()).max(0.0))
+    }
 }
 
 /// Slots, all engines together.
@@ -164,7 +175,7 @@ impl Demand {
             most
         };
         let ages = rules.parts.job_ages;
-        let (mut survivors, mut variance) = (0.0, 0.0);
+        let (mut survivors, mut variance, mut freed) = (0.0, 0.0, 0.0);
         for run in &load.running {
             let times = model.times_of(run.workflow.as_ref());
             let age = now.since(run.since) as f64 / SECOND as f64;
@@ -174,7 +185,7 @@ impl Demand {
             variance += survives * (1.0 - survives);
             self.freed_promise += 1.0 - stays(lead.promise);
             if lead.slack > 0.0 {
-                self.freed_slack += 1.0 - stays(lead.slack);
+                freed += 1.0 - stays(lead.slack);
             }
         }
         let running = u32::try_from(load.running.len()).unwrap_or(u32::MAX);
@@ -189,30 +200,35 @@ impl Demand {
             0.0
         };
         let room = (limit - f64::from(running)).max(0.0) as u32;
-        let waiting = queued.min(room);
+        let admissible = queued.min(room);
         if !reach.parked {
             let room = reach.limit.map_or(u32::MAX, |limit| limit.saturating_sub(running));
-            self.beyond = self.beyond.saturating_add(queued.min(room).saturating_sub(waiting));
+            self.beyond = self.beyond.saturating_add(queued.min(room).saturating_sub(admissible));
         }
         let queue = if lead.ahead > 0.0 {
             f64::from(queued).min((limit - survivors).max(0.0))
         } else {
-            f64::from(waiting)
+            // What frees in time is taken by what waits next, also where the engine takes no more at once.
+            f64::from(queued).min((limit - (f64::from(running) - freed)).max(0.0))
         };
-        self.occupied = self.occupied.saturating_add(running).saturating_add(waiting);
-        self.waiting = self.waiting.saturating_add(waiting);
+        self.freed_slack += freed;
+        self.occupied = self.occupied.saturating_add(running).saturating_add(admissible);
+        self.waiting = self.waiting.saturating_add(admissible);
         self.survivors += survivors;
         self.variance += variance + arriving;
         self.arriving += arriving;
         self.queue += queue;
         self.lambda += lambda;
-        self.flows.push(Flow { lambda, mean, waiting: queue, new: 0.0 });
+        let old = f64::from(running);
+        let stays = if old > 0.0 { (survivors / old).powf(1.0 / f64::from(FLUID_STEPS)) } else { 0.0 };
+        let waiting = if reach.parked { 0.0 } else { f64::from(queued) };
+        self.flows.push(Flow { lambda, mean, limit, old, stays, waiting, new: 0.0 });
         self.load += (rate * mean).min(limit);
         self.engines.push(EngineFigures {
             name: load.name.clone(),
             running,
             queued,
-            admissible: waiting,
+            admissible,
             limit: reach.limit,
             speed: reach.speed,
             parked: reach.parked,
@@ -235,32 +251,30 @@ impl Demand {
             return self.survivors + self.arriving;
         }
         let step = lead.ahead / f64::from(FLUID_STEPS);
-        let busy = f64::from(seen.pool.busy_slots);
-        let ends = if busy > 0.0 { (self.survivors / busy).powf(1.0 / f64::from(FLUID_STEPS)) } else { 0.0 };
         let mut flows = self.flows.clone();
-        let mut old = busy;
         for at in 1..=FLUID_STEPS {
-            old *= ends;
             for flow in &mut flows {
+                flow.old *= flow.stays;
                 flow.new *= (-step / flow.mean).exp();
                 flow.waiting += flow.lambda * step;
             }
-            let (new, waiting) = sums(&flows);
+            let used: f64 = flows.iter().map(Flow::used).sum();
+            let asked: f64 = flows.iter().map(Flow::asked).sum();
             let then = f64::from(at) * step;
             let age_then = |launched: &Time| seen.now.since(*launched) as f64 / SECOND as f64 + then;
             let started = seen.pool.starting.iter().filter(|at| age_then(at) >= lead.startup).count();
             let capacity = (f64::from(seen.pool.ready) + started as f64) * slots;
-            // Free slots go to the engines in proportion to what waits for each.
-            let share = if waiting > 0.0 { ((capacity - old - new) / waiting).clamp(0.0, 1.0) } else { 0.0 };
+            // Free slots go to the engines in proportion to what each would take.
+            let share = if asked > 0.0 { ((capacity - used) / asked).clamp(0.0, 1.0) } else { 0.0 };
             for flow in &mut flows {
-                let served = flow.waiting * share;
+                let served = flow.asked() * share;
                 flow.new += served;
                 flow.waiting -= served;
             }
         }
-        let (new, waiting) = sums(&flows);
+        let wanted: f64 = flows.iter().map(|flow| flow.used() + flow.asked()).sum();
         // One more job that waits must not make the forecast smaller than it was without.
-        (old + new + waiting).max(self.survivors + self.arriving)
+        wanted.max(self.survivors + self.arriving)
     }
 
     /// The share of the busy slots that free within the promised wait, so that a job can wait for one.

@@ -47,6 +47,9 @@ const CROWDED_MAX_S: f64 = 480.0;
 /// How much one epoch says about how irregularly runs end, and the most that it may say.
 const SPREAD_SHARE: f64 = 0.1;
 const SPREAD_MAX: f64 = 16.0;
+/// By how much more irregular an endpoint is taken for that was never seen well, and the epochs after which it is known.
+const SPREAD_UNKNOWN: f64 = 3.0;
+const KNOWN_AFTER: f64 = 16.0;
 /// By how much a limit that holds work back is raised to see whether it should.
 const RAISE: f64 = 1.35;
 /// Calls at once, as a multiple of the limit, from which on the raise shows.
@@ -115,7 +118,7 @@ impl Limiter {
             self.epoch.add(tick);
         }
         let from = if before < FEW { CAUSE_FROM_FEW } else { CAUSE_FROM };
-        let errors = trial::errors(&self.slow, &self.epoch, from, self.spread);
+        let errors = trial::errors(&self.slow, &self.epoch, from, self.irregularity());
         let over = self.put_off_s > self.put_off_max() || self.epoch.seconds > CUT_LASTS_S;
         match Finding::of(errors, CUT_CLEAR, CUT_CLEAR) {
             Finding::Cause => self.caused(now),
@@ -187,9 +190,10 @@ impl Limiter {
         if tick.at_once < from * RAISED {
             return tick.at_once >= from;
         }
+        let spread = self.irregularity();
         let challenge = &mut self.challenge;
         challenge.above.add(tick);
-        let errors = trial::errors(&challenge.below, &challenge.above, CAUSE_FROM, self.spread);
+        let errors = trial::errors(&challenge.below, &challenge.above, CAUSE_FROM, spread);
         let over = challenge.above.completed > CHALLENGE_ENDS;
         let stands = match Finding::of(errors, STANDS_CLEAR, FALLS_CLEAR) {
             Finding::Cause => true,
@@ -258,10 +262,14 @@ impl Limiter {
         let at_once = epoch.at_once();
         let speed = epoch.speed();
         let sick = self.rules.sick;
-        let clear = self.speed * (SLOW_CLEAR * (self.spread / SPEED_MEMORY).sqrt()).exp() < WELL;
-        let bad = self.speed < sick && speed < sick + 0.1 && at_once >= 2.0 && clear;
+        let clear = self.speed * (SLOW_CLEAR * (self.irregularity() / SPEED_MEMORY).sqrt()).exp() < WELL;
+        let slow = self.speed < sick && speed < sick + 0.1 && clear;
+        let bad = slow && at_once >= 2.0;
         match self.mode {
-            Mode::Open if !bad => self.patience.rest(),
+            Mode::Open if !bad => {
+                self.well_epochs = self.well_epochs.saturating_add(1);
+                self.patience.rest();
+            }
             Mode::Open if self.patience.is_over(&epoch, now) => self.cut(epoch, CUT_FLOOR),
             Mode::Open | Mode::Cut => {}
             // Slowness is the price of what it completes, unless it completes less than it did.
@@ -270,6 +278,8 @@ impl Limiter {
                 self.cut(epoch, RECUT_FLOOR);
                 self.proven = proven;
             }
+            // Slow with a single call: it is not the calls.
+            Mode::Hold if slow && self.limit < 2.0 => self.innocent(now),
             Mode::Hold => self.probe(at_once, &epoch, now),
             Mode::External if self.speed > WELL => {
                 self.mode = Mode::Open;
@@ -284,6 +294,13 @@ impl Limiter {
                 }
             }
         }
+    }
+
+    /// How irregularly runs end here, as far as it is known: of an endpoint that was seen well for a short time only, a slow spell
+    /// is no surprise.
+    fn irregularity(&self) -> f64 {
+        let unknown = (1.0 - f64::from(self.well_epochs) / KNOWN_AFTER).max(0.0);
+        self.spread + SPREAD_UNKNOWN * unknown
     }
 
     /// Learns how irregularly runs end while nothing is wrong: by how much two epochs in a row differ, compared with what

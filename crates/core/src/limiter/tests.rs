@@ -207,6 +207,16 @@ fn a_healthy_engine_is_hardly_ever_cut() {
 }
 
 #[test]
+fn a_limit_of_one_call_that_is_slow_is_given_up() {
+    let mut world = World::new(3, Some(40));
+    world.run(SOUND, 4, 400);
+    world.limiter.mode = Mode::Hold;
+    world.limiter.limit = 1.0;
+    let came = world.run(Engine { slow: 8.0, ..SOUND }, 20, 600);
+    assert!(came.limits.contains(&None), "fewer calls cannot help: {:?}", world.limiter.mode());
+}
+
+#[test]
 fn a_knee_is_found() {
     let mut found = 0;
     for seed in 0..SEEDS {
@@ -346,6 +356,8 @@ const VERDICTS: &str = "
   hold 10  before 20 0.20 10    now  2 0.45 130  => hold 10
   hold 10  before 20 0.20 10    now  2 0.45 610  => hold 15
   hold 10  before 20 0.20 10    now 10 0.15 20   => cut 6
+  hold  1  before 2  0.20 10    now 1  0.15 80   => external -
+  hold  1  before 2  0.20 10    now 1  0.45 80   => hold 2
   hold 39  before 20 0.20 10    now 39 0.45 20   => open -
   external - before 10 0.20 10  now 10 0.20 20   => external -
   external - before 10 0.20 10  now 15 0.10 20   => cut 6
@@ -372,6 +384,7 @@ fn a_verdict_follows_from_speed_and_calls_at_once() {
         limiter.healthy.rebuild();
         limiter.slow = stretch(number(3), number(4), WELL, number(5) as u32);
         limiter.speed = number(8) / WELL;
+        limiter.well_epochs = 16;
         limiter.retry_at = Time(300_000);
         let now = stretch(number(7), number(8), WELL, number(9) as u32);
         if limiter.mode == Mode::Cut {
@@ -390,6 +403,19 @@ fn a_verdict_follows_from_speed_and_calls_at_once() {
     assert!(wrong.is_empty(), "{wrong}");
 }
 
+#[test]
+fn an_endpoint_that_is_hardly_known_has_to_be_slower() {
+    // Two fifths of its speed are clear for one that was well for long.
+    for (epochs, cut) in [(0, false), (4, false), (16, true), (400, true)] {
+        let mut limiter = Limiter::new(LimiterRules { max: Some(40), ..LimiterRules::default() });
+        limiter.healthy.add(2.0);
+        limiter.well_epochs = epochs;
+        limiter.speed = 0.40;
+        limiter.judge(stretch(20.0, 0.20, 0.5, 20), Time(100_000));
+        assert_eq!(limiter.mode() == Mode::Cut, cut, "{epochs} epochs");
+    }
+}
+
 /// A limit of 10 that is used up is raised to 14: what is completed at each, per call and second, and the limit that follows. A
 /// healthy call ends half a time a second.
 #[test]
@@ -404,6 +430,7 @@ fn a_limit_that_holds_work_back_has_to_prove_right() {
     ] {
         let mut limiter = Limiter::new(LimiterRules { max: Some(400), ..LimiterRules::default() });
         (limiter.mode, limiter.limit, limiter.ceiling) = (Mode::Hold, 10.0, 400.0);
+        limiter.well_epochs = 16;
         let mut second = 0;
         let mut tick = |limiter: &mut Limiter, calls: f64, ends: f64| {
             second += 1;

@@ -148,6 +148,11 @@ fn where_a_launch_is_in_time_each_waiting_job_counts() {
         (Seen { ready: 4, busy: 4, ..waits(0) }, 4, "forecast"),
         (Seen { ready: 4, busy: 4, ..waits(1) }, 4, "waiting"),
         (Seen { ready: 4, busy: 4, ..waits(2) }, 5, "waiting"),
+        // Slots that free are taken by the next of a long queue, so the engine's limit is what is wanted.
+        (Seen { ready: 4, busy: 4, limit: Some(6), ..waits(2) }, 5, "waiting"),
+        (Seen { ready: 4, busy: 4, limit: Some(6), ..waits(100) }, 6, "waiting"),
+        (Seen { ready: 4, busy: 4, limit: Some(4), ..waits(100) }, 4, "forecast"),
+        (Seen { ready: 4, busy: 4, parked: true, ..waits(100) }, 4, "forecast"),
     ];
     for (seen, target, rule) in table {
         assert_eq!(decide(&one, seen), (target, rule), "{seen:?}");
@@ -164,6 +169,9 @@ fn where_a_launch_takes_longer_than_a_job_may_wait_it_looks_ahead() {
     let table = [
         (waits(0), 0, "forecast"),
         (waits(3), 3, "forecast"),
+        (Seen { limit: Some(6), ..waits(100) }, 6, "forecast"),
+        (Seen { ready: 4, busy: 4, limit: Some(6), ..waits(100) }, 6, "occupancy"),
+        (Seen { parked: true, ..waits(100) }, 0, "forecast"),
         (Seen { due: 5, ..waits(0) }, 5, "due"),
         (Seen { due: 5, ..waits(3) }, 8, "due"),
         (Seen { stale: true, ready: 2, ..waits(0) }, 2, "stale"),

@@ -206,7 +206,7 @@ proptest! {
         prop_assert!(moves.len() <= 1, "{} moves: {:?}", moves.len(), late);
     }
 
-    /// 6 and 7: more work never asks for less, and work beyond an engine's limit asks for nothing.
+    /// 6 and 7: more work never asks for less, and work beyond an engine's limit asks for no more than the limit can use.
     #[test]
     fn what_is_wanted_grows_with_the_work(
         (mut rules, startup) in rules(), ops in prop::collection::vec(trouble(), 1..20),
@@ -241,7 +241,12 @@ proptest! {
             engine.queued[0] += more;
         }));
         if world.autoscaler.due_span() + 1_000 <= 5_000 {
-            prop_assert_eq!(full, beyond, "beyond the limit of {}", limit);
+            // The other engines may use as much as they do without it.
+            let used = |engine: &EngineLoad| engine.queued_total() + engine.running.len() as u32;
+            let others: u32 = seen.engines.iter().skip(1).map(used).sum();
+            let running = seen.engines[0].running.len() as u32;
+            let most = (others + limit.max(running)).div_ceil(world.autoscaler.rules().worker_capacity);
+            prop_assert!(beyond >= full && beyond <= full.max(most), "{} beyond the limit of {}: {}, {}", more, limit, full, beyond);
         }
         let parked = with(&|engine| (engine.reach.parked, engine.queued[1]) = (true, 1_000));
         prop_assert!(parked <= base, "parked: {} after {}", parked, base);
