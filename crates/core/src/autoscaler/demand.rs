@@ -110,6 +110,12 @@ struct Flow {
 }
 
 impl Flow {
+    fn new(lambda: f64, mean: f64, limit: f64, waiting: u32, running: u32, survivors: f64) -> Flow {
+        let old = f64::from(running);
+        let stays = if old > 0.0 { (survivors / old).powf(1.0 / f64::from(FLUID_STEPS)) } else { 0.0 };
+        Flow { lambda, mean, limit, old, stays, waiting: waiting.into(), new: 0.0 }
+    }
+
     fn used(&self) -> f64 {
         self.old + self.new
     }
@@ -219,10 +225,8 @@ impl Demand {
         self.arriving += arriving;
         self.queue += queue;
         self.lambda += lambda;
-        let old = f64::from(running);
-        let stays = if old > 0.0 { (survivors / old).powf(1.0 / f64::from(FLUID_STEPS)) } else { 0.0 };
-        let waiting = if reach.parked { 0.0 } else { f64::from(queued) };
-        self.flows.push(Flow { lambda, mean, limit, old, stays, waiting, new: 0.0 });
+        let waiting = if reach.parked { 0 } else { queued };
+        self.flows.push(Flow::new(lambda, mean, limit, waiting, running, survivors));
         self.load += (rate * mean).min(limit);
         self.engines.push(EngineFigures {
             name: load.name.clone(),
