@@ -48,7 +48,7 @@ const CROWDED_MAX_S: f64 = 480.0;
 const SPREAD_SHARE: f64 = 0.1;
 const SPREAD_MAX: f64 = 16.0;
 /// By how much more irregular an endpoint is taken for that was never seen well, and the epochs after which it is known.
-const SPREAD_UNKNOWN: f64 = 3.0;
+const SPREAD_UNKNOWN: f64 = 2.0;
 const KNOWN_AFTER: f64 = 16.0;
 /// By how much a limit that holds work back is raised to see whether it should.
 const RAISE: f64 = 1.35;

@@ -406,7 +406,7 @@ fn a_verdict_follows_from_speed_and_calls_at_once() {
 #[test]
 fn an_endpoint_that_is_hardly_known_has_to_be_slower() {
     // Two fifths of its speed are clear for one that was well for long.
-    for (epochs, cut) in [(0, false), (4, false), (16, true), (400, true)] {
+    for (epochs, cut) in [(0, false), (2, false), (16, true), (400, true)] {
         let mut limiter = Limiter::new(LimiterRules { max: Some(40), ..LimiterRules::default() });
         limiter.healthy.add(2.0);
         limiter.well_epochs = epochs;
