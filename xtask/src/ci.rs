@@ -2,7 +2,7 @@
 
 use crate::process::{cargo, run, works};
 use crate::suite::Tally;
-use crate::verdict::Verdict;
+use crate::verdict::StepEnd;
 use crate::{bench, deploy, docs, examples, schemathesis, suite, tidy, witness};
 use anyhow::{Result, bail};
 use std::time::{Duration, Instant};
@@ -17,11 +17,11 @@ Usage: cargo xtask ci [STEP...]
          instructions deny schemathesis
 ";
 
-type Step = (&'static str, fn(&mut Tally) -> Result<Verdict>);
+type Step = (&'static str, fn(&mut Tally) -> Result<StepEnd>);
 
 const STEPS: [Step; 11] = [
     ("fmt", |_| passed(run(&mut cargo(&["fmt", "--all", "--check"])))),
-    ("tidy", |_| tidy::check().map(|files| Verdict::Passed(format!("{files} files")))),
+    ("tidy", |_| tidy::check().map(|files| StepEnd::Passed(format!("{files} files")))),
     ("clippy", |_| {
         let flags = ["clippy", "--workspace", "--all-targets", "--locked", "--", "-D", "warnings"];
         passed(run(&mut cargo(&flags)))
@@ -29,7 +29,7 @@ const STEPS: [Step; 11] = [
     ("witnesses", |_| witness::install()),
     ("test", tests),
     ("docs", |_| passed(docs::check())),
-    ("examples", |_| examples::check().map(|count| Verdict::Passed(format!("{count} examples")))),
+    ("examples", |_| examples::check().map(|count| StepEnd::Passed(format!("{count} examples")))),
     ("deploy", |_| deploy::check()),
     ("instructions", |_| bench::instructions::check()),
     ("deny", |_| deny()),
@@ -39,7 +39,7 @@ const STEPS: [Step; 11] = [
 struct Report {
     name: &'static str,
     took: Duration,
-    result: Result<Verdict>,
+    result: Result<StepEnd>,
 }
 
 pub(crate) fn command(args: &[String]) -> Result<()> {
@@ -59,8 +59,8 @@ pub(crate) fn command(args: &[String]) -> Result<()> {
         let begun = Instant::now();
         let result = step(&mut tally);
         match &result {
-            Ok(Verdict::Passed(_)) => {}
-            Ok(Verdict::Skipped(why)) => println!("SKIPPED {name}: {why}"),
+            Ok(StepEnd::Passed(_)) => {}
+            Ok(StepEnd::Skipped(why)) => println!("SKIPPED {name}: {why}"),
             Err(error) => println!("FAILED {name}: {error:#}"),
         }
         reports.push(Report { name, took: begun.elapsed(), result });
@@ -80,8 +80,8 @@ fn summary(reports: &[Report]) -> usize {
     println!("\n=== summary");
     for report in reports {
         let (word, note) = match &report.result {
-            Ok(Verdict::Passed(note)) => ("ok", note.clone()),
-            Ok(Verdict::Skipped(why)) => ("SKIPPED", why.clone()),
+            Ok(StepEnd::Passed(note)) => ("ok", note.clone()),
+            Ok(StepEnd::Skipped(why)) => ("SKIPPED", why.clone()),
             Err(error) => ("FAILED", error.to_string().lines().next().unwrap_or_default().to_owned()),
         };
         println!("{:<14} {:>7.1} s  {word:<8} {note}", report.name, report.took.as_secs_f64());
@@ -89,11 +89,11 @@ fn summary(reports: &[Report]) -> usize {
     reports.iter().filter(|report| report.result.is_err()).count()
 }
 
-fn passed(result: Result<()>) -> Result<Verdict> {
-    result.map(|()| Verdict::Passed(String::new()))
+fn passed(result: Result<()>) -> Result<StepEnd> {
+    result.map(|()| StepEnd::Passed(String::new()))
 }
 
-fn tests(tally: &mut Tally) -> Result<Verdict> {
+fn tests(tally: &mut Tally) -> Result<StepEnd> {
     let (ok, counted) = suite::run(&[], suite::Options { ci: true, ..suite::Options::default() })?;
     *tally = counted;
     if !ok {
@@ -103,12 +103,12 @@ fn tests(tally: &mut Tally) -> Result<Verdict> {
         bail!("no test ran");
     }
     let flaky = if tally.flaky.is_empty() { String::new() } else { format!(", {} FLAKY", tally.flaky.len()) };
-    Ok(Verdict::Passed(format!("{} passed, {} ignored{flaky}", tally.passed, tally.ignored)))
+    Ok(StepEnd::Passed(format!("{} passed, {} ignored{flaky}", tally.passed, tally.ignored)))
 }
 
-fn deny() -> Result<Verdict> {
+fn deny() -> Result<StepEnd> {
     if !works(&mut cargo(&["deny", "--version"])) {
-        return Ok(Verdict::Skipped("cargo-deny is not installed (cargo install cargo-deny)".to_owned()));
+        return Ok(StepEnd::Skipped("cargo-deny is not installed (cargo install cargo-deny)".to_owned()));
     }
     // Advisories come and go without a change here, so they are for a scheduled look, not for every change.
     passed(run(&mut cargo(&["deny", "check", "licenses", "bans", "sources"])))

@@ -1,7 +1,7 @@
 //! The files under `deploy/`, each checked by the program that reads it.
 
 use crate::process::{output, root, target_dir, works};
-use crate::verdict::Verdict;
+use crate::verdict::StepEnd;
 use anyhow::{Context, Result, bail};
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -21,7 +21,7 @@ const CERTIFICATES: &str = "/etc/letsencrypt/live/enginehouse.example.com";
 type Check = (&'static str, &'static str, fn(&Path) -> Result<()>);
 
 /// Checks what the tools at hand can check, and names those that are not there.
-pub(crate) fn check() -> Result<Verdict> {
+pub(crate) fn check() -> Result<StepEnd> {
     let dir = target_dir().join("deploy");
     std::fs::create_dir_all(&dir)?;
     let (mut checked, mut missing) = (Vec::new(), Vec::new());
@@ -37,13 +37,13 @@ pub(crate) fn check() -> Result<Verdict> {
     }
     known_metrics()?;
     if !missing.is_empty() {
-        return Ok(Verdict::Skipped(format!(
+        return Ok(StepEnd::Skipped(format!(
             "{} not installed; by {}",
             missing.join(", "),
             checked.join(", ")
         )));
     }
-    Ok(Verdict::Passed(format!("by {}", checked.join(", "))))
+    Ok(StepEnd::Passed(format!("by {}", checked.join(", "))))
 }
 
 fn file(name: &str) -> PathBuf {

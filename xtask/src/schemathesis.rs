@@ -2,7 +2,7 @@
 
 use crate::e2e::house::House;
 use crate::process::{output, run, target_dir};
-use crate::verdict::Verdict;
+use crate::verdict::StepEnd;
 use anyhow::{Context, Result};
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -10,10 +10,10 @@ use std::process::Command;
 const VERSION: &str = "4.32.5";
 
 /// Runs the service with the demo engine and lets schemathesis at it; skipped where it cannot be installed.
-pub(crate) fn check() -> Result<Verdict> {
+pub(crate) fn check() -> Result<StepEnd> {
     let program = match installed() {
         Ok(program) => program,
-        Err(why) => return Ok(Verdict::Skipped(format!("schemathesis could not be installed: {why:#}"))),
+        Err(why) => return Ok(StepEnd::Skipped(format!("schemathesis could not be installed: {why:#}"))),
     };
     let dir = target_dir().join("schemathesis");
     let house = House::start(&dir, "[engines.demo]\ntype = \"demo\"\n", &[])?;
@@ -41,7 +41,7 @@ pub(crate) fn check() -> Result<Verdict> {
     ]);
     let result = run(&mut command);
     house.stop()?;
-    result.map(|()| Verdict::Passed(String::new()))
+    result.map(|()| StepEnd::Passed(String::new()))
 }
 
 /// The program, in an environment of its own below target/.

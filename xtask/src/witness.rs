@@ -1,7 +1,7 @@
 //! Programs of others that the tests ask about what the service sends: an independent reader of the same standard.
 
 use crate::process::{output, target_dir};
-use crate::verdict::Verdict;
+use crate::verdict::StepEnd;
 use anyhow::{Context, Result};
 use std::path::PathBuf;
 use std::process::Command;
@@ -18,13 +18,13 @@ pub(crate) fn python() -> Option<PathBuf> {
 }
 
 /// Installs them below target/, once; skipped where there is no package index.
-pub(crate) fn install() -> Result<Verdict> {
+pub(crate) fn install() -> Result<StepEnd> {
     if python().is_some() {
-        return Ok(Verdict::Passed("was there".to_owned()));
+        return Ok(StepEnd::Passed("was there".to_owned()));
     }
     match set_up() {
-        Ok(()) => Ok(Verdict::Passed(PACKAGES.join(" "))),
-        Err(why) => Ok(Verdict::Skipped(format!("tests that ask them say nothing: {why:#}"))),
+        Ok(()) => Ok(StepEnd::Passed(PACKAGES.join(" "))),
+        Err(why) => Ok(StepEnd::Skipped(format!("tests that ask them say nothing: {why:#}"))),
     }
 }
 

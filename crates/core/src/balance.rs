@@ -24,7 +24,7 @@ use serde::{Deserialize, Serialize};
 
 mod outliers;
 mod record;
-pub use outliers::{Cause, Change};
+pub use outliers::{BalanceChange, Cause};
 
 /// How an engine's starts are spread over its endpoints.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]

@@ -88,7 +88,7 @@ pub struct Forced {
 
 /// A change of state, as it is told in events and logs.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Change {
+pub enum BreakerChange {
     /// Until the next probe; `failures` counted failures led to it.
     Opened {
         until: Time,
@@ -230,7 +230,7 @@ impl Breaker {
     }
 
     /// The engine took the call on (its run id is known), which is all a canary has to find out.
-    pub fn accepted(&mut self, key: Key, now: Time) -> Option<Change> {
+    pub fn accepted(&mut self, key: Key, now: Time) -> Option<BreakerChange> {
         self.disproved |= self.healthy == Some(false);
         match &mut self.state {
             State::HalfOpen { canary, .. } if *canary == Some(key) => Some(self.close(now)),
@@ -243,7 +243,7 @@ impl Breaker {
     }
 
     /// A call ended.
-    pub fn ended(&mut self, rules: &BreakerRules, key: Key, sign: Sign, now: Time) -> Option<Change> {
+    pub fn ended(&mut self, rules: &BreakerRules, key: Key, sign: Sign, now: Time) -> Option<BreakerChange> {
         match sign {
             Sign::Answered => {
                 self.in_a_row = 0;
@@ -283,7 +283,12 @@ impl Breaker {
 
     /// The endpoint's health was asked; `None`: it cannot be. A failed check counts like a failed call, unless work was
     /// answered meanwhile; a good one counts for nothing, because an engine may say it is well and still fail at work.
-    pub fn checked(&mut self, rules: &BreakerRules, healthy: Option<bool>, now: Time) -> Option<Change> {
+    pub fn checked(
+        &mut self,
+        rules: &BreakerRules,
+        healthy: Option<bool>,
+        now: Time,
+    ) -> Option<BreakerChange> {
         self.healthy = healthy;
         if healthy != Some(false) {
             self.disproved = false;
@@ -301,7 +306,7 @@ impl Breaker {
     }
 
     /// What time alone brings: an operator's word that ends, a probe that is due, the next group. Call about each second.
-    pub fn tick(&mut self, rules: &BreakerRules, now: Time) -> Option<Change> {
+    pub fn tick(&mut self, rules: &BreakerRules, now: Time) -> Option<BreakerChange> {
         if self.forced.as_ref().and_then(|f| f.until).is_some_and(|until| now >= until) {
             return Some(self.force(None, now));
         }
@@ -310,7 +315,7 @@ impl Breaker {
             // Whatever its health check says: only work shows whether an engine works.
             State::Open { until } if now >= *until => {
                 self.enter(State::HalfOpen { canary: None, since: now }, now);
-                Some(Change::HalfOpened)
+                Some(BreakerChange::HalfOpened)
             }
             // An engine that has worked on the canary for this long without failing it is there.
             State::HalfOpen { canary: Some(_), since } if now.since(*since) >= rules.reset_timeout => {
@@ -325,7 +330,7 @@ impl Breaker {
                 if release.size >= RELEASE_MAX {
                     self.openings = 0;
                     self.state = State::Closed { release: None };
-                    return Some(Change::Released);
+                    return Some(BreakerChange::Released);
                 }
                 // Time passes groups on, and whatever was not started of one is lost with it.
                 let size = release.size.saturating_mul(2);
@@ -337,7 +342,7 @@ impl Breaker {
     }
 
     /// Sets or lifts an operator's word.
-    pub fn force(&mut self, forced: Option<Forced>, now: Time) -> Change {
+    pub fn force(&mut self, forced: Option<Forced>, now: Time) -> BreakerChange {
         let open = forced.as_ref().map(|f| f.open);
         if forced.is_none() && self.forced.as_ref().is_some_and(|f| f.open) {
             // What was measured before says nothing any more, and no one knows how the engine is.
@@ -345,7 +350,7 @@ impl Breaker {
         }
         self.forced = forced;
         self.since = now;
-        Change::Forced { open }
+        BreakerChange::Forced { open }
     }
 
     /// Forgets a canary that does not run any more although its end was never heard of.
@@ -357,7 +362,7 @@ impl Breaker {
         }
     }
 
-    fn open_if_due(&mut self, rules: &BreakerRules, now: Time) -> Option<Change> {
+    fn open_if_due(&mut self, rules: &BreakerRules, now: Time) -> Option<BreakerChange> {
         let (failures, ended) = self.counted(rules, now);
         let share = f64::from(failures) >= rules.failure_ratio * f64::from(ended);
         // A busy engine that dies has many answers in the window; twice the threshold with none between says enough.
@@ -366,7 +371,7 @@ impl Breaker {
         due.then(|| self.open(rules, now))
     }
 
-    fn open(&mut self, rules: &BreakerRules, now: Time) -> Change {
+    fn open(&mut self, rules: &BreakerRules, now: Time) -> BreakerChange {
         let (failures, _) = self.counted(rules, now);
         let factor = 1u64 << self.openings.min(32);
         let wait = rules.reset_timeout.saturating_mul(factor).min(rules.reset_timeout_max);
@@ -375,14 +380,14 @@ impl Breaker {
         self.in_a_row = 0;
         self.enter(State::Open { until }, now);
         self.window = Window::default();
-        Change::Opened { until, failures }
+        BreakerChange::Opened { until, failures }
     }
 
-    fn close(&mut self, now: Time) -> Change {
+    fn close(&mut self, now: Time) -> BreakerChange {
         let release =
             Release { size: RELEASE_FIRST, started: 0, answered: 0, since: now, ended: 0, unwell: 0 };
         self.enter(State::Closed { release: Some(release) }, now);
-        Change::Closed
+        BreakerChange::Closed
     }
 
     fn enter(&mut self, state: State, now: Time) {

@@ -5,11 +5,11 @@
 //! what runs is asked of the queue's leases ([`Gates::retain`]).
 
 use crate::balance::{self, BalanceDoc, BalanceRules, Balancer, Candidate, Draws};
-use crate::breaker::{Breaker, BreakerRules, Change, Forced, Sign};
+use crate::breaker::{Breaker, BreakerChange, BreakerRules, Forced, Sign};
 use crate::event::{Event, EventType};
 use crate::failure::{Failure, FailureKind};
 use crate::id::Key;
-use crate::limiter::{Ended, Holding, Limiter, LimiterRules};
+use crate::limiter::{CallEnd, Holding, Limiter, LimiterRules};
 use crate::limits::{ENGINE_FREEZE_DEFAULT, ENGINE_FREEZE_MAX};
 use crate::pace::{Rate, RetryBudget, RetryBudgetRules, TokenBucket};
 use crate::planted::{self, Bug};
@@ -78,7 +78,7 @@ pub enum Shut {
 pub struct GateChange {
     pub engine: String,
     pub endpoint: u32,
-    pub change: Change,
+    pub change: BreakerChange,
 }
 
 /// A gate as it is stored.
@@ -216,7 +216,7 @@ impl Gate {
     pub fn unstarted(&mut self, at: u32, key: Key, retry: bool, now: Time) {
         if let Some(endpoint) = self.endpoints.get_mut(at as usize) {
             endpoint.breaker.unstarted(key);
-            endpoint.limiter.ended(key, Ended::Apart, now);
+            endpoint.limiter.ended(key, CallEnd::Apart, now);
         }
         self.balancer.unstarted(at, key);
         if let Some(bucket) = &mut self.bucket {
@@ -235,7 +235,14 @@ impl Gate {
     }
 
     /// Takes in an event of an execution that ran at the endpoint; `retry`: the attempt was one of the retry budget.
-    pub fn observe(&mut self, at: u32, key: Key, event: &Event, retry: bool, now: Time) -> Option<Change> {
+    pub fn observe(
+        &mut self,
+        at: u32,
+        key: Key,
+        event: &Event,
+        retry: bool,
+        now: Time,
+    ) -> Option<BreakerChange> {
         let refused = event.data.reason == Some(Reason::Refused);
         if refused && retry {
             self.budget.give_back();
@@ -249,7 +256,7 @@ impl Gate {
         let (sign, ended) = match (event.kind, failure) {
             (EventType::ExecutionCompleted, _) => {
                 self.budget.succeeded(now);
-                (Sign::Answered, Ended::Answered)
+                (Sign::Answered, CallEnd::Answered)
             }
             (EventType::ExecutionFailed | EventType::ExecutionRetrying, Some(failure)) => {
                 let retry_after = event.data.retry_after;
@@ -263,12 +270,12 @@ impl Gate {
                 (sign, load_of(failure, retry_after))
             }
             (EventType::ExecutionInterrupted | EventType::ExecutionCancelled, _) => {
-                (Sign::Nothing, Ended::Unknown)
+                (Sign::Nothing, CallEnd::Unknown)
             }
             _ => return None,
         };
         // A refusal takes no time, and must not make an endpoint look fast.
-        let ran = !matches!(ended, Ended::Overloaded { .. });
+        let ran = !matches!(ended, CallEnd::Overloaded { .. });
         let took = endpoint.limiter.since(key).filter(|_| ran).map(|since| now.since(since));
         endpoint.limiter.ended(key, ended, now);
         self.balancer.ended(at, key, sign, took, now);
@@ -345,13 +352,13 @@ fn patience_of(failure: &Failure, retry_after: Option<Millis>) -> Option<Millis>
 }
 
 /// What a failure says of the engine's load. A time limit that passed is no sign: it may be too short for its workflow.
-fn load_of(failure: &Failure, retry_after: Option<Millis>) -> Ended {
+fn load_of(failure: &Failure, retry_after: Option<Millis>) -> CallEnd {
     match failure.kind {
-        FailureKind::RateLimited => Ended::Overloaded { retry_after },
-        FailureKind::Unavailable if failure.engine_status == Some(503) => Ended::Overloaded { retry_after },
-        FailureKind::Timeout => Ended::Unknown,
+        FailureKind::RateLimited => CallEnd::Overloaded { retry_after },
+        FailureKind::Unavailable if failure.engine_status == Some(503) => CallEnd::Overloaded { retry_after },
+        FailureKind::Timeout => CallEnd::Unknown,
         // A workflow that fails ends sooner or later than one that succeeds, so its time teaches nothing.
-        _ => Ended::Apart,
+        _ => CallEnd::Apart,
     }
 }
 
@@ -398,7 +405,7 @@ impl Gates {
     }
 
     /// Compares each engine's endpoints with each other; answers which of them get new work from now on or no more.
-    pub fn compare(&mut self, now: Time) -> Vec<(String, u32, balance::Change)> {
+    pub fn compare(&mut self, now: Time) -> Vec<(String, u32, balance::BalanceChange)> {
         let mut changes = Vec::new();
         for (engine, gate) in &mut self.gates {
             let endpoints = &gate.endpoints;

@@ -68,7 +68,7 @@ pub enum Part {
 
 /// How an attempt ended, as its worker reports it.
 #[derive(Debug, Clone, PartialEq)]
-pub enum Outcome {
+pub enum AttemptEnd {
     Succeeded {
         /// The workflow stopped to ask a human (an Agent Server interrupt).
         needs_input: bool,
@@ -280,7 +280,7 @@ pub fn attach(
 pub fn finish(
     row: &Execution,
     fence: Fence,
-    outcome: Outcome,
+    outcome: AttemptEnd,
     head_starts: &HeadStarts,
     jitter: f64,
     now: Time,
@@ -292,20 +292,20 @@ pub fn finish(
         return Ok(given_up(cancelled, leaves_open(row, &outcome)));
     }
     Ok(match outcome {
-        Outcome::Succeeded { needs_input, output_bytes } => {
+        AttemptEnd::Succeeded { needs_input, output_bytes } => {
             let mut done = end(row, Status::Completed, None, now);
             done.next.reported += 1;
             done.next.needs_input = needs_input;
             done.next.output_bytes = output_bytes;
             done
         }
-        Outcome::Cancelled { abandoned } => given_up(end(row, Status::Cancelled, None, now), abandoned),
-        Outcome::Interrupted { reason } => interrupt(row, reason, now),
-        Outcome::Refused { failure } if row.fixed.spec.retry.not_on.contains(&failure.kind) => {
+        AttemptEnd::Cancelled { abandoned } => given_up(end(row, Status::Cancelled, None, now), abandoned),
+        AttemptEnd::Interrupted { reason } => interrupt(row, reason, now),
+        AttemptEnd::Refused { failure } if row.fixed.spec.retry.not_on.contains(&failure.kind) => {
             end(row, Status::Failed, Some(Failure { retryable: false, ..failure }), now)
         }
-        Outcome::Refused { failure } => wait_unburnt(row, failure, Reason::Refused, None, jitter, now),
-        Outcome::Failed { failure, retry_after, open_end, recognised, retry, by_default } => {
+        AttemptEnd::Refused { failure } => wait_unburnt(row, failure, Reason::Refused, None, jitter, now),
+        AttemptEnd::Failed { failure, retry_after, open_end, recognised, retry, by_default } => {
             let fate = if open_end { Fate::of(row, failure.kind) } else { Fate::Over };
             if fate == Fate::Known && failure.kind.is_out_of_reach() {
                 wait_unburnt(row, failure, Reason::Unreachable, retry_after, jitter, now)
@@ -504,13 +504,13 @@ fn is_unsettled(row: &Execution, kind: FailureKind) -> bool {
 }
 
 /// Whether the engine may go on with the run after an attempt that ended so.
-fn leaves_open(row: &Execution, outcome: &Outcome) -> bool {
+fn leaves_open(row: &Execution, outcome: &AttemptEnd) -> bool {
     match outcome {
-        Outcome::Succeeded { .. } => false,
-        Outcome::Failed { failure, open_end, .. } => *open_end || is_unsettled(row, failure.kind),
-        Outcome::Cancelled { abandoned } => *abandoned,
-        Outcome::Interrupted { .. } => true,
-        Outcome::Refused { .. } => may_run(row),
+        AttemptEnd::Succeeded { .. } => false,
+        AttemptEnd::Failed { failure, open_end, .. } => *open_end || is_unsettled(row, failure.kind),
+        AttemptEnd::Cancelled { abandoned } => *abandoned,
+        AttemptEnd::Interrupted { .. } => true,
+        AttemptEnd::Refused { .. } => may_run(row),
     }
 }
 

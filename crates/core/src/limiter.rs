@@ -77,7 +77,7 @@ impl Mode {
 
 /// How a call ended, as far as the endpoint's load goes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Ended {
+pub enum CallEnd {
     /// A run of its duration.
     Answered,
     /// The engine said that it is too much.
@@ -305,25 +305,25 @@ impl Limiter {
         age
     }
 
-    pub fn ended(&mut self, key: Key, how: Ended, now: Time) {
+    pub fn ended(&mut self, key: Key, how: CallEnd, now: Time) {
         let at_once = self.running.len().max(1) as f64;
         let progress = self.progress_at(now);
         let run = self.running.remove(&key);
         if let Some(run) = &run {
             let age = self.aged(run, now);
-            if how == Ended::Answered {
+            if how == CallEnd::Answered {
                 self.ages.end(age);
             }
         }
         match how {
-            Ended::Unknown => self.of_ended += run.map_or(0.0, |run| self.expected_of(&run, progress)),
-            Ended::Apart => {
+            CallEnd::Unknown => self.of_ended += run.map_or(0.0, |run| self.expected_of(&run, progress)),
+            CallEnd::Apart => {
                 let expected = run.map_or(0.0, |run| run.expected);
                 self.expected = (self.expected - expected).max(0.0);
                 self.epoch.expected = (self.epoch.expected - expected).max(0.0);
             }
-            Ended::Overloaded { retry_after } => self.overloaded(at_once, run, retry_after, now),
-            Ended::Answered => {
+            CallEnd::Overloaded { retry_after } => self.overloaded(at_once, run, retry_after, now),
+            CallEnd::Answered => {
                 self.answered += 1.0;
                 self.of_ended += run.map_or(0.0, |run| self.expected_of(&run, progress));
                 if let Some(run) = run

@@ -39,7 +39,7 @@ impl Default for RetentionRules {
 
 /// What retention needs to know of an execution that has ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Ended<'a> {
+pub struct EndedExecution<'a> {
     pub engine: &'a str,
     pub status: Status,
     pub ended_at: Time,
@@ -87,7 +87,7 @@ impl RetentionRules {
 
     /// `surplus`: it is one of those that are too many.
     #[must_use]
-    pub fn fate(&self, ended: &Ended<'_>, surplus: bool, now: Time) -> Fate {
+    pub fn fate(&self, ended: &EndedExecution<'_>, surplus: bool, now: Time) -> Fate {
         let due = self.age_of(ended.engine, ended.status).map(|age| ended.ended_at.plus(age));
         if !surplus && due.is_none_or(|due| now < due) {
             return Fate::Keep(due);
@@ -135,13 +135,18 @@ mod tests {
             ("e", Status::Cancelled, true, false, true, 24, Fate::Whole),
         ];
         for (engine, status, named, has_payload, surplus, hours, wanted) in table {
-            let ended = Ended { engine, status, ended_at: Time(0), named, has_payload };
+            let ended = EndedExecution { engine, status, ended_at: Time(0), named, has_payload };
             let fate = rules().fate(&ended, surplus, Time(0).plus(hours * HOUR));
             assert_eq!(fate, wanted, "{ended:?} after {hours} h, surplus {surplus}");
         }
         let for_ever = RetentionRules { age: None, ..RetentionRules::default() };
-        let ended =
-            Ended { engine: "e", status: Status::Failed, ended_at: Time(0), named: false, has_payload: true };
+        let ended = EndedExecution {
+            engine: "e",
+            status: Status::Failed,
+            ended_at: Time(0),
+            named: false,
+            has_payload: true,
+        };
         assert_eq!(for_ever.fate(&ended, false, Time(i64::MAX)), Fate::Keep(None));
         assert_eq!((rules().least_age(), for_ever.least_age()), (Some(HOUR), None));
     }

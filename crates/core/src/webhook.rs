@@ -21,7 +21,7 @@ const ASKED_MAX: Millis = HOUR;
 
 /// What one attempt came to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Answer {
+pub enum Reply {
     /// The status of an answer, and for how long the receiver asked to be left alone.
     Status(u16, Option<Millis>),
     /// None came: no connection, no answer in time, a refused address.
@@ -44,12 +44,12 @@ pub enum Verdict {
 /// again until the pauses are used up. A pause is drawn between half of it and one and a half times it, so that what failed
 /// together does not come back together; what a receiver asks for (`Retry-After`) is the least.
 #[must_use]
-pub fn judge(answer: Answer, attempts: u32, draw: f64) -> Verdict {
+pub fn judge(answer: Reply, attempts: u32, draw: f64) -> Verdict {
     let asked = match answer {
-        Answer::Status(200..=299, _) => return Verdict::Delivered,
-        Answer::Status(410, _) => return Verdict::Dead,
-        Answer::Status(_, asked) => asked.unwrap_or(0).min(ASKED_MAX),
-        Answer::None => 0,
+        Reply::Status(200..=299, _) => return Verdict::Delivered,
+        Reply::Status(410, _) => return Verdict::Dead,
+        Reply::Status(_, asked) => asked.unwrap_or(0).min(ASKED_MAX),
+        Reply::None => 0,
     };
     let at = usize::try_from(attempts.max(1) - 1).unwrap_or(usize::MAX);
     match PAUSES.get(at) {
@@ -67,20 +67,20 @@ mod tests {
         let again = Verdict::Again;
         // answer, attempts made, draw -> verdict
         let table = [
-            (Answer::Status(200, None), 1, 0.0, Verdict::Delivered),
-            (Answer::Status(204, None), 9, 0.0, Verdict::Delivered),
-            (Answer::Status(410, None), 1, 0.0, Verdict::Dead),
-            (Answer::Status(500, None), 1, 0.5, again(5 * SECOND)),
-            (Answer::Status(301, None), 1, 0.0, again(2_500)),
-            (Answer::Status(404, None), 2, 0.5, again(30 * SECOND)),
-            (Answer::None, 3, 0.999, again(179_880)),
-            (Answer::Status(429, Some(MINUTE)), 1, 0.5, again(MINUTE)),
-            (Answer::Status(503, Some(SECOND)), 1, 0.5, again(5 * SECOND)),
-            (Answer::Status(503, Some(48 * HOUR)), 1, 0.5, again(HOUR)),
-            (Answer::None, 10, 0.5, again(48 * HOUR)),
-            (Answer::None, 11, 0.5, Verdict::Dead),
-            (Answer::None, u32::MAX, 0.5, Verdict::Dead),
-            (Answer::None, 0, 0.5, again(5 * SECOND)),
+            (Reply::Status(200, None), 1, 0.0, Verdict::Delivered),
+            (Reply::Status(204, None), 9, 0.0, Verdict::Delivered),
+            (Reply::Status(410, None), 1, 0.0, Verdict::Dead),
+            (Reply::Status(500, None), 1, 0.5, again(5 * SECOND)),
+            (Reply::Status(301, None), 1, 0.0, again(2_500)),
+            (Reply::Status(404, None), 2, 0.5, again(30 * SECOND)),
+            (Reply::None, 3, 0.999, again(179_880)),
+            (Reply::Status(429, Some(MINUTE)), 1, 0.5, again(MINUTE)),
+            (Reply::Status(503, Some(SECOND)), 1, 0.5, again(5 * SECOND)),
+            (Reply::Status(503, Some(48 * HOUR)), 1, 0.5, again(HOUR)),
+            (Reply::None, 10, 0.5, again(48 * HOUR)),
+            (Reply::None, 11, 0.5, Verdict::Dead),
+            (Reply::None, u32::MAX, 0.5, Verdict::Dead),
+            (Reply::None, 0, 0.5, again(5 * SECOND)),
         ];
         for (answer, attempts, draw, wanted) in table {
             assert_eq!(judge(answer, attempts, draw), wanted, "{answer:?} after {attempts}");

@@ -8,7 +8,7 @@
 use enginehouse_core::execution::{Execution, Priority, Status};
 use enginehouse_core::failure::{Failure, FailureKind};
 use enginehouse_core::id::{Fence, SessionId};
-use enginehouse_core::lifecycle::{self, Grant, Loss, NewExecution, Outcome, Refused, Transition};
+use enginehouse_core::lifecycle::{self, AttemptEnd, Grant, Loss, NewExecution, Refused, Transition};
 use enginehouse_core::rank::HeadStarts;
 use enginehouse_core::reason::Reason;
 use enginehouse_core::retry::RetryPolicy;
@@ -401,8 +401,8 @@ fn act(row: &Execution, verb: &str, arguments: &[&str], now: Time) -> Result<Tra
             lifecycle::grant(row, &grant, now)
         }
         "attach" => lifecycle::attach(row, fence, "run-1".into(), true, now),
-        "ok" => finish(Outcome::Succeeded { needs_input: false, output_bytes: 2 }),
-        "fail" => finish(Outcome::Failed {
+        "ok" => finish(AttemptEnd::Succeeded { needs_input: false, output_bytes: 2 }),
+        "fail" => finish(AttemptEnd::Failed {
             failure: failure(FailureKind::parse(arguments[0]).expect("a kind")),
             retry_after: option("after").map(seconds),
             retry: option("rule").map(|rule| rule == "yes"),
@@ -412,10 +412,10 @@ fn act(row: &Execution, verb: &str, arguments: &[&str], now: Time) -> Result<Tra
         }),
         "refuse" => {
             let kind = arguments.first().and_then(|word| FailureKind::parse(word));
-            finish(Outcome::Refused { failure: failure(kind.unwrap_or(FailureKind::Connection)) })
+            finish(AttemptEnd::Refused { failure: failure(kind.unwrap_or(FailureKind::Connection)) })
         }
-        "stopped" => finish(Outcome::Cancelled { abandoned: arguments.contains(&"open") }),
-        "handback" => finish(Outcome::Interrupted { reason: Reason::NodeStopped }),
+        "stopped" => finish(AttemptEnd::Cancelled { abandoned: arguments.contains(&"open") }),
+        "handback" => finish(AttemptEnd::Interrupted { reason: Reason::NodeStopped }),
         "lose" => lifecycle::lose(row, Loss::Worker, 0.5, now),
         "die" => lifecycle::lose(row, Loss::Node, 0.5, now),
         "killed" => lifecycle::lose(row, Loss::Killed, 0.5, now),

@@ -30,7 +30,7 @@ const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 const LARGE_BODY_MIB_WITHIN: Duration = Duration::from_millis(250);
 
 /// What a handler comes to.
-pub(crate) type Answer = Pin<Box<dyn Future<Output = Result<Response, ApiError>> + Send>>;
+pub(crate) type ResponseFuture = Pin<Box<dyn Future<Output = Result<Response, ApiError>> + Send>>;
 
 pub(crate) struct Call {
     pub(crate) app: Arc<App>,

@@ -1,7 +1,7 @@
 //! The HTTP API in front of the runtime's `Service`: connections, authentication, decoding, problems and the OpenAPI
 //! document. It decides nothing about executions.
 //!
-//! Invariants: every route stands in one table with its policy, and the router and the OpenAPI document are both made
+//! Invariants: every route stands in one table with who may call it, and the router and the OpenAPI document are both made
 //! from that table; every answer that is not a success is a problem with a code of the table of codes; everything a
 //! client can make large, slow or many has a bound; a caller who hangs up undoes nothing.
 

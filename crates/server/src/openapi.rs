@@ -2,12 +2,12 @@
 
 use crate::query::QueryParam;
 use crate::routes;
-use crate::table::{Content, HeaderParam, Operation, Policy, Route, Shape, Success, Tag, Verb};
+use crate::table::{Access, Content, HeaderParam, Operation, Route, Shape, Success, Tag, Verb};
 use enginehouse_api::{Code, Problem, id_schema};
 use serde_json::{Map, Value, json};
 use std::collections::{BTreeMap, BTreeSet};
 
-/// What every route with a policy can answer.
+/// What every route that needs a key can answer.
 const OF_POLICY: &[Code] = &[Code::Unauthorized, Code::Forbidden, Code::StoreUnavailable];
 /// What every route can answer: its parameters are checked, whether it takes any or not.
 const OF_ALL: &[Code] = &[Code::InvalidField, Code::UnknownField, Code::UriTooLong, Code::Internal];
@@ -85,9 +85,9 @@ fn describe(route: &Route, operation: &Operation) -> Value {
         "summary": operation.summary,
         "responses": responses(route, operation),
     });
-    let scope = match route.policy {
-        Policy::Public => None,
-        Policy::Scope(scope) => Some(format!("Needs the scope `{}`.", scope.as_str())),
+    let scope = match route.access {
+        Access::Public => None,
+        Access::Scope(scope) => Some(format!("Needs the scope `{}`.", scope.as_str())),
     };
     let description = [operation.description, scope.as_deref().unwrap_or_default()].join(" ");
     if !description.trim().is_empty() {
@@ -159,7 +159,7 @@ fn responses(route: &Route, operation: &Operation) -> Value {
 /// Every code the route can answer with.
 fn codes(route: &Route, operation: &Operation) -> BTreeSet<Code> {
     let mut codes: BTreeSet<Code> = operation.problems.iter().chain(OF_ALL).copied().collect();
-    if matches!(route.policy, Policy::Scope(_)) {
+    if matches!(route.access, Access::Scope(_)) {
         codes.extend(OF_POLICY);
     }
     if route.verb != Verb::Get {

@@ -3,10 +3,10 @@
 
 use crate::answer::{finish, problem};
 use crate::app::App;
-use crate::call::{Answer, Call};
+use crate::call::{Call, ResponseFuture};
 use crate::query::Query;
 use crate::request_id::RequestId;
-use crate::table::{Policy, Route, Verb};
+use crate::table::{Access, Route, Verb};
 use axum::Router;
 use axum::extract::rejection::RawPathParamsRejection;
 use axum::extract::{RawPathParams, Request};
@@ -118,9 +118,9 @@ async fn run(
     request: Request,
 ) -> Result<Response, ApiError> {
     let (parts, body) = request.into_parts();
-    let caller = match route.policy {
-        Policy::Public => Caller::nobody(),
-        Policy::Scope(scope) => app.auth.caller(&app.service, &parts, scope).await?,
+    let caller = match route.access {
+        Access::Public => Caller::nobody(),
+        Access::Scope(scope) => app.auth.caller(&app.service, &parts, scope).await?,
     };
     let params = params.map_err(|_| ApiError::new(Code::NotFound, "the path is not UTF-8"))?;
     let segment = params.iter().next().map(|(_, value)| value.to_owned());
@@ -133,7 +133,7 @@ async fn run(
         None => app.request_timeout,
     };
     let call = Call { app, caller, parts, body, room: None, segment, query };
-    let answer: Answer = (route.handler)(call);
+    let answer: ResponseFuture = (route.handler)(call);
     timeout(limit, answer).await.unwrap_or_else(|_| {
         let detail = format!("no answer within {} s; the outcome is unknown", limit.as_secs_f32());
         Err(ApiError::new(Code::StoreUnavailable, detail).retry_after(SECOND))

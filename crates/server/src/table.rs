@@ -1,7 +1,7 @@
 //! The types of the route table: what every route must say about itself. The table itself is
 //! [`routes::TABLE`](crate::routes::TABLE).
 
-use crate::call::{Answer, Call};
+use crate::call::{Call, ResponseFuture};
 use crate::query::QueryParam;
 use enginehouse_api::Code;
 use enginehouse_runtime::Scope;
@@ -34,7 +34,7 @@ impl Verb {
 
 /// Who may call a route. There is no default: a route cannot be written without one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Policy {
+pub(crate) enum Access {
     /// Everybody, with or without a key.
     Public,
     /// Keys with this scope (or `admin`).
@@ -45,8 +45,8 @@ pub(crate) struct Route {
     pub(crate) verb: Verb,
     /// A path template with at most one variable segment.
     pub(crate) path: &'static str,
-    pub(crate) policy: Policy,
-    pub(crate) handler: fn(Call) -> Answer,
+    pub(crate) access: Access,
+    pub(crate) handler: fn(Call) -> ResponseFuture,
     /// Absent only for pages made for people.
     pub(crate) operation: Option<Operation>,
 }
@@ -62,7 +62,7 @@ pub(crate) struct Operation {
     pub(crate) headers: &'static [HeaderParam],
     pub(crate) body: Option<Shape>,
     pub(crate) answers: &'static [Success],
-    /// Codes beside those that follow from the policy, the body, the path and the query.
+    /// Codes beside those that follow from the access, the body, the path and the query.
     pub(crate) problems: &'static [Code],
 }
 

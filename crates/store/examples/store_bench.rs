@@ -6,12 +6,12 @@
 
 use enginehouse_core::execution::Execution;
 use enginehouse_core::id::{Key, KeyMaker, NodeId, SessionId};
-use enginehouse_core::lifecycle::{self, Grant, NewExecution, Outcome as End, Part};
+use enginehouse_core::lifecycle::{self, AttemptEnd, Grant, NewExecution, Part};
 use enginehouse_core::rank::HeadStarts;
 use enginehouse_core::time::Time;
 use enginehouse_store::{
-    Batch, Depth, Filter, ListQuery, New, Outcome, Ref, RoleWrite, SqliteOptions, SqliteStore, Store,
-    StoreError, Write,
+    Batch, Depth, Filter, ListQuery, New, Ref, RoleWrite, SqliteOptions, SqliteStore, Store, StoreError,
+    Write, WriteOutcome,
 };
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -34,7 +34,7 @@ impl Bench {
         let role = RoleWrite { node: NODE, known_epoch: None, exclusive: true };
         let batch = Batch { node: NODE, scheduler_epoch: None, writes: vec![Write::Role(role)] };
         let epoch = match store.commit(batch).await?.outcomes.first() {
-            Some(Outcome::Role(grant)) => grant.epoch,
+            Some(WriteOutcome::Role(grant)) => grant.epoch,
             other => return Err(StoreError::Unavailable(format!("no role: {other:?}"))),
         };
         let payload = (0..PAYLOAD_BYTES).map(|i| (i * 31 % 251) as u8).collect();
@@ -44,7 +44,7 @@ impl Bench {
     async fn commit(&self, writes: Vec<Write>) -> Result<(), StoreError> {
         let batch = Batch { node: NODE, scheduler_epoch: Some(self.epoch), writes };
         for outcome in self.store.commit(batch).await?.outcomes {
-            if !matches!(outcome, Outcome::Applied | Outcome::Submitted(_)) {
+            if !matches!(outcome, WriteOutcome::Applied | WriteOutcome::Submitted(_)) {
                 return Err(StoreError::Unavailable(format!("refused: {outcome:?}")));
             }
         }
@@ -107,7 +107,7 @@ impl Bench {
         let now = self.store.now();
         let mut writes = Vec::new();
         for row in rows {
-            let end = End::Succeeded { needs_input: false, output_bytes: PAYLOAD_BYTES as u64 };
+            let end = AttemptEnd::Succeeded { needs_input: false, output_bytes: PAYLOAD_BYTES as u64 };
             if let Ok(mut done) =
                 lifecycle::finish(&row, row.state.fence, end, &HeadStarts::default(), 0.5, now)
             {

@@ -273,11 +273,11 @@ pub struct Committed {
     /// Its own place in the feed; `None` when it had nothing to tell there, for then the newest place is another commit's.
     pub cursor: Option<Cursor>,
     /// One per write, in order.
-    pub outcomes: Vec<Outcome>,
+    pub outcomes: Vec<WriteOutcome>,
 }
 
 #[derive(Debug, Clone)]
-pub enum Outcome {
+pub enum WriteOutcome {
     Applied,
     /// Of a `Submit`: one per execution.
     Submitted(Vec<SubmitOutcome>),

@@ -351,22 +351,22 @@ impl Tables {
         self.cursor
     }
 
-    fn write(&mut self, write: Write, epoch: Option<u64>, now: Time, trace: &mut Trace) -> Outcome {
+    fn write(&mut self, write: Write, epoch: Option<u64>, now: Time, trace: &mut Trace) -> WriteOutcome {
         match write {
             Write::Submit(group) => self.submit(group, epoch, trace),
             Write::Apply(transition) => self.apply(&transition, trace),
             Write::Schedule(transition) if !self.is_current(epoch) => {
                 trace.refused.insert(transition.key);
-                Outcome::WrongEpoch
+                WriteOutcome::WrongEpoch
             }
-            Write::Schedule(transition) if trace.holds(&transition) => Outcome::Held,
+            Write::Schedule(transition) if trace.holds(&transition) => WriteOutcome::Held,
             Write::Schedule(transition) => self.apply(&transition, trace),
             Write::Session(write) => self.session(write, trace),
             Write::Role(write) => self.elect(write, now, trace),
             Write::Note(note) => {
                 trace.touched = true;
                 trace.notes.push(note);
-                Outcome::Applied
+                WriteOutcome::Applied
             }
             Write::Keep { doc, rev } => self.keep(doc, rev, trace),
             Write::Forget { kind, id, rev } => self.forget(kind, id, rev, trace),
@@ -378,7 +378,7 @@ impl Tables {
         epoch.is_some() && (epoch == self.role.map(|role| role.epoch) || planted::has(Bug::EpochIgnored))
     }
 
-    fn submit(&mut self, group: Vec<New>, epoch: Option<u64>, trace: &mut Trace) -> Outcome {
+    fn submit(&mut self, group: Vec<New>, epoch: Option<u64>, trace: &mut Trace) -> WriteOutcome {
         let mut stored: Vec<Key> = Vec::new();
         let (totals, changes, touched) = (self.totals, trace.changes.len(), trace.touched);
         let mut outcomes = Vec::with_capacity(group.len());
@@ -397,11 +397,11 @@ impl Tables {
                     self.totals = totals;
                     trace.changes.truncate(changes);
                     trace.touched = touched;
-                    return Outcome::Conflict { index, existing };
+                    return WriteOutcome::Conflict { index, existing };
                 }
             }
         }
-        Outcome::Submitted(outcomes)
+        WriteOutcome::Submitted(outcomes)
     }
 
     /// The row this submit repeats, or as an error the row whose id or idempotency key it takes for something else.
@@ -465,7 +465,7 @@ impl Tables {
         })
     }
 
-    fn remove_ended(&mut self, removals: &[Removal]) -> Outcome {
+    fn remove_ended(&mut self, removals: &[Removal]) -> WriteOutcome {
         let mut changed = 0;
         for removal in removals {
             let row = self.rows.get(&removal.key).map(|row| &row.state);
@@ -481,7 +481,7 @@ impl Tables {
             }
             changed += 1;
         }
-        Outcome::Removed(changed)
+        WriteOutcome::Removed(changed)
     }
 
     fn remove_parts(&mut self, key: Key) {
@@ -502,17 +502,17 @@ impl Tables {
         self.remove_parts(key);
     }
 
-    fn apply(&mut self, transition: &Transition, trace: &mut Trace) -> Outcome {
+    fn apply(&mut self, transition: &Transition, trace: &mut Trace) -> WriteOutcome {
         let Some(row) = self.rows.get(&transition.key) else {
             trace.refused.insert(transition.key);
-            return Outcome::Stale(None);
+            return WriteOutcome::Stale(None);
         };
         if row.state.rev != transition.rev || trace.refused.contains(&transition.key) {
             trace.refused.insert(transition.key);
-            return Outcome::Stale(Some(Box::new(row.with_history())));
+            return WriteOutcome::Stale(Some(Box::new(row.with_history())));
         }
         assert_eq!(row.state.status, transition.from, "a rev implies the status the row had");
-        let Some(mut row) = self.rows.remove(&transition.key) else { return Outcome::Stale(None) };
+        let Some(mut row) = self.rows.remove(&transition.key) else { return WriteOutcome::Stale(None) };
         self.unindex(&row);
         row.apply(transition);
         self.index(&row);
@@ -521,7 +521,7 @@ impl Tables {
         self.totals.moved(transition);
         self.store_parts(transition);
         self.rows.insert(transition.key, row);
-        Outcome::Applied
+        WriteOutcome::Applied
     }
 
     fn store_parts(&mut self, transition: &Transition) {
@@ -560,12 +560,12 @@ impl Tables {
         self.running.remove(&key);
     }
 
-    fn session(&mut self, write: SessionWrite, trace: &mut Trace) -> Outcome {
+    fn session(&mut self, write: SessionWrite, trace: &mut Trace) -> WriteOutcome {
         match write {
             SessionWrite::Open(session) => {
                 trace.touched = true;
                 self.sessions.insert(session.id, session);
-                Outcome::Applied
+                WriteOutcome::Applied
             }
             SessionWrite::Renew { sessions, until } => {
                 let mut missing = Vec::new();
@@ -577,46 +577,46 @@ impl Tables {
                         None => missing.push(id),
                     }
                 }
-                Outcome::Missing(missing)
+                WriteOutcome::Missing(missing)
             }
             SessionWrite::Close(id) => {
                 trace.touched |= self.sessions.remove(&id).is_some();
-                Outcome::Applied
+                WriteOutcome::Applied
             }
         }
     }
 
-    fn elect(&mut self, write: RoleWrite, now: Time, trace: &mut Trace) -> Outcome {
+    fn elect(&mut self, write: RoleWrite, now: Time, trace: &mut Trace) -> WriteOutcome {
         match RoleGrant::acquire(self.role, write.node, write.known_epoch, write.exclusive, now) {
             Some(grant) => {
                 trace.touched |= self.role.is_none_or(|before| before.epoch != grant.epoch);
                 self.role = Some(grant);
-                Outcome::Role(grant)
+                WriteOutcome::Role(grant)
             }
-            None => self.role.map_or(Outcome::WrongEpoch, Outcome::Role),
+            None => self.role.map_or(WriteOutcome::WrongEpoch, WriteOutcome::Role),
         }
     }
 
-    fn keep(&mut self, doc: Doc, rev: u64, trace: &mut Trace) -> Outcome {
+    fn keep(&mut self, doc: Doc, rev: u64, trace: &mut Trace) -> WriteOutcome {
         let place = (doc.kind, doc.id.clone());
         let stored = self.docs.get(&place);
         if stored.map_or(0, |stored| stored.rev) != rev {
-            return Outcome::DocStale(stored.cloned());
+            return WriteOutcome::DocStale(stored.cloned());
         }
         trace.touched = true;
         self.docs.insert(place, Doc { rev: rev + 1, ..doc });
-        Outcome::Applied
+        WriteOutcome::Applied
     }
 
-    fn forget(&mut self, kind: DocKind, id: String, rev: u64, trace: &mut Trace) -> Outcome {
+    fn forget(&mut self, kind: DocKind, id: String, rev: u64, trace: &mut Trace) -> WriteOutcome {
         let place = (kind, id);
         let stored = self.docs.get(&place);
         if stored.is_none_or(|stored| stored.rev != rev) {
-            return Outcome::DocStale(stored.cloned());
+            return WriteOutcome::DocStale(stored.cloned());
         }
         trace.touched = true;
         self.docs.remove(&place);
-        Outcome::Applied
+        WriteOutcome::Applied
     }
 
     fn find(&self, by: &Ref) -> Option<&Row> {

@@ -109,7 +109,7 @@ impl HttpLink {
             let sent = Instant::now();
             match self.shared.client.worker_signoff(&request).await {
                 Ok(()) => return self.shared.answered(sent),
-                Err(error) if self.shared.judge(&error) != Verdict::Again => return,
+                Err(error) if self.shared.judge(&error) != CallFault::Again => return,
                 Err(_) => sleep(pauses.after_failure()).await,
             }
         }
@@ -195,7 +195,7 @@ impl Link for HttpLink {
 
 /// What an error means for the session.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Verdict {
+enum CallFault {
     /// The same call may succeed later.
     Again,
     /// The lease is not the worker's.
@@ -223,9 +223,9 @@ impl Shared {
     }
 
     /// What follows from an error; ends the link where it says that the session is over.
-    fn judge(&self, error: &ClientError) -> Verdict {
+    fn judge(&self, error: &ClientError) -> CallFault {
         match error.code() {
-            Some(Code::StaleLease) => Verdict::Stale,
+            Some(Code::StaleLease) => CallFault::Stale,
             Some(
                 Code::SessionUnknown
                 | Code::Unauthorized
@@ -234,13 +234,13 @@ impl Shared {
                 | Code::ProtocolUnsupported,
             ) => {
                 self.end(Over::Lost(error.to_string()));
-                Verdict::Over
+                CallFault::Over
             }
             Some(code) if (400..500).contains(&code.status()) => match code {
-                Code::RateLimited | Code::QueueFull | Code::RequestTimeout => Verdict::Again,
-                _ => Verdict::Refused,
+                Code::RateLimited | Code::QueueFull | Code::RequestTimeout => CallFault::Again,
+                _ => CallFault::Refused,
             },
-            _ => Verdict::Again,
+            _ => CallFault::Again,
         }
     }
 
@@ -249,10 +249,10 @@ impl Shared {
             return LinkError::Closed;
         }
         match self.judge(error) {
-            Verdict::Again => LinkError::Unavailable(error.to_string()),
-            Verdict::Refused => LinkError::Refused(error.to_string()),
-            Verdict::Over => LinkError::Closed,
-            Verdict::Stale => {
+            CallFault::Again => LinkError::Unavailable(error.to_string()),
+            CallFault::Refused => LinkError::Refused(error.to_string()),
+            CallFault::Over => LinkError::Closed,
+            CallFault::Stale => {
                 self.state().leases.remove(&lease);
                 LinkError::Stale
             }
@@ -327,7 +327,7 @@ impl Shared {
                     }
                 }
                 Err(error) => match self.judge(&error) {
-                    Verdict::Again => sleep(pauses.after_failure()).await,
+                    CallFault::Again => sleep(pauses.after_failure()).await,
                     _ => self.end(Over::Lost(error.to_string())),
                 },
             }
@@ -378,7 +378,7 @@ impl Shared {
             let answer = match self.client.worker_renew(&request).await {
                 Ok(answer) => answer,
                 Err(error) => {
-                    if self.judge(&error) != Verdict::Again {
+                    if self.judge(&error) != CallFault::Again {
                         return self.end(Over::Lost(error.to_string()));
                     }
                     tracing::warn!(%error, "the session could not be renewed; trying again");

@@ -2,7 +2,7 @@
 //! can hold still.
 
 use crate::process::{cargo, output, run, target_dir};
-use crate::verdict::Verdict;
+use crate::verdict::StepEnd;
 use anyhow::{Context, Result, bail};
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -43,16 +43,16 @@ pub(crate) fn command(args: &[String]) -> Result<()> {
 }
 
 /// The step of CI: installs valgrind where it may, says loudly when it cannot.
-pub(crate) fn check() -> Result<Verdict> {
+pub(crate) fn check() -> Result<StepEnd> {
     if !has_valgrind() {
         // Where this is not allowed, or there is no package index, the answer below says what is missing.
         let _ =
             output(Command::new("apt-get").args(["install", "--yes", "--no-install-recommends", "valgrind"]));
     }
     if !has_valgrind() {
-        return Ok(Verdict::Skipped("valgrind is not installed (apt-get install valgrind)".to_owned()));
+        return Ok(StepEnd::Skipped("valgrind is not installed (apt-get install valgrind)".to_owned()));
     }
-    compare(&count_all()?).map(Verdict::Passed)
+    compare(&count_all()?).map(StepEnd::Passed)
 }
 
 fn has_valgrind() -> bool {

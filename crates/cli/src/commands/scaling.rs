@@ -36,14 +36,14 @@ enum ScalingCommand {
         limit: u32,
     },
     /// Override configured rules at once; rules that are not given stay as configured
-    Set(Box<Change>),
+    Set(Box<RuleArgs>),
     /// Go back to the configured rules
     Reset,
 }
 
 /// The rules to change.
 #[derive(Debug, Args)]
-struct Change {
+struct RuleArgs {
     #[arg(long, value_enum)]
     policy: Option<PolicyArg>,
     /// A policy that is asked as well and moves nothing; its decisions are shown beside the live one's
@@ -121,7 +121,7 @@ impl From<PredictArg> for PredictWord {
     }
 }
 
-impl Change {
+impl RuleArgs {
     fn request(self) -> ScalingRequest {
         ScalingRequest {
             policy: self.policy.map(PolicyWord::from),

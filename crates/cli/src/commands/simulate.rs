@@ -200,7 +200,7 @@ impl Simulate {
                 None => sources,
             }
         })?;
-        let changes: Vec<Change> = self.whatif.iter().map(|text| change(text)).collect::<Result<_, _>>()?;
+        let changes: Vec<WhatIf> = self.whatif.iter().map(|text| change(text)).collect::<Result<_, _>>()?;
         let choices: Vec<Option<PolicyChoice>> =
             if self.policy.is_empty() { vec![None] } else { self.policy.iter().copied().map(Some).collect() };
         if choices.len() * (changes.len() + 1) > VARIANTS_MAX {
@@ -221,10 +221,10 @@ impl Simulate {
 }
 
 /// Keys and values of one what-if.
-type Change = Vec<(String, String)>;
+type WhatIf = Vec<(String, String)>;
 
 /// `maxWorkers=40,predict=off`; a key without a dot is one of `scaling`.
-fn change(text: &str) -> Result<Change, Failure> {
+fn change(text: &str) -> Result<WhatIf, Failure> {
     let one = |part: &str| {
         let pair = part.split_once('=').filter(|(key, _)| !key.trim().is_empty());
         let (key, value) = pair.ok_or_else(|| {
@@ -240,7 +240,7 @@ fn change(text: &str) -> Result<Change, Failure> {
 fn variant(
     sources: &Sources,
     choice: Option<PolicyChoice>,
-    change: &Change,
+    change: &WhatIf,
     world: &World,
     jobs: &[Job],
     startup: Option<Millis>,

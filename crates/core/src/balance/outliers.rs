@@ -5,7 +5,7 @@
 //! and never all at once, is that of Envoy's outlier detection.
 
 use super::{Balancer, Record, Standing};
-use crate::balance::record::Verdict;
+use crate::balance::record::TrialEnd;
 use crate::time::{MINUTE, Millis, SECOND, Time};
 
 /// How long an endpoint is left alone the first time; doubled each time in a row.
@@ -38,7 +38,7 @@ impl Cause {
 
 /// A change of who gets new work, as it is told in logs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Change {
+pub enum BalanceChange {
     /// It gets nothing new until then.
     Ejected { until: Time, cause: Cause },
     /// One call may try.
@@ -80,7 +80,7 @@ impl Balancer {
 
     /// Compares the endpoints: whose time is over may try, and the worst of those that are far from their peers is left
     /// alone if at least half stay. `parked`: whether the endpoint's breaker holds work back. Call about each second.
-    pub fn tick(&mut self, parked: impl Fn(u32) -> bool, now: Time) -> Vec<(u32, Change)> {
+    pub fn tick(&mut self, parked: impl Fn(u32) -> bool, now: Time) -> Vec<(u32, BalanceChange)> {
         let mut changes = Vec::new();
         if !self.rules.eject {
             self.records.iter_mut().for_each(|record| record.standing = Standing::In);
@@ -144,7 +144,7 @@ impl Balancer {
 
 impl Record {
     /// What time, or the end of its trial, brings.
-    fn go_on(&mut self, now: Time) -> Option<Change> {
+    fn go_on(&mut self, now: Time) -> Option<BalanceChange> {
         match (self.standing, self.verdict.take()) {
             (Standing::In, _) => {
                 if self.ejections > 0 && now.since(self.back_since) >= FORGIVEN_AFTER {
@@ -154,23 +154,23 @@ impl Record {
             }
             (Standing::Out { until }, _) if until <= now => {
                 self.standing = Standing::Trial { call: None };
-                Some(Change::Trial)
+                Some(BalanceChange::Trial)
             }
             (Standing::Out { .. }, _) | (Standing::Trial { .. }, None) => None,
-            (Standing::Trial { .. }, Some(Verdict::Well)) => {
+            (Standing::Trial { .. }, Some(TrialEnd::Well)) => {
                 (self.standing, self.back_since) = (Standing::In, now);
-                Some(Change::Back)
+                Some(BalanceChange::Back)
             }
-            (Standing::Trial { .. }, Some(Verdict::Unwell)) => Some(self.eject(Cause::Unwell, now)),
-            (Standing::Trial { .. }, Some(Verdict::Slow)) => Some(self.eject(Cause::Slow, now)),
+            (Standing::Trial { .. }, Some(TrialEnd::Unwell)) => Some(self.eject(Cause::Unwell, now)),
+            (Standing::Trial { .. }, Some(TrialEnd::Slow)) => Some(self.eject(Cause::Slow, now)),
         }
     }
 
-    fn eject(&mut self, cause: Cause, now: Time) -> Change {
+    fn eject(&mut self, cause: Cause, now: Time) -> BalanceChange {
         let doubled = OUT_FIRST << self.ejections.min(16);
         self.ejections = self.ejections.saturating_add(1);
         let until = now.plus(doubled.min(OUT_MAX));
         self.standing = Standing::Out { until };
-        Change::Ejected { until, cause }
+        BalanceChange::Ejected { until, cause }
     }
 }

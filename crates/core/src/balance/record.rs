@@ -33,7 +33,7 @@ pub(super) enum Standing {
 /// How a trial went.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub(super) enum Verdict {
+pub(super) enum TrialEnd {
     Well,
     Unwell,
     Slow,
@@ -61,7 +61,7 @@ pub(super) struct Record {
     pub(super) back_since: Time,
     /// How the trial went, until the next tick.
     #[serde(skip)]
-    pub(super) verdict: Option<Verdict>,
+    pub(super) verdict: Option<TrialEnd>,
 }
 
 impl Record {
@@ -146,14 +146,14 @@ impl Record {
             let slow = most.zip(log_ms).is_some_and(|(most, took)| took > most);
             self.verdict = match sign {
                 Sign::Nothing => None,
-                Sign::Unwell => Some(Verdict::Unwell),
-                Sign::Answered if slow => Some(Verdict::Slow),
-                Sign::Answered => Some(Verdict::Well),
+                Sign::Unwell => Some(TrialEnd::Unwell),
+                Sign::Answered if slow => Some(TrialEnd::Slow),
+                Sign::Answered => Some(TrialEnd::Well),
             };
             match self.verdict {
                 None => self.try_again(key),
                 // What was learned before the time alone says little about the time after it.
-                Some(Verdict::Well) => (self.runs, self.calls, self.unwell) = (0.0, 0.0, 0.0),
+                Some(TrialEnd::Well) => (self.runs, self.calls, self.unwell) = (0.0, 0.0, 0.0),
                 Some(_) => {}
             }
         }

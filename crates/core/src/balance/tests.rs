@@ -124,14 +124,14 @@ fn an_outlier_is_left_alone_and_comes_back_by_a_trial() {
         teach(&mut balancer, 2, 20, ms, unwell, Time(0));
         let changes = balancer.tick(|_| false, Time(0));
         let until = Time(30 * SECOND as i64);
-        let expected: Vec<(u32, Change)> =
-            wanted.map(|cause| (2, Change::Ejected { until, cause })).into_iter().collect();
+        let expected: Vec<(u32, BalanceChange)> =
+            wanted.map(|cause| (2, BalanceChange::Ejected { until, cause })).into_iter().collect();
         assert_eq!(changes, expected, "{what}");
         if wanted.is_none() {
             continue;
         }
         assert_eq!(balancer.ejected(2, Time(0)), Some(until), "{what}");
-        assert_eq!(balancer.tick(|_| false, until), [(2, Change::Trial)], "{what}");
+        assert_eq!(balancer.tick(|_| false, until), [(2, BalanceChange::Trial)], "{what}");
         let chosen = balancer.choose(&idle(3), None, &mut Draws::new(3), until);
         assert_eq!(chosen, Some(2), "the trial goes first: {what}");
         balancer.started(2, Key(99));
@@ -140,8 +140,12 @@ fn an_outlier_is_left_alone_and_comes_back_by_a_trial() {
         balancer.ended(2, Key(99), Sign::Unwell, Some(5), until);
         let again = until.plus(60 * SECOND);
         let cause = Cause::Unwell;
-        assert_eq!(balancer.tick(|_| false, until), [(2, Change::Ejected { until: again, cause })], "{what}");
-        assert_eq!(balancer.tick(|_| false, again), [(2, Change::Trial)], "{what}");
+        assert_eq!(
+            balancer.tick(|_| false, until),
+            [(2, BalanceChange::Ejected { until: again, cause })],
+            "{what}"
+        );
+        assert_eq!(balancer.tick(|_| false, again), [(2, BalanceChange::Trial)], "{what}");
         balancer.started(2, Key(100));
         balancer.unstarted(2, Key(100));
         balancer.started(2, Key(101));
@@ -150,7 +154,7 @@ fn an_outlier_is_left_alone_and_comes_back_by_a_trial() {
         balancer.retain(|_| false);
         balancer.started(2, Key(103));
         balancer.ended(2, Key(103), Sign::Answered, Some(120), again);
-        assert_eq!(balancer.tick(|_| false, again), [(2, Change::Back)], "{what}");
+        assert_eq!(balancer.tick(|_| false, again), [(2, BalanceChange::Back)], "{what}");
         assert_eq!((balancer.ejected(2, again), balancer.is_in(2)), (None, true), "{what}");
         assert!(balancer.run_ms(2).is_some_and(|ms| ms < 130.0), "the time before counts no more: {what}");
     }
@@ -399,7 +403,7 @@ proptest! {
                 now = now.plus(SECOND);
                 let before: Vec<bool> = all().map(|at| balancer.is_in(at)).collect();
                 for (at, change) in balancer.tick(parked, now) {
-                    if matches!(change, Change::Ejected { .. }) && before[at as usize] {
+                    if matches!(change, BalanceChange::Ejected { .. }) && before[at as usize] {
                         let out = all().filter(|at| !balancer.is_in(*at) || parked(*at)).count();
                         prop_assert!(out * 2 <= count, "{} of {} get nothing", out, count);
                     }

@@ -178,9 +178,12 @@ fn a_failed_canary_opens_it_for_longer_up_to_the_ceiling() {
         let until = breaker.next_probe().expect("open");
         waits.push(until.since(now) / SECOND);
         now = until;
-        assert_eq!(breaker.tick(&rules, now), Some(Change::HalfOpened));
+        assert_eq!(breaker.tick(&rules, now), Some(BreakerChange::HalfOpened));
         breaker.started(Key(2));
-        assert!(matches!(breaker.ended(&rules, Key(2), Sign::Unwell, now), Some(Change::Opened { .. })));
+        assert!(matches!(
+            breaker.ended(&rules, Key(2), Sign::Unwell, now),
+            Some(BreakerChange::Opened { .. })
+        ));
     }
     assert_eq!(waits, [30, 60, 120, 240, 480, 600, 600, 600]);
 }
@@ -224,7 +227,7 @@ fn an_operators_word_stands_above_what_is_measured() {
     breaker.force(Some(word(true, Some(Time(5_000)))), Time(0));
     assert!(!breaker.may_start(Time(4_999)));
     assert_eq!((breaker.word(), breaker.next_probe()), ("open", Some(Time(5_000))));
-    assert_eq!(breaker.tick(&rules, Time(5_000)), Some(Change::Forced { open: None }));
+    assert_eq!(breaker.tick(&rules, Time(5_000)), Some(BreakerChange::Forced { open: None }));
     assert_eq!(breaker.word(), "half_open", "nobody knows how the engine is now");
     breaker.force(Some(word(false, None)), Time(6_000));
     for _ in 0..10 {

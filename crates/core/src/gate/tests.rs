@@ -59,7 +59,11 @@ fn only_an_unwell_engine_opens_its_breaker() {
         let mut gate = gate(&["a"]);
         gate.started(0, Key(1), false, Time(0));
         let change = gate.observe(0, Key(1), &ended(event, kind, reason, None), false, Time(1));
-        assert_eq!(matches!(change, Some(Change::Opened { .. })), opens, "{event:?} {kind:?} {reason:?}");
+        assert_eq!(
+            matches!(change, Some(BreakerChange::Opened { .. })),
+            opens,
+            "{event:?} {kind:?} {reason:?}"
+        );
     }
 }
 

@@ -137,7 +137,7 @@ impl World {
             self.next_key += 1;
             self.limiter.started(key, now);
             if self.calls.len() >= engine.refuses_above {
-                self.limiter.ended(key, Ended::Overloaded { retry_after: None }, now);
+                self.limiter.ended(key, CallEnd::Overloaded { retry_after: None }, now);
                 break;
             }
             let work = self.dice.run_s(engine.base_s, engine.spread);
@@ -155,7 +155,7 @@ impl World {
         }
         for key in ended {
             self.calls.remove(&key);
-            self.limiter.ended(key, Ended::Answered, now);
+            self.limiter.ended(key, CallEnd::Answered, now);
             came.completed += 1;
         }
         self.steps += 1;
@@ -511,7 +511,7 @@ fn a_workflow_that_fails_late_does_not_make_its_engine_look_slow() {
         let now = Time(world.now_ms);
         let key = |of: i64| Key(1_000_000 + of);
         world.limiter.started(key(second), now);
-        world.limiter.ended(key(second - 10), Ended::Apart, now);
+        world.limiter.ended(key(second - 10), CallEnd::Apart, now);
         world.run(SOUND, 10, 1);
         assert_eq!(world.limiter.mode(), Mode::Open, "after {second} s: speed {}", world.limiter.speed());
     }
@@ -526,13 +526,13 @@ fn one_overload_cuts_once_however_many_calls_were_under_way() {
     for key in 0..10 {
         limiter.ended(
             Key(key),
-            Ended::Overloaded { retry_after: Some(30 * SECOND) },
+            CallEnd::Overloaded { retry_after: Some(30 * SECOND) },
             Time(5_000 + key * 2_000),
         );
     }
     assert_eq!(limiter.limit(), Some(20), "40 at once, cut by half, and the others were there before");
     for second in 0..20 {
-        (0..30).for_each(|n| limiter.ended(Key(n), Ended::Answered, Time(7_000)));
+        (0..30).for_each(|n| limiter.ended(Key(n), CallEnd::Answered, Time(7_000)));
         limiter.tick(Time(7_000 + second * 1_000));
     }
     assert_eq!(limiter.limit(), Some(20), "it was asked for patience");
@@ -579,9 +579,9 @@ proptest! {
                 Step::Start(key, at) => limiter.started(Key(key), Time(at)),
                 Step::End(key, how, at) => {
                     let how = match how {
-                        0 => Ended::Overloaded { retry_after: Some(u64::MAX) },
-                        1 => Ended::Unknown,
-                        _ => Ended::Answered,
+                        0 => CallEnd::Overloaded { retry_after: Some(u64::MAX) },
+                        1 => CallEnd::Unknown,
+                        _ => CallEnd::Answered,
                     };
                     limiter.ended(Key(key), how, Time(at));
                 }

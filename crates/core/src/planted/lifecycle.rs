@@ -57,13 +57,13 @@ pub fn attach(
 pub fn finish(
     row: &Execution,
     fence: Fence,
-    outcome: Outcome,
+    outcome: AttemptEnd,
     head_starts: &HeadStarts,
     jitter: f64,
     now: Time,
 ) -> Result<Transition, Refused> {
     let outcome = match outcome {
-        Outcome::Refused { failure } if has(Bug::RefusalBurnt) => Outcome::Failed {
+        AttemptEnd::Refused { failure } if has(Bug::RefusalBurnt) => AttemptEnd::Failed {
             failure,
             retry_after: None,
             open_end: false,

@@ -63,13 +63,13 @@ pub(super) struct Running {
     pub(super) stdin: ChildStdin,
     pub(super) stdout: ChildStdout,
     pub(super) stderr: ChildStderr,
-    pub(super) ended: Ended,
+    pub(super) ended: ProgramEnd,
 }
 
 /// The end of a program.
-pub(super) struct Ended(oneshot::Receiver<Result<ExitStatus, Error>>);
+pub(super) struct ProgramEnd(oneshot::Receiver<Result<ExitStatus, Error>>);
 
-impl Ended {
+impl ProgramEnd {
     pub(super) async fn status(self) -> Result<ExitStatus, EngineFailure> {
         match self.0.await {
             Ok(Ok(status)) => Ok(status),
@@ -178,7 +178,7 @@ impl Gate {
             stdin: ChildStdin::from_std(stdin).map_err(no_stream)?,
             stdout: ChildStdout::from_std(stdout).map_err(no_stream)?,
             stderr: ChildStderr::from_std(stderr).map_err(no_stream)?,
-            ended: Ended(begun.ended),
+            ended: ProgramEnd(begun.ended),
         })
     }
 

@@ -11,7 +11,7 @@ use crate::stub::{Plan, Stub};
 use enginehouse_core::execution::{Execution, Status};
 use enginehouse_core::failure::{Failure, FailureKind};
 use enginehouse_core::id::SessionId;
-use enginehouse_core::lifecycle::{self, Grant, NewExecution, Outcome as End};
+use enginehouse_core::lifecycle::{self, AttemptEnd, Grant, NewExecution};
 use enginehouse_core::rank::HeadStarts;
 use enginehouse_core::reason::Reason;
 use enginehouse_engine::{Call, Engine, Outcome, Reached};
@@ -25,13 +25,13 @@ fn submitted() -> Execution {
 }
 
 /// The end of an attempt as the node tells it to the lifecycle.
-fn end_of(outcome: Outcome, recognised: bool) -> End {
+fn end_of(outcome: Outcome, recognised: bool) -> AttemptEnd {
     match outcome {
         Outcome::Succeeded { result, needs_input } => {
-            End::Succeeded { needs_input, output_bytes: result.len() as u64 }
+            AttemptEnd::Succeeded { needs_input, output_bytes: result.len() as u64 }
         }
-        Outcome::Cancelled => End::Cancelled { abandoned: false },
-        Outcome::LetGo => End::Interrupted { reason: Reason::LetGo },
+        Outcome::Cancelled => AttemptEnd::Cancelled { abandoned: false },
+        Outcome::LetGo => AttemptEnd::Interrupted { reason: Reason::LetGo },
         Outcome::Failed(told) => {
             let failure = Failure {
                 kind: told.kind,
@@ -42,8 +42,8 @@ fn end_of(outcome: Outcome, recognised: bool) -> End {
                 engine_status: told.engine_status,
             };
             match told.reached {
-                Reached::No => End::Refused { failure },
-                reached => End::Failed {
+                Reached::No => AttemptEnd::Refused { failure },
+                reached => AttemptEnd::Failed {
                     failure,
                     retry_after: told.retry_after,
                     open_end: reached == Reached::Maybe,

@@ -145,7 +145,7 @@ impl Round {
                         }
                     }
                 }
-                Some(Planned::Change { row, transition, .. }) if wanted.contains(&row.key()) => {
+                Some(Planned::Transition { row, transition, .. }) if wanted.contains(&row.key()) => {
                     add(transition.applied_to(row), None);
                 }
                 _ => {}
@@ -202,8 +202,10 @@ impl Round {
                     }
                     Write::Submit(group)
                 }
-                Planned::Change { transition, scheduled: true, .. } => Write::Schedule(transition.clone()),
-                Planned::Change { transition, scheduled: false, .. } => Write::Apply(transition.clone()),
+                Planned::Transition { transition, scheduled: true, .. } => {
+                    Write::Schedule(transition.clone())
+                }
+                Planned::Transition { transition, scheduled: false, .. } => Write::Apply(transition.clone()),
                 Planned::Other(write) => write.clone(),
             },
         };

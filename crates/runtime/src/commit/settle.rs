@@ -8,14 +8,14 @@ use crate::state::scheduler::{Scheduler, rules_of};
 use enginehouse_core::execution::{Execution, State, Status};
 use enginehouse_core::id::Key;
 use enginehouse_core::time::Time;
-use enginehouse_store::{Committed, New, Outcome, SessionWrite, SubmitOutcome, Write};
+use enginehouse_store::{Committed, New, SessionWrite, SubmitOutcome, Write, WriteOutcome};
 
 impl Round {
     /// Takes in the outcomes, in the order of the writes, and answers the requests.
     pub(super) fn settle(self, committed: Committed, ahead: &mut ReadAhead) {
         let Round { cx, now, requests, origins } = self;
-        let mut answers: Vec<Answer> =
-            requests.iter().map(|request| Answer::of(request.writes.len())).collect();
+        let mut answers: Vec<Heard> =
+            requests.iter().map(|request| Heard::of(request.writes.len())).collect();
         {
             let mut scheduler = cx.scheduling.scheduler.lock();
             for (origin, outcome) in origins.into_iter().zip(committed.outcomes) {
@@ -23,13 +23,13 @@ impl Round {
                     Origin::Grant(granted) => settle_grant(&cx, &mut scheduler, *granted, Some(outcome), now),
                     Origin::Asked { request, write, grants } => {
                         let planned = &requests[request].writes[write];
-                        if let Planned::Change { row, .. } = planned {
+                        if let Planned::Transition { row, .. } = planned {
                             ahead.forget(row.key());
                         }
                         settle_asked(&cx, &mut scheduler, planned, &outcome, now);
                         for (item, granted) in grants {
                             let of_grant = of_item(&outcome, item);
-                            if matches!(of_grant, Some(Outcome::Applied)) {
+                            if matches!(of_grant, Some(WriteOutcome::Applied)) {
                                 let next = granted.transition.next.clone();
                                 answers[request].started.push((granted.row.key(), next));
                             }
@@ -49,40 +49,46 @@ impl Round {
 }
 
 /// What a request hears.
-struct Answer {
+struct Heard {
     /// By the places of its writes.
-    outcomes: Vec<Option<Outcome>>,
+    outcomes: Vec<Option<WriteOutcome>>,
     /// What it submitted and what started in the same batch.
     started: Vec<(Key, State)>,
 }
 
-impl Answer {
-    fn of(writes: usize) -> Answer {
-        Answer { outcomes: (0..writes).map(|_| None).collect(), started: Vec::new() }
+impl Heard {
+    fn of(writes: usize) -> Heard {
+        Heard { outcomes: (0..writes).map(|_| None).collect(), started: Vec::new() }
     }
 }
 
-fn settle_asked(cx: &Context, scheduler: &mut Scheduler, planned: &Planned, outcome: &Outcome, now: Time) {
+fn settle_asked(
+    cx: &Context,
+    scheduler: &mut Scheduler,
+    planned: &Planned,
+    outcome: &WriteOutcome,
+    now: Time,
+) {
     match (planned, outcome) {
-        (Planned::Submit(group), Outcome::Submitted(items)) => {
+        (Planned::Submit(group), WriteOutcome::Submitted(items)) => {
             for (new, item) in group.iter().zip(items) {
                 settle_submit(cx, scheduler, new, item, now);
             }
         }
         (Planned::Submit(group), _) => group.iter().for_each(|new| scheduler.forget(&new.row, now)),
-        (Planned::Change { row, transition, .. }, Outcome::Applied) => {
+        (Planned::Transition { row, transition, .. }, WriteOutcome::Applied) => {
             if row.status() == Status::Running {
                 scheduler.observe(row, &transition.event, now);
             }
             scheduler.traffic.moved(row, &transition.next, transition.event.kind);
             cx.moved(row, transition);
         }
-        (Planned::Change { .. }, Outcome::Stale(Some(truth))) => {
+        (Planned::Transition { .. }, WriteOutcome::Stale(Some(truth))) => {
             cx.scheduling.rows.lock().remove(&truth.key());
             scheduler.resync(truth, now);
         }
-        (Planned::Change { .. }, Outcome::WrongEpoch) => scheduler.elect(None),
-        (Planned::Other(Write::Session(SessionWrite::Open(session))), Outcome::Applied) => {
+        (Planned::Transition { .. }, WriteOutcome::WrongEpoch) => scheduler.elect(None),
+        (Planned::Other(Write::Session(SessionWrite::Open(session))), WriteOutcome::Applied) => {
             scheduler.queue.set_worker(session.id, rules_of(session));
         }
         _ => {}
@@ -105,11 +111,11 @@ fn settle_grant(
     cx: &Context,
     scheduler: &mut Scheduler,
     granted: Granted,
-    outcome: Option<Outcome>,
+    outcome: Option<WriteOutcome>,
     now: Time,
 ) {
     match outcome {
-        Some(Outcome::Applied) => {
+        Some(WriteOutcome::Applied) => {
             cx.moved(&granted.row, &granted.transition);
             let row = granted.transition.applied_to(&granted.row);
             let row = Execution { history: Vec::new(), ..row };
@@ -118,15 +124,15 @@ fn settle_grant(
             }
             cx.deliver(granted.session, row, granted.request);
         }
-        Some(Outcome::Stale(Some(truth))) => {
+        Some(WriteOutcome::Stale(Some(truth))) => {
             scheduler.unpick(granted.row.key(), now);
             scheduler.resync(&truth, now);
         }
-        Some(Outcome::WrongEpoch) => {
+        Some(WriteOutcome::WrongEpoch) => {
             scheduler.unpick(granted.row.key(), now);
             scheduler.elect(None);
         }
-        Some(Outcome::Held) => {
+        Some(WriteOutcome::Held) => {
             scheduler.unpick(granted.row.key(), now);
             scheduler.resync(&granted.row, now);
             cx.scheduling.grant_nudge.notify_one();
@@ -137,11 +143,11 @@ fn settle_grant(
 }
 
 /// What became of the grant of one row of a submit; `None`: the row was not stored by it.
-fn of_item(submit: &Outcome, item: usize) -> Option<Outcome> {
-    let Outcome::Submitted(items) = submit else { return None };
+fn of_item(submit: &WriteOutcome, item: usize) -> Option<WriteOutcome> {
+    let WriteOutcome::Submitted(items) = submit else { return None };
     match items.get(item)? {
-        SubmitOutcome::Stored { granted: true } => Some(Outcome::Applied),
-        SubmitOutcome::Stored { granted: false } => Some(Outcome::Held),
+        SubmitOutcome::Stored { granted: true } => Some(WriteOutcome::Applied),
+        SubmitOutcome::Stored { granted: false } => Some(WriteOutcome::Held),
         SubmitOutcome::Existing(_) => None,
     }
 }

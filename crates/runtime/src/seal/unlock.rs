@@ -9,7 +9,7 @@ use super::source::SealSettings;
 use enginehouse_api::{ApiError, Code};
 use enginehouse_core::id::NodeId;
 use enginehouse_core::time::Time;
-use enginehouse_store::{Batch, Doc, DocKind, Outcome, Store, StoreError, Write};
+use enginehouse_store::{Batch, Doc, DocKind, Store, StoreError, Write, WriteOutcome};
 use parking_lot::Mutex;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -157,7 +157,7 @@ async fn keep_first(
     }
     let batch = Batch { node, scheduler_epoch: None, writes };
     let committed = store.commit(batch).await?;
-    Ok(matches!(committed.outcomes.first(), Some(Outcome::Applied)))
+    Ok(matches!(committed.outcomes.first(), Some(WriteOutcome::Applied)))
 }
 
 /// The error in words for anyone who starts the service.

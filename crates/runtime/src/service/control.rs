@@ -13,7 +13,7 @@ use enginehouse_core::id::Key;
 use enginehouse_core::lifecycle::{self, Part, Refused, Transition};
 use enginehouse_core::limits::{BULK_EXECUTIONS_MAX, BULK_SLICE};
 use enginehouse_core::time::Time;
-use enginehouse_store::{Filter, ListQuery, Outcome};
+use enginehouse_store::{Filter, ListQuery, WriteOutcome};
 
 impl Service {
     /// Pending work ends `cancelled` at once. For running work the wish is stored: it beats retries and lost leases, and
@@ -145,14 +145,14 @@ impl Service {
         for row in rows {
             if let Ok(transition) = decide(&row, now) {
                 keys.push(row.key());
-                writes.push(Planned::Change { row, transition, scheduled: false });
+                writes.push(Planned::Transition { row, transition, scheduled: false });
             }
         }
         let settled = self.cx.writes.commit(writes, 0).await.map_err(|e| store_error(&e))?;
         let mut changed = 0;
         for (key, outcome) in keys.into_iter().zip(settled.outcomes) {
             changed += match outcome {
-                Outcome::Applied => 1,
+                WriteOutcome::Applied => 1,
                 _ => u64::from(self.cx.change(key, false, decide).await.is_ok()),
             };
         }

@@ -8,7 +8,7 @@ use aws_lc_rs::constant_time::verify_slices_are_equal;
 use enginehouse_api::{ApiError, Code, KeyCreated, KeyRequest, KeyView, KeysAnswer, Timestamp};
 use enginehouse_core::limits::NAME_BYTES_MAX;
 use enginehouse_core::time::Time;
-use enginehouse_store::{Doc, DocKind, Outcome, Write};
+use enginehouse_store::{Doc, DocKind, Write, WriteOutcome};
 use serde::{Deserialize, Serialize};
 
 /// Begins every secret, so that a leaked one is recognised by scanners.
@@ -99,8 +99,8 @@ impl Service {
         let settled =
             self.cx.writes.commit(vec![Planned::Other(forget)], 0).await.map_err(|e| store_error(&e))?;
         match settled.outcomes.into_iter().next() {
-            Some(Outcome::DocStale(None)) => Err(missing()),
-            Some(Outcome::DocStale(Some(_))) => {
+            Some(WriteOutcome::DocStale(None)) => Err(missing()),
+            Some(WriteOutcome::DocStale(Some(_))) => {
                 Err(ApiError::new(Code::StoreUnavailable, "the key changed; try again"))
             }
             _ => Ok(()),

@@ -12,7 +12,7 @@ use enginehouse_core::execution::Execution;
 use enginehouse_core::lifecycle;
 use enginehouse_core::limits::{BATCH_EXECUTIONS_MAX, NAME_BYTES_MAX};
 use enginehouse_core::time::SECOND;
-use enginehouse_store::{New, Outcome, SubmitOutcome};
+use enginehouse_store::{New, SubmitOutcome, WriteOutcome};
 use std::collections::BTreeMap;
 
 /// `over`: how many are too many; `rate`: how many end per second, which tells when there will be room.
@@ -170,7 +170,7 @@ impl Service {
             }
         };
         match outcome {
-            Some(Outcome::Submitted(items)) => {
+            Some(WriteOutcome::Submitted(items)) => {
                 let mut replayed = Vec::with_capacity(rows.len());
                 let mut stored = Vec::with_capacity(rows.len());
                 let mut started: BTreeMap<_, _> = started.into_iter().collect();
@@ -190,7 +190,7 @@ impl Service {
                 }
                 Ok((stored, replayed))
             }
-            Some(Outcome::Conflict { index, existing }) => {
+            Some(WriteOutcome::Conflict { index, existing }) => {
                 self.drop_inputs(&rows);
                 let id = self.cx.payloads.public_id(&existing);
                 let text = format!(

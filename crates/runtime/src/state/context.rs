@@ -18,7 +18,7 @@ use enginehouse_core::lifecycle::{Refused, Transition};
 use enginehouse_core::queue::Queue;
 use enginehouse_core::session::Session;
 use enginehouse_core::time::{Millis, Time};
-use enginehouse_store::{Doc, DocKind, Outcome, Ref, Store, StoreError, Write};
+use enginehouse_store::{Doc, DocKind, Ref, Store, StoreError, Write, WriteOutcome};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -113,15 +113,15 @@ impl Context {
             };
             let bytes = transition.parts.iter().map(|(_, part)| part.len()).sum();
             let before = Execution { history: Vec::new(), ..row.clone() };
-            let planned = Planned::Change { row: before, transition: transition.clone(), scheduled };
+            let planned = Planned::Transition { row: before, transition: transition.clone(), scheduled };
             let settled = self.writes.commit(vec![planned], bytes).await.map_err(ChangeError::Store)?;
             match settled.outcomes.into_iter().next() {
-                Some(Outcome::Applied) => return Ok(transition.applied_to(&row)),
-                Some(Outcome::Stale(Some(truth))) => {
+                Some(WriteOutcome::Applied) => return Ok(transition.applied_to(&row)),
+                Some(WriteOutcome::Stale(Some(truth))) => {
                     row = *truth;
                     fresh = true;
                 }
-                Some(Outcome::Stale(None)) => return Err(ChangeError::NotFound),
+                Some(WriteOutcome::Stale(None)) => return Err(ChangeError::NotFound),
                 _ => return Err(ChangeError::Contended),
             }
         }
@@ -156,7 +156,7 @@ impl Context {
             let doc = Doc { kind, id: id.to_owned(), rev, body: body(current.as_ref().map(|d| &d.body)) };
             let settled = self.writes.commit(vec![Planned::Other(Write::Keep { doc, rev })], 0).await?;
             match settled.outcomes.into_iter().next() {
-                Some(Outcome::DocStale(other)) => current = other,
+                Some(WriteOutcome::DocStale(other)) => current = other,
                 _ => return Ok(()),
             }
         }

@@ -5,7 +5,7 @@ use super::planned::Planned;
 use crate::seal::{CHANGES_MAX, Column, RING, Ring, SealError, refusal};
 use enginehouse_api::{ApiError, Code};
 use enginehouse_core::id::Key;
-use enginehouse_store::{Doc, DocKind, Outcome, StoreError, Write};
+use enginehouse_store::{Doc, DocKind, StoreError, Write, WriteOutcome};
 
 impl Context {
     /// Opens a payload; looks into the store for a data key that another node made.
@@ -47,7 +47,7 @@ impl Context {
             let (rev, body) = (doc.rev, ring.sealed(&keys[0]));
             let write = Write::Keep { doc: Doc { body, ..doc }, rev };
             let settled = self.writes.commit(vec![Planned::Other(write)], 0).await.map_err(unavailable)?;
-            if let Some(Outcome::Applied) = settled.outcomes.first() {
+            if let Some(WriteOutcome::Applied) = settled.outcomes.first() {
                 self.payloads.sealer.take_up(ring);
                 return Ok(());
             }

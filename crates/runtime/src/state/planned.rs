@@ -4,7 +4,7 @@ use enginehouse_core::execution::{Execution, State};
 use enginehouse_core::id::Key;
 use enginehouse_core::lifecycle::Transition;
 use enginehouse_core::time::Time;
-use enginehouse_store::{New, Outcome, StoreError, SubmitOutcome, Write};
+use enginehouse_store::{New, StoreError, SubmitOutcome, Write, WriteOutcome};
 use tokio::sync::oneshot;
 
 /// One write with the row it was decided on, so that the queue can follow it.
@@ -12,7 +12,7 @@ use tokio::sync::oneshot;
 #[allow(clippy::large_enum_variant, reason = "most are changes, and each is moved once")]
 pub(crate) enum Planned {
     Submit(Vec<New>),
-    Change {
+    Transition {
         row: Execution,
         transition: Transition,
         /// Only the scheduler may make it.
@@ -32,10 +32,10 @@ impl Request {
     /// What must never happen; see [`Bug::AnsweredUnstored`](enginehouse_core::planted::Bug::AnsweredUnstored).
     pub(crate) fn answer_as_if_stored(self, at: Time) {
         let stored = |planned: &Planned| match planned {
-            Planned::Submit(group) => {
-                Outcome::Submitted(group.iter().map(|_| SubmitOutcome::Stored { granted: false }).collect())
-            }
-            _ => Outcome::Applied,
+            Planned::Submit(group) => WriteOutcome::Submitted(
+                group.iter().map(|_| SubmitOutcome::Stored { granted: false }).collect(),
+            ),
+            _ => WriteOutcome::Applied,
         };
         let outcomes = self.writes.iter().map(stored).collect();
         let _ = self.reply.send(Ok(Settled { at, outcomes, started: Vec::new() }));
@@ -46,7 +46,7 @@ impl Request {
 #[derive(Debug)]
 pub(crate) struct Settled {
     pub(crate) at: Time,
-    pub(crate) outcomes: Vec<Outcome>,
+    pub(crate) outcomes: Vec<WriteOutcome>,
     /// What it submitted and what started in the same commit, as it is since then.
     pub(crate) started: Vec<(Key, State)>,
 }

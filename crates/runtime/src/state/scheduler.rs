@@ -245,7 +245,7 @@ impl Scheduler {
                     self.queue.push(&new.row.lane(), entry(&new.row));
                 }
             }
-            Planned::Change { row, transition, .. } => {
+            Planned::Transition { row, transition, .. } => {
                 let after = Execution {
                     fixed: row.fixed.clone(),
                     state: transition.next.clone(),

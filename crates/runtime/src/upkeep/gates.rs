@@ -8,7 +8,7 @@ use crate::state::context::Context;
 use crate::state::planned::Planned;
 use crate::state::scheduler::Scheduler;
 use enginehouse_core::balance;
-use enginehouse_core::breaker::Change;
+use enginehouse_core::breaker::BreakerChange;
 use enginehouse_core::event::NoteKind;
 use enginehouse_core::execution::Execution;
 use enginehouse_core::gate::{Gate, GateChange, Shut};
@@ -108,10 +108,12 @@ impl GateKeeper {
     /// The service-wide event of a change.
     fn note(&self, change: &GateChange) -> Option<Note> {
         let (kind, until, failures) = match &change.change {
-            Change::Opened { until, failures } => (NoteKind::BreakerOpened, Some(*until), Some(*failures)),
-            Change::HalfOpened => (NoteKind::BreakerHalfOpen, None, None),
-            Change::Closed => (NoteKind::BreakerClosed, None, None),
-            Change::Released | Change::Forced { .. } => return None,
+            BreakerChange::Opened { until, failures } => {
+                (NoteKind::BreakerOpened, Some(*until), Some(*failures))
+            }
+            BreakerChange::HalfOpened => (NoteKind::BreakerHalfOpen, None, None),
+            BreakerChange::Closed => (NoteKind::BreakerClosed, None, None),
+            BreakerChange::Released | BreakerChange::Forced { .. } => return None,
         };
         let endpoint = self.cx.registry.endpoint_name(&change.engine, change.endpoint);
         let data = json!({
@@ -190,38 +192,40 @@ impl GateKeeper {
         let (engine, endpoint) =
             (&change.engine, self.cx.registry.endpoint_name(&change.engine, change.endpoint));
         match &change.change {
-            Change::Opened { until, failures } => tracing::warn!(
+            BreakerChange::Opened { until, failures } => tracing::warn!(
                 engine,
                 endpoint,
                 failures,
                 probe_in_ms = until.since(now),
                 "its circuit breaker opened: its work is parked and burns no attempt"
             ),
-            Change::HalfOpened => {
+            BreakerChange::HalfOpened => {
                 tracing::info!(engine, endpoint, "its circuit breaker lets one attempt try");
             }
-            Change::Closed => {
+            BreakerChange::Closed => {
                 tracing::info!(engine, endpoint, "its circuit breaker closed: work is released in groups");
             }
-            Change::Released => tracing::info!(engine, endpoint, "all of its work is released"),
-            Change::Forced { open } => {
+            BreakerChange::Released => tracing::info!(engine, endpoint, "all of its work is released"),
+            BreakerChange::Forced { open } => {
                 tracing::warn!(engine, endpoint, open, "an operator's word on its circuit breaker");
             }
         }
     }
 
-    fn tell_compared(&self, engine: &str, at: u32, change: balance::Change, now: Time) {
+    fn tell_compared(&self, engine: &str, at: u32, change: balance::BalanceChange, now: Time) {
         let endpoint = self.cx.registry.endpoint_name(engine, at);
         match change {
-            balance::Change::Ejected { until, cause } => tracing::warn!(
+            balance::BalanceChange::Ejected { until, cause } => tracing::warn!(
                 engine,
                 endpoint,
                 cause = cause.as_str(),
                 for_ms = until.since(now),
                 "it is far worse than the engine's other endpoints and gets nothing new for a while"
             ),
-            balance::Change::Trial => tracing::info!(engine, endpoint, "one attempt finds out how it is now"),
-            balance::Change::Back => {
+            balance::BalanceChange::Trial => {
+                tracing::info!(engine, endpoint, "one attempt finds out how it is now")
+            }
+            balance::BalanceChange::Back => {
                 tracing::info!(engine, endpoint, "it is like the other endpoints again and gets its share");
             }
         }

@@ -9,9 +9,9 @@ use crate::state::context::Context;
 use crate::state::figures::Pass;
 use crate::state::planned::Planned;
 use enginehouse_core::id::Key;
-use enginehouse_core::retention::{Ended, Fate, RetentionRules};
+use enginehouse_core::retention::{EndedExecution, Fate, RetentionRules};
 use enginehouse_core::time::Time;
-use enginehouse_store::{EndedRow, Outcome, Removal, StoreError, Usage, Write};
+use enginehouse_store::{EndedRow, Removal, StoreError, Usage, Write, WriteOutcome};
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -136,7 +136,7 @@ impl Retention {
             let begun = Instant::now();
             let settled =
                 self.cx.writes.commit(vec![Planned::Other(Write::Remove(slice.to_vec()))], 0).await?;
-            if let Some(Outcome::Removed(_)) = settled.outcomes.first() {
+            if let Some(WriteOutcome::Removed(_)) = settled.outcomes.first() {
                 let keys = || slice.iter().map(|removal| removal.key);
                 keys().for_each(|key| self.cx.payloads.results.lock().forget(key));
                 self.cx.remove_blobs(keys().filter(|key| large.contains(key))).await;
@@ -177,7 +177,7 @@ fn decide(
     now: Time,
     next_due: &mut Option<Time>,
 ) -> Option<Removal> {
-    let ended = Ended {
+    let ended = EndedExecution {
         engine: &row.engine,
         status: row.status,
         ended_at: row.ended_at,

@@ -44,7 +44,7 @@ impl Role for Timers {
                 .into_iter()
                 .filter_map(|row| {
                     let transition = lifecycle::wake(&row, now).ok()?;
-                    Some(Planned::Change { row, transition, scheduled: true })
+                    Some(Planned::Transition { row, transition, scheduled: true })
                 })
                 .collect();
             let served = !writes.is_empty();

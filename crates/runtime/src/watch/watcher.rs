@@ -15,7 +15,7 @@ use enginehouse_core::autoscaler::Rule;
 use enginehouse_core::event::NoteKind;
 use enginehouse_core::gate::Gate;
 use enginehouse_core::time::{MINUTE, Millis, SECOND, Time};
-use enginehouse_store::{Doc, DocKind, Note, Outcome, StoreError, Write};
+use enginehouse_store::{Doc, DocKind, Note, StoreError, Write, WriteOutcome};
 use serde_json::json;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -327,7 +327,7 @@ impl Watcher {
             return Ok(());
         }
         let settled = self.cx.writes.commit(writes, 0).await?;
-        if settled.outcomes.iter().any(|outcome| matches!(outcome, Outcome::DocStale(_))) {
+        if settled.outcomes.iter().any(|outcome| matches!(outcome, WriteOutcome::DocStale(_))) {
             // Another node was here; what it stored is read before anything else is.
             self.stored = None;
             return Ok(());

@@ -15,8 +15,8 @@ use crate::service::{EventFilter, Service};
 use crate::state::context::Context;
 use crate::state::planned::Planned;
 use enginehouse_core::time::{Millis, SECOND, Time};
-use enginehouse_core::webhook::{Answer, Verdict, judge};
-use enginehouse_store::{Cursor, Doc, DocKind, Outcome, StoreError, Write};
+use enginehouse_core::webhook::{Reply, Verdict, judge};
+use enginehouse_store::{Cursor, Doc, DocKind, StoreError, Write, WriteOutcome};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -309,7 +309,7 @@ impl Webhooks {
             writes.push(keep(id, 0, serde_json::to_value(delivery).unwrap_or_default()));
         }
         let settled = self.cx.writes.commit(writes, 0).await?;
-        if settled.outcomes.iter().any(|outcome| matches!(outcome, Outcome::DocStale(_))) {
+        if settled.outcomes.iter().any(|outcome| matches!(outcome, WriteOutcome::DocStale(_))) {
             // Another node has moved on: what it knows counts.
             self.position = None;
             return Ok(());
@@ -394,7 +394,7 @@ impl Webhooks {
         };
         let writes = std::iter::once(Planned::Other(write)).chain(told).collect();
         let settled = self.cx.writes.commit(writes, 0).await?;
-        if settled.outcomes.iter().any(|outcome| matches!(outcome, Outcome::DocStale(_))) {
+        if settled.outcomes.iter().any(|outcome| matches!(outcome, WriteOutcome::DocStale(_))) {
             // Someone replayed it meanwhile, or another node has it.
             self.position = None;
         }
@@ -406,7 +406,7 @@ impl Webhooks {
         let now = self.cx.store.now();
         let (rev, receiver) = self.receivers.get_mut(&delivery.to)?;
         let text = |name: &str| delivery.event[name].as_str().unwrap_or_default().to_owned();
-        let delivered = matches!(sent.answer, Answer::Status(200..=299, _));
+        let delivered = matches!(sent.answer, Reply::Status(200..=299, _));
         receiver.last = Some(Last {
             at: now,
             id: id.to_owned(),

@@ -9,7 +9,7 @@ use crate::state::settings::{WebhookEndpoint, WebhookPolicy, WebhookSettings};
 use enginehouse_api::{Timestamp, WebhookTestView};
 use enginehouse_core::id::Key;
 use enginehouse_core::time::{Millis, SECOND};
-use enginehouse_core::webhook::Answer;
+use enginehouse_core::webhook::Reply;
 use enginehouse_engine::{configured_header, outward_builder, retry_after, root_cause};
 use reqwest::header::CONTENT_TYPE;
 use secrecy::SecretString;
@@ -18,7 +18,7 @@ use std::time::Duration;
 
 /// What an attempt came to.
 pub(super) struct Sent {
-    pub(super) answer: Answer,
+    pub(super) answer: Reply,
     /// The same in words, without anything that the receiver said.
     pub(super) text: String,
     /// Nothing was sent, because its address is not one that may be connected to.
@@ -27,12 +27,12 @@ pub(super) struct Sent {
 
 impl Sent {
     fn none(text: impl Into<String>) -> Sent {
-        Sent { answer: Answer::None, text: text.into(), refused: false }
+        Sent { answer: Reply::None, text: text.into(), refused: false }
     }
 
     /// No attempt would come to anything else.
     fn never(text: impl Into<String>) -> Sent {
-        Sent { answer: Answer::Status(410, None), text: text.into(), refused: false }
+        Sent { answer: Reply::Status(410, None), text: text.into(), refused: false }
     }
 
     fn refused(mut self) -> Sent {
@@ -77,7 +77,7 @@ impl Sender {
             // What the receiver says beside its status is not read.
             Ok(answer) => {
                 let status = answer.status().as_u16();
-                let answer = Answer::Status(status, retry_after(answer.headers()));
+                let answer = Reply::Status(status, retry_after(answer.headers()));
                 Sent { answer, text: format!("answered {status}"), refused: false }
             }
             Err(sent) => sent,

@@ -9,7 +9,7 @@ use enginehouse_api::{
     ApiError, Code, Timestamp, WebhookDeliveriesAnswer, WebhookDeliveryView, WebhookLastView,
     WebhookReceiverView, WebhookReceiversAnswer, WebhookTestView,
 };
-use enginehouse_store::{Doc, DocKind, Outcome, Write};
+use enginehouse_store::{Doc, DocKind, Write, WriteOutcome};
 use std::collections::BTreeMap;
 
 /// Deliveries in one answer, the oldest first.
@@ -135,7 +135,7 @@ impl Service {
     async fn changed_webhook(&self, write: Write) -> Result<bool, ApiError> {
         let settled =
             self.cx.writes.commit(vec![Planned::Other(write)], 0).await.map_err(|e| store_error(&e))?;
-        let done = !matches!(settled.outcomes.first(), Some(Outcome::DocStale(_)));
+        let done = !matches!(settled.outcomes.first(), Some(WriteOutcome::DocStale(_)));
         if done {
             self.cx.events.receivers.nudge.notify_one();
         }

@@ -14,7 +14,7 @@ use bytes::Bytes;
 use enginehouse_core::execution::Execution;
 use enginehouse_core::failure::{Failure, FailureKind};
 use enginehouse_core::id::{Key, SessionId, engine_key};
-use enginehouse_core::lifecycle::{self, Outcome, Part, Refused};
+use enginehouse_core::lifecycle::{self, AttemptEnd, Part, Refused};
 use enginehouse_core::limits::{LOG_BYTES_MAX, RESULT_BYTES_MAX, STORED_REQUEST_BYTES_MAX};
 use enginehouse_core::pauses::Pauses;
 use enginehouse_core::reason::Reason;
@@ -280,7 +280,7 @@ impl NodeLink {
         end: End,
         logs: Option<String>,
         written: Option<&Written>,
-    ) -> (Outcome, Parts, bool) {
+    ) -> (AttemptEnd, Parts, bool) {
         let seal = |column, plain: &[u8]| self.cx.payloads.sealer.seal(lease.key, column, plain);
         let mut parts = Vec::new();
         if let Some(logs) = logs {
@@ -301,10 +301,10 @@ impl NodeLink {
             End::Succeeded { result, needs_input } => {
                 let output = written.map(|written| written.manifest.clone());
                 parts.push((Part::Output, output.unwrap_or_else(|| seal(Column::Output, &result))));
-                (Outcome::Succeeded { needs_input, output_bytes: result.len() as u64 }, parts, false)
+                (AttemptEnd::Succeeded { needs_input, output_bytes: result.len() as u64 }, parts, false)
             }
-            End::Cancelled { abandoned } => (Outcome::Cancelled { abandoned }, parts, abandoned),
-            End::Interrupted { reason } => (Outcome::Interrupted { reason }, parts, false),
+            End::Cancelled { abandoned } => (AttemptEnd::Cancelled { abandoned }, parts, abandoned),
+            End::Interrupted { reason } => (AttemptEnd::Interrupted { reason }, parts, false),
             End::Failed { failure: told, abandoned } => {
                 let retry = self.rule_for(lease, &told);
                 let failure = Failure {
@@ -322,8 +322,8 @@ impl NodeLink {
                     engine_status: told.engine_status,
                 };
                 let outcome = match told.reached {
-                    Reached::No => Outcome::Refused { failure },
-                    reached => Outcome::Failed {
+                    Reached::No => AttemptEnd::Refused { failure },
+                    reached => AttemptEnd::Failed {
                         failure,
                         retry_after: told.retry_after,
                         open_end: reached == Reached::Maybe,

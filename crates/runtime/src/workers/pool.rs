@@ -6,7 +6,7 @@
 
 use super::dedicated::{parts_of, workers_of};
 use super::ports::{PortEnd, announce, close_port, drain_worker, open_port};
-use super::provider::{Ended, Provider};
+use super::provider::{Provider, WorkerEnd};
 use super::reaper::lose_all;
 use crate::role::{Role, Round};
 use crate::state::context::Context;
@@ -41,7 +41,7 @@ const SETTLE: Millis = 5_000;
 pub(crate) struct Pool {
     cx: Arc<Context>,
     provider: Arc<dyn Provider>,
-    lives: JoinSet<(SessionId, Ended)>,
+    lives: JoinSet<(SessionId, WorkerEnd)>,
     handles: BTreeMap<SessionId, AbortHandle>,
     /// Workers whose link is closed, and when they are ended if they have not gone.
     leaving: BTreeMap<SessionId, Instant>,
@@ -104,12 +104,12 @@ impl Pool {
     }
 
     /// Takes note of a worker's end.
-    fn ended(&mut self, ended: Result<(SessionId, Ended), tokio::task::JoinError>) {
+    fn ended(&mut self, ended: Result<(SessionId, WorkerEnd), tokio::task::JoinError>) {
         // A task that was aborted was taken note of when that was done.
         let (session, why) = match ended {
-            Ok((session, Ended::Dismissed)) => (session, "it went unasked".to_owned()),
-            Ok((session, Ended::Failed(why))) => (session, why),
-            Ok((session, Ended::Killed(why))) => {
+            Ok((session, WorkerEnd::Dismissed)) => (session, "it went unasked".to_owned()),
+            Ok((session, WorkerEnd::Failed(why))) => (session, why),
+            Ok((session, WorkerEnd::Killed(why))) => {
                 if let Some(port) = self.cx.workers.ports.lock().get_mut(&session) {
                     port.loss = Loss::Killed;
                 }
@@ -262,7 +262,7 @@ impl Pool {
                 let governed = govern.wrap(&name, Box::pin(role));
                 self.lives.spawn(async move {
                     governed.await;
-                    (session, hears.await.unwrap_or(Ended::Dismissed))
+                    (session, hears.await.unwrap_or(WorkerEnd::Dismissed))
                 })
             }
             None => self.lives.spawn(async move { (session, life.await) }),

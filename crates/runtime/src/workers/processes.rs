@@ -5,7 +5,7 @@
 //! once; the node waits on the child, so it hears of a child's death as soon as the system does.
 
 use super::link::NodeLink;
-use super::provider::{Ended, Life, Provider};
+use super::provider::{Life, Provider, WorkerEnd};
 use crate::state::context::Context;
 use crate::state::joined::{Owner, fresh_token};
 use crate::state::port::Origin;
@@ -76,7 +76,7 @@ impl Provider for Processes {
         Box::pin(async move {
             match follow(&cx, session, &processes, worker, token).await {
                 Ok(status) => ended(status, before.is_some() && before == out_of_memory_kills()),
-                Err(error) => Ended::Failed(error.to_string()),
+                Err(error) => WorkerEnd::Failed(error.to_string()),
             }
         })
     }
@@ -84,12 +84,12 @@ impl Provider for Processes {
 
 /// Classifies the end of a worker by the exit status of its process. `memory_held`: the OOM killer did not fire, so a SIGKILL
 /// came from an operator.
-fn ended(status: ExitStatus, memory_held: bool) -> Ended {
+fn ended(status: ExitStatus, memory_held: bool) -> WorkerEnd {
     let text = format!("its process ended: {status}");
     match status.signal() {
-        None if status.success() => Ended::Dismissed,
-        Some(SIGKILL | SIGTERM | SIGINT | SIGHUP) if memory_held => Ended::Killed(text),
-        _ => Ended::Failed(text),
+        None if status.success() => WorkerEnd::Dismissed,
+        Some(SIGKILL | SIGTERM | SIGINT | SIGHUP) if memory_held => WorkerEnd::Killed(text),
+        _ => WorkerEnd::Failed(text),
     }
 }
 
@@ -218,9 +218,9 @@ mod tests {
         ];
         for (status, memory_held, expected) in rows {
             let found = match ended(status, memory_held) {
-                Ended::Dismissed => "dismissed",
-                Ended::Failed(_) => "failed",
-                Ended::Killed(_) => "killed",
+                WorkerEnd::Dismissed => "dismissed",
+                WorkerEnd::Failed(_) => "failed",
+                WorkerEnd::Killed(_) => "killed",
             };
             assert_eq!(found, expected, "{status}");
         }

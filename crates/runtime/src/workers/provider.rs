@@ -9,11 +9,11 @@ use std::pin::Pin;
 use std::sync::Arc;
 
 /// A worker's whole life; the answer says how it ended. Dropping it ends the worker at once.
-pub(crate) type Life = Pin<Box<dyn Future<Output = Ended> + Send>>;
+pub(crate) type Life = Pin<Box<dyn Future<Output = WorkerEnd> + Send>>;
 
 /// How a worker ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Ended {
+pub(crate) enum WorkerEnd {
     /// Its link was closed and it went.
     Dismissed,
     /// It died, or never came up; why, for people.
@@ -49,7 +49,7 @@ impl Provider for InProcess {
         worker_ready(&cx, session);
         Box::pin(async move {
             worker.run().await;
-            Ended::Dismissed
+            WorkerEnd::Dismissed
         })
     }
 }

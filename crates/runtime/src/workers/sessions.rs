@@ -8,11 +8,11 @@ use crate::state::context::{ChangeError, Context};
 use crate::state::planned::Planned;
 use enginehouse_core::execution::Execution;
 use enginehouse_core::id::SessionId;
-use enginehouse_core::lifecycle::{self, Outcome};
+use enginehouse_core::lifecycle::{self, AttemptEnd};
 use enginehouse_core::limits::{LEASE_RENEW_EVERY, LEASE_TTL, SCHEDULER_TTL};
 use enginehouse_core::reason::Reason;
 use enginehouse_core::session::let_go_after;
-use enginehouse_store::{Outcome as Written, RoleWrite, SessionWrite, StoreError, Write};
+use enginehouse_store::{RoleWrite, SessionWrite, StoreError, Write, WriteOutcome};
 use enginehouse_worker::LeaseRef;
 use std::sync::Arc;
 use std::time::Duration;
@@ -67,7 +67,7 @@ impl Sessions {
         let until = self.cx.store.now().plus(LEASE_TTL);
         let write = Write::Session(SessionWrite::Renew { sessions, until });
         let settled = self.cx.writes.commit(vec![Planned::Other(write)], 0).await?;
-        if let Some(Written::Missing(missing)) = settled.outcomes.into_iter().next() {
+        if let Some(WriteOutcome::Missing(missing)) = settled.outcomes.into_iter().next() {
             missing.iter().for_each(|s| self.cx.workers.let_go_of(*s));
             // Its leases were ended when it was closed, so the worker may start over under the same session.
             announce(&self.cx, missing).await?;
@@ -84,7 +84,7 @@ impl Sessions {
         };
         for (session, lease) in given_up {
             let decide = |row: &Execution, now| {
-                let outcome = Outcome::Interrupted { reason: Reason::LetGo };
+                let outcome = AttemptEnd::Interrupted { reason: Reason::LetGo };
                 lifecycle::finish(row, lease.fence, outcome, &self.cx.settings.head_starts, 0.0, now)
             };
             match self.cx.change(lease.key, false, decide).await {
@@ -141,7 +141,7 @@ impl Election {
         let exclusive = !self.cx.store.features().shared;
         let write = RoleWrite { node: self.cx.settings.node, known_epoch, exclusive };
         let settled = self.cx.writes.commit(vec![Planned::Other(Write::Role(write))], 0).await?;
-        let Some(Written::Role(grant)) = settled.outcomes.into_iter().next() else {
+        let Some(WriteOutcome::Role(grant)) = settled.outcomes.into_iter().next() else {
             return Ok(());
         };
         let mine = grant.node == self.cx.settings.node && settled.at <= grant.until;

@@ -17,7 +17,7 @@ struct Seen {
 }
 
 /// Everything that happened, as text, and what is wrong with it.
-pub(crate) struct Verdict {
+pub(crate) struct Checked {
     pub(crate) trace: Vec<String>,
     pub(crate) violations: Vec<String>,
     pub(crate) accepted: usize,
@@ -38,7 +38,7 @@ pub(crate) struct Outside<'a> {
     pub(crate) results: &'a BTreeMap<Key, u32>,
 }
 
-pub(crate) async fn judge(store: &dyn Store, outside: Outside<'_>) -> Verdict {
+pub(crate) async fn judge(store: &dyn Store, outside: Outside<'_>) -> Checked {
     let mut violations = Vec::new();
     let mut trace = Vec::new();
     let mut histories: BTreeMap<Key, Seen> = BTreeMap::new();
@@ -95,7 +95,7 @@ pub(crate) async fn judge(store: &dyn Store, outside: Outside<'_>) -> Verdict {
     let events = histories.values().flat_map(|seen| &seen.events);
     let late_results = events.filter(|e| e.kind == EventType::LateResult).count();
     let recoveries = histories.values().flat_map(|seen| recoveries(&seen.events)).collect();
-    Verdict { trace, violations, accepted: rows.len(), late_results, recoveries }
+    Checked { trace, violations, accepted: rows.len(), late_results, recoveries }
 }
 
 fn recoveries(events: &[Event]) -> Vec<u64> {

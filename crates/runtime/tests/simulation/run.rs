@@ -1,7 +1,7 @@
 //! One simulated run: nodes, clients and faults in a chaotic phase, then quiet, then judgement.
 
 use crate::callers::Callers;
-use crate::checker::{Outside, Verdict, judge};
+use crate::checker::{Checked, Outside, judge};
 use crate::engine::{EngineWorld, SimEngine};
 use crate::fate::{Fate, NODE, RENEWAL, WORKERS};
 use crate::faults::{Faults, Fired};
@@ -99,7 +99,7 @@ pub(crate) struct Run {
 
 /// What came of a run.
 pub(crate) struct Came {
-    pub(crate) verdict: Verdict,
+    pub(crate) verdict: Checked,
     pub(crate) fired: BTreeMap<&'static str, u64>,
     pub(crate) said: BTreeMap<&'static str, u64>,
 }
@@ -473,7 +473,7 @@ impl Run {
         }
     }
 
-    async fn verdict(&mut self, lives: &[Life]) -> Verdict {
+    async fn verdict(&mut self, lives: &[Life]) -> Checked {
         let refs: Vec<Ref> =
             self.acknowledged.iter().map(|id| Ref::Id(id.clone().try_into().expect("a valid id"))).collect();
         let found = self.store.find(&refs).await.expect("the reference store answers");

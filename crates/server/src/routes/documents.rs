@@ -2,8 +2,8 @@
 
 use super::params::any_json;
 use crate::answer;
-use crate::call::{Answer, Call};
-use crate::table::{Operation, Policy, Route, Tag, Verb};
+use crate::call::{Call, ResponseFuture};
+use crate::table::{Access, Operation, Route, Tag, Verb};
 use axum::response::Response;
 use enginehouse_api::{ApiError, Code, errors_html};
 use http::header::{CACHE_CONTROL, CONTENT_SECURITY_POLICY, LOCATION};
@@ -19,8 +19,8 @@ pub(crate) const ROUTES: &[Route] = &[
     Route {
         verb: Verb::Get,
         path: "/openapi.json",
-        policy: Policy::Public,
-        handler: |call| -> Answer { Box::pin(openapi(call)) },
+        access: Access::Public,
+        handler: |call| -> ResponseFuture { Box::pin(openapi(call)) },
         operation: Some(Operation {
             answers: &[any_json("This document.")],
             ..Operation::new("getOpenApi", Tag::Service, "Get the OpenAPI document")
@@ -32,8 +32,8 @@ pub(crate) const ROUTES: &[Route] = &[
     page("/docs/{file}", |call| Box::pin(docs(call))),
 ];
 
-const fn page(path: &'static str, handler: fn(Call) -> Answer) -> Route {
-    Route { verb: Verb::Get, path, policy: Policy::Public, handler, operation: None }
+const fn page(path: &'static str, handler: fn(Call) -> ResponseFuture) -> Route {
+    Route { verb: Verb::Get, path, access: Access::Public, handler, operation: None }
 }
 
 async fn openapi(call: Call) -> Result<Response, ApiError> {

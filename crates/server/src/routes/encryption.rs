@@ -2,8 +2,8 @@
 
 use super::params::ok;
 use crate::answer;
-use crate::call::{Answer, Call};
-use crate::table::{Operation, Policy, Route, Shape, Tag, Verb};
+use crate::call::{Call, ResponseFuture};
+use crate::table::{Access, Operation, Route, Shape, Tag, Verb};
 use axum::response::Response;
 use enginehouse_api::{ApiError, Code, EncryptionView};
 use enginehouse_runtime::Scope;
@@ -13,8 +13,8 @@ pub(crate) const ROUTES: &[Route] = &[
     Route {
         verb: Verb::Get,
         path: "/v1/encryption",
-        policy: Policy::Scope(Scope::Admin),
-        handler: |call| -> Answer { Box::pin(check(call)) },
+        access: Access::Scope(Scope::Admin),
+        handler: |call| -> ResponseFuture { Box::pin(check(call)) },
         operation: Some(Operation {
             description: "Reads how every stored payload begins, which takes time in a large store.",
             answers: &[ok("The keys and what needs them.", Shape::of::<EncryptionView>())],
@@ -25,8 +25,8 @@ pub(crate) const ROUTES: &[Route] = &[
     Route {
         verb: Verb::Post,
         path: "/v1/encryption/rotate",
-        policy: Policy::Scope(Scope::Admin),
-        handler: |call| -> Answer { Box::pin(rotate(call)) },
+        access: Access::Scope(Scope::Admin),
+        handler: |call| -> ResponseFuture { Box::pin(rotate(call)) },
         operation: Some(Operation {
             description: "Reads the seal keys again, seals the data keys with the first of them, and lets a new data key seal from here on. What is stored opens as before.",
             answers: &[ok("The keys and what needs them.", Shape::of::<EncryptionView>())],

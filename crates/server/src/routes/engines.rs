@@ -2,8 +2,8 @@
 
 use super::params::ok;
 use crate::answer;
-use crate::call::{Answer, Call};
-use crate::table::{Operation, Policy, Route, Shape, Tag, Verb};
+use crate::call::{Call, ResponseFuture};
+use crate::table::{Access, Operation, Route, Shape, Tag, Verb};
 use axum::response::Response;
 use enginehouse_api::{ApiError, BreakerRequest, Code, EngineTest, EngineView, EnginesAnswer};
 use enginehouse_runtime::Scope;
@@ -13,8 +13,8 @@ pub(crate) const ROUTES: &[Route] = &[
     Route {
         verb: Verb::Get,
         path: "/v1/engines",
-        policy: Policy::Scope(Scope::Read),
-        handler: |call| -> Answer { Box::pin(list(call)) },
+        access: Access::Scope(Scope::Read),
+        handler: |call| -> ResponseFuture { Box::pin(list(call)) },
         operation: Some(Operation {
             answers: &[ok("The configured engines.", Shape::of::<EnginesAnswer>())],
             ..Operation::new("listEngines", Tag::Engines, "List engines")
@@ -23,8 +23,8 @@ pub(crate) const ROUTES: &[Route] = &[
     Route {
         verb: Verb::Get,
         path: "/v1/engines/{name}",
-        policy: Policy::Scope(Scope::Read),
-        handler: |call| -> Answer { Box::pin(get(call)) },
+        access: Access::Scope(Scope::Read),
+        handler: |call| -> ResponseFuture { Box::pin(get(call)) },
         operation: Some(Operation {
             answers: &[ok("The engine.", Shape::of::<EngineView>())],
             ..Operation::new("getEngine", Tag::Engines, "Get an engine")
@@ -33,8 +33,8 @@ pub(crate) const ROUTES: &[Route] = &[
     Route {
         verb: Verb::Post,
         path: "/v1/engines/{name}/pause",
-        policy: Policy::Scope(Scope::Admin),
-        handler: |call| -> Answer { Box::pin(pause(call)) },
+        access: Access::Scope(Scope::Admin),
+        handler: |call| -> ResponseFuture { Box::pin(pause(call)) },
         operation: Some(Operation {
             description: "Nothing more is started on it; what runs goes on, and its work waits with the reason `paused`.",
             answers: &[ok("The engine, paused.", Shape::of::<EngineView>())],
@@ -45,8 +45,8 @@ pub(crate) const ROUTES: &[Route] = &[
     Route {
         verb: Verb::Post,
         path: "/v1/engines/{name}/resume",
-        policy: Policy::Scope(Scope::Admin),
-        handler: |call| -> Answer { Box::pin(resume(call)) },
+        access: Access::Scope(Scope::Admin),
+        handler: |call| -> ResponseFuture { Box::pin(resume(call)) },
         operation: Some(Operation {
             answers: &[ok("The engine, no longer paused.", Shape::of::<EngineView>())],
             problems: &[Code::StoreFull],
@@ -56,8 +56,8 @@ pub(crate) const ROUTES: &[Route] = &[
     Route {
         verb: Verb::Post,
         path: "/v1/engines/{name}/breaker",
-        policy: Policy::Scope(Scope::Admin),
-        handler: |call| -> Answer { Box::pin(breaker(call)) },
+        access: Access::Scope(Scope::Admin),
+        handler: |call| -> ResponseFuture { Box::pin(breaker(call)) },
         operation: Some(Operation {
             description: "Forces the circuit breaker of one endpoint, or of all, open or closed; `auto` goes by what is measured again. Of a breaker forced open, one attempt finds out how the engine is before the rest is released.",
             body: Some(Shape::of::<BreakerRequest>()),
@@ -69,8 +69,8 @@ pub(crate) const ROUTES: &[Route] = &[
     Route {
         verb: Verb::Post,
         path: "/v1/engines/{name}/test",
-        policy: Policy::Scope(Scope::Admin),
-        handler: |call| -> Answer { Box::pin(test(call)) },
+        access: Access::Scope(Scope::Admin),
+        handler: |call| -> ResponseFuture { Box::pin(test(call)) },
         operation: Some(Operation {
             description: "Asks every endpoint for its health now. An unhealthy endpoint is an answer, not an error.",
             answers: &[ok("What each endpoint said.", Shape::of::<EngineTest>())],

@@ -1,10 +1,10 @@
 //! The events of the whole service.
 
 use super::params::{LAST_EVENT_ID, STREAM};
-use crate::call::{Answer, Call};
+use crate::call::{Call, ResponseFuture};
 use crate::events;
 use crate::query::QueryParam;
-use crate::table::{Operation, Policy, Route, Tag, Verb};
+use crate::table::{Access, Operation, Route, Tag, Verb};
 use axum::response::Response;
 use enginehouse_api::{ApiError, Code};
 use enginehouse_core::event::event_names;
@@ -14,8 +14,8 @@ use serde_json::json;
 pub(crate) const ROUTES: &[Route] = &[Route {
     verb: Verb::Get,
     path: "/v1/events",
-    policy: Policy::Scope(Scope::Read),
-    handler: |call| -> Answer { Box::pin(stream(call)) },
+    access: Access::Scope(Scope::Read),
+    handler: |call| -> ResponseFuture { Box::pin(stream(call)) },
     operation: Some(Operation {
         description: "Server-sent events of all executions and of the service itself (breakers, workers, scaling, alerts, what \
                       operators did), in the order in which they were committed: `id` (opaque), `event` (the type), `data` (an \

@@ -1,9 +1,9 @@
 //! Routes that read and steer executions.
 
 use super::params::{LAST_EVENT_ID, LIST, STREAM, any_json, execution, ok};
-use crate::call::{Answer, Call};
+use crate::call::{Call, ResponseFuture};
 use crate::query::wrong;
-use crate::table::{Operation, Policy, Route, Shape, Tag, Verb};
+use crate::table::{Access, Operation, Route, Shape, Tag, Verb};
 use crate::{answer, conditional, events};
 use axum::response::Response;
 use enginehouse_api::{
@@ -20,8 +20,8 @@ pub(crate) const ROUTES: &[Route] = &[
     Route {
         verb: Verb::Get,
         path: "/v1/executions",
-        policy: Policy::Scope(Scope::Read),
-        handler: |call| -> Answer { Box::pin(list(call)) },
+        access: Access::Scope(Scope::Read),
+        handler: |call| -> ResponseFuture { Box::pin(list(call)) },
         operation: Some(Operation {
             description: "Newest first. A cursor is a position: it stays valid while executions come and go.",
             query: LIST,
@@ -33,8 +33,8 @@ pub(crate) const ROUTES: &[Route] = &[
     Route {
         verb: Verb::Post,
         path: "/v1/executions/cancel",
-        policy: Policy::Scope(Scope::Cancel),
-        handler: |call| -> Answer { Box::pin(bulk_cancel(call)) },
+        access: Access::Scope(Scope::Cancel),
+        handler: |call| -> ResponseFuture { Box::pin(bulk_cancel(call)) },
         operation: Some(Operation {
             description: "Cancels what the filter finds, at most 10,000 executions a call.",
             body: Some(Shape::of::<BulkRequest>()),
@@ -46,8 +46,8 @@ pub(crate) const ROUTES: &[Route] = &[
     Route {
         verb: Verb::Post,
         path: "/v1/executions/redrive",
-        policy: Policy::Scope(Scope::Submit),
-        handler: |call| -> Answer { Box::pin(bulk_redrive(call)) },
+        access: Access::Scope(Scope::Submit),
+        handler: |call| -> ResponseFuture { Box::pin(bulk_redrive(call)) },
         operation: Some(Operation {
             description: "Puts failed and cancelled executions the filter finds back into the queue, at most 10,000 a call.",
             body: Some(Shape::of::<BulkRequest>()),
@@ -59,8 +59,8 @@ pub(crate) const ROUTES: &[Route] = &[
     Route {
         verb: Verb::Get,
         path: "/v1/executions/{id}",
-        policy: Policy::Scope(Scope::Read),
-        handler: |call| -> Answer { Box::pin(get(call)) },
+        access: Access::Scope(Scope::Read),
+        handler: |call| -> ResponseFuture { Box::pin(get(call)) },
         operation: Some(Operation {
             answers: &[execution(200, "The execution.")],
             ..Operation::new("getExecution", Tag::Executions, "Get an execution")
@@ -69,8 +69,8 @@ pub(crate) const ROUTES: &[Route] = &[
     Route {
         verb: Verb::Patch,
         path: "/v1/executions/{id}",
-        policy: Policy::Scope(Scope::Submit),
-        handler: |call| -> Answer { Box::pin(patch(call)) },
+        access: Access::Scope(Scope::Submit),
+        handler: |call| -> ResponseFuture { Box::pin(patch(call)) },
         operation: Some(Operation {
             body: Some(Shape::of::<PatchRequest>()),
             answers: &[execution(200, "The execution with its new priority.")],
@@ -81,8 +81,8 @@ pub(crate) const ROUTES: &[Route] = &[
     Route {
         verb: Verb::Get,
         path: "/v1/executions/{id}/request",
-        policy: Policy::Scope(Scope::ReadPayload),
-        handler: |call| -> Answer { Box::pin(request(call)) },
+        access: Access::Scope(Scope::ReadPayload),
+        handler: |call| -> ResponseFuture { Box::pin(request(call)) },
         operation: Some(Operation {
             answers: &[any_json("The request as it was sent.")],
             ..Operation::new("getRequest", Tag::Executions, "Get an execution's request")
@@ -91,8 +91,8 @@ pub(crate) const ROUTES: &[Route] = &[
     Route {
         verb: Verb::Get,
         path: "/v1/executions/{id}/result",
-        policy: Policy::Scope(Scope::ReadPayload),
-        handler: |call| -> Answer { Box::pin(result(call)) },
+        access: Access::Scope(Scope::ReadPayload),
+        handler: |call| -> ResponseFuture { Box::pin(result(call)) },
         operation: Some(Operation {
             description: "Its `ETag` stays the same as long as the result does: with `If-None-Match` the answer is 304 without a body. `Range` gives one part of the body (206), `If-Range` all of it when it is another by now.",
             answers: &[ok("How it ended.", Shape::of::<ResultView>())],
@@ -103,8 +103,8 @@ pub(crate) const ROUTES: &[Route] = &[
     Route {
         verb: Verb::Get,
         path: "/v1/executions/{id}/attempts",
-        policy: Policy::Scope(Scope::Read),
-        handler: |call| -> Answer { Box::pin(attempts(call)) },
+        access: Access::Scope(Scope::Read),
+        handler: |call| -> ResponseFuture { Box::pin(attempts(call)) },
         operation: Some(Operation {
             answers: &[ok("Its attempts, in order.", Shape::of::<AttemptsAnswer>())],
             ..Operation::new("listAttempts", Tag::Executions, "List an execution's attempts")
@@ -113,8 +113,8 @@ pub(crate) const ROUTES: &[Route] = &[
     Route {
         verb: Verb::Get,
         path: "/v1/executions/{id}/logs",
-        policy: Policy::Scope(Scope::ReadPayload),
-        handler: |call| -> Answer { Box::pin(logs(call)) },
+        access: Access::Scope(Scope::ReadPayload),
+        handler: |call| -> ResponseFuture { Box::pin(logs(call)) },
         operation: Some(Operation {
             answers: &[ok("The newest 256 KiB.", Shape::of::<LogsAnswer>())],
             ..Operation::new("getLogs", Tag::Executions, "Get what an execution's attempts logged")
@@ -123,8 +123,8 @@ pub(crate) const ROUTES: &[Route] = &[
     Route {
         verb: Verb::Get,
         path: "/v1/executions/{id}/events",
-        policy: Policy::Scope(Scope::Read),
-        handler: |call| -> Answer { Box::pin(stream_events(call)) },
+        access: Access::Scope(Scope::Read),
+        handler: |call| -> ResponseFuture { Box::pin(stream_events(call)) },
         operation: Some(Operation {
             description: "Server-sent events: `id` (opaque), `event` (the type), `data` (an EventView). Durable events come \
                           first, then live ones: `progress` with how far the run is (`fraction`) and what the engine says of it \
@@ -139,8 +139,8 @@ pub(crate) const ROUTES: &[Route] = &[
     Route {
         verb: Verb::Post,
         path: "/v1/executions/{id}/cancel",
-        policy: Policy::Scope(Scope::Cancel),
-        handler: |call| -> Answer { Box::pin(cancel(call)) },
+        access: Access::Scope(Scope::Cancel),
+        handler: |call| -> ResponseFuture { Box::pin(cancel(call)) },
         operation: Some(Operation {
             description: "A 2xx means that the wish is stored and beats a retry and a lost worker; the execution ends \
                           `cancelled` unless another end was stored first.",
@@ -155,8 +155,8 @@ pub(crate) const ROUTES: &[Route] = &[
     Route {
         verb: Verb::Post,
         path: "/v1/executions/{id}/redrive",
-        policy: Policy::Scope(Scope::Submit),
-        handler: |call| -> Answer { Box::pin(redrive(call)) },
+        access: Access::Scope(Scope::Submit),
+        handler: |call| -> ResponseFuture { Box::pin(redrive(call)) },
         operation: Some(Operation {
             description: "Puts a failed or cancelled execution back into the queue, with a new generation and a fresh retry budget.",
             answers: &[execution(200, "It is pending again.")],

@@ -2,8 +2,8 @@
 
 use super::params::{GONE, created, ok};
 use crate::answer;
-use crate::call::{Answer, Call};
-use crate::table::{Operation, Policy, Route, Shape, Tag, Verb};
+use crate::call::{Call, ResponseFuture};
+use crate::table::{Access, Operation, Route, Shape, Tag, Verb};
 use axum::response::Response;
 use enginehouse_api::{ApiError, Code, KeyCreated, KeyRequest, KeysAnswer};
 use enginehouse_runtime::Scope;
@@ -13,8 +13,8 @@ pub(crate) const ROUTES: &[Route] = &[
     Route {
         verb: Verb::Get,
         path: "/v1/keys",
-        policy: Policy::Scope(Scope::Admin),
-        handler: |call| -> Answer { Box::pin(list(call)) },
+        access: Access::Scope(Scope::Admin),
+        handler: |call| -> ResponseFuture { Box::pin(list(call)) },
         operation: Some(Operation {
             answers: &[ok("The keys, without their secrets.", Shape::of::<KeysAnswer>())],
             ..Operation::new("listKeys", Tag::Keys, "List API keys")
@@ -23,8 +23,8 @@ pub(crate) const ROUTES: &[Route] = &[
     Route {
         verb: Verb::Post,
         path: "/v1/keys",
-        policy: Policy::Scope(Scope::Admin),
-        handler: |call| -> Answer { Box::pin(create(call)) },
+        access: Access::Scope(Scope::Admin),
+        handler: |call| -> ResponseFuture { Box::pin(create(call)) },
         operation: Some(Operation {
             description: "The answer is the only one that ever carries the secret.",
             body: Some(Shape::of::<KeyRequest>()),
@@ -36,8 +36,8 @@ pub(crate) const ROUTES: &[Route] = &[
     Route {
         verb: Verb::Delete,
         path: "/v1/keys/{id}",
-        policy: Policy::Scope(Scope::Admin),
-        handler: |call| -> Answer { Box::pin(delete(call)) },
+        access: Access::Scope(Scope::Admin),
+        handler: |call| -> ResponseFuture { Box::pin(delete(call)) },
         operation: Some(Operation {
             answers: &[GONE],
             problems: &[Code::StoreFull],

@@ -1,4 +1,4 @@
-//! Every route of the API, with its policy and what the OpenAPI document says of it.
+//! Every route of the API, with who may call it and what the OpenAPI document says of it.
 
 mod documents;
 mod encryption;

@@ -2,9 +2,9 @@
 
 use super::params::ok;
 use crate::answer;
-use crate::call::{Answer, Call};
+use crate::call::{Call, ResponseFuture};
 use crate::query::{QueryParam, wrong};
-use crate::table::{Operation, Policy, Route, Shape, Tag, Verb};
+use crate::table::{Access, Operation, Route, Shape, Tag, Verb};
 use axum::response::Response;
 use enginehouse_api::{ApiError, Code, ScalingDecisionsAnswer, ScalingRequest, ScalingView};
 use enginehouse_core::limits::DECISIONS_MAX;
@@ -25,8 +25,8 @@ pub(crate) const ROUTES: &[Route] = &[
     Route {
         verb: Verb::Get,
         path: "/v1/scaling",
-        policy: Policy::Scope(Scope::Read),
-        handler: |call| -> Answer { Box::pin(get(call)) },
+        access: Access::Scope(Scope::Read),
+        handler: |call| -> ResponseFuture { Box::pin(get(call)) },
         operation: Some(Operation {
             description: "The newest decision says with all its inputs why there are as many workers as there are, also when it is to do nothing.",
             answers: &[ok(
@@ -39,8 +39,8 @@ pub(crate) const ROUTES: &[Route] = &[
     Route {
         verb: Verb::Get,
         path: "/v1/scaling/decisions",
-        policy: Policy::Scope(Scope::Read),
-        handler: |call| -> Answer { Box::pin(decisions(call)) },
+        access: Access::Scope(Scope::Read),
+        handler: |call| -> ResponseFuture { Box::pin(decisions(call)) },
         operation: Some(Operation {
             description: "Decisions that changed the number of workers, or that held growth back, with what came of them.",
             query: &[LIMIT],
@@ -52,8 +52,8 @@ pub(crate) const ROUTES: &[Route] = &[
     Route {
         verb: Verb::Put,
         path: "/v1/scaling",
-        policy: Policy::Scope(Scope::Admin),
-        handler: |call| -> Answer { Box::pin(set(call)) },
+        access: Access::Scope(Scope::Admin),
+        handler: |call| -> ResponseFuture { Box::pin(set(call)) },
         operation: Some(Operation {
             description: "Puts rules in the place of the configured ones, at once and without a restart. What is absent is as configured; an empty change goes back to the configuration.",
             body: Some(Shape::of::<ScalingRequest>()),

@@ -2,10 +2,10 @@
 
 use super::params::ok;
 use crate::answer;
-use crate::call::{Answer, Call};
+use crate::call::{Call, ResponseFuture};
 use crate::identity::CHALLENGE_CHARS;
 use crate::query::{QueryParam, wrong};
-use crate::table::{Operation, Policy, Route, Shape, Tag, Verb};
+use crate::table::{Access, Operation, Route, Shape, Tag, Verb};
 use axum::response::Response;
 use enginehouse_api::{
     AlertsAnswer, ApiError, Code, DoctorAnswer, HealthAnswer, IdentityAnswer, MetricsHistory, MetricsView,
@@ -41,8 +41,8 @@ pub(crate) const ROUTES: &[Route] = &[
     Route {
         verb: Verb::Get,
         path: "/v1/queue",
-        policy: Policy::Scope(Scope::Read),
-        handler: |call| -> Answer { Box::pin(queue(call)) },
+        access: Access::Scope(Scope::Read),
+        handler: |call| -> ResponseFuture { Box::pin(queue(call)) },
         operation: Some(Operation {
             answers: &[ok("The queue.", Shape::of::<QueueView>())],
             ..Operation::new("getQueue", Tag::Queue, "Get the queue's statistics")
@@ -51,8 +51,8 @@ pub(crate) const ROUTES: &[Route] = &[
     Route {
         verb: Verb::Get,
         path: "/v1/metrics",
-        policy: Policy::Scope(Scope::Metrics),
-        handler: |call| -> Answer { Box::pin(metrics(call)) },
+        access: Access::Scope(Scope::Metrics),
+        handler: |call| -> ResponseFuture { Box::pin(metrics(call)) },
         operation: Some(Operation {
             answers: &[ok("The totals and rates.", Shape::of::<MetricsView>())],
             ..Operation::new("getMetrics", Tag::Queue, "Get the totals")
@@ -61,8 +61,8 @@ pub(crate) const ROUTES: &[Route] = &[
     Route {
         verb: Verb::Get,
         path: "/v1/metrics/history",
-        policy: Policy::Scope(Scope::Metrics),
-        handler: |call| -> Answer { Box::pin(history(call)) },
+        access: Access::Scope(Scope::Metrics),
+        handler: |call| -> ResponseFuture { Box::pin(history(call)) },
         operation: Some(Operation {
             description: "As sampled each metrics.collection_interval for the last hour, by the minute for a week, by the hour for metrics.retention_period.",
             query: &[WINDOW],
@@ -73,8 +73,8 @@ pub(crate) const ROUTES: &[Route] = &[
     Route {
         verb: Verb::Get,
         path: "/v1/storage",
-        policy: Policy::Scope(Scope::Metrics),
-        handler: |call| -> Answer { Box::pin(storage(call)) },
+        access: Access::Scope(Scope::Metrics),
+        handler: |call| -> ResponseFuture { Box::pin(storage(call)) },
         operation: Some(Operation {
             answers: &[ok(
                 "What is stored, what room it takes, and how long it is kept.",
@@ -87,8 +87,8 @@ pub(crate) const ROUTES: &[Route] = &[
     Route {
         verb: Verb::Get,
         path: "/v1/alerts",
-        policy: Policy::Scope(Scope::Read),
-        handler: |call| -> Answer { Box::pin(alerts(call)) },
+        access: Access::Scope(Scope::Read),
+        handler: |call| -> ResponseFuture { Box::pin(alerts(call)) },
         operation: Some(Operation {
             answers: &[ok("What fires, what is about to, and every rule.", Shape::of::<AlertsAnswer>())],
             ..Operation::new("listAlerts", Tag::Service, "List the alerts")
@@ -97,8 +97,8 @@ pub(crate) const ROUTES: &[Route] = &[
     Route {
         verb: Verb::Get,
         path: "/v1/doctor",
-        policy: Policy::Scope(Scope::Admin),
-        handler: |call| -> Answer { Box::pin(doctor(call)) },
+        access: Access::Scope(Scope::Admin),
+        handler: |call| -> ResponseFuture { Box::pin(doctor(call)) },
         operation: Some(Operation {
             description: "Looks at the store, the leases, the engines, the workers, the disk, the keys and the alerts. With depth=full the whole store is read, which takes time.",
             query: &[DEPTH],
@@ -109,8 +109,8 @@ pub(crate) const ROUTES: &[Route] = &[
     Route {
         verb: Verb::Post,
         path: "/v1/resume",
-        policy: Policy::Scope(Scope::Admin),
-        handler: |call| -> Answer { Box::pin(resume(call)) },
+        access: Access::Scope(Scope::Admin),
+        handler: |call| -> ResponseFuture { Box::pin(resume(call)) },
         operation: Some(Operation {
             description: "A store that was restored from a backup is paused: requests are taken and wait with the reason \
                           `paused`, no webhook is sent and nothing is removed. This ends that, for good.",
@@ -122,8 +122,8 @@ pub(crate) const ROUTES: &[Route] = &[
     Route {
         verb: Verb::Get,
         path: "/identity",
-        policy: Policy::Public,
-        handler: |call| -> Answer { Box::pin(identity(call)) },
+        access: Access::Public,
+        handler: |call| -> ResponseFuture { Box::pin(identity(call)) },
         operation: Some(Operation {
             description: "For programs that can read the service's data directory: they tell by the proof whether it is \
                           that directory's service that answers, before they send a key.",
@@ -135,15 +135,15 @@ pub(crate) const ROUTES: &[Route] = &[
     Route {
         verb: Verb::Get,
         path: "/metrics",
-        policy: Policy::Scope(Scope::Metrics),
-        handler: |call| -> Answer { Box::pin(exposition(call)) },
+        access: Access::Scope(Scope::Metrics),
+        handler: |call| -> ResponseFuture { Box::pin(exposition(call)) },
         operation: None,
     },
     Route {
         verb: Verb::Get,
         path: "/livez",
-        policy: Policy::Public,
-        handler: |call| -> Answer { Box::pin(live(call)) },
+        access: Access::Public,
+        handler: |call| -> ResponseFuture { Box::pin(live(call)) },
         operation: Some(Operation {
             answers: &[ok("The process answers.", Shape::of::<HealthAnswer>())],
             ..Operation::new("getLive", Tag::Service, "Whether the process lives")
@@ -152,8 +152,8 @@ pub(crate) const ROUTES: &[Route] = &[
     Route {
         verb: Verb::Get,
         path: "/readyz",
-        policy: Policy::Public,
-        handler: |call| -> Answer { Box::pin(ready(call)) },
+        access: Access::Public,
+        handler: |call| -> ResponseFuture { Box::pin(ready(call)) },
         operation: Some(Operation {
             answers: &[ok("New work is taken.", Shape::of::<HealthAnswer>())],
             problems: &[Code::NotReady, Code::Stopping, Code::StoreUnavailable],

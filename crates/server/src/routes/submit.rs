@@ -3,8 +3,8 @@
 use super::params::{IDEMPOTENCY, LOCATION, WAIT, created, execution};
 use crate::answer;
 use crate::app::App;
-use crate::call::{Answer, Call};
-use crate::table::{Operation, Policy, Route, Shape, Success, Tag, Verb};
+use crate::call::{Call, ResponseFuture};
+use crate::table::{Access, Operation, Route, Shape, Success, Tag, Verb};
 use axum::response::Response;
 use enginehouse_api::{
     ApiError, BatchAnswer, BatchRequest, Code, ExecutionView, FieldError, RESERVED_IDS, SubmitRequest,
@@ -36,8 +36,8 @@ pub(crate) const ROUTES: &[Route] = &[
     Route {
         verb: Verb::Post,
         path: "/v1/executions",
-        policy: Policy::Scope(Scope::Submit),
-        handler: |call| -> Answer { Box::pin(submit(call)) },
+        access: Access::Scope(Scope::Submit),
+        handler: |call| -> ResponseFuture { Box::pin(submit(call)) },
         operation: Some(Operation {
             description: "A 2xx means that the execution is stored durably; `Location` is its path, with the id percent-encoded. The same `id`, or the same `Idempotency-Key`, \
                           with the same request returns the same execution; with a different request it is `id_conflict`.",
@@ -65,8 +65,8 @@ pub(crate) const ROUTES: &[Route] = &[
     Route {
         verb: Verb::Post,
         path: "/v1/executions/batch",
-        policy: Policy::Scope(Scope::Submit),
-        handler: |call| -> Answer { Box::pin(batch(call)) },
+        access: Access::Scope(Scope::Submit),
+        handler: |call| -> ResponseFuture { Box::pin(batch(call)) },
         operation: Some(Operation {
             description: "All are stored or none. Items may repeat earlier requests; one conflict fails the batch, and its \
                           pointer names the item.",
@@ -79,8 +79,8 @@ pub(crate) const ROUTES: &[Route] = &[
     Route {
         verb: Verb::Post,
         path: "/v1/executions/{id}/replay",
-        policy: Policy::Scope(Scope::Submit),
-        handler: |call| -> Answer { Box::pin(replay(call)) },
+        access: Access::Scope(Scope::Submit),
+        handler: |call| -> ResponseFuture { Box::pin(replay(call)) },
         operation: Some(Operation {
             description: "Submits the request of an execution again, under a new id.",
             answers: &[Success { headers: &[LOCATION], ..execution(201, "A new execution.") }],

@@ -2,9 +2,9 @@
 
 use super::params::{GONE, ok};
 use crate::answer;
-use crate::call::{Answer, Call};
+use crate::call::{Call, ResponseFuture};
 use crate::query::{QueryParam, wrong};
-use crate::table::{Operation, Policy, Route, Shape, Tag, Verb};
+use crate::table::{Access, Operation, Route, Shape, Tag, Verb};
 use axum::response::Response;
 use enginehouse_api::{
     ApiError, Code, DeliveryStateWord, WebhookDeliveriesAnswer, WebhookDeliveryView, WebhookReceiversAnswer,
@@ -25,8 +25,8 @@ pub(crate) const ROUTES: &[Route] = &[
     Route {
         verb: Verb::Get,
         path: "/v1/webhooks/receivers",
-        policy: Policy::Scope(Scope::Read),
-        handler: |call| -> Answer { Box::pin(receivers(call)) },
+        access: Access::Scope(Scope::Read),
+        handler: |call| -> ResponseFuture { Box::pin(receivers(call)) },
         operation: Some(Operation {
             description: "What each is told of, how its last delivery went, and whether it is paused because its address is \
                           refused.",
@@ -38,8 +38,8 @@ pub(crate) const ROUTES: &[Route] = &[
     Route {
         verb: Verb::Post,
         path: "/v1/webhooks/receivers/{name}/test",
-        policy: Policy::Scope(Scope::Admin),
-        handler: |call| -> Answer { Box::pin(test(call)) },
+        access: Access::Scope(Scope::Admin),
+        handler: |call| -> ResponseFuture { Box::pin(test(call)) },
         operation: Some(Operation {
             description: "Sends one event of the type `webhook_test`, signed as every other, and waits up to 30 s for the answer. \
                           A paused receiver that takes it is told at once what waits for it.",
@@ -51,8 +51,8 @@ pub(crate) const ROUTES: &[Route] = &[
     Route {
         verb: Verb::Get,
         path: "/v1/webhooks/deliveries",
-        policy: Policy::Scope(Scope::Read),
-        handler: |call| -> Answer { Box::pin(list(call)) },
+        access: Access::Scope(Scope::Read),
+        handler: |call| -> ResponseFuture { Box::pin(list(call)) },
         operation: Some(Operation {
             query: STATE,
             answers: &[ok(
@@ -70,8 +70,8 @@ pub(crate) const ROUTES: &[Route] = &[
     Route {
         verb: Verb::Post,
         path: "/v1/webhooks/deliveries/{id}/replay",
-        policy: Policy::Scope(Scope::Admin),
-        handler: |call| -> Answer { Box::pin(replay(call)) },
+        access: Access::Scope(Scope::Admin),
+        handler: |call| -> ResponseFuture { Box::pin(replay(call)) },
         operation: Some(Operation {
             description: "It is tried at once, as if it never had been, under the same `webhook-id`.",
             answers: &[ok("The delivery.", Shape::of::<WebhookDeliveryView>())],
@@ -82,8 +82,8 @@ pub(crate) const ROUTES: &[Route] = &[
     Route {
         verb: Verb::Delete,
         path: "/v1/webhooks/deliveries/{id}",
-        policy: Policy::Scope(Scope::Admin),
-        handler: |call| -> Answer { Box::pin(discard(call)) },
+        access: Access::Scope(Scope::Admin),
+        handler: |call| -> ResponseFuture { Box::pin(discard(call)) },
         operation: Some(Operation {
             answers: &[GONE],
             problems: &[Code::NotFound, Code::StoreUnavailable],

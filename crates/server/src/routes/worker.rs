@@ -2,8 +2,8 @@
 
 use super::params::ok;
 use crate::answer;
-use crate::call::{Answer, Call};
-use crate::table::{Operation, Policy, Route, Shape, Tag, Verb};
+use crate::call::{Call, ResponseFuture};
+use crate::table::{Access, Operation, Route, Shape, Tag, Verb};
 use axum::response::Response;
 use enginehouse_api::{
     ApiError, Code, WorkerAttachRequest, WorkerDone, WorkerFactAnswer, WorkerFactRequest,
@@ -14,14 +14,14 @@ use enginehouse_core::limits::{JSON_DEPTH_MAX, WORKER_REPORT_BYTES_MAX, WORKER_R
 use enginehouse_runtime::Scope;
 use http::StatusCode;
 
-const POLICY: Policy = Policy::Scope(Scope::Worker);
+const ACCESS: Access = Access::Scope(Scope::Worker);
 
 pub(crate) const ROUTES: &[Route] = &[
     Route {
         verb: Verb::Post,
         path: "/v1/worker/register",
-        policy: POLICY,
-        handler: |call| -> Answer { Box::pin(register(call)) },
+        access: ACCESS,
+        handler: |call| -> ResponseFuture { Box::pin(register(call)) },
         operation: Some(Operation {
             description: "States the versions of the protocol that the worker speaks, its slots and its engines. It takes work from its first pull on. Sent again with the same nonce it answers the same session.",
             body: Some(Shape::of::<WorkerRegisterRequest>()),
@@ -41,8 +41,8 @@ pub(crate) const ROUTES: &[Route] = &[
     Route {
         verb: Verb::Post,
         path: "/v1/worker/pull",
-        policy: POLICY,
-        handler: |call| -> Answer { Box::pin(pull(call)) },
+        access: ACCESS,
+        handler: |call| -> ResponseFuture { Box::pin(pull(call)) },
         operation: Some(Operation {
             description: "Answers at once with orders that wait or were not confirmed, else waits for one. A later pull of the session ends this one.",
             body: Some(Shape::of::<WorkerPullRequest>()),
@@ -54,8 +54,8 @@ pub(crate) const ROUTES: &[Route] = &[
     Route {
         verb: Verb::Post,
         path: "/v1/worker/attach",
-        policy: POLICY,
-        handler: |call| -> Answer { Box::pin(attach(call)) },
+        access: ACCESS,
+        handler: |call| -> ResponseFuture { Box::pin(attach(call)) },
         operation: Some(Operation {
             description: "Stores the engine's own id of a run, so that a later attempt can take it up.",
             body: Some(Shape::of::<WorkerAttachRequest>()),
@@ -67,8 +67,8 @@ pub(crate) const ROUTES: &[Route] = &[
     Route {
         verb: Verb::Post,
         path: "/v1/worker/renew",
-        policy: POLICY,
-        handler: |call| -> Answer { Box::pin(renew(call)) },
+        access: ACCESS,
+        handler: |call| -> ResponseFuture { Box::pin(renew(call)) },
         operation: Some(Operation {
             description: "A sign of life. Tells which of the leases are lost and which are to be cancelled.",
             body: Some(Shape::of::<WorkerRenewRequest>()),
@@ -80,8 +80,8 @@ pub(crate) const ROUTES: &[Route] = &[
     Route {
         verb: Verb::Post,
         path: "/v1/worker/report",
-        policy: POLICY,
-        handler: |call| -> Answer { Box::pin(report(call)) },
+        access: ACCESS,
+        handler: |call| -> ResponseFuture { Box::pin(report(call)) },
         operation: Some(Operation {
             description: "Takes the end of an attempt; the body may have 68 MiB. The same report again is answered as the first. A report under a lease that is not the session's current one changes nothing.",
             body: Some(Shape::of::<WorkerReportRequest>()),
@@ -93,8 +93,8 @@ pub(crate) const ROUTES: &[Route] = &[
     Route {
         verb: Verb::Post,
         path: "/v1/worker/progress",
-        policy: POLICY,
-        handler: |call| -> Answer { Box::pin(progress(call)) },
+        access: ACCESS,
+        handler: |call| -> ResponseFuture { Box::pin(progress(call)) },
         operation: Some(Operation {
             description: "Passes signs of life of attempts on to anyone who watches them. They are never stored.",
             body: Some(Shape::of::<WorkerProgressRequest>()),
@@ -106,8 +106,8 @@ pub(crate) const ROUTES: &[Route] = &[
     Route {
         verb: Verb::Post,
         path: "/v1/worker/signoff",
-        policy: POLICY,
-        handler: |call| -> Answer { Box::pin(signoff(call)) },
+        access: ACCESS,
+        handler: |call| -> ResponseFuture { Box::pin(signoff(call)) },
         operation: Some(Operation {
             description: "The worker gets nothing new, finishes what it has, and is dismissed by a pull.",
             body: Some(Shape::of::<WorkerSignoffRequest>()),
@@ -119,8 +119,8 @@ pub(crate) const ROUTES: &[Route] = &[
     Route {
         verb: Verb::Post,
         path: "/v1/worker/fact",
-        policy: POLICY,
-        handler: |call| -> Answer { Box::pin(fact(call)) },
+        access: ACCESS,
+        handler: |call| -> ResponseFuture { Box::pin(fact(call)) },
         operation: Some(Operation {
             description: "A small fact that an engine's adapter keeps between runs, stored sealed: written when there is a value, else read.",
             body: Some(Shape::of::<WorkerFactRequest>()),

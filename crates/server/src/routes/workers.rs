@@ -2,8 +2,8 @@
 
 use super::params::ok;
 use crate::answer;
-use crate::call::{Answer, Call};
-use crate::table::{Operation, Policy, Route, Shape, Tag, Verb};
+use crate::call::{Call, ResponseFuture};
+use crate::table::{Access, Operation, Route, Shape, Tag, Verb};
 use axum::response::Response;
 use enginehouse_api::{ApiError, Code, DrainRequest, WorkerView, WorkersAnswer};
 use enginehouse_runtime::Scope;
@@ -13,8 +13,8 @@ pub(crate) const ROUTES: &[Route] = &[
     Route {
         verb: Verb::Get,
         path: "/v1/workers",
-        policy: Policy::Scope(Scope::Read),
-        handler: |call| -> Answer { Box::pin(workers(call)) },
+        access: Access::Scope(Scope::Read),
+        handler: |call| -> ResponseFuture { Box::pin(workers(call)) },
         operation: Some(Operation {
             answers: &[ok("The workers.", Shape::of::<WorkersAnswer>())],
             ..Operation::new("listWorkers", Tag::Workers, "List workers")
@@ -23,8 +23,8 @@ pub(crate) const ROUTES: &[Route] = &[
     Route {
         verb: Verb::Get,
         path: "/v1/workers/{id}",
-        policy: Policy::Scope(Scope::Read),
-        handler: |call| -> Answer { Box::pin(worker(call)) },
+        access: Access::Scope(Scope::Read),
+        handler: |call| -> ResponseFuture { Box::pin(worker(call)) },
         operation: Some(Operation {
             answers: &[ok("The worker.", Shape::of::<WorkerView>())],
             ..Operation::new("getWorker", Tag::Workers, "Get a worker")
@@ -33,8 +33,8 @@ pub(crate) const ROUTES: &[Route] = &[
     Route {
         verb: Verb::Post,
         path: "/v1/workers/{id}/drain",
-        policy: Policy::Scope(Scope::Admin),
-        handler: |call| -> Answer { Box::pin(drain(call)) },
+        access: Access::Scope(Scope::Admin),
+        handler: |call| -> ResponseFuture { Box::pin(drain(call)) },
         operation: Some(Operation {
             description: "The worker takes nothing new, finishes what it runs, hands back what still runs after the timeout (which burns no attempt), and goes. It is replaced if it is still needed.",
             body: Some(Shape::of::<DrainRequest>()),

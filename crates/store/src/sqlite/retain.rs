@@ -3,7 +3,7 @@
 use super::read;
 use super::row::{status_number, unsigned};
 use super::writer::Writer;
-use crate::{EndedRow, Outcome, Payloads, Removal, StoreError, Usage};
+use crate::{EndedRow, Payloads, Removal, StoreError, Usage, WriteOutcome};
 use enginehouse_core::execution::Status;
 use enginehouse_core::id::Key;
 use enginehouse_core::lifecycle::Part;
@@ -95,7 +95,7 @@ pub(super) fn heads(db: &Connection, of: Payloads, bytes: usize) -> Result<Vec<(
 }
 
 impl Writer {
-    pub(super) fn remove(&mut self, removals: &[Removal]) -> Result<Outcome, StoreError> {
+    pub(super) fn remove(&mut self, removals: &[Removal]) -> Result<WriteOutcome, StoreError> {
         let mut changed = 0;
         for removal in removals {
             let sql = "SELECT status, tags FROM execution WHERE key = ? AND rev = ? AND status > 1";
@@ -129,7 +129,7 @@ impl Writer {
             }
             changed += 1;
         }
-        Ok(Outcome::Removed(changed))
+        Ok(WriteOutcome::Removed(changed))
     }
 
     /// Moves pages from the end of the file to free ones, so that the file can end earlier; what is still free, in bytes.

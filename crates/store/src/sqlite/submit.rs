@@ -5,7 +5,7 @@ use super::lane::Lanes;
 use super::read;
 use super::row::{self, Binder, INSERT, to_json};
 use super::writer::Writer;
-use crate::{New, Outcome, Ref, StoreError, SubmitOutcome};
+use crate::{New, Ref, StoreError, SubmitOutcome, WriteOutcome};
 use enginehouse_core::event::Event;
 use enginehouse_core::execution::{Execution, Fixed, State, Status};
 use enginehouse_core::lifecycle::{Part, Transition};
@@ -23,7 +23,7 @@ impl Writer {
         group: Vec<New>,
         epoch: Option<u64>,
         trace: &mut Trace,
-    ) -> Result<Outcome, StoreError> {
+    ) -> Result<WriteOutcome, StoreError> {
         // One alone has nothing to take back: it conflicts before anything is written.
         let alone = group.len() < 2;
         let (mark, totals) = (trace.mark(), self.memory.standing.totals);
@@ -44,14 +44,14 @@ impl Writer {
                         self.memory.engine = None;
                         self.memory.standing.totals = totals;
                     }
-                    return Ok(Outcome::Conflict { index, existing });
+                    return Ok(WriteOutcome::Conflict { index, existing });
                 }
             }
         }
         if !alone {
             self.db.prepare_cached("RELEASE submit")?.raw_execute()?;
         }
-        Ok(Outcome::Submitted(outcomes))
+        Ok(WriteOutcome::Submitted(outcomes))
     }
 
     fn submit_one(&mut self, new: &New, epoch: Option<u64>, trace: &mut Trace) -> Result<Item, StoreError> {

@@ -5,7 +5,8 @@ use super::lane::Lanes;
 use super::read::{self, Standing};
 use super::row::{self, Binder, UPDATE, UPDATE_FOLDED, signed, to_json};
 use crate::{
-    Batch, Clock, Committed, Cursor, Doc, DocKind, Outcome, Ref, RoleWrite, SessionWrite, StoreError, Write,
+    Batch, Clock, Committed, Cursor, Doc, DocKind, Ref, RoleWrite, SessionWrite, StoreError, Write,
+    WriteOutcome,
 };
 use enginehouse_core::event::EventType;
 use enginehouse_core::execution::{Lane, Status};
@@ -135,27 +136,27 @@ impl Writer {
         epoch: Option<u64>,
         now: Time,
         trace: &mut Trace,
-    ) -> Result<Outcome, StoreError> {
+    ) -> Result<WriteOutcome, StoreError> {
         match write {
             Write::Submit(group) => self.submit(group, epoch, trace),
             Write::Apply(transition) => self.apply(&transition, trace),
             Write::Schedule(transition) if !self.memory.is_current(epoch) => {
                 trace.refused.insert(transition.key);
-                Ok(Outcome::WrongEpoch)
+                Ok(WriteOutcome::WrongEpoch)
             }
             Write::Schedule(transition)
                 if transition.event.kind == EventType::ExecutionStarted
                     && !trace.refused.is_empty()
                     && !trace.refused.contains(&transition.key) =>
             {
-                Ok(Outcome::Held)
+                Ok(WriteOutcome::Held)
             }
             Write::Schedule(transition) => self.apply(&transition, trace),
             Write::Session(write) => self.session(write, trace),
             Write::Role(write) => self.elect(write, now, trace),
             Write::Note(note) => {
                 trace.note(note);
-                Ok(Outcome::Applied)
+                Ok(WriteOutcome::Applied)
             }
             Write::Keep { doc, rev } => self.keep(&doc, rev, trace),
             Write::Forget { kind, id, rev } => self.forget(kind, &id, rev, trace),
@@ -163,12 +164,12 @@ impl Writer {
         }
     }
 
-    fn apply(&mut self, transition: &Transition, trace: &mut Trace) -> Result<Outcome, StoreError> {
+    fn apply(&mut self, transition: &Transition, trace: &mut Trace) -> Result<WriteOutcome, StoreError> {
         let Transition { key, fixed, next, .. } = transition;
         let event = to_json(&transition.event)?;
         if trace.refused.contains(key) || !self.update(transition, &event)? {
             trace.refused.insert(*key);
-            return Ok(Outcome::Stale(read::find(&self.db, &Ref::Key(*key))?.map(Box::new)));
+            return Ok(WriteOutcome::Stale(read::find(&self.db, &Ref::Key(*key))?.map(Box::new)));
         }
         trace.change(&ChangeText {
             key: *key,
@@ -180,7 +181,7 @@ impl Writer {
         })?;
         self.memory.standing.totals.moved(transition);
         self.store_parts(transition)?;
-        Ok(Outcome::Applied)
+        Ok(WriteOutcome::Applied)
     }
 
     /// Moves the row on; false, and nothing is changed, when its `rev` is another.
@@ -227,18 +228,20 @@ impl Writer {
         Ok(())
     }
 
-    fn session(&mut self, write: SessionWrite, trace: &mut Trace) -> Result<Outcome, StoreError> {
+    fn session(&mut self, write: SessionWrite, trace: &mut Trace) -> Result<WriteOutcome, StoreError> {
         match write {
             SessionWrite::Open(session) => {
                 self.open_session(&session)?;
                 trace.touched = true;
-                Ok(Outcome::Applied)
+                Ok(WriteOutcome::Applied)
             }
-            SessionWrite::Renew { sessions, until } => Ok(Outcome::Missing(self.renew(&sessions, until)?)),
+            SessionWrite::Renew { sessions, until } => {
+                Ok(WriteOutcome::Missing(self.renew(&sessions, until)?))
+            }
             SessionWrite::Close(SessionId(id)) => {
                 let closed = self.db.prepare_cached("DELETE FROM session WHERE id = ?")?.execute([id])?;
                 trace.touched |= closed > 0;
-                Ok(Outcome::Applied)
+                Ok(WriteOutcome::Applied)
             }
         }
     }
@@ -275,29 +278,29 @@ impl Writer {
         Ok(missing)
     }
 
-    fn elect(&mut self, write: RoleWrite, now: Time, trace: &mut Trace) -> Result<Outcome, StoreError> {
+    fn elect(&mut self, write: RoleWrite, now: Time, trace: &mut Trace) -> Result<WriteOutcome, StoreError> {
         let held = self.memory.role;
         let Some(grant) = RoleGrant::acquire(held, write.node, write.known_epoch, write.exclusive, now)
         else {
-            return Ok(held.map_or(Outcome::WrongEpoch, Outcome::Role));
+            return Ok(held.map_or(WriteOutcome::WrongEpoch, WriteOutcome::Role));
         };
         trace.touched |= held.is_none_or(|before| before.epoch != grant.epoch);
         let sql = "INSERT OR REPLACE INTO role (name, node, epoch, until) VALUES ('scheduler', ?, ?, ?)";
         self.db.prepare_cached(sql)?.execute(params![grant.node.0, signed(grant.epoch), grant.until.0])?;
         self.memory.role = Some(grant);
-        Ok(Outcome::Role(grant))
+        Ok(WriteOutcome::Role(grant))
     }
 
-    fn keep(&mut self, doc: &Doc, rev: u64, trace: &mut Trace) -> Result<Outcome, StoreError> {
+    fn keep(&mut self, doc: &Doc, rev: u64, trace: &mut Trace) -> Result<WriteOutcome, StoreError> {
         let stored = read::doc(&self.db, doc.kind, &doc.id)?;
         if stored.as_ref().map_or(0, |stored| stored.rev) != rev {
-            return Ok(Outcome::DocStale(stored));
+            return Ok(WriteOutcome::DocStale(stored));
         }
         let sql = "INSERT OR REPLACE INTO doc (kind, id, rev, body) VALUES (?, ?, ?, ?)";
         let (kind, body) = (read::kind_name(doc.kind)?, to_json(&doc.body)?);
         self.db.prepare_cached(sql)?.execute(params![kind, doc.id, signed(rev + 1), body])?;
         trace.touched = true;
-        Ok(Outcome::Applied)
+        Ok(WriteOutcome::Applied)
     }
 
     fn forget(
@@ -306,15 +309,15 @@ impl Writer {
         id: &str,
         rev: u64,
         trace: &mut Trace,
-    ) -> Result<Outcome, StoreError> {
+    ) -> Result<WriteOutcome, StoreError> {
         let stored = read::doc(&self.db, kind, id)?;
         if stored.as_ref().is_none_or(|stored| stored.rev != rev) {
-            return Ok(Outcome::DocStale(stored));
+            return Ok(WriteOutcome::DocStale(stored));
         }
         let sql = "DELETE FROM doc WHERE kind = ? AND id = ?";
         self.db.prepare_cached(sql)?.execute(params![read::kind_name(kind)?, id])?;
         trace.touched = true;
-        Ok(Outcome::Applied)
+        Ok(WriteOutcome::Applied)
     }
 
     fn store_standing(&self) -> Result<(), StoreError> {

@@ -8,7 +8,7 @@ use enginehouse_core::id::Key;
 use enginehouse_core::lifecycle::{self, NewExecution, Part};
 use enginehouse_core::limits::HISTORY_EVENTS_MAX;
 use enginehouse_core::rank::HeadStarts;
-use enginehouse_store::{Clock, Outcome, SubmitOutcome, Write};
+use enginehouse_store::{Clock, SubmitOutcome, Write, WriteOutcome};
 use std::sync::Arc;
 
 pub(crate) async fn a_transition_needs_the_row_s_rev(harness: &mut Harness) {
@@ -16,16 +16,16 @@ pub(crate) async fn a_transition_needs_the_row_s_rev(harness: &mut Harness) {
     let cancel = lifecycle::cancel(&row, None, harness.clock.now()).unwrap();
     let running = harness.granted(&row).await;
     let outcome = harness.write(Write::Apply(cancel)).await;
-    assert!(matches!(&outcome, Outcome::Stale(Some(truth)) if **truth == running), "{outcome:?}");
+    assert!(matches!(&outcome, WriteOutcome::Stale(Some(truth)) if **truth == running), "{outcome:?}");
     assert_eq!(harness.find(Key(1)).await, running);
     let unknown = grant(&harness.row(plain(2)), harness.clock.now());
-    assert!(matches!(harness.write(Write::Apply(unknown)).await, Outcome::Stale(None)));
+    assert!(matches!(harness.write(Write::Apply(unknown)).await, WriteOutcome::Stale(None)));
 }
 
 pub(crate) async fn the_scheduler_s_writes_need_its_epoch(harness: &mut Harness) {
     let row = harness.submit(plain(1)).await;
     let transition = grant(&row, harness.clock.now());
-    assert!(matches!(harness.write(Write::Schedule(transition.clone())).await, Outcome::WrongEpoch));
+    assert!(matches!(harness.write(Write::Schedule(transition.clone())).await, WriteOutcome::WrongEpoch));
     harness.elect().await;
     let old = harness.epoch;
     harness.epoch = None;
@@ -33,9 +33,9 @@ pub(crate) async fn the_scheduler_s_writes_need_its_epoch(harness: &mut Harness)
     let new = harness.epoch;
     assert_ne!(old, new);
     harness.epoch = old;
-    assert!(matches!(harness.write(Write::Schedule(transition.clone())).await, Outcome::WrongEpoch));
+    assert!(matches!(harness.write(Write::Schedule(transition.clone())).await, WriteOutcome::WrongEpoch));
     harness.epoch = new;
-    assert!(matches!(harness.write(Write::Schedule(transition)).await, Outcome::Applied));
+    assert!(matches!(harness.write(Write::Schedule(transition)).await, WriteOutcome::Applied));
 }
 
 /// A cancel and a change of priority both lead to the next `rev`; what was decided on the one that lost must not hit the
@@ -57,7 +57,10 @@ pub(crate) async fn a_refused_change_takes_later_ones_of_its_row_along(harness: 
     ];
     let outcomes = harness.commit(writes).await.outcomes;
     assert!(
-        matches!(&outcomes[..], [Outcome::Applied, Outcome::Stale(_), Outcome::Stale(_), Outcome::Held]),
+        matches!(
+            &outcomes[..],
+            [WriteOutcome::Applied, WriteOutcome::Stale(_), WriteOutcome::Stale(_), WriteOutcome::Held]
+        ),
         "{outcomes:?}"
     );
     assert_eq!(harness.find(Key(1)).await, cancel.applied_to(&row));
@@ -70,7 +73,10 @@ pub(crate) async fn a_refused_change_takes_later_ones_of_its_row_along(harness: 
     ];
     let outcomes = harness.commit(writes).await.outcomes;
     assert!(
-        matches!(&outcomes[..], [Outcome::Stale(None), Outcome::Submitted(_), Outcome::Stale(Some(_))]),
+        matches!(
+            &outcomes[..],
+            [WriteOutcome::Stale(None), WriteOutcome::Submitted(_), WriteOutcome::Stale(Some(_))]
+        ),
         "{outcomes:?}"
     );
 }
@@ -85,7 +91,7 @@ pub(crate) async fn payloads_come_with_a_transition(harness: &mut Harness) {
         stale.rev -= 1;
         stale
     };
-    assert!(matches!(harness.write(Write::Apply(stale)).await, Outcome::Stale(_)));
+    assert!(matches!(harness.write(Write::Apply(stale)).await, WriteOutcome::Stale(_)));
     assert_eq!(
         harness.store().payload(Key(1), Part::Output).await.unwrap(),
         None,
@@ -113,11 +119,11 @@ pub(crate) async fn a_grant_behind_a_refused_change_is_held(harness: &mut Harnes
     let writes =
         vec![Write::Apply(cancel), Write::Apply(stale), Write::Submit(vec![new]), Write::Schedule(grant)];
     let outcomes = harness.commit(writes).await.outcomes;
-    assert!(matches!(outcomes[0], Outcome::Applied), "{outcomes:?}");
-    assert!(matches!(outcomes[1], Outcome::Stale(Some(_))), "{outcomes:?}");
-    let stored = matches!(&outcomes[2], Outcome::Submitted(items) if matches!(items[..], [SubmitOutcome::Stored { granted: false }]));
+    assert!(matches!(outcomes[0], WriteOutcome::Applied), "{outcomes:?}");
+    assert!(matches!(outcomes[1], WriteOutcome::Stale(Some(_))), "{outcomes:?}");
+    let stored = matches!(&outcomes[2], WriteOutcome::Submitted(items) if matches!(items[..], [SubmitOutcome::Stored { granted: false }]));
     assert!(stored, "the submit stands without its grant: {outcomes:?}");
-    assert!(matches!(outcomes[3], Outcome::Held), "{outcomes:?}");
+    assert!(matches!(outcomes[3], WriteOutcome::Held), "{outcomes:?}");
     assert_eq!(harness.find(Key(2)).await.status(), Status::Pending);
     assert_eq!(harness.find(Key(3)).await.status(), Status::Pending);
 }

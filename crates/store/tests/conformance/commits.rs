@@ -8,7 +8,7 @@ use enginehouse_core::limits::SCHEDULER_TTL;
 use enginehouse_core::session::Session;
 use enginehouse_core::time::Time;
 use enginehouse_store::{
-    Batch, Clock, Cursor, Depth, Doc, DocKind, Note, Outcome, RoleWrite, SessionWrite, StoreError, Write,
+    Batch, Clock, Cursor, Depth, Doc, DocKind, Note, RoleWrite, SessionWrite, StoreError, Write, WriteOutcome,
 };
 use serde_json::json;
 
@@ -43,7 +43,12 @@ pub(crate) async fn refused_writes_leave_the_others(harness: &mut Harness) {
     assert!(
         matches!(
             &outcomes[..],
-            [Outcome::WrongEpoch, Outcome::DocStale(None), Outcome::Applied, Outcome::Submitted(_)]
+            [
+                WriteOutcome::WrongEpoch,
+                WriteOutcome::DocStale(None),
+                WriteOutcome::Applied,
+                WriteOutcome::Submitted(_)
+            ]
         ),
         "{outcomes:?}"
     );
@@ -54,12 +59,15 @@ pub(crate) async fn refused_writes_leave_the_others(harness: &mut Harness) {
 pub(crate) async fn sessions_are_opened_renewed_and_closed(harness: &mut Harness) {
     let leased = |until: i64| session(2, Some(Time(until)));
     for opened in [session(3, None), leased(10)] {
-        assert!(matches!(harness.write(Write::Session(SessionWrite::Open(opened))).await, Outcome::Applied));
+        assert!(matches!(
+            harness.write(Write::Session(SessionWrite::Open(opened))).await,
+            WriteOutcome::Applied
+        ));
     }
     assert_eq!(harness.store().sessions().await.unwrap(), [leased(10), session(3, None)]);
     let sessions = vec![SessionId(2), SessionId(3), SessionId(4)];
     let renewed = harness.write(Write::Session(SessionWrite::Renew { sessions, until: Time(99) })).await;
-    assert!(matches!(&renewed, Outcome::Missing(missing) if *missing == [SessionId(4)]), "{renewed:?}");
+    assert!(matches!(&renewed, WriteOutcome::Missing(missing) if *missing == [SessionId(4)]), "{renewed:?}");
     assert_eq!(harness.store().sessions().await.unwrap(), [leased(99), session(3, None)]);
     let draining = Session { draining: true, ..leased(99) };
     harness.write(Write::Session(SessionWrite::Open(draining.clone()))).await;
@@ -73,8 +81,8 @@ pub(crate) async fn a_role_passes_on_when_its_time_is_over(harness: &mut Harness
     let ask = |node: u16, known_epoch: Option<u64>| {
         Write::Role(RoleWrite { node: NodeId(node), known_epoch, exclusive: false })
     };
-    let holder = |outcome: Outcome| match outcome {
-        Outcome::Role(grant) => (grant.node.0, grant.epoch),
+    let holder = |outcome: WriteOutcome| match outcome {
+        WriteOutcome::Role(grant) => (grant.node.0, grant.epoch),
         other => panic!("{other:?}"),
     };
     assert_eq!(holder(harness.write(ask(1, None)).await), (1, 1));
@@ -90,19 +98,19 @@ pub(crate) async fn a_role_passes_on_when_its_time_is_over(harness: &mut Harness
 
 pub(crate) async fn documents_change_by_their_rev(harness: &mut Harness) {
     let keep = |body: i64, rev: u64| Write::Keep { doc: doc("x", json!(body)), rev };
-    assert!(matches!(harness.write(keep(1, 0)).await, Outcome::Applied));
+    assert!(matches!(harness.write(keep(1, 0)).await, WriteOutcome::Applied));
     assert!(
-        matches!(harness.write(keep(2, 0)).await, Outcome::DocStale(Some(d)) if d.rev == 1 && d.body == json!(1))
+        matches!(harness.write(keep(2, 0)).await, WriteOutcome::DocStale(Some(d)) if d.rev == 1 && d.body == json!(1))
     );
-    assert!(matches!(harness.write(keep(3, 1)).await, Outcome::Applied));
+    assert!(matches!(harness.write(keep(3, 1)).await, WriteOutcome::Applied));
     harness.write(Write::Keep { doc: doc("a", json!(null)), rev: 0 }).await;
     let wanted = [Doc { rev: 1, ..doc("a", json!(null)) }, Doc { rev: 2, ..doc("x", json!(3)) }];
     assert_eq!(harness.store().docs(DocKind::Engine).await.unwrap(), wanted);
     assert_eq!(harness.store().docs(DocKind::ApiKey).await.unwrap(), []);
     let forget = |rev: u64| Write::Forget { kind: DocKind::Engine, id: "x".into(), rev };
-    assert!(matches!(harness.write(forget(1)).await, Outcome::DocStale(Some(_))));
-    assert!(matches!(harness.write(forget(2)).await, Outcome::Applied));
-    assert!(matches!(harness.write(forget(2)).await, Outcome::DocStale(None)));
+    assert!(matches!(harness.write(forget(1)).await, WriteOutcome::DocStale(Some(_))));
+    assert!(matches!(harness.write(forget(2)).await, WriteOutcome::Applied));
+    assert!(matches!(harness.write(forget(2)).await, WriteOutcome::DocStale(None)));
 }
 
 pub(crate) async fn the_feed_tells_every_change_in_order(harness: &mut Harness) {
@@ -115,7 +123,7 @@ pub(crate) async fn the_feed_tells_every_change_in_order(harness: &mut Harness) 
     // What changes nothing another node could care for has no place in the feed.
     let at =
         harness.write(Write::Session(SessionWrite::Renew { sessions: Vec::new(), until: Time(1) })).await;
-    assert!(matches!(at, Outcome::Missing(missing) if missing.is_empty()));
+    assert!(matches!(at, WriteOutcome::Missing(missing) if missing.is_empty()));
     let first = harness.store().feed(begun, 2).await.unwrap();
     assert_eq!(first.commits.len(), 2);
     let rest = harness.store().feed(first.next, 10).await.unwrap();

@@ -4,12 +4,12 @@ use enginehouse_core::event::EventType;
 use enginehouse_core::execution::{Execution, Fixed};
 use enginehouse_core::failure::{Failure, FailureKind};
 use enginehouse_core::id::{Key, NodeId, SessionId};
-use enginehouse_core::lifecycle::{self, Grant, NewExecution, Outcome as End, Transition};
+use enginehouse_core::lifecycle::{self, AttemptEnd, Grant, NewExecution, Transition};
 use enginehouse_core::rank::HeadStarts;
 use enginehouse_core::time::Time;
 use enginehouse_store::{
-    Batch, Clock, Committed, Durability, ManualClock, MemoryStore, New, Outcome, Ref, RoleWrite,
-    SqliteOptions, SqliteStore, Store, StoreError, SubmitOutcome, Write,
+    Batch, Clock, Committed, Durability, ManualClock, MemoryStore, New, Ref, RoleWrite, SqliteOptions,
+    SqliteStore, Store, StoreError, SubmitOutcome, Write, WriteOutcome,
 };
 use std::sync::Arc;
 use tempfile::TempDir;
@@ -77,14 +77,14 @@ impl Harness {
     }
 
     /// One write and its outcome.
-    pub(crate) async fn write(&self, write: Write) -> Outcome {
+    pub(crate) async fn write(&self, write: Write) -> WriteOutcome {
         self.commit(vec![write]).await.outcomes.pop().unwrap()
     }
 
     /// Becomes the scheduler.
     pub(crate) async fn elect(&mut self) {
         let write = RoleWrite { node: NodeId(0), known_epoch: self.epoch, exclusive: true };
-        let Outcome::Role(grant) = self.write(Write::Role(write)).await else { panic!("no role") };
+        let WriteOutcome::Role(grant) = self.write(Write::Role(write)).await else { panic!("no role") };
         self.epoch = Some(grant.epoch);
     }
 
@@ -93,7 +93,7 @@ impl Harness {
         let row = self.row(new);
         let outcome = self.write(Write::Submit(vec![self.packed(&row)])).await;
         assert!(
-            matches!(&outcome, Outcome::Submitted(items) if matches!(items[0], SubmitOutcome::Stored { .. })),
+            matches!(&outcome, WriteOutcome::Submitted(items) if matches!(items[0], SubmitOutcome::Stored { .. })),
             "{outcome:?}"
         );
         row
@@ -120,7 +120,7 @@ impl Harness {
     /// Applies a transition that must be accepted; the row after it.
     pub(crate) async fn apply(&self, row: &Execution, transition: Transition) -> Execution {
         let outcome = self.write(Write::Apply(transition.clone())).await;
-        assert!(matches!(outcome, Outcome::Applied), "{outcome:?}");
+        assert!(matches!(outcome, WriteOutcome::Applied), "{outcome:?}");
         transition.applied_to(row)
     }
 
@@ -149,11 +149,11 @@ pub(crate) fn grant(row: &Execution, now: Time) -> Transition {
     lifecycle::grant(row, &grant, now).unwrap()
 }
 
-pub(crate) fn success() -> End {
-    End::Succeeded { needs_input: false, output_bytes: 2 }
+pub(crate) fn success() -> AttemptEnd {
+    AttemptEnd::Succeeded { needs_input: false, output_bytes: 2 }
 }
 
-pub(crate) fn failure(kind: FailureKind) -> End {
+pub(crate) fn failure(kind: FailureKind) -> AttemptEnd {
     let failure = Failure {
         kind,
         code: "c".into(),
@@ -162,7 +162,7 @@ pub(crate) fn failure(kind: FailureKind) -> End {
         attempt: 1,
         engine_status: Some(500),
     };
-    End::Failed {
+    AttemptEnd::Failed {
         failure,
         retry_after: None,
         open_end: false,
@@ -172,7 +172,7 @@ pub(crate) fn failure(kind: FailureKind) -> End {
     }
 }
 
-pub(crate) fn finish(row: &Execution, end: End, now: Time) -> Transition {
+pub(crate) fn finish(row: &Execution, end: AttemptEnd, now: Time) -> Transition {
     lifecycle::finish(row, row.state.fence, end, &HeadStarts::default(), 0.5, now).unwrap()
 }
 

@@ -6,7 +6,7 @@ use enginehouse_core::failure::FailureKind;
 use enginehouse_core::id::{ExecutionId, Key};
 use enginehouse_core::lifecycle::{self, Part};
 use enginehouse_core::time::Time;
-use enginehouse_store::{Clock, Depth, Filter, ListQuery, Outcome, Payloads, Ref, Removal, Write};
+use enginehouse_store::{Clock, Depth, Filter, ListQuery, Payloads, Ref, Removal, Write, WriteOutcome};
 use std::sync::Arc;
 
 /// Rows 1 to 4: cancelled, completed with a result, running, pending.
@@ -40,7 +40,7 @@ async fn completed_with(harness: &Harness, row: &Execution, result: &[u8]) {
 async fn remove(harness: &mut Harness, removals: &[(i64, u32, bool)]) -> u64 {
     let removal = |&(key, rev, whole): &(i64, u32, bool)| Removal { key: Key(key), rev, whole };
     match harness.write(Write::Remove(removals.iter().map(removal).collect())).await {
-        Outcome::Removed(changed) => changed,
+        WriteOutcome::Removed(changed) => changed,
         other => panic!("{other:?}"),
     }
 }

@@ -4,15 +4,15 @@ use crate::harness::{Harness, grant, plain, with};
 use enginehouse_core::execution::{Execution, Status};
 use enginehouse_core::id::{ExecutionId, Key};
 use enginehouse_core::lifecycle::{NewExecution, Part};
-use enginehouse_store::{Filter, ListQuery, New, Outcome, Ref, SubmitOutcome, Write};
+use enginehouse_store::{Filter, ListQuery, New, Ref, SubmitOutcome, Write, WriteOutcome};
 
 fn named(key: i64, id: &str) -> NewExecution {
     with(plain(key), |fixed| fixed.ext_id = Some(ExecutionId::try_from(id.to_owned()).unwrap()))
 }
 
-fn stored(outcome: &Outcome) -> Vec<bool> {
+fn stored(outcome: &WriteOutcome) -> Vec<bool> {
     match outcome {
-        Outcome::Submitted(items) => {
+        WriteOutcome::Submitted(items) => {
             items.iter().map(|item| matches!(item, SubmitOutcome::Stored { .. })).collect()
         }
         other => panic!("{other:?}"),
@@ -47,13 +47,13 @@ pub(crate) async fn the_same_request_is_the_same_execution(harness: &mut Harness
     let first = harness.submit(named(5, "mine")).await;
     let again = with(named(6, "mine"), |fixed| fixed.request_hash = first.fixed.request_hash);
     let outcome = harness.write(Write::Submit(vec![harness.packed(&harness.row(again))])).await;
-    let Outcome::Submitted(items) = outcome else { panic!("{outcome:?}") };
+    let WriteOutcome::Submitted(items) = outcome else { panic!("{outcome:?}") };
     assert!(matches!(&items[0], SubmitOutcome::Existing(row) if **row == first), "{items:?}");
     assert_eq!(count(harness).await, 1);
     let other = harness.row(named(7, "mine"));
     let outcome = harness.write(Write::Submit(vec![harness.packed(&other)])).await;
     assert!(
-        matches!(&outcome, Outcome::Conflict { index: 0, existing } if **existing == first),
+        matches!(&outcome, WriteOutcome::Conflict { index: 0, existing } if **existing == first),
         "{outcome:?}"
     );
     assert_eq!(count(harness).await, 1);
@@ -69,12 +69,12 @@ pub(crate) async fn an_idempotency_key_names_one_execution(harness: &mut Harness
     assert_eq!(stored(&outcome), [false]);
     let other = idempotent(plain(3), 2);
     let outcome = harness.write(Write::Submit(vec![harness.packed(&harness.row(other))])).await;
-    assert!(matches!(outcome, Outcome::Conflict { index: 0, .. }), "{outcome:?}");
+    assert!(matches!(outcome, WriteOutcome::Conflict { index: 0, .. }), "{outcome:?}");
     // An id and a key that belong to two executions cannot name one.
     harness.submit(with(named(4, "four"), |fixed| fixed.request_hash = [1; 32])).await;
     let both = idempotent(named(5, "four"), 1);
     let outcome = harness.write(Write::Submit(vec![harness.packed(&harness.row(both))])).await;
-    assert!(matches!(outcome, Outcome::Conflict { .. }), "{outcome:?}");
+    assert!(matches!(outcome, WriteOutcome::Conflict { .. }), "{outcome:?}");
 }
 
 pub(crate) async fn a_conflict_refuses_the_whole_group(harness: &mut Harness) {
@@ -85,7 +85,7 @@ pub(crate) async fn a_conflict_refuses_the_whole_group(harness: &mut Harness) {
         .collect();
     let before = harness.store().totals().await.unwrap();
     let outcome = harness.write(Write::Submit(group)).await;
-    assert!(matches!(outcome, Outcome::Conflict { index: 2, .. }), "{outcome:?}");
+    assert!(matches!(outcome, WriteOutcome::Conflict { index: 2, .. }), "{outcome:?}");
     assert_eq!((count(harness).await, harness.store().totals().await.unwrap()), (1, before));
     assert_eq!(harness.store().payload(Key(2), Part::Input).await.unwrap(), None);
     // A repeated request within a group is the same execution, not a conflict.
@@ -109,7 +109,7 @@ pub(crate) async fn a_submit_may_be_granted_at_once(harness: &mut Harness) {
     let (row, new) = packed(harness, 1);
     let outcome = harness.write(Write::Submit(vec![new])).await;
     assert!(
-        matches!(&outcome, Outcome::Submitted(items) if matches!(items[0], SubmitOutcome::Stored { granted: false }))
+        matches!(&outcome, WriteOutcome::Submitted(items) if matches!(items[0], SubmitOutcome::Stored { granted: false }))
     );
     assert_eq!(harness.find(row.key()).await, row);
     harness.elect().await;
@@ -117,7 +117,7 @@ pub(crate) async fn a_submit_may_be_granted_at_once(harness: &mut Harness) {
     let wanted: Execution = new.grant.clone().unwrap().applied_to(&row);
     let outcome = harness.write(Write::Submit(vec![new])).await;
     assert!(
-        matches!(&outcome, Outcome::Submitted(items) if matches!(items[0], SubmitOutcome::Stored { granted: true }))
+        matches!(&outcome, WriteOutcome::Submitted(items) if matches!(items[0], SubmitOutcome::Stored { granted: true }))
     );
     let found = harness.find(row.key()).await;
     assert_eq!((found.status(), &found), (Status::Running, &wanted));

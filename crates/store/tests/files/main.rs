@@ -8,7 +8,7 @@ use enginehouse_core::lifecycle::{self, NewExecution};
 use enginehouse_core::rank::HeadStarts;
 use enginehouse_core::time::Time;
 use enginehouse_store::{
-    Batch, Depth, Doc, DocKind, New, Outcome, Ref, SqliteOptions, SqliteStore, Store, Write, sqlite,
+    Batch, Depth, Doc, DocKind, New, Ref, SqliteOptions, SqliteStore, Store, Write, WriteOutcome, sqlite,
 };
 use std::io::{BufRead, BufReader, Seek, SeekFrom, Write as _};
 use std::path::Path;
@@ -39,7 +39,7 @@ async fn submit(store: &SqliteStore, key: i64) {
     let new = New { row: row_of(key, store.now()), input: Arc::from(vec![7; 2_000]), grant: None };
     let batch = Batch { node: NodeId(0), scheduler_epoch: None, writes: vec![Write::Submit(vec![new])] };
     let outcome = store.commit(batch).await.unwrap().outcomes.pop().unwrap();
-    assert!(matches!(outcome, Outcome::Submitted(_)), "{outcome:?}");
+    assert!(matches!(outcome, WriteOutcome::Submitted(_)), "{outcome:?}");
 }
 
 #[test]
