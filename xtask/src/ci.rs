@@ -1,8 +1,8 @@
 //! `cargo xtask ci`: everything a change must pass.
 
 use crate::process::{cargo, run, works};
+use crate::step_end::StepEnd;
 use crate::suite::Tally;
-use crate::verdict::StepEnd;
 use crate::{bench, deploy, docs, examples, schemathesis, suite, tidy, witness};
 use anyhow::{Result, bail};
 use std::time::{Duration, Instant};

@@ -1,7 +1,7 @@
 //! The files under `deploy/`, each checked by the program that reads it.
 
 use crate::process::{output, root, target_dir, works};
-use crate::verdict::StepEnd;
+use crate::step_end::StepEnd;
 use anyhow::{Context, Result, bail};
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};

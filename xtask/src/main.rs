@@ -16,9 +16,9 @@ mod examples;
 mod process;
 mod schemathesis;
 mod start;
+mod step_end;
 mod suite;
 mod tidy;
-mod verdict;
 mod witness;
 
 use anyhow::{Result, bail};

@@ -2,7 +2,7 @@
 
 use crate::e2e::house::House;
 use crate::process::{output, run, target_dir};
-use crate::verdict::StepEnd;
+use crate::step_end::StepEnd;
 use anyhow::{Context, Result};
 use std::path::{Path, PathBuf};
 use std::process::Command;

@@ -1,7 +1,7 @@
 //! Programs of others that the tests ask about what the service sends: an independent reader of the same standard.
 
 use crate::process::{output, target_dir};
-use crate::verdict::StepEnd;
+use crate::step_end::StepEnd;
 use anyhow::{Context, Result};
 use std::path::PathBuf;
 use std::process::Command;

@@ -119,7 +119,7 @@ async fn run(
 ) -> Result<Response, ApiError> {
     let (parts, body) = request.into_parts();
     let caller = match route.access {
-        Access::Public => Caller::nobody(),
+        Access::Public => Caller::anonymous(),
         Access::Scope(scope) => app.auth.caller(&app.service, &parts, scope).await?,
     };
     let params = params.map_err(|_| ApiError::new(Code::NotFound, "the path is not UTF-8"))?;

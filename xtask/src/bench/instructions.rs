@@ -2,7 +2,7 @@
 //! can hold still.
 
 use crate::process::{cargo, output, run, target_dir};
-use crate::verdict::StepEnd;
+use crate::step_end::StepEnd;
 use anyhow::{Context, Result, bail};
 use std::collections::BTreeMap;
 use std::path::Path;

@@ -278,8 +278,8 @@ impl Limiter {
                 self.cut(epoch, RECUT_FLOOR);
                 self.proven = proven;
             }
-            // Slow with a single call: it is not the calls.
-            Mode::Hold if slow && self.limit < 2.0 => self.innocent(now),
+            // Slow with a single call: it is not the calls, unless the endpoint itself said that more are too much.
+            Mode::Hold if slow && self.limit < 2.0 && self.wall.is_none() => self.innocent(now),
             Mode::Hold => self.probe(at_once, &epoch, now),
             Mode::External if self.speed > WELL => {
                 self.mode = Mode::Open;

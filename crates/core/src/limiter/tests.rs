@@ -217,6 +217,18 @@ fn a_limit_of_one_call_that_is_slow_is_given_up() {
 }
 
 #[test]
+fn a_limit_of_one_call_that_refusals_set_stays() {
+    let mut limiter = Limiter::new(LimiterRules { max: Some(40), ..LimiterRules::default() });
+    (limiter.mode, limiter.limit, limiter.speed) = (Mode::Hold, 1.0, 0.1);
+    (limiter.wall, limiter.well_epochs) = (Some(2.0), 16);
+    limiter.judge(stretch(1.0, 0.05, 0.5, 80), Time(100_000));
+    assert_eq!(limiter.limit(), Some(1), "it said that two are too much");
+    limiter.wall = None;
+    limiter.judge(stretch(1.0, 0.05, 0.5, 80), Time(200_000));
+    assert_eq!(limiter.limit(), None);
+}
+
+#[test]
 fn a_knee_is_found() {
     let mut found = 0;
     for seed in 0..SEEDS {

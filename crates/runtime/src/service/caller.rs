@@ -81,7 +81,7 @@ impl Caller {
 
     /// Someone without a key, who may do nothing that asks for one.
     #[must_use]
-    pub fn nobody() -> Caller {
+    pub fn anonymous() -> Caller {
         Caller { key_id: None, scopes: Vec::new(), user: None, worker: None }
     }
 
